@@ -1,0 +1,63 @@
+# Needs make and Python 3.11 or newer; uses uv where it is installed. `make` alone lists what there is.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# PYTHON=/path/to/python chooses one.
+PYTHON ?=
+# What else pytest is to be told: make test ARGS='-k retry'
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test lint types format
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
+
+venv: $(READY) ## make the environment in .venv (done by itself where it is needed)
+
+demo: $(READY) ## start the demo shop, run its proofs, stop it
+	@$(BIN)/spanproof demo
+
+test: $(READY) ## run the tests
+	@$(BIN)/pytest $(ARGS)
+
+lint: $(READY) ## check style and formatting
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(READY) ## check the types
+	@mkdir -p .typecheck && ln -sfn .. .typecheck/spanproof
+	@$(BIN)/mypy -p spanproof
+
+format: $(READY) ## format the code, and repair what ruff can repair
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+# The environment is made from the versions in constraints.txt, and again when these or pyproject.toml change.
+$(READY): pyproject.toml constraints.txt
+	@python=''; \
+	for candidate in $(or $(PYTHON),python3 python3.14 python3.13 python3.12 python3.11 python); do \
+	  if $$candidate -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    python=$$(command -v $$candidate); break; \
+	  fi; \
+	done; \
+	if [ -z "$$python" ]; then \
+	  echo 'spanproof needs Python 3.11 or newer, and none was found; make PYTHON=/path/to/python names one' >&2; \
+	  exit 1; \
+	fi; \
+	rm -rf $(VENV); \
+	if command -v uv >/dev/null; then \
+	  echo "making $(VENV) with uv and $$python"; \
+	  uv venv --quiet --python "$$python" $(VENV) && \
+	  uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'; \
+	else \
+	  echo "making $(VENV) with pip and $$python; this takes a minute"; \
+	  if ! "$$python" -m venv $(VENV); then \
+	    echo "$$python cannot make environments; on Debian: apt-get install python3-venv" >&2; \
+	    exit 1; \
+	  fi; \
+	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	    --constraint constraints.txt --editable '.[dev]'; \
+	fi
+	@touch $@

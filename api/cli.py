@@ -1,0 +1,268 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+
+from spanproof import __version__
+from spanproof.api import demo as demo_command
+from spanproof.api.client import ServerError, fetch_trace
+from spanproof.api.server import Server
+from spanproof.assertions.case_runner import run_cases
+from spanproof.assertions.cases import CaseError
+from spanproof.assertions.events import FileRefused
+from spanproof.assertions.evidence import view_trace
+from spanproof.assertions.reports.terminal import TerminalReport, render_diagnostics, render_trace
+from spanproof.assertions.runner import Runner, Selection, find_files, read_file
+from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
+from spanproof.collector.addresses import AddressInUse
+from spanproof.collector.calls import derive
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.store import Store, StoreError
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.check import check_file
+from spanproof.query_lang.parse import ProofFile
+
+USAGE, NOTHING_SELECTED = 2, 5
+
+app = typer.Typer(
+    help="Turns the traces that services emit into proofs about their requests.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Database = Annotated[
+    str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file for the spans.")
+]
+GrpcAddress = Annotated[
+    str,
+    typer.Option(
+        "--otlp-grpc",
+        metavar="HOST:PORT",
+        envvar="SPANPROOF_OTLP_GRPC",
+        help="OTLP over gRPC; port 0 takes a free one.",
+    ),
+]
+HttpAddress = Annotated[
+    str,
+    typer.Option(
+        "--otlp-http",
+        metavar="HOST:PORT",
+        envvar="SPANPROOF_OTLP_HTTP",
+        help="OTLP over HTTP; port 0 takes a free one.",
+    ),
+]
+
+
+def main() -> NoReturn:
+    """Run the command line; usage errors and whatever else a user can mend are one line and an exit code."""
+    try:
+        app()
+    except (StoreError, AddressInUse, ServerError) as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def fail(message: str, code: int = USAGE) -> NoReturn:
+    """Say in one line what is wrong and leave."""
+    typer.echo(f"spanproof: {message}", err=True)
+    sys.exit(code)
+
+
+@app.callback(invoke_without_command=True)
+def spanproof(
+    *, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False
+) -> None:
+    """Turns the traces that services emit into proofs about their requests."""
+    if version:
+        typer.echo(f"spanproof {__version__}")
+        raise typer.Exit
+
+
+@app.command(epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080"')
+def run(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
+    ] = None,
+    *,
+    keyword: Annotated[str | None, typer.Option("-k", help="Only proofs with this in their name.")] = None,
+    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only proofs with this tag; may be repeated.")] = None,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a `let` from outside.")
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first proof that does not pass.")] = False,
+    inconclusive: Annotated[
+        str, typer.Option(metavar="pass|fail|keep", help="What an inconclusive proof counts as in the exit code.")
+    ] = "keep",
+    db: Database = ":memory:",
+    otlp_grpc: GrpcAddress = "127.0.0.1:4317",
+    otlp_http: HttpAddress = "127.0.0.1:4318",
+) -> None:
+    """Receive spans, send the requests of proofs and judge their traces."""
+    if inconclusive not in ("pass", "fail", "keep"):
+        fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
+    variables = dict(split_variable(each) for each in var or [])
+    files = load(paths or [Path()])
+    console = Console(highlight=False, soft_wrap=True)
+    report = TerminalReport(console)
+    refused = [(file, found) for file in files if (found := check_file(file))]
+    for file, found in refused:
+        report(FileRefused(file, found))
+    if refused:
+        sys.exit(USAGE)
+    selection = Selection(keyword, frozenset(tag or ()))
+    proofs = [
+        (file, item) for file in files for item in file.items if isinstance(item, s.Proof) and selection.takes(item)
+    ]
+    if not proofs:
+        fail("no proof is selected", NOTHING_SELECTED)
+    with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
+        console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
+        outcomes = Runner(store, report, variables, fail_fast).run(proofs)
+    sys.exit(exit_code(list(outcomes), inconclusive))
+
+
+def exit_code(outcomes: list[Outcome], inconclusive: str) -> int:
+    """Return the exit code for the worst outcome; `inconclusive` says what such proofs count as."""
+    counted = {"pass": Outcome.PASS, "fail": Outcome.FAIL, "keep": Outcome.INCONCLUSIVE}[inconclusive]
+    return EXIT_CODES[worst([counted if each is Outcome.INCONCLUSIVE else each for each in outcomes])]
+
+
+def split_variable(text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE``."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        fail(f"--var is NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def load(paths: list[Path]) -> list[ProofFile]:
+    """Read the proof files that `paths` name."""
+    try:
+        files = [read_file(path) for path in find_files(paths)]
+    except (OSError, UnicodeDecodeError) as error:
+        fail(str(error))
+    if not files:
+        fail(f"no proof file in {', '.join(str(path) for path in paths)}", NOTHING_SELECTED)
+    return files
+
+
+@app.command(epilog="Example: spanproof check checks")
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
+    ] = None,
+) -> None:
+    """Check proofs without sending anything: syntax, names, types, units."""
+    console = Console(highlight=False, soft_wrap=True)
+    files = load(paths or [Path()])
+    problems = 0
+    for file in files:
+        found = check_file(file)
+        problems += len(found)
+        if found:
+            console.print(render_diagnostics(file.path, file.text, found))
+    proofs = sum(isinstance(item, s.Proof) for file in files for item in file.items)
+    console.print(f"{len(files)} files, {proofs} proofs, {problems} problems")
+    sys.exit(USAGE if problems else 0)
+
+
+@app.command(epilog="Example: spanproof serve --db spans.duckdb")
+def serve(
+    *,
+    db: Database = "spanproof.duckdb",
+    otlp_grpc: GrpcAddress = "127.0.0.1:4317",
+    otlp_http: HttpAddress = "127.0.0.1:4318",
+    api: Annotated[
+        str,
+        typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
+    ] = "127.0.0.1:8321",
+    insecure_no_auth: Annotated[
+        bool,
+        typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
+    ] = False,
+) -> None:
+    """Receive and keep spans, and answer questions about them, until stopped."""
+    try:
+        server = Server(db, otlp_grpc, otlp_http, api, insecure_no_auth=insecure_no_auth)
+    except ValueError as error:
+        fail(str(error))
+    server.run(lambda line: typer.echo(line))
+
+
+@app.command(epilog="Example: spanproof case tests/cases/*.case")
+def case(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Case files.")],
+) -> None:
+    """Run case files: traces, claims and the verdicts they must get, in one text."""
+    claims, differences = 0, 0
+    for path in files:
+        try:
+            for result in run_cases(path.read_text(encoding="utf-8")):
+                claims += 1
+                if result.difference is not None:
+                    differences += 1
+                    typer.echo(f"{path}:{result.assertion.line}: {result.assertion.claim}\n    {result.difference}")
+                    typer.echo(f"    ({result.variation})")
+        except (OSError, UnicodeDecodeError) as error:
+            fail(str(error))
+        except CaseError as error:
+            fail(f"{path}: {error}")
+    typer.echo(f"{len(files)} files, {claims} judgements, {differences} differences")
+    sys.exit(1 if differences else 0)
+
+
+@app.command(epilog="Example: spanproof trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb")
+def trace(
+    trace_id: Annotated[str, typer.Argument(metavar="ID", help="The trace's id, 32 hexadecimal digits.")],
+    *,
+    db: Annotated[str | None, typer.Option("--db", metavar="FILE", help="Read this file, not a server.")] = None,
+    server: Annotated[
+        str, typer.Option("--server", metavar="URL", envvar="SPANPROOF_SERVER", help="The server to ask.")
+    ] = "http://127.0.0.1:8321",
+) -> None:
+    """Draw a stored trace as a waterfall."""
+    if len(trace_id) != 32 or any(digit not in "0123456789abcdefABCDEF" for digit in trace_id):
+        fail(f"{trace_id!r} is not a trace id: 32 hexadecimal digits")
+    if db is None:
+        view = fetch_trace(server, trace_id.lower())
+    else:
+        if not Path(db).exists():
+            fail(f"{db}: no such file")
+        with Store.open(db) as store, cursor(store) as connection:
+            derive(store)
+            view = view_trace(connection, trace_id.lower(), requests_only=False)
+    if view is None:
+        fail(f"no span of trace {trace_id} is stored", 1)
+    Console(highlight=False, soft_wrap=True).print(render_trace(view), end="")
+
+
+@app.command(epilog="Example: spanproof demo")
+def demo(
+    proofs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Other proofs than the shop's.")
+    ] = None,
+) -> None:
+    """Start the demo shop, prove things about it, and stop it."""
+    sys.exit(demo_command.run(load(proofs or [demo_command.PROOFS]), Console(highlight=False, soft_wrap=True)))
+
+
+@contextmanager
+def cursor(store: Store) -> Iterator:  # type: ignore[type-arg]  # duckdb's connection
+    """Lend a connection to a store."""
+    connection = store.cursor()
+    try:
+        yield connection
+    finally:
+        connection.close()

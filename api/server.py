@@ -1,0 +1,51 @@
+"""``spanproof serve``: collector and API in one process over one store."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from spanproof.api.app import make_app
+from spanproof.collector.addresses import is_loopback, listen, replace_port
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.store import Store
+
+
+class Server:
+    """Serves until SIGINT or SIGTERM. Raises ValueError for an address that must not be used like this."""
+
+    def __init__(self, db: str, otlp_grpc: str, otlp_http: str, api: str, *, insecure_no_auth: bool = False) -> None:
+        for address in (otlp_grpc, otlp_http, api):
+            if not insecure_no_auth and not is_loopback(address):
+                raise ValueError(
+                    f"{address} can be reached from other machines; add --insecure-no-auth if that is meant"
+                )
+        self.db = db
+        self.otlp_grpc = otlp_grpc
+        self.otlp_http = otlp_http
+        self.api = api
+
+    def run(self, say: Callable[[str], None]) -> None:
+        """Serve; the first line said names all addresses. Raises AddressInUse, StoreError."""
+        listener = listen(self.api)
+        with listener, Store.open(self.db) as store, Receiver(store, self.otlp_grpc, self.otlp_http) as receiver:
+            config = uvicorn.Config(make_app(store), log_config=None, access_log=False, lifespan="off", ws="none")
+            server = uvicorn.Server(config)
+            say(
+                f"spanproof: OTLP/gRPC {receiver.grpc_address}  OTLP/HTTP {receiver.http_address}"
+                f"  API http://{replace_port(self.api, listener.getsockname()[1])}  store {self.db}"
+            )
+            _run_until_signalled(server, listener)
+
+
+def _run_until_signalled(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Run; uvicorn stops at SIGINT and SIGTERM, and raises the signal again, which is no failure here."""
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        server.run(sockets=[listener])
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,1 @@
+"""Carries out proofs and judges their claims."""

@@ -1,0 +1,226 @@
+"""Runs case files: their traces go through the collector's own decoder, their claims through the judge."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+
+from spanproof.assertions.cases import Assertion, CaseSpan, CaseTrace, Scene, parse_cases
+from spanproof.assertions.evaluate import Judge, Selected
+from spanproof.assertions.verdict import Verdict
+from spanproof.collector.calls import derive
+from spanproof.collector.decode import Decoder
+from spanproof.collector.store import Store
+from spanproof.query_lang.check import check_claim
+from spanproof.query_lang.constants import Bindings, JsonValue
+from spanproof.query_lang.parse import parse_claim
+
+ZERO_NS: Final = 1_700_000_000_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Variation:
+    """Another way to send the same traces; the verdicts must not change."""
+
+    name: str
+    shuffled: bool = False
+    split: bool = False
+    duplicated: bool = False
+    shift_ns: int = 0
+    salt: str = ""
+
+
+VARIATIONS: Final = (
+    Variation("as written"),
+    Variation("shuffled", shuffled=True),
+    Variation("split over requests", split=True, shuffled=True),
+    Variation("duplicated", duplicated=True),
+    Variation("shifted in time", shift_ns=86_400_000_000_123),
+    Variation("under other ids", salt="other"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CaseResult:
+    """What an assertion got; ``difference`` says what is wrong with it, None that it is as it must be."""
+
+    assertion: Assertion
+    variation: str
+    verdict: Verdict | None
+    difference: str | None
+
+
+def run_cases(text: str) -> Iterator[CaseResult]:
+    """Judge every assertion of a case file, in every variation. Raises :class:`CaseError`."""
+    for scene in parse_cases(text):
+        for variation in VARIATIONS:
+            yield from _run_scene(scene, variation)
+
+
+def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
+    with Store.open() as store:
+        known = 0
+        connection = store.cursor()
+        judge = Judge(connection)
+        decoder = Decoder()
+        for traces, assertion in scene.assertions:
+            if assertion.outcome == "invalid":
+                if variation is VARIATIONS[0]:
+                    yield CaseResult(assertion, variation.name, None, _refusal(assertion))
+                continue
+            sender = _Sender(traces, variation)
+            if len(traces) > known or known == 0:
+                for request in sender.requests(traces[known:]):
+                    store.append(decoder.decode([request.SerializeToString()]))
+                derive(store)
+                known = len(traces)
+                judge.select(Selected(sender.settled(), missing=("a span names a parent that is missing",)))
+            yield _judge(judge, sender, assertion, variation)
+        connection.close()
+
+
+def _judge(judge: Judge, sender: _Sender, assertion: Assertion, variation: Variation) -> CaseResult:
+    parsed = parse_claim(assertion.claim)
+    problems = check_claim(parsed)
+    if problems or parsed.expectation is None:
+        return CaseResult(assertion, variation.name, None, "refused: " + "; ".join(each.message for each in problems))
+    verdict = judge.judge(parsed.expectation, assertion.claim, Bindings())
+    return CaseResult(assertion, variation.name, verdict, _difference(assertion, verdict, sender))
+
+
+def _refusal(assertion: Assertion) -> str | None:
+    """Return what is wrong with how an ``invalid`` claim is refused."""
+    problems = check_claim(parse_claim(assertion.claim))
+    if not problems:
+        return "was not refused"
+    said = "; ".join(f"{each.message} {each.help or ''}" for each in problems)
+    absent = [text for text in assertion.texts if text not in said]
+    return f"refused without saying {absent[0]!r}: {said}" if absent else None
+
+
+def _difference(assertion: Assertion, verdict: Verdict, sender: _Sender) -> str | None:
+    said = " ".join([verdict.reason, verdict.mark, verdict.observed or "", verdict.help or ""])
+    if verdict.outcome != assertion.outcome:
+        return f"must {assertion.outcome}, got {verdict.outcome}: {said.strip()}"
+    for text in assertion.texts:
+        if text not in said:
+            return f"must say {text!r}, says: {said.strip()}"
+    if assertion.witness is not None:
+        wanted = sorted(sender.span_id(label) for label in assertion.witness)
+        found = sorted(witness.span_id for witness in verdict.witnesses)
+        if wanted != found:
+            names = {sender.span_id(label): label for label in sender.labels}
+            shown = ", ".join(names.get(span_id, span_id) for span_id in found) or "none"
+            return f"must show {', '.join(assertion.witness)}, shows {shown}"
+    return None
+
+
+class _Sender:
+    """Makes OTLP requests of case traces; ids are derived from names, so that they are always the same."""
+
+    def __init__(self, traces: tuple[CaseTrace, ...], variation: Variation) -> None:
+        self.variation = variation
+        self.traces = traces
+        self.labels = {
+            span.label: (trace, index)
+            for trace in traces
+            for index, span in enumerate(trace.spans)
+            if span.label is not None
+        }
+
+    def settled(self) -> dict[str, bool]:
+        return {
+            self._trace_id(trace, copy).hex(): not trace.unsettled
+            for trace in self.traces
+            for copy in range(trace.copies)
+        }
+
+    def span_id(self, label: str) -> str:
+        trace, index = self.labels[label]
+        return self._span_id(trace, 0, index).hex()
+
+    def requests(self, traces: tuple[CaseTrace, ...]) -> Iterator[ExportTraceServiceRequest]:
+        spans = [
+            (span, self._span(trace, copy, index, span))
+            for trace in traces
+            for copy in range(trace.copies)
+            for index, span in enumerate(trace.spans)
+        ]
+        if self.variation.shuffled:
+            random.Random(7).shuffle(spans)  # noqa: S311 (an order, not a secret)
+        if self.variation.duplicated:
+            spans += spans
+        size = 3 if self.variation.split else max(len(spans), 1)
+        for start in range(0, len(spans), size):
+            yield ExportTraceServiceRequest(resource_spans=_by_resource(spans[start : start + size]))
+
+    def _span(self, trace: CaseTrace, copy: int, index: int, span: CaseSpan) -> Span:
+        zero = ZERO_NS + self.variation.shift_ns + copy * trace.every_ns
+        made = Span(
+            trace_id=self._trace_id(trace, copy),
+            span_id=self._span_id(trace, copy, index),
+            name=span.name,
+            kind=span.kind,  # type: ignore[arg-type]  # the enum's own numbers
+            start_time_unix_nano=zero + span.start_ns,
+            end_time_unix_nano=zero + span.end_ns,
+            attributes=_key_values(span.attributes),
+        )
+        made.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers
+        if span.orphan:
+            made.parent_span_id = self._hash(f"{trace.name}/{copy}/{index}/absent")[:8]
+        elif span.parent is not None:
+            made.parent_span_id = self._span_id(trace, copy, span.parent)
+        for event in span.events:
+            made.events.add(
+                name=event.name, time_unix_nano=zero + event.at_ns, attributes=_key_values(event.attributes)
+            )
+        for label in span.links:
+            other, place = self.labels[label]
+            there = copy if other is trace else 0
+            made.links.add(trace_id=self._trace_id(other, there), span_id=self._span_id(other, there, place))
+        return made
+
+    def _trace_id(self, trace: CaseTrace, copy: int) -> bytes:
+        return self._hash(f"{trace.name}/{copy}")
+
+    def _span_id(self, trace: CaseTrace, copy: int, index: int) -> bytes:
+        return self._hash(f"{trace.name}/{copy}/{index}")[:8]
+
+    def _hash(self, text: str) -> bytes:
+        return hashlib.blake2b(f"{self.variation.salt}/{text}".encode(), digest_size=16).digest()
+
+
+def _by_resource(spans: list[tuple[CaseSpan, Span]]) -> list[ResourceSpans]:
+    found: dict[str, ResourceSpans] = {}
+    for span, made in spans:
+        attributes = {"service.name": span.service, **span.resource}
+        key = repr(sorted(attributes.items()))
+        if key not in found:
+            found[key] = ResourceSpans()
+            found[key].resource.attributes.extend(_key_values(attributes))
+            found[key].scope_spans.add()
+        found[key].scope_spans[0].spans.append(made)
+    return list(found.values())
+
+
+def _key_values(attributes: dict[str, JsonValue]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
+
+
+def _any_value(value: JsonValue) -> AnyValue:
+    if isinstance(value, bool):
+        return AnyValue(bool_value=value)
+    if isinstance(value, int):
+        return AnyValue(int_value=value)
+    if isinstance(value, float):
+        return AnyValue(double_value=value)
+    if isinstance(value, list):
+        return AnyValue(array_value=ArrayValue(values=[_any_value(item) for item in value]))
+    return AnyValue(string_value=str(value))

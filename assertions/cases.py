@@ -1,0 +1,309 @@
+"""Case files: traces, claims and the verdicts they must get, in one text (``.case``)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Final
+
+from spanproof.collector.semconv import SPAN_KINDS
+from spanproof.query_lang.constants import JsonValue
+from spanproof.query_lang.syntax import Source
+from spanproof.query_lang.tree import Refused, read_number, read_text
+
+TOKEN: Final = re.compile(
+    r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<span>\.\.)|(?P<number>-?[0-9]+(?:\.[0-9]+)?[A-Za-zµ%]*)'
+    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*)|(?P<mark>[{}\[\]:,]))"
+)
+VERDICTS: Final = ("pass", "fail", "inconclusive", "error")
+
+
+class CaseError(Exception):
+    """A case file that cannot be read; the message begins with the line's number."""
+
+    def __init__(self, line: int, message: str) -> None:
+        super().__init__(f"line {line}: {message}")
+
+
+@dataclass(frozen=True, slots=True)
+class CaseEvent:
+    """``event "name" at 3ms { … }``."""
+
+    name: str
+    at_ns: int
+    attributes: dict[str, JsonValue]
+
+
+@dataclass(frozen=True, slots=True)
+class CaseSpan:
+    """One span line; ``parent`` is the index of another in the same trace."""
+
+    service: str
+    name: str
+    kind: int
+    start_ns: int
+    end_ns: int
+    parent: int | None
+    orphan: bool = False
+    status: int = 0
+    attributes: dict[str, JsonValue] = field(default_factory=dict)
+    resource: dict[str, JsonValue] = field(default_factory=dict)
+    events: tuple[CaseEvent, ...] = ()
+    links: tuple[str, ...] = ()
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseTrace:
+    """A trace, perhaps repeated: ``copies`` of it, each ``every_ns`` later."""
+
+    name: str
+    spans: tuple[CaseSpan, ...]
+    unsettled: bool = False
+    copies: int = 1
+    every_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """A claim and the verdict it must get; for ``invalid``, ``outcome`` is that."""
+
+    claim: str
+    line: int
+    outcome: str
+    texts: tuple[str, ...] = ()
+    witness: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The traces since the last ``clear``, and what is asserted of those before each assertion."""
+
+    assertions: tuple[tuple[tuple[CaseTrace, ...], Assertion], ...]
+
+
+def parse_cases(text: str) -> tuple[Scene, ...]:
+    """Read a case file. Raises :class:`CaseError`."""
+    return tuple(_Reader(text).scenes())
+
+
+@dataclass(slots=True)
+class _Line:
+    number: int
+    indent: int
+    text: str
+
+
+class _Reader:
+    def __init__(self, text: str) -> None:
+        self.lines = list(_lines(text))
+        self.place = 0
+
+    def scenes(self) -> Iterator[Scene]:
+        traces: list[CaseTrace] = []
+        asserted: list[tuple[tuple[CaseTrace, ...], Assertion]] = []
+        while self.place < len(self.lines):
+            line = self._take()
+            word, _, rest = line.text.partition(" ")
+            match word:
+                case "trace":
+                    traces.append(self._trace(line, rest))
+                case "assert" | "invalid":
+                    asserted.append((tuple(traces), self._assertion(line, word, rest)))
+                case "clear":
+                    yield Scene(tuple(asserted))
+                    traces, asserted = [], []
+                case "proxy" | "baseline":
+                    raise CaseError(line.number, f"`{word}` is not carried out by this version")
+                case _:
+                    raise CaseError(line.number, f"`{word}` begins nothing here: write trace, assert, invalid or clear")
+        yield Scene(tuple(asserted))
+
+    def _take(self) -> _Line:
+        self.place += 1
+        return self.lines[self.place - 1]
+
+    def _following(self, indent: int) -> Iterator[_Line]:
+        """Take the lines that are indented more than `indent`."""
+        while self.place < len(self.lines) and self.lines[self.place].indent > indent:
+            yield self._take()
+
+    def _assertion(self, line: _Line, word: str, claim: str) -> Assertion:
+        below = list(self._following(line.indent))
+        while below and not re.match(r'(pass|fail|inconclusive|error)\b|"', below[0].text):
+            claim += "\n" + below.pop(0).text
+        if not below:
+            raise CaseError(line.number, "no verdict follows this claim")
+        outcome = "invalid"
+        first = below[0].text
+        if word == "assert":
+            outcome, _, first = first.partition(" ")
+            if outcome not in VERDICTS:
+                raise CaseError(below[0].number, f"`{outcome}` is not a verdict: write {', '.join(VERDICTS)}")
+        texts = tuple(_strings(first))
+        witness = None
+        for more in below[1:]:
+            key, _, rest = more.text.partition(" ")
+            if key != "witness":
+                raise CaseError(more.number, f"`{key}` is not known here")
+            witness = tuple(label.strip() for label in rest.split(","))
+        return Assertion(claim, line.number, outcome, texts, witness)
+
+    def _trace(self, line: _Line, heading: str) -> CaseTrace:
+        words = heading.split()
+        if not words:
+            raise CaseError(line.number, "a trace has a name")
+        trace = CaseTrace(words.pop(0), ())
+        while words:
+            word = words.pop(0)
+            if word == "unsettled":
+                trace = replace(trace, unsettled=True)
+            elif word == "x" and words and words[0].isdigit():
+                trace = replace(trace, copies=int(words.pop(0)))
+            elif word == "every" and words:
+                trace = replace(trace, every_ns=_duration(words.pop(0), line.number))
+            else:
+                raise CaseError(line.number, f"`{word}` is not known here")
+        spans: list[CaseSpan] = []
+        above: list[tuple[int, int]] = []  # (indent, index) of the spans this one may be under
+        for below in self._following(line.indent):
+            while above and above[-1][0] >= below.indent:
+                above.pop()
+            parent = above[-1][1] if above else None
+            span, copies = _SpanReader(below).read(parent)
+            above.append((below.indent, len(spans)))
+            spans += [span] * copies
+        return replace(trace, spans=tuple(spans))
+
+
+class _SpanReader:
+    """Reads one span line, token by token."""
+
+    def __init__(self, line: _Line) -> None:
+        self.line = line
+        self.tokens = list(_tokens(line))
+
+    def read(self, parent: int | None) -> tuple[CaseSpan, int]:
+        orphan = self._skip("orphan")
+        service, name, kind = self._value(), self._value(), str(self._value())
+        if kind not in SPAN_KINDS:
+            raise CaseError(self.line.number, f"`{kind}` is not a span kind: {', '.join(SPAN_KINDS)}")
+        start = self._duration()
+        self._expect("..")
+        span = CaseSpan(str(service), str(name), SPAN_KINDS[kind], start, self._duration(), parent, orphan)
+        copies = 1
+        while self.tokens:
+            if self.tokens[0] == ("mark", "{"):
+                span = replace(span, attributes={**span.attributes, **self._object()})
+                continue
+            match self._next()[1]:
+                case "error":
+                    span = replace(span, status=2)
+                case "ok":
+                    span = replace(span, status=1)
+                case "resource":
+                    span = replace(span, resource=self._object())
+                case "event":
+                    span = replace(span, events=(*span.events, self._event()))
+                case "link":
+                    span = replace(span, links=(*span.links, self._next()[1]))
+                case "as":
+                    span = replace(span, label=self._next()[1])
+                case "x":
+                    copies = int(self._next()[1])
+                case word:
+                    raise CaseError(self.line.number, f"`{word}` is not known in a span")
+        return span, copies
+
+    def _event(self) -> CaseEvent:
+        name = str(self._value())
+        self._expect("at")
+        at_ns = self._duration()
+        attributes = self._object() if self.tokens and self.tokens[0] == ("mark", "{") else {}
+        return CaseEvent(name, at_ns, attributes)
+
+    def _object(self) -> dict[str, JsonValue]:
+        self._expect("{")
+        found: dict[str, JsonValue] = {}
+        while not self._skip("}"):
+            key = str(self._value())
+            self._expect(":")
+            found[key] = self._value()
+            self._skip(",")
+        return found
+
+    def _value(self) -> JsonValue:
+        kind, text = self._next()
+        if kind == "string":
+            return _unquote(text, self.line.number)
+        if kind == "number":
+            number = Decimal(text)
+            return int(number) if "." not in text else float(number)
+        if text == "[":
+            items: list[JsonValue] = []
+            while not self._skip("]"):
+                items.append(self._value())
+                self._skip(",")
+            return items
+        return {"true": True, "false": False}.get(text, text)
+
+    def _duration(self) -> int:
+        return _duration(self._next()[1], self.line.number)
+
+    def _next(self) -> tuple[str, str]:
+        if not self.tokens:
+            raise CaseError(self.line.number, "this line ends too early")
+        return self.tokens.pop(0)
+
+    def _expect(self, text: str) -> None:
+        found = self._next()[1]
+        if found != text:
+            raise CaseError(self.line.number, f"`{found}` stands where `{text}` was expected")
+
+    def _skip(self, text: str) -> bool:
+        if self.tokens and self.tokens[0][1] == text and self.tokens[0][0] != "string":
+            self.tokens.pop(0)
+            return True
+        return False
+
+
+def _lines(text: str) -> Iterator[_Line]:
+    for number, raw in enumerate(text.splitlines(), 1):
+        stripped = raw.strip()
+        if stripped and not stripped.startswith("#"):
+            yield _Line(number, len(raw) - len(raw.lstrip()), stripped)
+
+
+def _tokens(line: _Line) -> Iterator[tuple[str, str]]:
+    place = 0
+    while place < len(line.text) and not line.text[place:].lstrip().startswith("#"):
+        match = TOKEN.match(line.text, place)
+        if match is None:
+            raise CaseError(line.number, f"`{line.text[place:].strip()[:20]}` cannot be read")
+        yield str(match.lastgroup), match.group(str(match.lastgroup))
+        place = match.end()
+
+
+def _strings(text: str) -> Iterator[str]:
+    for match in re.finditer(r'"(?:[^"\\]|\\.)*"', text):
+        yield _unquote(match.group(), 0)
+
+
+def _unquote(literal: str, line: int) -> str:
+    try:
+        return read_text(literal, Source(0, len(literal))).plain
+    except Refused as refused:
+        raise CaseError(line, str(refused)) from None
+
+
+def _duration(text: str, line: int) -> int:
+    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
+    try:
+        number = read_number(digits, Source(0, len(digits)))
+    except (Refused, AssertionError):
+        raise CaseError(line, f"`{text}` is not a duration") from None
+    if number.unit != "ns":
+        raise CaseError(line, f"`{text}` is not a duration")
+    return sign * int(number.value)

@@ -1,0 +1,213 @@
+"""Judges one claim: runs its plan and draws the verdict that the evidence allows, no other."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from typing import Any, Final
+
+import duckdb
+
+from spanproof.assertions.explain import Explainer, Finding
+from spanproof.assertions.verdict import Outcome, Verdict
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.compile import compile_claim
+from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
+from spanproof.query_lang.plan import Plan
+
+OPERATIONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+TALLY: Final = """
+SELECT f.ok, coalesce(sel.settled, $settled) AS settled, count(*) AS n,
+    arg_min({{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}}, coalesce(f.rank, 0), 3)
+FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
+GROUP BY ALL
+"""
+PER_TRACE: Final = """
+SELECT sel.trace_id, {ok} AS ok, arg_min(f.value, f.rank) FILTER (NOT f.ok) AS value,
+    arg_min(f.witness, f.rank) FILTER (NOT f.ok) AS witness, coalesce(min(f.rank), 0) AS rank,
+    arg_min(f.note, f.rank) FILTER (NOT f.ok) AS note
+FROM selected sel LEFT JOIN ({findings}) f ON f.trace_id = sel.trace_id
+GROUP BY sel.trace_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """The traces to judge.
+
+    ``settled`` says for each whether anything is still to come; ``live``, that there is still time for it.
+    ``missing`` says in words what has not come.
+    """
+
+    settled: Mapping[str, bool]
+    live: bool = False
+    missing: tuple[str, ...] = ()
+
+    @property
+    def all_settled(self) -> bool:
+        """Nothing more is to come."""
+        return all(self.settled.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many findings hold, fail or had nothing to judge; ``sure`` counts those that nothing can change."""
+
+    holds: int = 0
+    fails: int = 0
+    sure_holds: int = 0
+    sure_fails: int = 0
+    empty: int = 0
+    samples: tuple[Finding, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        """How many findings there were something to judge in."""
+        return self.holds + self.fails
+
+
+class Judge:
+    """Judges claims about a set of traces in a store; each has its own connection and table ``selected``."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.selected = Selected({})
+
+    def select(self, selected: Selected) -> None:
+        """Set the traces that the following claims are about."""
+        self.selected = selected
+        rows = list(selected.settled.items())
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE selected AS SELECT unnest($traces)::UUID AS trace_id,"
+            " unnest($settled)::BOOLEAN AS settled, settled OR NOT $live AS trusting",
+            {"traces": [trace for trace, _ in rows], "settled": [done for _, done in rows], "live": selected.live},
+        )
+
+    def judge(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
+        """Return the verdict on a claim, as far as the traces selected allow one."""
+        explainer = Explainer(self.connection, expectation, text, bindings, self.selected.missing)
+        try:
+            plan = compile_claim(expectation, bindings)
+            if expectation.share is None:
+                tally = self._tally(plan, plan.sql)
+                return self._check_loss(plan, self._conclude(plan, tally, explainer))
+            wanted = number(evaluate(expectation.share.value, bindings))
+            return self._conclude_share(plan, expectation.share, wanted, explainer)
+        except (NoValue, duckdb.Error) as error:
+            return explainer.error(str(error))
+
+    def _tally(self, plan: Plan, findings: str) -> Tally:
+        sql = TALLY.format(findings=findings)
+        parameters = {**plan.parameters, "settled": self.selected.all_settled}
+        tally = Tally()
+        for ok, settled, n, samples in self.connection.execute(sql, parameters).fetchall():
+            found = tuple(Finding(ok=ok, **sample) for sample in samples or [])
+            sure = n if settled or plan.stable else 0
+            if ok is None:
+                tally = replace(tally, empty=tally.empty + n)
+            elif ok:
+                tally = replace(tally, holds=tally.holds + n, sure_holds=tally.sure_holds + sure)
+            else:
+                settled_only = plan.family in ("some", "number")
+                sure = n if settled else 0 if settled_only else sure
+                tally = replace(tally, fails=tally.fails + n, sure_fails=tally.sure_fails + sure)
+            tally = replace(tally, samples=tally.samples + found)
+        return tally
+
+    def _conclude(self, plan: Plan, tally: Tally, explainer: Explainer) -> Verdict:
+        settled = self.selected.all_settled
+        match plan.family:
+            case "all":
+                if tally.sure_fails:
+                    return explainer.fail(plan, tally)
+                if tally.fails or not settled:
+                    return explainer.open(plan, tally)
+                return explainer.passed(plan, tally) if tally.n else explainer.nothing(plan)
+            case "none":
+                if tally.sure_fails:
+                    return explainer.fail(plan, tally)
+                return explainer.passed(plan, tally) if settled else explainer.open(plan, tally)
+            case "some":
+                if tally.sure_fails:
+                    return explainer.fail(plan, tally)
+                if tally.n and tally.sure_holds == tally.n:
+                    return explainer.passed(plan, tally)
+                return explainer.open(plan, tally) if tally.n else explainer.nothing(plan)
+            case "number":
+                return self._conclude_number(plan, tally, explainer)
+
+    def _conclude_number(self, plan: Plan, tally: Tally, explainer: Explainer) -> Verdict:
+        """While spans are still to come, a number decides only where it can move no further back."""
+        settled = self.selected.all_settled or plan.trend == "fixed"
+        if not settled and not (
+            plan.stable and tally.n and _is_decided(plan, tally, explainer.difference(plan, tally))
+        ):
+            return explainer.open(plan, tally)
+        if tally.empty:
+            return explainer.nothing(plan)
+        return explainer.passed(plan, tally) if tally.holds else explainer.fail(plan, tally)
+
+    def _conclude_share(self, plan: Plan, share: s.Share, wanted: Decimal, explainer: Explainer) -> Verdict:
+        """``in OP P of traces``: traces that are still open could go either way."""
+        if plan.family == "number":
+            findings = plan.sql
+        else:
+            nothing = "true" if plan.family == "none" else "NULL"
+            ok = f"CASE WHEN count(f.trace_id) = 0 THEN {nothing} ELSE bool_and(f.ok) END"
+            findings = PER_TRACE.format(ok=ok, findings=plan.sql)
+        unsure = replace(plan, stable=plan.stable and plan.family == "some")
+        tally = self._tally(unsure, findings)
+        open_ = tally.n - tally.sure_holds - tally.sure_fails
+        if not tally.n:
+            return explainer.nothing(plan) if self.selected.all_settled else explainer.open(plan, tally)
+        holds = OPERATIONS[share.operator]
+        low, high = Decimal(tally.sure_holds) / tally.n, Decimal(tally.sure_holds + open_) / tally.n
+        decided = open_ == 0 or (share.operator not in ("==", "!=") and holds(low, wanted) == holds(high, wanted))
+        return explainer.share(plan, tally, share, passed=holds(high, wanted) if decided else None)
+
+    def _check_loss(self, plan: Plan, verdict: Verdict) -> Verdict:
+        """A bound or absence is not proved by traces of which something was dropped or not sampled."""
+        if verdict.outcome is not Outcome.PASS or plan.family == "some" or plan.trend == "fixed":
+            return verdict
+        row = self.connection.execute(
+            "SELECT count(*) FILTER (dropped_attributes_count + dropped_events_count + dropped_links_count > 0),"
+            " count(*) FILTER (flags & 255 > 0 AND flags & 1 = 0) FROM spans SEMI JOIN selected USING (trace_id)"
+        ).fetchone()
+        dropped, unsampled = row or (0, 0)
+        if not dropped and not unsampled:
+            return verdict
+        what = [f"{dropped} spans dropped attributes, events or links"] if dropped else []
+        what += [f"{unsampled} spans were not sampled"] if unsampled else []
+        return replace(
+            verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(what)}"
+        )
+
+
+def _is_decided(plan: Plan, tally: Tally, difference: Decimal | None) -> bool:
+    """Tell whether `left - right`, moving on as its trend says, keeps the comparison as it is."""
+    if difference is None or plan.trend not in ("up", "down"):
+        return False
+    up = plan.trend == "up"
+    holds = bool(tally.holds)
+    match plan.operator:
+        case ">" | ">=":
+            return holds == up
+        case "<" | "<=":
+            return holds != up
+        case "==" | "!=":
+            return difference > 0 if up else difference < 0
+    return False
+
+
+def select_all(traces: Sequence[str], *, settled: bool) -> Selected:
+    """Return a selection of traces that are all settled, or all not, with no time left."""
+    return Selected(dict.fromkeys(traces, settled))

@@ -1,0 +1,70 @@
+"""What happens in a run, as it happens. Every report is made from this one stream."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from spanproof.assertions.evidence import TraceView
+from spanproof.assertions.verdict import Outcome, Verdict
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.diagnostics import Diagnostic
+from spanproof.query_lang.parse import ProofFile
+
+
+@dataclass(frozen=True, slots=True)
+class FileRefused:
+    """A file with problems; none of its proofs runs."""
+
+    file: ProofFile
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ProofStarted:
+    """A proof is about to be carried out."""
+
+    file: ProofFile
+    proof: s.Proof
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """The request was answered; spans are awaited. ``missing`` says which, ``open_claims`` how many need them."""
+
+    proof: s.Proof
+    missing: tuple[str, ...]
+    open_claims: int
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A claim with its verdict."""
+
+    expectation: s.Expectation
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFinished:
+    """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one."""
+
+    file: ProofFile
+    proof: s.Proof
+    outcome: Outcome
+    judged: tuple[Judged, ...]
+    trace_id: str | None
+    view: TraceView | None
+    duration_ns: int
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    """The run is over."""
+
+    outcomes: tuple[Outcome, ...]
+    duration_ns: int
+
+
+Event: TypeAlias = FileRefused | ProofStarted | Waiting | Judged | ProofFinished | RunFinished

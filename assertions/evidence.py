@@ -1,0 +1,106 @@
+"""The trace behind a verdict, as a tree of what to show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
+
+import duckdb
+
+from spanproof.collector.semconv import SPAN_KINDS
+
+KIND_NAMES = {code: name for name, code in SPAN_KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SpanView:
+    """A span in its place. ``last_at`` tells for each level above it whether it is the last there."""
+
+    span_id: str
+    service: str
+    name: str
+    kind: str
+    start_ns: int
+    duration_ns: int
+    error: bool
+    marked: bool
+    orphan: bool
+    last_at: tuple[bool, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts."""
+
+    trace_id: str
+    start_ns: int
+    duration_ns: int
+    spans: tuple[SpanView, ...]
+    hidden: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    key: int
+    parent: int | None
+    entry: bool
+    unpaired: bool
+    view: SpanView
+
+
+def view_trace(
+    connection: duckdb.DuckDBPyConnection, trace_id: str, *, marked: Collection[str] = (), requests_only: bool = True
+) -> TraceView | None:
+    """Lay out a trace, or return None if it has no spans.
+
+    With `requests_only`, what a service did by itself is left out: entry spans, calls that nobody answered,
+    and the `marked` span ids stay.
+    """
+    rows = connection.execute(
+        "SELECT t.span_key, t.parent_key, t.is_entry, s.kind IN (3, 4) AND s.span_key NOT IN"
+        " (SELECT client_key FROM exchanges WHERE trace_id = $trace::UUID AND server_key IS NOT NULL"
+        " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns, s.end_ns, t.error, t.orphan"
+        " FROM tree t JOIN spans s ON s.span_key = t.span_key WHERE t.trace_id = $trace::UUID"
+        " ORDER BY s.start_ns, s.end_ns DESC, s.span_id",
+        {"trace": trace_id},
+    ).fetchall()
+    if not rows:
+        return None
+    spans = []
+    for key, parent, entry, unpaired, span_id, service, name, kind, start, end, error, orphan in rows:
+        hexadecimal = f"{span_id:016x}"
+        view = SpanView(
+            hexadecimal, service, name, KIND_NAMES.get(kind, str(kind)), start, end - start, error,
+            hexadecimal in marked, orphan,
+        )  # fmt: skip
+        spans.append(_Span(key, parent, entry, unpaired, view))
+    kept = _keep(spans) if requests_only else spans
+    start = min(span.view.start_ns for span in spans)
+    end = max(span.view.start_ns + span.view.duration_ns for span in spans)
+    return TraceView(trace_id, start, end - start, tuple(_lay_out(kept)), len(spans) - len(kept))
+
+
+def _keep(spans: list[_Span]) -> list[_Span]:
+    """Leave out what is neither a request nor marked; what was under it goes under what it was under."""
+    by_key = {span.key: span for span in spans}
+    keeps = {span.key for span in spans if span.entry or span.unpaired or span.view.marked or span.parent is None}
+
+    def above(span: _Span) -> int | None:
+        parent = span.parent
+        while parent is not None and parent not in keeps:
+            parent = by_key[parent].parent
+        return parent
+
+    return [replace(span, parent=above(span)) for span in spans if span.key in keeps]
+
+
+def _lay_out(spans: list[_Span]) -> Iterator[SpanView]:
+    children: dict[int | None, list[_Span]] = {}
+    for span in spans:
+        children.setdefault(span.parent, []).append(span)
+    pending: list[tuple[_Span, tuple[bool, ...]]] = [(span, ()) for span in reversed(children.get(None, []))]
+    while pending:
+        span, last_of = pending.pop()
+        yield replace(span.view, last_at=last_of)
+        below = children.get(span.key, [])
+        pending += [(child, (*last_of, child is below[-1])) for child in reversed(below)]

@@ -1,0 +1,401 @@
+"""Puts what a plan found into words: what was seen, what was expected, what came nearest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+import duckdb
+
+from spanproof.assertions import units
+from spanproof.assertions.paths import Miss, PathFinder, fill_service
+from spanproof.assertions.verdict import Outcome, Verdict, Witness
+from spanproof.query_lang import resilience
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.conditions import subject
+from spanproof.query_lang.constants import Bindings, fill, is_constant
+from spanproof.query_lang.diagnostics import nearest
+from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.types import as_selection
+from spanproof.query_lang.vocabulary import Type
+
+if TYPE_CHECKING:
+    from spanproof.assertions.evaluate import Tally
+
+TIERS = {0: "single", 1: "told by a counter", 2: "arrivals at the callee", 3: "inferred from order"}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of a plan's findings."""
+
+    ok: bool | None
+    trace_id: UUID | None
+    value: Any
+    witness: list[int] | None
+    note: list[int] | None
+
+
+class Explainer:
+    """Words for the verdicts on one claim."""
+
+    def __init__(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        expectation: s.Expectation,
+        text: str,
+        bindings: Bindings,
+        missing: tuple[str, ...],
+    ) -> None:
+        self.connection = connection
+        self.claim = expectation.claim
+        self.text = text
+        self.bindings = bindings
+        self.missing = missing
+
+    # ## The verdicts
+
+    def error(self, message: str) -> Verdict:
+        """The claim could not be judged."""
+        return Verdict(Outcome.ERROR, "error", message.splitlines()[0], self.claim.at, "")
+
+    def passed(self, plan: Plan, tally: Tally) -> Verdict:
+        """The claim holds."""
+        sample = self._sample(tally, ok=True) or self._sample(tally, ok=None)
+        observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
+        witnesses = self._witnesses(sample)
+        n = self._n(plan, tally, sample)
+        return Verdict(
+            Outcome.PASS, "pass", self._holds(plan, tally, sample, n), self.claim.at, "", n, observed, witnesses
+        )
+
+    def fail(self, plan: Plan, tally: Tally) -> Verdict:
+        """A counterexample is in hand, or the claim does not hold on complete evidence."""
+        sample = self._sample(tally, ok=False)
+        n = self._n(plan, tally, sample)
+        match self.claim:
+            case s.Path(mode="some") as claim:
+                return self._path_missed(claim, tally, sample)
+            case s.Path(mode="no"):
+                reason, id_ = "this path was taken", "path-taken"
+                mark = f"taken {_times(tally.fails)}"
+            case s.Retry() as claim:
+                reason, id_, mark = self._retry_failed(claim, sample, tally)
+            case s.NoRetry():
+                reason, id_ = f"it was tried {_times(sample.value if sample else 0)}", "retried"
+                mark = f"{tally.fails} of {tally.n} calls were retried"
+            case s.Fallback() as claim:
+                reason, id_, mark = self._fallback_failed(claim, sample, tally)
+            case s.No():
+                reason, id_ = f"{tally.fails} matched", "not-absent"
+                mark = (
+                    f"{reason}, {self._subject()} {self._seen(plan, sample)}" if self._shows(plan, sample) else reason
+                )
+            case s.Some() as claim:
+                return self._none_found(claim, tally)
+            case _:
+                reason, id_, mark = self._compared(plan, tally, sample)
+        observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
+        return Verdict(Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample))
+
+    def nothing(self, plan: Plan) -> Verdict:
+        """There was nothing to judge: never a pass."""
+        if plan.if_then:
+            reason = f"not exercised: {self._condition()} never happened"
+            return Verdict(Outcome.INCONCLUSIVE, "not-exercised", reason, self.claim.at, "not exercised")
+        help_ = self._nearest()
+        reason = "nothing matched" + (f"; {help_}" if help_ else "")
+        return Verdict(
+            Outcome.INCONCLUSIVE, "nothing-matched", reason, self._selection_at(), "nothing matched", help=help_
+        )
+
+    def open(self, plan: Plan, tally: Tally) -> Verdict:
+        """The evidence cannot decide yet, or time is up."""
+        listed = "; ".join(self.missing) or "the trace is not complete"
+        sample = self._sample(tally, ok=False)
+        seen = ""
+        if sample is not None and sample.value is not None and plan.value.kind != "nothing":
+            seen = f", so far {self._subject()} {units.show(sample.value, plan.value)}"
+        return Verdict(
+            Outcome.INCONCLUSIVE, "incomplete", listed + seen, self.claim.at, "cannot be decided", tally.n,
+            witnesses=self._witnesses(sample), final=False,
+        )  # fmt: skip
+
+    def share(self, plan: Plan, tally: Tally, share: s.Share, *, passed: bool | None) -> Verdict:
+        """``in OP P of traces``."""
+        held = f"{tally.holds} of {tally.n} traces ({units.show_fraction(tally.holds / tally.n)})"
+        left_out = f"; {tally.empty} had nothing to judge" if tally.empty else ""
+        sample = self._sample(tally, ok=passed is not False)
+        if passed is None:
+            undecided = tally.n - tally.sure_holds - tally.sure_fails
+            reason = f"held in {held} so far, {undecided} are not complete{left_out}"
+            return Verdict(
+                Outcome.INCONCLUSIVE, "incomplete", reason, share.at, "cannot be decided", tally.n, final=False
+            )
+        outcome = Outcome.PASS if passed else Outcome.FAIL
+        return Verdict(
+            outcome, "pass" if passed else "share", f"held in {held}{left_out}", share.at, f"held in {held}", tally.n,
+            units.show_fraction(tally.holds / tally.n), self._witnesses(sample),
+        )  # fmt: skip
+
+    def difference(self, plan: Plan, tally: Tally) -> Decimal | None:
+        """Return the sign of left minus right of a compared number."""
+        sample = self._sample(tally, ok=bool(tally.holds))
+        if plan.family != "number" or sample is None or not sample.note or sample.note[2] is None:
+            return None
+        return Decimal(sample.note[2])
+
+    # ## What the evidence says
+
+    def _sample(self, tally: Tally, *, ok: bool | None) -> Finding | None:
+        return next((finding for finding in tally.samples if finding.ok is ok), None)
+
+    def _shows(self, plan: Plan, sample: Finding | None) -> bool:
+        return sample is not None and sample.value is not None and plan.value.kind != "nothing"
+
+    def _n(self, plan: Plan, tally: Tally, sample: Finding | None) -> int:
+        return sample.note[0] if plan.family == "number" and sample and sample.note else tally.n
+
+    def _holds(self, plan: Plan, tally: Tally, sample: Finding | None, n: int) -> str:
+        match self.claim:
+            case s.Path(mode="no") | s.No():
+                return "none was seen"
+            case s.Path():
+                return f"in {_count(tally.n, 'trace')}"
+            case s.Retry():
+                tier = sample.note[2] if sample and sample.note else 0
+                attempts = sample.note[1] if sample and sample.note else 0
+                return f"{_count(tally.n, 'call')}, {_count(attempts, 'attempt')} ({TIERS[tier]})"
+            case s.NoRetry():
+                return f"{_count(tally.n, 'call')}, none retried"
+            case s.Fallback():
+                return _count(tally.n, "call") + " fell back"
+            case s.Comparison():
+                return f"{self._seen(plan, sample)}{self._of(n)}"
+            case s.Every():
+                return f"all {tally.n}"
+            case _:
+                return f"in {_count(tally.n, 'trace')}"
+
+    def _seen(self, plan: Plan, sample: Finding | None) -> str:
+        value = units.show(sample.value, plan.value) if sample else "nothing"
+        if plan.family == "number" and plan.value.kind == "fraction" and sample and sample.note and sample.note[0]:
+            return f"{value}, {sample.note[1]} of {sample.note[0]}"
+        return value
+
+    def _of(self, n: int) -> str:
+        quantile = any(isinstance(part, s.Function) and part.name.startswith("p") for part in s.walk(self.claim))
+        if isinstance(self.claim, s.Comparison) and is_constant(self.claim.condition):
+            return ""
+        return f" (n = {n}, nearest rank)" if quantile else f" (n = {n})"
+
+    def _compared(self, plan: Plan, tally: Tally, sample: Finding | None) -> tuple[str, str, str]:
+        seen = self._seen(plan, sample)
+        subject = self._subject()
+        if isinstance(self.claim, s.Every):
+            which = f"{tally.fails} of {tally.n} did not"
+            return f"{subject} was {seen}" if subject else which, "not-every", f"{seen}; {which}" if subject else which
+        verb = "is" if plan.family == "number" else "was"
+        if plan.family == "number":
+            n = self._n(plan, tally, sample)
+            mark = seen + ("" if "of" in seen else self._of(n))
+            limit = self._limit()
+            return f"{subject} {verb} {seen}{limit}", "comparison", mark
+        which = f"{tally.fails} of {tally.n}"
+        return f"{subject} {verb} {seen}{self._limit()}", "comparison", f"{seen} ({which})"
+
+    def _limit(self) -> str:
+        condition = self.claim.condition if isinstance(self.claim, s.Comparison) else None
+        if isinstance(condition, s.Compare):
+            return f", not {self._source(s.Source(condition.left.at.end, condition.at.end)).strip()}"
+        return ""
+
+    def _retry_failed(self, claim: s.Retry, sample: Finding | None, tally: Tally) -> tuple[str, str, str]:
+        number, attempts, tier = (sample.note if sample and sample.note else [0, 0, 0])[:3]
+        if number == resilience.NEVER_TRIED_AGAIN:
+            return "the first attempt failed and was never tried again", "not-retried", "never tried again: 1 attempt"
+        clause = claim.clauses[number - 1]
+        value = sample.value if sample else None
+        match clause:
+            case s.Limit(name="attempts"):
+                said = f"there were {attempts} attempts ({TIERS[tier]})"
+            case s.Limit():
+                said = f"a gap was {units.show_duration(int(value or 0))}"
+            case s.Flag(name="backoff grows"):
+                said = "the gaps between attempts did not grow"
+            case s.Flag(name="exhausted"):
+                said = "the last attempt recovered"
+            case s.Flag():
+                said = "the last attempt failed too"
+            case _:
+                said = f"a failed attempt had {units.show(value, Type('any'))}"
+        return said, "retry-mismatch", f"{said}; {tally.fails} of {tally.n} calls"
+
+    def _fallback_failed(self, claim: s.Fallback, sample: Finding | None, tally: Tally) -> tuple[str, str, str]:
+        reason = sample.note[0] if sample and sample.note else resilience.NOT_ASKED
+        to = self._source(claim.to.at)
+        if reason == resilience.ASKED_TOO_EARLY:
+            said = f"`{to}` was asked before the call had failed: a race, not a fallback"
+        elif reason == resilience.CALLER_FAILED:
+            said = f"`{to}` was asked, and the caller failed all the same"
+        else:
+            instead = f"; asked instead: {sample.value}" if sample and sample.value else ""
+            said = f"`{to}` was not asked{instead}"
+        return said, "no-fallback", f"{tally.fails} of {tally.n} failed calls"
+
+    def _none_found(self, claim: s.Some, tally: Tally) -> Verdict:
+        help_ = self._nearest()
+        mark = f"{tally.holds} of {tally.n} traces"
+        return Verdict(Outcome.FAIL, "none-found", "none was found", self._selection_at(), mark, tally.n, help=help_)
+
+    # ## Paths
+
+    def _path_missed(self, claim: s.Path, tally: Tally, sample: Finding | None) -> Verdict:
+        trace = sample.trace_id.hex if sample and sample.trace_id else ""
+        miss = PathFinder(self.connection, claim, self.bindings, trace).miss() if trace else None
+        held = f"{tally.holds} of {tally.n} traces" if tally.n > 1 else "not taken"
+        if miss is None:
+            return Verdict(Outcome.FAIL, "path-mismatch", "the path was not taken", claim.at, held, tally.n)
+        reason, nearest_, help_ = self._miss_in_words(miss)
+        mark = f"{held}; nearest: {nearest_}" if nearest_ else held
+        witnesses = self._named(list(miss.witness)) or (Witness(trace, ""),)
+        return Verdict(Outcome.FAIL, "path-mismatch", reason, miss.step.at, mark, tally.n, nearest_, witnesses, help_)
+
+    def _miss_in_words(self, miss: Miss) -> tuple[str, str | None, str | None]:
+        wanted = self._source(miss.step.at)
+        if miss.kind == "start":
+            return f"no request of `{wanted}` in this trace", None, self._nearest()
+        caller = self._source(miss.caller.at) if miss.caller else "the caller"
+        if miss.kind == "split":
+            return f"no single request of `{caller}` has all of these branches", None, None
+        if miss.kind == "message":
+            arrow = "->" if miss.arrow == "~>" else "~>"
+            return (
+                f"`{caller}` reached `{wanted}` {'by a call' if arrow == '->' else 'by a message'}",
+                f"{arrow} {wanted}",
+                f"write `{arrow}` for a {'call' if arrow == '->' else 'message'}",
+            )
+        if miss.kind == "operation":
+            seen = _listed([hop.operation for hop in miss.seen])
+            return f"`{caller}` called {seen}, not `{wanted}`", seen, None
+        if not miss.seen:
+            return f"`{caller}` called nothing, so not `{wanted}`", None, None
+        seen = _listed([hop.callee for hop in miss.seen])
+        if miss.kind == "further":
+            return f"`{caller}` called {seen}, not `{wanted}`", seen, f"`{wanted}` was reached further on: write `->>`"
+        near = nearest(wanted, {hop.callee for hop in miss.seen}, 1)
+        if near:
+            help_ = f"if that is intended, write `({wanted} | {near[0]})`"
+            return f"`{caller}` called `{near[0]}`, not `{wanted}`", f"`{near[0]}`", help_
+        return f"`{caller}` called {seen}, not `{wanted}`", seen, None
+
+    # ## Words about the claim
+
+    def _source(self, at: s.Source) -> str:
+        return self.text[at.start : at.end]
+
+    def _place(self, sample: Finding | None) -> s.Source:
+        """Return the part of the claim that failed."""
+        if isinstance(self.claim, s.Retry) and sample and sample.note and sample.note[0]:
+            return self.claim.clauses[sample.note[0] - 1].at
+        if isinstance(self.claim, s.Every):
+            return self.claim.condition.at
+        if isinstance(self.claim, s.Fallback):
+            return self.claim.to.at
+        return self.claim.at
+
+    def _subject(self) -> str:
+        """Return the source text of what is compared."""
+        match self.claim:
+            case s.Comparison(condition=s.Compare() as condition):
+                return self._source(condition.left.at)
+            case s.Comparison(condition=s.OneOf() as condition):
+                return self._source(condition.value.at)
+            case s.Every(condition=condition) | s.No(condition=condition) | s.Some(condition=condition):
+                looked_at = subject(condition) if condition is not None else None
+                return self._source(looked_at.at) if looked_at else ""
+        return ""
+
+    def _condition(self) -> str:
+        match self.claim:
+            case s.Retry(call=call):
+                return f"a failed first attempt of `{self._source(call.at)}`"
+            case s.Fallback(call=call):
+                return f"a failure of `{self._source(call.at)}`"
+        return "the condition"
+
+    def _selections(self) -> list[s.Selection]:
+        found: list[s.Selection] = []
+        for part in s.walk(self.claim):
+            if isinstance(part, s.Target | s.Call):
+                found.append(part)
+            elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
+                continue
+            elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
+                selection = as_selection(part.arguments[0])
+                found += [selection] if selection else []
+        return found
+
+    def _selection_at(self) -> s.Source:
+        selections = self._selections()
+        return selections[0].at if selections else self.claim.at
+
+    def _nearest(self) -> str | None:
+        """Name what does exist near the services and operations that the claim names."""
+        rows = self.connection.execute(
+            "SELECT DISTINCT e.callee, e.operation FROM exchanges e SEMI JOIN selected USING (trace_id)"
+            " UNION SELECT DISTINCT s.service, s.name FROM spans s SEMI JOIN selected USING (trace_id)"
+        ).fetchall()
+        seen: dict[str, set[str]] = {}
+        for service, operation in rows:
+            seen.setdefault(service, set()).add(operation)
+        if not seen:
+            return "no span of these traces has arrived"
+        for part in self._selections():
+            targets = (part.caller, part.callee) if isinstance(part, s.Call) else (part,)
+            for target in targets:
+                service = fill_service(target, self.bindings)
+                if service is not None and service not in seen:
+                    near = nearest(service, seen)
+                    listed = _listed(near or sorted(seen))
+                    return f"`{service}` is not among the services seen: {'nearest ' if near else ''}{listed}"
+                if service is not None and target.operation is not None:
+                    wanted = fill(target.operation, self.bindings, braces=True)
+                    return f"`{service}` has no `{wanted}`: {_listed(sorted(seen[service]))}"
+        return None
+
+    # ## Witnesses
+
+    def _witnesses(self, sample: Finding | None) -> tuple[Witness, ...]:
+        if sample is None:
+            return ()
+        keys = [key for key in sample.witness or [] if key is not None]
+        if isinstance(self.claim, s.Path) and sample.trace_id is not None and keys:
+            finder = PathFinder(self.connection, self.claim, self.bindings, sample.trace_id.hex)
+            keys = list(finder.witness(keys[0]))
+        return self._named(keys)
+
+    def _named(self, keys: list[int]) -> tuple[Witness, ...]:
+        """Return the ids of spans by their keys, in the order given."""
+        rows = self.connection.execute(
+            "SELECT span_key, trace_id, span_id FROM spans WHERE span_key IN (SELECT unnest($keys::BIGINT[]))",
+            {"keys": keys},
+        ).fetchall()
+        named = {key: Witness(trace_id.hex, f"{span_id:016x}") for key, trace_id, span_id in rows}
+        return tuple(named[key] for key in keys if key in named)
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    unique = list(dict.fromkeys(names))
+    more = f" and {len(unique) - most} more" if len(unique) > most else ""
+    return ", ".join(f"`{name}`" for name in unique[:most]) + more
+
+
+def _count(n: int, thing: str) -> str:
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def _times(n: int) -> str:
+    return "once" if n == 1 else f"{n} times"

@@ -1,0 +1,1 @@
+"""Renders verdicts; none of these modules judges anything."""

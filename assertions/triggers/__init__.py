@@ -1,0 +1,1 @@
+"""Sends the requests whose traces are judged."""

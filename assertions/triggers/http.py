@@ -1,0 +1,171 @@
+"""Sends HTTP requests that start a trace of their own, and keeps what came back."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang import vocabulary as v
+from spanproof.query_lang.constants import Bindings, Constant, JsonValue, NoValue, as_text, evaluate, fill
+
+TIMEOUT_S: Final = 30.0
+
+
+class TriggerFailed(Exception):
+    """The request could not be carried out; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """The trace that a request starts, as W3C ``traceparent`` carries it; ids in hexadecimal."""
+
+    trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
+    span_id: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    @property
+    def traceparent(self) -> str:
+        """The header, sampled."""
+        return f"00-{self.trace_id}-{self.span_id}-01"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    """What a request was answered with."""
+
+    status: int
+    headers: httpx.Headers
+    body: str
+    duration_ns: int
+
+    def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
+        """Return a part of the response, or None where it has no such part."""
+        match part:
+            case "status":
+                return Constant(self.status, "number")
+            case "duration":
+                return Constant(self.duration_ns, "duration")
+            case "body":
+                return Constant(self.body, "text")
+            case "headers":
+                value = self.headers.get(str(keys[0]))
+                return None if value is None else Constant(value, "text")
+            case _:
+                return self._read_json(keys)
+
+    def _read_json(self, keys: tuple[str | int, ...]) -> Constant | None:
+        try:
+            value: JsonValue = json.loads(self.body)
+        except ValueError:
+            raise NoValue("the response is not JSON") from None
+        for key in keys:
+            if isinstance(value, dict) and isinstance(key, str):
+                if key not in value:
+                    return None
+                value = value[key]
+            elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+                value = value[key]
+            else:
+                return None
+        return Constant(value, "any")
+
+
+def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -> HttpResponse:
+    """Send the request of a ``when``. Raises :class:`TriggerFailed`."""
+    request, timeout = _build(when, bindings, context, run_id)
+    started_ns = time.perf_counter_ns()
+    try:
+        with httpx.Client(timeout=timeout, trust_env=False) as client:
+            response = client.send(request)
+    except httpx.TimeoutException:
+        raise TriggerFailed(f"{request.method} {request.url} was not answered within {timeout:g}s") from None
+    except httpx.HTTPError as error:
+        reason = str(error) or type(error).__name__
+        raise TriggerFailed(f"{request.method} {request.url} failed: {_first_line(reason)}") from None
+    return HttpResponse(response.status_code, response.headers, response.text, time.perf_counter_ns() - started_ns)
+
+
+def _build(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -> tuple[httpx.Request, float]:
+    target = when.targets[0]
+    url = fill(target, bindings) if isinstance(target, s.Text) else target.text
+    headers = {"traceparent": context.traceparent, "baggage": f"spanproof.run_id={run_id}"}
+    query: list[tuple[str, str | int | float | bool | None]] = []
+    body: str | None = None
+    form: dict[str, str] | None = None
+    has_json, json_body, timeout = False, None, TIMEOUT_S
+    for option in when.options:
+        match option.kind:
+            case "header":
+                key, value = _key(option, bindings).lower(), _text(option, bindings)
+                headers[key] = f"{headers[key]},{value}" if key == "baggage" else value
+            case "query":
+                query.append((_key(option, bindings), _text(option, bindings)))
+            case "json":
+                has_json, json_body = True, build_json(option.value, bindings)
+            case "form":
+                pairs = build_json(option.value, bindings)
+                form = {key: as_text(Constant(value, "any")) for key, value in dict(pairs).items()}  # type: ignore[arg-type]
+            case "body":
+                body = _text(option, bindings)
+            case "timeout":
+                limit = evaluate(option.value, bindings)  # type: ignore[arg-type]  # checked: a duration
+                timeout = float(limit.value) / 1e9 if limit else TIMEOUT_S  # type: ignore[arg-type]
+    try:
+        if has_json:
+            headers.setdefault("content-type", "application/json")
+            body = json.dumps(json_body)
+        request = httpx.Request(
+            when.kind,
+            httpx.URL(url).copy_merge_params(query),
+            headers=headers,
+            content=body,
+            data=form if body is None else None,
+        )
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, TypeError) as error:
+        raise TriggerFailed(f"`{url}` cannot be requested: {_first_line(str(error))}") from None
+    if request.url.scheme not in ("http", "https") or not request.url.host:
+        raise TriggerFailed(f"`{url}` is not an address such as http://127.0.0.1:8080/path")
+    return request, timeout
+
+
+def build_json(node: object, bindings: Bindings) -> JsonValue:
+    """Return the JSON value of a body, its names put in."""
+    match node:
+        case s.JsonObject():
+            return {fill(key, bindings): build_json(value, bindings) for key, value in node.pairs}
+        case s.JsonArray():
+            return [build_json(item, bindings) for item in node.items]
+        case s.Text():
+            return fill(node, bindings)
+        case s.Name() if node.text in v.CONSTANTS:
+            return v.CONSTANTS[node.text]
+        case s.Name() | s.Number() | s.Negative():
+            found = evaluate(node, bindings)
+            if found is None:
+                raise NoValue(f"`{node.text}` has no value" if isinstance(node, s.Name) else "a value is missing")
+            value = found.value
+            if isinstance(value, str | bool | list | dict) or value is None:
+                return value
+            return int(value) if value == int(value) else float(value)
+        case _:
+            raise AssertionError(f"{type(node).__name__} is no JSON")
+
+
+def _key(option: s.Option, bindings: Bindings) -> str:
+    return fill(option.key, bindings) if option.key is not None else ""
+
+
+def _text(option: s.Option, bindings: Bindings) -> str:
+    found = evaluate(option.value, bindings)  # type: ignore[arg-type]  # an expression, not JSON
+    if found is None:
+        raise NoValue(f"`{option.kind}` has no value")
+    return as_text(found)
+
+
+def _first_line(text: str) -> str:
+    return text.splitlines()[0] if text else text

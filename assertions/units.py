@@ -1,0 +1,48 @@
+"""Values as people read them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES
+from spanproof.query_lang.vocabulary import Type
+
+
+def show_duration(ns: int | float | Decimal) -> str:
+    """Return a duration exactly: ``612ms``, ``1.5s``, ``-3.25ms``. Above a minute a single unit is enough."""
+    exact = Decimal(ns)
+    size = abs(exact)
+    unit, name = (
+        (1_000_000_000, "s") if size >= 1_000_000_000 else (1_000_000, "ms") if size >= 1_000_000 else (1_000, "µs")
+    )
+    if size < 1_000:
+        unit, name = (1, "ns") if size else (1_000_000, "ms")
+    value = exact / unit
+    text = f"{value:.9f}".rstrip("0").rstrip(".") if value != int(value) else str(int(value))
+    return f"{text}{name}"
+
+
+def show_fraction(fraction: float) -> str:
+    """Return a fraction as a percentage."""
+    return f"{fraction * 100:.6g}%"
+
+
+def show(value: object, type_: Type) -> str:
+    """Return a value of a type as it would be written in a proof."""
+    if value is None:
+        return "missing"
+    match type_.kind:
+        case "duration" if isinstance(value, int | float | Decimal):
+            return show_duration(value)
+        case "fraction" if isinstance(value, int | float | Decimal):
+            return show_fraction(float(value))
+        case "kind" | "status":
+            words = SPAN_KINDS if type_.kind == "kind" else STATUS_CODES
+            return next((word for word, code in words.items() if code == value), str(value))
+        case "boolean":
+            return str(value).lower()
+    if isinstance(value, str):
+        return value[2:] if value.startswith("\x01") else value
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return str(value)

@@ -1,0 +1,54 @@
+"""What a claim was judged to be, and by what evidence. Everything that reports only renders these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from spanproof.query_lang.syntax import Source
+
+
+class Outcome(StrEnum):
+    """The four verdicts."""
+
+    PASS = "pass"  # noqa: S105 (no password)
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3, Outcome.ERROR: 4}
+GRAVITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL, Outcome.ERROR)
+
+
+def worst(outcomes: list[Outcome]) -> Outcome:
+    """Return the gravest outcome; of none, pass."""
+    return max(outcomes, key=GRAVITY.index, default=Outcome.PASS)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A span that shows why: hexadecimal ids as in OTLP/JSON."""
+
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged claim.
+
+    ``final`` says that no span still to come can change it. ``at`` is the part of the claim that the evidence
+    speaks of, ``mark`` what to write beside it. ``id`` names the kind of finding; it is stable.
+    """
+
+    outcome: Outcome
+    id: str
+    reason: str
+    at: Source
+    mark: str
+    n: int = 0
+    observed: str | None = None
+    witnesses: tuple[Witness, ...] = ()
+    help: str | None = None
+    final: bool = True

@@ -1,0 +1,1 @@
+"""Receives OTLP traces and stores them as spans and calls."""

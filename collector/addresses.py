@@ -1,0 +1,63 @@
+"""Addresses to listen on, as `host:port`."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+from urllib.parse import urlsplit
+
+
+class AddressInUse(Exception):
+    """The address cannot be listened on; the message says which and what to do."""
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Read `host:port`; an IPv6 host stands in brackets."""
+    try:
+        parts = urlsplit(f"//{address}")
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or parts.netloc != address:
+        raise ValueError(f"{address!r} is no address; write host:port, such as 127.0.0.1:4317")
+    return host, port
+
+
+def replace_port(address: str, port: int) -> str:
+    """Return `address` with the port that was really taken."""
+    return f"{address.rpartition(':')[0]}:{port}"
+
+
+def listen(address: str) -> socket.socket:
+    """Listen on `host:port`. Raises AddressInUse, and ValueError for what is no address."""
+    host, port = split_address(address)
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    except OSError as error:
+        raise _explain_failure(address, error) from error
+    # with the protocol named, which create_server does not: asyncio sends small answers at once only then
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(place)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        raise _explain_failure(address, error) from error
+    return listener
+
+
+def is_loopback(address: str) -> bool:
+    """Tell whether `host:port` is reached from this machine alone."""
+    host, _ = split_address(address)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _explain_failure(address: str, error: OSError) -> AddressInUse:
+    if error.errno == errno.EADDRINUSE:
+        return AddressInUse(f"{address} is in use; stop what listens there, or name another address (port 0 picks one)")
+    return AddressInUse(f"{address} cannot be listened on: {error.strerror}; name another address")

@@ -1,0 +1,91 @@
+"""Is a trace complete? Says what is still to come, and whether that is known or only time can tell."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import duckdb
+
+QUIET_NS: Final = 300_000_000
+PATIENCE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s unless told otherwise
+
+# The traces that a trace's messages lead to, and it itself.
+RELATED: Final = """
+CREATE OR REPLACE TEMP TABLE judged AS
+WITH RECURSIVE reached AS (
+    SELECT unnest($traces)::UUID AS trace_id
+    UNION
+    SELECT t.trace_id
+    FROM reached r JOIN exchanges e ON e.trace_id = r.trace_id AND e.async
+    JOIN tree t ON t.span_key = e.callee_entry
+)
+FROM reached
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Something still to come. ``sure``: it is known to exist."""
+
+    kind: str
+    sure: bool
+    caller: str | None
+    callee: str | None
+    n: int
+
+    def __str__(self) -> str:
+        """Say what is missing, in words."""
+        match self.kind:
+            case "spans":
+                return "no span of this trace has arrived"
+            case "root":
+                return "the span of the request itself has not arrived"
+            case "parent":
+                return f"`{self.caller}` sent `{self.callee}`, whose parent has not arrived"
+            case "answer":
+                return f"`{self.caller}` called `{self.callee}`, whose own span has not arrived"
+            case "consumer":
+                return f"a message of `{self.caller}` has not been seen to arrive"
+            case _:
+                return f"`{self.caller}` called `{self.callee}`, which may still send spans"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far traces have come: those judged together, what is missing, and when the last span arrived."""
+
+    traces: tuple[str, ...]
+    missing: tuple[Missing, ...]
+    last_arrived_ns: int | None
+
+    def quiet_until_ns(self, quiet_ns: int | None) -> int | None:
+        """Return when they are settled if nothing more arrives; None if something sure is missing.
+
+        `quiet_ns` is how long nothing may arrive: by default 300 ms, or 5 s when only time can tell whether
+        something is still to come.
+        """
+        if self.last_arrived_ns is None or any(missing.sure for missing in self.missing):
+            return None
+        default = PATIENCE_NS if self.missing else QUIET_NS
+        return self.last_arrived_ns + (default if quiet_ns is None else quiet_ns)
+
+
+def look(connection: duckdb.DuckDBPyConnection, trace_id: str) -> State:
+    """Look at a trace, and at those its messages lead to, as derived last."""
+    connection.execute(RELATED, {"traces": [trace_id]})
+    traces = tuple(str(row[0].hex) for row in connection.execute("FROM judged ORDER BY trace_id").fetchall())
+    row = connection.execute("SELECT max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)").fetchone()
+    if row is None or row[0] is None:
+        return State(traces, (Missing("spans", True, None, None, 0),), None)
+    found = connection.execute(_query(), {"now_ns": time.time_ns(), "patience_ns": PATIENCE_NS}).fetchall()
+    return State(traces, tuple(Missing(*each) for each in found), int(row[0]))
+
+
+@cache
+def _query() -> str:
+    return resources.files("spanproof.collector").joinpath("sql", "missing.sql").read_text(encoding="utf-8")

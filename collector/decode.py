@@ -1,0 +1,138 @@
+"""OTLP trace requests → tables with the columns of the store (see sql/schema.sql)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spanproof.collector.origins import Origin, OriginReader
+from spanproof.collector.repeated import Repeated
+from spanproof.collector.span_columns import read_spans
+from spanproof.collector.wire import REQUEST, RESOURCE, SCOPE, MalformedMessage, WireReader
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_FAULTS_NAMED = 3
+
+
+class Undecodable(ValueError):
+    """A request that is not what it should be; nothing of it was stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of a request: spans stored, spans refused, and why some were."""
+
+    spans: int
+    rejected_spans: int = 0
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """Requests as tables; `outcomes` has what became of each, in the order given.
+
+    `spans` lacks `span_key` and `arrived_ns`, which the store gives; `resources` and `scopes` hold those that
+    these spans come from, known already or not.
+    """
+
+    spans: pa.Table
+    resources: pa.Table
+    scopes: pa.Table
+    outcomes: tuple[Accepted | Undecodable, ...]
+
+
+class Decoder:
+    """Decodes requests, and remembers the resources and scopes it has met. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._requests = WireReader(REQUEST)
+        self._resources = OriginReader(RESOURCE)
+        self._scopes = OriginReader(SCOPE)
+
+    def decode(self, bodies: Sequence[bytes]) -> Decoded:
+        """Decode serialized `ExportTraceServiceRequest`s as one batch; a bad one spoils no other."""
+        problems = [self._find_problem(body) for body in bodies]
+        good = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
+        try:
+            batch = self._requests.read(good)
+        except MalformedMessage:
+            # something that the check lets pass: find out what, one by one
+            problems = [
+                problem or self._find_problem(body, read=True) for body, problem in zip(bodies, problems, strict=True)
+            ]
+            good = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
+            batch = self._requests.read(good)
+        spans, resources, scopes, accepted = self._read_batch(batch)
+        remaining = iter(accepted)
+        return Decoded(spans, resources, scopes, tuple(problem or next(remaining) for problem in problems))
+
+    def _find_problem(self, body: bytes, *, read: bool = False) -> Undecodable | None:
+        try:
+            self._requests.check(body)
+            if read:
+                self._requests.read([body])
+        except MalformedMessage as error:
+            return Undecodable(f"the trace request cannot be decoded: {error}")
+        return None
+
+    def _read_batch(self, batch: pa.RecordBatch) -> tuple[pa.Table, pa.Table, pa.Table, list[Accepted]]:
+        resource_spans = Repeated(batch["resource_spans"])
+        scope_spans = Repeated(resource_spans.rows.field("scope_spans"))
+        spans = Repeated(scope_spans.rows.field("spans"))
+        resource_of_span = scope_spans.parents.take(spans.parents)
+        request_of_span = resource_spans.parents.take(resource_of_span)
+
+        columns, faults = read_spans(spans.rows)
+        resources = _read_origins(self._resources, resource_spans.rows, "resource")
+        scopes = _read_origins(self._scopes, scope_spans.rows, "scope")
+        for origins, of_span in ((resources, resource_of_span), (scopes, spans.parents)):
+            _spread_faults(origins, of_span, faults)
+        columns["service"] = pa.array([origin.service for origin in resources], pa.string()).take(resource_of_span)
+        columns["resource_key"] = _keys_of(resources).take(resource_of_span)
+        columns["scope_key"] = _keys_of(scopes).take(spans.parents)
+
+        table = pa.table(columns)
+        if faults:
+            refused = pc.is_in(pa.arange(0, len(table)), value_set=pa.array(list(faults), pa.int64()))
+            table = table.filter(pc.invert(refused))
+        messages: dict[int, list[str]] = defaultdict(list)
+        for span, fault in sorted(faults.items()):
+            scope_index, span_place = spans.find_parent(span)
+            resource_index, scope_place = scope_spans.find_parent(scope_index)
+            request, resource_place = resource_spans.find_parent(resource_index)
+            place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
+            messages[request].append(f"{place}.{fault}")
+        counts = {count["values"]: count["counts"] for count in pc.value_counts(request_of_span).to_pylist()}
+        accepted = [_sum_up(counts.get(request, 0), messages[request]) for request in range(len(batch))]
+        return table, self._resources.make_table(resources), self._scopes.make_table(scopes), accepted
+
+
+def _read_origins(reader: OriginReader, rows: pa.StructArray, name: str) -> list[Origin]:
+    contents, schema_urls = rows.field(name).to_pylist(), rows.field("schema_url").to_pylist()
+    return [reader.read(content, schema_url) for content, schema_url in zip(contents, schema_urls, strict=True)]
+
+
+def _keys_of(origins: list[Origin]) -> pa.UInt64Array:
+    return pa.array([origin.key for origin in origins], pa.uint64())
+
+
+def _spread_faults(origins: list[Origin], of_span: pa.Int64Array, faults: dict[int, str]) -> None:
+    """Refuse the spans whose resource or scope cannot be stored."""
+    bad = [index for index, origin in enumerate(origins) if origin.fault]
+    if bad:
+        for span in pc.indices_nonzero(pc.is_in(of_span, value_set=pa.array(bad, pa.int64()))).to_pylist():
+            faults.setdefault(span, origins[of_span[span].as_py()].fault)
+
+
+def _sum_up(spans: int, faults: list[str]) -> Accepted:
+    if not faults:
+        return Accepted(spans)
+    named = "; ".join(faults[:_FAULTS_NAMED])
+    more = f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else ""
+    return Accepted(spans - len(faults), len(faults), f"{len(faults)} of {spans} spans rejected: {named}{more}")

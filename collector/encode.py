@@ -1,0 +1,129 @@
+"""Stored spans → OTLP again, as they came."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
+
+from spanproof.collector.attributes import MARK
+from spanproof.collector.otlp_json import load_json, parse_message
+
+if TYPE_CHECKING:
+    import duckdb
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
+    from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+
+    from spanproof.collector.store import Store
+
+_TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
+_ID_BYTES = 8
+
+
+def export_request(store: Store, trace_id_hex: str) -> TracesData:
+    """Give back a trace as OTLP, its spans in the order they came; empty where the store has none of it."""
+    if not _TRACE_ID.fullmatch(trace_id_hex):
+        raise ValueError(f"{trace_id_hex!r} is no trace id; it has 32 hex digits")
+    trace_id = UUID(trace_id_hex)
+    with store.cursor() as cursor:
+        spans = _fetch(cursor, "FROM spans WHERE trace_id = ? ORDER BY span_key", trace_id)
+        resources = _fetch_origins(cursor, "resource", trace_id)
+        scopes = _fetch_origins(cursor, "scope", trace_id)
+    data = TracesData()
+    by_resource: dict[int, ResourceSpans] = {}
+    by_scope: dict[tuple[int, int], ScopeSpans] = {}
+    for row in spans:
+        resource_key, scope_key = row["resource_key"], row["scope_key"]
+        if resource_key not in by_resource:
+            by_resource[resource_key] = data.resource_spans.add()
+            by_resource[resource_key].schema_url = resources[resource_key]["schema_url"]
+            _fill_resource(by_resource[resource_key].resource, resources[resource_key])
+        if (resource_key, scope_key) not in by_scope:
+            by_scope[resource_key, scope_key] = by_resource[resource_key].scope_spans.add()
+            by_scope[resource_key, scope_key].schema_url = scopes[scope_key]["schema_url"]
+            _fill_scope(by_scope[resource_key, scope_key].scope, scopes[scope_key])
+        _fill_span(by_scope[resource_key, scope_key].spans.add(), row)
+    return data
+
+
+def _fetch_origins(cursor: duckdb.DuckDBPyConnection, name: str, trace_id: UUID) -> dict[int, dict[str, Any]]:
+    key = f"{name}_key"
+    of_trace = f"FROM {name}s WHERE {key} IN (SELECT {key} FROM spans WHERE trace_id = ?)"  # noqa: S608 (fixed names)
+    return {row[key]: row for row in _fetch(cursor, of_trace, trace_id)}
+
+
+def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, trace_id: UUID) -> list[dict[str, Any]]:
+    cursor.execute(sql, [trace_id])
+    names = [str(column[0]) for column in cursor.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+
+def _fill_resource(resource: Resource, row: dict[str, Any]) -> None:
+    _fill_attributes(resource, row)
+    parse_message({"entityRefs": load_json(row["entity_refs"].encode())}, resource)
+
+
+def _fill_scope(scope: InstrumentationScope, row: dict[str, Any]) -> None:
+    scope.name = row["name"]
+    scope.version = row["version"]
+    _fill_attributes(scope, row)
+
+
+def _fill_span(span: Span, row: dict[str, Any]) -> None:
+    span.trace_id = row["trace_id"].bytes
+    span.span_id = _to_bytes(row["span_id"])
+    span.parent_span_id = _to_bytes(row["parent_id"])
+    span.trace_state = row["trace_state"]
+    span.flags = row["flags"]
+    span.name = row["name"]
+    span.kind = row["kind"]
+    span.start_time_unix_nano = row["start_ns"]
+    span.end_time_unix_nano = row["end_ns"]
+    if row["status"] or row["status_message"]:
+        span.status.code = row["status"]
+        span.status.message = row["status_message"]
+    _fill_attributes(span, row)
+    for stored in row["events"]:
+        event = span.events.add(time_unix_nano=stored["time_ns"], name=stored["name"])
+        _fill_attributes(event, stored)
+    span.dropped_events_count = row["dropped_events_count"]
+    for stored in row["links"]:
+        link = span.links.add(trace_state=stored["trace_state"], flags=stored["flags"])
+        link.trace_id = stored["trace_id"].bytes if stored["trace_id"] else b""
+        link.span_id = _to_bytes(stored["span_id"])
+        _fill_attributes(link, stored)
+    span.dropped_links_count = row["dropped_links_count"]
+
+
+def _to_bytes(span_id: int | None) -> bytes:
+    return b"" if span_id is None else span_id.to_bytes(_ID_BYTES, "big")
+
+
+def _fill_attributes(
+    owner: Resource | InstrumentationScope | Span | Span.Event | Span.Link, row: dict[str, Any]
+) -> None:
+    for (key, text), kind in zip(row["attributes"].items(), row["attribute_kinds"], strict=True):
+        _fill_value(owner.attributes.add(key=key).value, kind, text.removeprefix(f"{MARK}{kind}"))
+    owner.dropped_attributes_count = row["dropped_attributes_count"]
+
+
+def _fill_value(value: AnyValue, kind: str, text: str) -> None:
+    value.SetInParent()
+    match kind:
+        case "s":
+            value.string_value = text
+        case "b":
+            value.bool_value = text == "true"
+        case "i":
+            value.int_value = int(text)
+        case "d":
+            value.double_value = float(text)
+        case "y":
+            value.bytes_value = base64.b64decode(text)
+        case "a" | "k":
+            field = value.array_value if kind == "a" else value.kvlist_value
+            field.SetInParent()
+            parse_message({"values": load_json(text.encode())}, field)

@@ -1,0 +1,129 @@
+"""Where spans come from: their resource and scope, each read once however often it comes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import EntityRef
+
+from spanproof.collector.attributes import read_attributes, read_text
+from spanproof.collector.otlp_json import dump_json, render_message
+from spanproof.collector.wire import RESOURCE, SCOPE, MalformedMessage, WireReader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+UNKNOWN_SERVICE = "unknown_service"
+
+_CACHED = 4096
+_ATTRIBUTES = [
+    pa.field("attributes", pa.map_(pa.string(), pa.string())),
+    pa.field("attribute_kinds", pa.string()),
+    pa.field("dropped_attributes_count", pa.uint32()),
+]
+_RESOURCES = pa.schema(
+    [
+        pa.field("resource_key", pa.uint64()),
+        pa.field("service", pa.string()),
+        *_ATTRIBUTES,
+        pa.field("entity_refs", pa.string()),
+        pa.field("schema_url", pa.string()),
+    ]
+)
+_SCOPES = pa.schema(
+    [
+        pa.field("scope_key", pa.uint64()),
+        pa.field("name", pa.string()),
+        pa.field("version", pa.string()),
+        *_ATTRIBUTES,
+        pa.field("schema_url", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """One resource or scope: its key, its row, and what forbids to store it, if anything."""
+
+    key: int
+    service: str
+    row: pa.Table
+    fault: str
+
+
+class OriginReader:
+    """Reads resources (or scopes) from their bytes, and remembers them."""
+
+    def __init__(self, full_name: str) -> None:
+        self._label = {RESOURCE: "resource", SCOPE: "scope"}[full_name]
+        self.schema = {RESOURCE: _RESOURCES, SCOPE: _SCOPES}[full_name]
+        self._reader = WireReader(full_name)
+        self._known: dict[tuple[bytes, bytes], Origin] = {}
+
+    def read(self, content: bytes, schema_url: bytes) -> Origin:
+        """Read one resource or scope."""
+        known = self._known.get((content, schema_url))
+        if known is None:
+            if len(self._known) >= _CACHED:
+                self._known.clear()
+            known = self._known[content, schema_url] = self._read(content, schema_url)
+        return known
+
+    def make_table(self, origins: Iterable[Origin]) -> pa.Table:
+        """Put origins into one table, each once."""
+        rows = {origin.key: origin.row for origin in origins if not origin.fault}
+        return pa.concat_tables([self.schema.empty_table(), *rows.values()])
+
+    def _read(self, content: bytes, schema_url: bytes) -> Origin:
+        try:
+            self._reader.check(content)
+            message = self._reader.read([content])
+            columns, fault = self._read_columns(message, schema_url)
+        except (MalformedMessage, DecodeError):
+            columns, fault = {}, "malformed"
+        if fault:
+            return Origin(0, UNKNOWN_SERVICE, self.schema.empty_table(), f"{self._label}: {fault}")
+        content_hash = blake2b(
+            dump_json([column.to_pylist() for column in columns.values()]).encode(), digest_size=8
+        ).digest()
+        key = int.from_bytes(content_hash, "big")
+        service = _find_service(columns)
+        # a scope has no service, and its schema no such column
+        columns |= {f"{self._label}_key": pa.array([key], pa.uint64()), "service": pa.array([service])}
+        row = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+        return Origin(key, service, row, "")
+
+    def _read_columns(self, message: pa.RecordBatch, schema_url: bytes) -> tuple[dict[str, pa.Array], str]:
+        attributes = read_attributes(message["attributes"])
+        fault = attributes.faults.get(0, "")
+        columns = {
+            "attributes": attributes.maps,
+            "attribute_kinds": attributes.kinds,
+            "dropped_attributes_count": message["dropped_attributes_count"],
+        }
+        texts = {"schema_url": pa.array([schema_url])}
+        if self.schema is _RESOURCES:
+            columns["entity_refs"] = pa.array([_render_entity_refs(message["entity_refs"][0].as_py())])
+        else:
+            texts |= {"name": message["name"], "version": message["version"]}
+        for name, raw in texts.items():
+            columns[name], bad = read_text(raw)
+            if bad:
+                fault = f"{name} is not valid UTF-8"
+        return columns, fault
+
+
+def _render_entity_refs(refs: list[bytes]) -> str:
+    return dump_json([render_message(EntityRef.FromString(ref)) for ref in refs])
+
+
+def _find_service(columns: dict[str, pa.Array]) -> str:
+    kinds = columns["attribute_kinds"][0].as_py()
+    for (key, text), kind in zip(columns["attributes"][0].as_py(), kinds, strict=True):
+        if key == "service.name" and kind == "s" and text:
+            return str(text)
+    return UNKNOWN_SERVICE

@@ -1,0 +1,133 @@
+"""The OTLP receiver: both transports on one event loop, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from concurrent.futures import Future
+from contextlib import closing
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+
+from spanproof.collector.addresses import AddressInUse, listen, replace_port
+from spanproof.collector.ingest import MAX_QUEUED_BYTES, Ingest
+from spanproof.collector.otlp_grpc import make_server
+from spanproof.collector.otlp_http import make_app
+from spanproof.collector.signals import make_signals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import grpc
+
+    from spanproof.collector.store import Store
+
+GRPC_ADDRESS = "127.0.0.1:4317"
+HTTP_ADDRESS = "127.0.0.1:4318"
+MAX_MESSAGE_BYTES = 64 * 2**20
+STOP_TIMEOUT_S = 10.0
+
+
+class Receiver:
+    """Receives OTLP into a store, from `start` (or `with`) to `stop`.
+
+    After `start`, `grpc_address` and `http_address` hold what is really listened on.
+
+    Example:
+        >>> from spanproof.collector.receiver import Receiver
+        >>> from spanproof.collector.store import Store
+        >>> with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
+        ...     receiver.http_address.startswith("127.0.0.1:")
+        True
+
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        grpc_address: str = GRPC_ADDRESS,
+        http_address: str = HTTP_ADDRESS,
+        *,
+        max_message_bytes: int = MAX_MESSAGE_BYTES,
+        max_queued_bytes: int = MAX_QUEUED_BYTES,
+    ) -> None:
+        self.grpc_address = grpc_address
+        self.http_address = http_address
+        self._store = store
+        self._max_message_bytes = max_message_bytes
+        self._max_queued_bytes = max_queued_bytes
+        self._thread: threading.Thread | None = None
+        self._request_stop: Callable[[float], None] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start both transports; returns once both listen. Raises `AddressInUse`, and then neither does."""
+        ready: Future[Callable[[float], None]] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._serve(ready)), name="spanproof-receiver", daemon=True
+        )
+        self._thread.start()
+        self._request_stop = ready.result()
+
+    def stop(self, timeout: float = STOP_TIMEOUT_S) -> bool:
+        """Answer what has come in, then stop; False where that takes longer than `timeout` seconds."""
+        if self._thread is None or self._request_stop is None:
+            return True
+        self._request_stop(timeout)
+        self._request_stop = None
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    async def _serve(self, ready: Future[Callable[[float], None]]) -> None:
+        ingest = Ingest(self._store, max_queued_bytes=self._max_queued_bytes)
+        signals = make_signals(ingest)
+        timeout = STOP_TIMEOUT_S
+        try:
+            listen(self.grpc_address).close()  # gRPC would log what we can say better
+            # gRPC comes last: a server that never starts does not give back the port it has bound
+            with closing(listen(self.http_address)) as http_socket:
+                grpc_server = make_server(signals, max_message_bytes=self._max_message_bytes)
+                self.grpc_address = replace_port(self.grpc_address, _bind(grpc_server, self.grpc_address))
+                self.http_address = replace_port(self.http_address, http_socket.getsockname()[1])
+                await grpc_server.start()
+                app = make_app(signals, max_message_bytes=self._max_message_bytes)
+                config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
+                http_server = uvicorn.Server(config)
+                serving = asyncio.create_task(http_server.serve(sockets=[http_socket]))
+                timeout = await _wait_for_stop(ready)
+                config.timeout_graceful_shutdown = math.ceil(timeout)
+                http_server.should_exit = True
+                await asyncio.gather(grpc_server.stop(timeout), serving)
+        except Exception as error:
+            if ready.done():
+                raise
+            ready.set_exception(error)
+        finally:
+            await asyncio.to_thread(ingest.drain_and_stop, timeout)
+
+
+async def _wait_for_stop(ready: Future[Callable[[float], None]]) -> float:
+    """Say that all is ready, and how to ask for the end; returns how many seconds that may take."""
+    loop = asyncio.get_running_loop()
+    asked: asyncio.Future[float] = loop.create_future()
+
+    def ask(timeout: float) -> None:
+        loop.call_soon_threadsafe(asked.set_result, timeout)
+
+    ready.set_result(ask)
+    return await asked
+
+
+def _bind(server: grpc.aio.Server, address: str) -> int:
+    try:
+        return int(server.add_insecure_port(address))
+    except RuntimeError as error:  # somebody was faster
+        raise AddressInUse(f"{address} cannot be listened on: {error}") from error

@@ -1,0 +1,175 @@
+"""Decoded spans as the columns of the `spans` table, and what forbids to store some of them."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spanproof.collector.attributes import read_attributes, read_text
+from spanproof.collector.repeated import Repeated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# typed: pyarrow compares unsigned numbers with a plain int as signed ones
+_ZERO = pa.scalar(0, pa.uint64())
+_LATEST_NS = pa.scalar(2**63 - 1, pa.uint64())
+_ID_BYTES = 8
+_TRACE_ID_BYTES = 16
+
+_MAP = pa.map_(pa.string(), pa.string())
+_EVENT = pa.struct(
+    [
+        ("time_ns", pa.int64()),
+        ("name", pa.string()),
+        ("attributes", _MAP),
+        ("attribute_kinds", pa.string()),
+        ("dropped_attributes_count", pa.uint32()),
+    ]
+)
+_LINK = pa.struct(
+    [
+        ("trace_id", pa.uuid()),
+        ("span_id", pa.uint64()),
+        ("trace_state", pa.string()),
+        ("flags", pa.uint32()),
+        ("attributes", _MAP),
+        ("attribute_kinds", pa.string()),
+        ("dropped_attributes_count", pa.uint32()),
+    ]
+)
+
+
+class _Rows:
+    """The rows of one repeated message, read column by column, noting the rows that cannot be stored."""
+
+    def __init__(self, rows: pa.StructArray, note: Callable[[int, str], None]) -> None:
+        self.rows = rows
+        self.note = note
+
+    def read_text(self, name: str, label: str) -> pa.StringArray:
+        texts, bad = read_text(self.rows.field(name))
+        for row in bad:
+            self.note(row, f"{label} is not valid UTF-8")
+        return texts
+
+    def read_time(self, name: str, label: str) -> pa.Int64Array:
+        times = self.rows.field(name)
+        late = pc.greater(times, _LATEST_NS)
+        for row in pc.indices_nonzero(late).to_pylist():
+            self.note(row, f"{label} is {times[row]}, later than {_LATEST_NS}")
+        return pc.if_else(late, _ZERO, times).cast(pa.int64())
+
+    def read_id(self, name: str, label: str, width: int, *, optional: bool) -> pa.FixedSizeBinaryArray:
+        """Read an id of `width` bytes; where it is optional and left out, or wrong, it becomes null or zeros."""
+        ids = self.rows.field(name)
+        zeros = pa.scalar(bytes(width), pa.binary())
+        lengths = pc.binary_length(ids)
+        right = pc.equal(lengths, pa.scalar(width, lengths.type))
+        if not pc.all(right).as_py():
+            wrong = (
+                pc.and_(pc.invert(right), pc.not_equal(lengths, pa.scalar(0, lengths.type)))
+                if optional
+                else pc.invert(right)
+            )
+            for row in pc.indices_nonzero(wrong).to_pylist():
+                self.note(row, f"{label} is {lengths[row]} bytes long, not {width}")
+            ids = pc.if_else(right, ids, zeros)
+        if not optional:
+            for row in pc.indices_nonzero(pc.and_(right, pc.equal(ids, zeros))).to_pylist():
+                self.note(row, f"{label} is all zeros")
+        fixed = ids.cast(pa.binary(width))
+        return pc.if_else(right, fixed, pa.scalar(None, pa.binary(width))) if optional else fixed
+
+    def read_attributes(self) -> list[pa.Array]:
+        """Read the attributes: maps, kinds and how many were dropped."""
+        attributes = read_attributes(self.rows.field("attributes"))
+        for row, fault in attributes.faults.items():
+            self.note(row, fault)
+        return [attributes.maps, attributes.kinds, self.rows.field("dropped_attributes_count")]
+
+    def open_list(self, name: str) -> _Rows:
+        """Read the rows of a repeated message inside these rows; what is wrong there is wrong here."""
+        inner = Repeated(self.rows.field(name))
+
+        def note(row: int, fault: str) -> None:
+            parent, place = inner.find_parent(row)
+            self.note(parent, f"{name}[{place}].{fault}")
+
+        return _Rows(inner.rows, note)
+
+
+def read_spans(spans: pa.StructArray) -> tuple[dict[str, pa.Array], dict[int, str]]:
+    """Read spans into columns; the second part says which cannot be stored, and why."""
+    faults: dict[int, str] = {}
+
+    def note(row: int, fault: str) -> None:
+        faults.setdefault(row, fault)
+
+    rows = _Rows(spans, note)
+    trace_ids = rows.read_id("trace_id", "traceId", _TRACE_ID_BYTES, optional=False)
+    span_ids = rows.read_id("span_id", "spanId", _ID_BYTES, optional=False)
+    parent_ids = _read_big_endian(rows.read_id("parent_span_id", "parentSpanId", _ID_BYTES, optional=True))
+    message, code = spans.field("status").flatten()
+    status_messages, bad_messages = read_text(message)
+    for row in bad_messages:
+        rows.note(row, "status.message is not valid UTF-8")
+    attributes, kinds, dropped = rows.read_attributes()
+    columns = {
+        "trace_id": pa.ExtensionArray.from_storage(pa.uuid(), trace_ids),
+        "span_id": _read_big_endian(span_ids),
+        "parent_id": pc.if_else(pc.equal(parent_ids, _ZERO), pa.scalar(None, pa.uint64()), parent_ids),
+        "trace_state": rows.read_text("trace_state", "traceState"),
+        "flags": spans.field("flags"),
+        "name": rows.read_text("name", "name"),
+        "kind": spans.field("kind"),
+        "start_ns": rows.read_time("start_time_unix_nano", "startTimeUnixNano"),
+        "end_ns": rows.read_time("end_time_unix_nano", "endTimeUnixNano"),
+        "status": code.fill_null(0),
+        "status_message": status_messages.fill_null(""),
+        "attributes": attributes,
+        "attribute_kinds": kinds,
+        "dropped_attributes_count": dropped,
+        "events": _make_list(spans.field("events"), _EVENT, _read_events(rows.open_list("events"))),
+        "dropped_events_count": spans.field("dropped_events_count"),
+        "links": _make_list(spans.field("links"), _LINK, _read_links(rows.open_list("links"))),
+        "dropped_links_count": spans.field("dropped_links_count"),
+    }
+    return columns, faults
+
+
+def _read_events(events: _Rows) -> list[pa.Array]:
+    return [
+        events.read_time("time_unix_nano", "timeUnixNano"),
+        events.read_text("name", "name"),
+        *events.read_attributes(),
+    ]
+
+
+def _read_links(links: _Rows) -> list[pa.Array]:
+    # a link may lack its ids: the specification keeps one for its attributes alone
+    return [
+        pa.ExtensionArray.from_storage(pa.uuid(), links.read_id("trace_id", "traceId", _TRACE_ID_BYTES, optional=True)),
+        _read_big_endian(links.read_id("span_id", "spanId", _ID_BYTES, optional=True)),
+        links.read_text("trace_state", "traceState"),
+        links.rows.field("flags"),
+        *links.read_attributes(),
+    ]
+
+
+def _make_list(lists: pa.ListArray, item: pa.StructType, columns: list[pa.Array]) -> pa.ListArray:
+    return pa.ListArray.from_arrays(Repeated(lists).offsets, pa.StructArray.from_arrays(columns, fields=list(item)))
+
+
+def _read_big_endian(ids: pa.FixedSizeBinaryArray) -> pa.UInt64Array:
+    if ids.offset:
+        ids = pa.concat_arrays([ids])
+    numbers = array("Q", b"")
+    numbers.frombytes(memoryview(ids.buffers()[1])[: len(ids) * _ID_BYTES])
+    if sys.byteorder == "little":
+        numbers.byteswap()
+    return pa.UInt64Array.from_buffers(pa.uint64(), len(ids), [ids.buffers()[0], pa.py_buffer(numbers)])

@@ -1,0 +1,187 @@
+"""The store: one DuckDB file (or memory) that holds the spans as they came, and what is derived from them."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from importlib import resources
+from typing import TYPE_CHECKING, Self
+
+import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from spanproof.collector.decode import Decoded
+
+    Listener = Callable[[frozenset[str]], None]
+
+SCHEMA_VERSION = 1
+MEMORY = ":memory:"
+
+_log = logging.getLogger(__name__)
+_LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
+
+
+class StoreError(Exception):
+    """The store cannot be opened or used; the message says why and what to do."""
+
+
+class Store:
+    """Spans in DuckDB. One thread at a time appends; any number read, each with its own `cursor()`.
+
+    `lock` is for writers of derived tables, so that two do not derive the same trace at once. Appending does not
+    take it: DuckDB lets writers of different tables go on side by side.
+    """
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.lock = threading.RLock()
+        self._connection = connection
+        self._writer = connection.cursor()
+        self._appending = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._next_span_key = int(_fetch_value(connection, "SELECT coalesce(max(span_key), 0) + 1 FROM spans"))
+        self._known = {
+            table: {int(key) for (key,) in connection.execute(f"SELECT {table[:-1]}_key FROM {table}").fetchall()}  # noqa: S608 (fixed names)
+            for table in ("resources", "scopes")
+        }
+
+    @classmethod
+    def open(cls, path: str | Path = MEMORY, *, settings: Mapping[str, str] | None = None) -> Self:
+        """Open the file at `path`, or a new store in memory; `settings` are DuckDB's."""
+        try:
+            connection = duckdb.connect(str(path), config=dict(settings or {}))
+        except duckdb.Error as error:
+            raise StoreError(_explain_failure(str(path), str(error))) from error
+        try:
+            _prepare_schema(connection, str(path))
+            return cls(connection)
+        except BaseException:
+            connection.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.close()
+
+    def append(self, decoded: Decoded) -> None:
+        """Store decoded spans, with the resources and scopes not yet known, in one transaction."""
+        count = len(decoded.spans)
+        if not count:
+            return
+        with self._appending:
+            new = {
+                "resources": self._find_new("resources", decoded.resources),
+                "scopes": self._find_new("scopes", decoded.scopes),
+                "spans": decoded.spans.append_column(
+                    "span_key", pa.arange(self._next_span_key, self._next_span_key + count)
+                ).append_column("arrived_ns", pa.repeat(pa.scalar(time.time_ns(), pa.int64()), count)),
+            }
+            self._insert(new)
+            self._next_span_key += count
+            for table in ("resources", "scopes"):
+                self._known[table].update(new[table].column(0).to_pylist())
+        self._tell_listeners(decoded.spans)
+
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Make a connection of its own for one thread; close it after use."""
+        try:
+            return self._connection.cursor()
+        except duckdb.ConnectionException as error:
+            raise StoreError("the store is closed") from error
+
+    def subscribe(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` after each commit with the ids (32 hex digits) of the traces it added to.
+
+        It is called in the thread that appended. Returns what ends the subscription.
+        """
+        self._listeners = [*self._listeners, listener]
+
+        def unsubscribe() -> None:
+            self._listeners = [each for each in self._listeners if each is not listener]
+
+        return unsubscribe
+
+    def close(self) -> None:
+        """Close the store, once no append is under way."""
+        with self._appending:
+            self._writer.close()
+            self._connection.close()
+
+    def _find_new(self, table: str, rows: pa.Table) -> pa.Table:
+        keys = rows.column(0).to_pylist()
+        return rows.filter(pa.array([key not in self._known[table] for key in keys], pa.bool_()))
+
+    def _insert(self, tables: dict[str, pa.Table]) -> None:
+        try:
+            self._writer.execute("BEGIN")
+            try:
+                for name, rows in tables.items():
+                    if len(rows):
+                        self._writer.register("arrived", rows)
+                        self._writer.execute(f"INSERT INTO {name} BY NAME FROM arrived")
+                        self._writer.unregister("arrived")
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._writer.execute("ROLLBACK")
+                raise
+        except duckdb.Error as error:
+            raise StoreError(f"the spans could not be stored: {error}") from error
+
+    def _tell_listeners(self, spans: pa.Table) -> None:
+        listeners = self._listeners
+        if not listeners:
+            return
+        ids = spans["trace_id"].combine_chunks().storage
+        trace_ids = frozenset(trace_id.hex() for trace_id in pc.unique(ids).to_pylist())
+        for listener in listeners:
+            try:
+                listener(trace_ids)
+            except Exception:  # what listens must not undo what is committed
+                _log.exception("a listener of the store failed")
+
+
+def _prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    tables = {str(name) for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    if not tables:
+        schema = resources.files("spanproof.collector").joinpath("sql", "schema.sql").read_text(encoding="utf-8")
+        connection.execute("BEGIN")
+        connection.execute(schema)
+        connection.execute("CREATE TABLE meta (schema_version INTEGER NOT NULL)")
+        connection.execute("INSERT INTO meta VALUES (?)", [SCHEMA_VERSION])
+        connection.execute("COMMIT")
+        return
+    if "meta" not in tables or "spans" not in tables:
+        raise StoreError(f"{path} is a DuckDB database, but not one of spanproof; name another file")
+    version = int(_fetch_value(connection, "SELECT max(schema_version) FROM meta"))
+    if version != SCHEMA_VERSION:
+        age, advice = ("a newer", "upgrade spanproof or") if version > SCHEMA_VERSION else ("an older", "")
+        raise StoreError(
+            f"{path} was written by {age} spanproof (schema {version}, this one has {SCHEMA_VERSION}); "
+            + f"{advice} name another file".lstrip()
+        )
+
+
+def _fetch_value(connection: duckdb.DuckDBPyConnection, sql: str) -> str | int:
+    row = connection.execute(sql).fetchone()
+    if row is None:
+        raise StoreError(f"no answer to {sql}")
+    value: str | int = row[0]
+    return value
+
+
+def _explain_failure(path: str, error: str) -> str:
+    if "Could not set lock" in error:
+        holder = _LOCK_HOLDER.search(error)
+        by = f"process {holder[1]}" if holder else "another process"
+        return f"{path} is in use by {by}; stop it or name another file"
+    if "not a valid DuckDB database" in error:
+        return f"{path} is no DuckDB database; name another file"
+    return f"{path} cannot be opened: {error.splitlines()[0]}"

@@ -1,0 +1,212 @@
+"""The whole shop: its processes are started together, and go together."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from spanproof.examples.shop.services import NATS_URL_VARIABLE, SERVICES, Service, name_url_variable
+
+PACKAGE = "spanproof.examples.shop"
+START_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 3.0
+LOG_LINES = 15
+
+
+class ShopError(RuntimeError):
+    """The shop could not be started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """One process of the shop and where it writes to."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+class Shop:
+    """The running shop.
+
+    >>> with Shop.start("127.0.0.1:4317", "127.0.0.1:4318") as shop:  # doctest: +SKIP
+    ...     httpx.post(f"{shop.base_url}/checkout", json={"cart": "c-42", "amount": 1999})
+    """
+
+    def __init__(self, log_dir: Path | None = None) -> None:
+        self._keep_logs = log_dir is not None
+        self.log_dir = log_dir or Path(tempfile.mkdtemp(prefix="spanproof-shop-"))
+        self.base_url = ""
+        self._children: list[Child] = []
+        # Every child holds the reading end. However this process ends, the system closes the writing end,
+        # and the children see it.
+        self._tether, self._tether_writer = os.pipe()
+        self._stopped = False
+
+    @classmethod
+    def start(
+        cls,
+        otlp_grpc: str,
+        otlp_http: str,
+        on_progress: Callable[[str], None] = lambda _: None,
+        log_dir: Path | None = None,
+    ) -> Self:
+        """Start every process and wait until each is ready.
+
+        `otlp_grpc` and `otlp_http` are `HOST:PORT` or URLs. Logs go to `log_dir`; without one, to a
+        temporary directory that goes with the shop.
+        """
+        shop = cls(log_dir)
+        try:
+            shop._start_all(as_url(otlp_grpc), as_url(otlp_http), on_progress)
+        except BaseException:  # Ctrl-C too must leave no process behind
+            shop.stop()
+            raise
+        return shop
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The process id of each service, and of the broker's keeper."""
+        return {child.name: child.process.pid for child in self._children}
+
+    def stop(self) -> None:
+        """End every process; those that do not go when asked are killed. May be called again."""
+        if self._stopped:
+            return
+        self._stopped = True
+        for child in self._children:
+            child.process.terminate()
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for child in self._children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                # Each leads a process group of its own; the broker's keeper has the broker in it.
+                os.killpg(child.process.pid, signal.SIGKILL)
+                child.process.wait()
+        os.close(self._tether_writer)
+        os.close(self._tether)
+        if not self._keep_logs:
+            shutil.rmtree(self.log_dir, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _start_all(self, otlp_grpc: str, otlp_http: str, on_progress: Callable[[str], None]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT_S
+        with _listeners(SERVICES) as listeners:
+            urls = {name: f"http://127.0.0.1:{listener.getsockname()[1]}" for name, listener in listeners.items()}
+            environment = _clean_environment() | {name_url_variable(name): url for name, url in urls.items()}
+            environment[NATS_URL_VARIABLE] = self._start_broker(environment, deadline)
+            on_progress("nats is ready")
+            for service in SERVICES:
+                endpoint = otlp_grpc if service.otlp_protocol == "grpc" else otlp_http
+                self._start_service(
+                    service,
+                    listeners[service.name],
+                    environment
+                    | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": service.otlp_protocol},
+                )
+        # From here on only the children hold the sockets: when one dies, connections to it are refused.
+        for child in self._children[1:]:
+            _wait_until_healthy(child, urls[child.name], deadline)
+            on_progress(f"{child.name} is ready")
+        self.base_url = urls["gateway"]
+
+    def _start_broker(self, environment: dict[str, str], deadline: float) -> str:
+        child = self._spawn("nats", [f"{PACKAGE}.broker", str(self.log_dir)], environment)
+        while time.monotonic() < deadline:
+            for ports in self.log_dir.glob("*.ports"):
+                # It may be caught half-written.
+                with suppress(ValueError):
+                    return str(json.loads(ports.read_text())["nats"][0])
+            with suppress(subprocess.TimeoutExpired):
+                child.process.wait(0.01)
+                break
+        raise ShopError(_describe_failure(child))
+
+    def _start_service(self, service: Service, listener: socket.socket, environment: dict[str, str]) -> None:
+        descriptor = listener.fileno()
+        arguments = [PACKAGE, service.name, "--listen-fd", str(descriptor)]
+        self._spawn(service.name, arguments, environment, descriptor)
+
+    def _spawn(self, name: str, arguments: list[str], environment: dict[str, str], *descriptors: int) -> Child:
+        log = self.log_dir / f"{name}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(  # noqa: S603  our own modules
+                [sys.executable, "-m", *arguments, "--tether-fd", str(self._tether)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=(self._tether, *descriptors),
+                process_group=0,  # a Ctrl-C in the terminal is for us; we end them in order
+            )
+        child = Child(name, process, log)
+        self._children.append(child)
+        return child
+
+
+@contextmanager
+def _listeners(services: tuple[Service, ...]) -> Iterator[dict[str, socket.socket]]:
+    """Listen on a free port for each service, so that all addresses are known before any is started."""
+    listeners: dict[str, socket.socket] = {}
+    try:
+        for service in services:
+            listeners[service.name] = socket.create_server(("127.0.0.1", 0))
+        yield listeners
+    finally:
+        for listener in listeners.values():
+            listener.close()
+
+
+def _clean_environment() -> dict[str, str]:
+    """Return the environment without what would lead the spans elsewhere."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    return kept | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+
+
+def _wait_until_healthy(child: Child, url: str, deadline: float) -> None:
+    """Ask for the health until it is good; the question waits in the socket until the service is there."""
+    host = url.removeprefix("http://")
+    while (left_s := deadline - time.monotonic()) > 0:
+        connection = http.client.HTTPConnection(host, timeout=left_s)
+        with suppress(OSError, http.client.HTTPException):
+            connection.request("GET", "/healthz")
+            if connection.getresponse().status == http.client.OK:
+                connection.close()
+                return
+        connection.close()
+        with suppress(subprocess.TimeoutExpired):
+            child.process.wait(0.05)
+            break
+    raise ShopError(_describe_failure(child))
+
+
+def _describe_failure(child: Child) -> str:
+    status = child.process.poll()
+    what = "was not ready in time" if status is None else f"ended with status {status}"
+    lines = child.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+    return "\n  ".join([f"`{child.name}` {what}; its last lines:", *(lines or ["(none)"])])
+
+
+def as_url(address: str) -> str:
+    """Return the URL of an address given as `HOST:PORT` or as a URL."""
+    return address if "://" in address else f"http://{address}"

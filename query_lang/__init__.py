@@ -1,0 +1,1 @@
+"""The proof language: text to checked tree to SQL."""

@@ -1,0 +1,238 @@
+"""Comparisons over whole selections: bags of values, and numbers made of them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang import vocabulary as v
+from spanproof.query_lang.conditions import Parameters, Value, arithmetic, comparison, constant, membership
+from spanproof.query_lang.constants import Bindings, evaluate, is_constant
+from spanproof.query_lang.plan import Plan, Trend
+from spanproof.query_lang.selections import Rows, is_stable, select, select_traces
+from spanproof.query_lang.types import Types, as_selection
+from spanproof.query_lang.vocabulary import Type
+
+SIMPLE: Final = {
+    "min": "min(value)",
+    "max": "max(value)",
+    "avg": "avg(value)",
+    "sum": "coalesce(sum(value), 0)",
+    "stddev": "stddev_samp(value)",
+    "distinct": "count(DISTINCT value)",
+    "count": "count(*)",
+    "error_rate": "count(*) FILTER (value) / count(*)",
+}
+ZERO_WHEN_EMPTY: Final = ("count", "sum")
+TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
+OPPOSITE: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
+
+
+def compile_comparison(node: s.Compare | s.OneOf, bindings: Bindings, *, per_trace: bool) -> Plan:
+    """Compile a comparison; with `per_trace` its numbers are made, and compared, for each trace by itself."""
+    return _Comparison(node, bindings, per_trace).plan()
+
+
+class _Comparison:
+    def __init__(self, node: s.Compare | s.OneOf, bindings: Bindings, per_trace: bool) -> None:
+        self.node = node
+        self.bindings = bindings
+        self.per_trace = per_trace
+        self.parameters = Parameters()
+        self.steps: list[str] = []  # of the WITH clause
+        self.aggregates: list[str] = []  # names of those steps that hold a number
+        self.must_exist: list[str] = []  # those among them that mean nothing over nothing
+        self.stable = True
+        self.bag: Rows | None = None
+
+    def plan(self) -> Plan:
+        left_node = self.node.left if isinstance(self.node, s.Compare) else self.node.value
+        bag = _bag(self.node)
+        if bag is not None:
+            self.bag = self.rows(bag)
+        left = self.emit(left_node)
+        sign = "NULL"
+        if isinstance(self.node, s.Compare):
+            right = self.emit(self.node.right)
+            holds = comparison(self.node.operator, left, right)
+            if {left.kind, right.kind} <= {"number", "duration", "fraction", "rate"}:
+                sign = f"sign({left.sql} - {right.sql})"
+        else:
+            right = Value("NULL", "nothing")
+            holds = membership(left, self.node, lambda option, _: self.emit(option))
+        shown = Type(Types().of(left_node, self.bindings.scope).kind)
+        if self.bag is not None:
+            return self.of_bag(bag, left, right, holds, shown)
+        return self.of_numbers(left, holds, sign, shown)
+
+    def of_bag(self, bag: s.Function | None, left: Value, right: Value, holds: str, shown: Type) -> Plan:
+        """Every value must hold; the worst one is shown."""
+        assert self.bag is not None  # noqa: S101 (the caller's case)
+        on_left = isinstance(self.node, s.OneOf) or _bag(self.node.left) is not None
+        value = left if on_left else right
+        operator = self.node.operator if isinstance(self.node, s.Compare) else "in"
+        most = operator in ("<", "<=") if on_left else operator in (">", ">=")
+        numeric = value.kind not in ("any", "text")
+        rank = f"-({value.sql})" if numeric and most else value.sql if numeric and ">" in operator else self.bag.start
+        findings = self.bag.select(
+            f"{self.bag.trace} AS trace_id, {holds} AS ok, {value.sql} AS value, {self.bag.witness} AS witness,"
+            f" {rank} AS rank, NULL::BIGINT[] AS note",
+            f"{value.sql} IS NOT NULL",
+        )
+        return Plan(self.with_steps(findings), self.parameters.values, "all", shown, self.stable)
+
+    def of_numbers(self, left: Value, holds: str, sign: str, shown: Type) -> Plan:
+        """Compare numbers, once or for each trace; ``note`` is [n, hits, sign of left minus right]."""
+        judged = " AND ".join(f"{self.count_of(name)} > 0" for name in self.must_exist) or "true"
+        first = self.aggregates[0] if self.aggregates else None
+        witness = self.one(first, "witness") if first else "NULL::BIGINT[]"
+        counts = f"{self.count_of(first)}, {self.one(first, 'hits')}" if first else "0, 0"
+        note = f"[{counts}, {sign}]::BIGINT[]"
+        trace, source = ("sel.trace_id", "FROM selected sel") if self.per_trace else ("NULL::UUID", "")
+        findings = (
+            f"SELECT {trace} AS trace_id, CASE WHEN {judged} THEN {holds} END AS ok, {left.sql} AS value,"
+            f" {witness} AS witness, 0 AS rank, {note} AS note {source}"
+        )
+        trend, operator = "unknown", ""
+        if isinstance(self.node, s.Compare):
+            trend = _minus(_trend(self.node.left), _trend(self.node.right))
+            operator = self.node.operator
+        if not self.aggregates:
+            trend = "fixed"
+        return Plan(
+            self.with_steps(findings),
+            self.parameters.values,
+            "number",
+            shown,
+            self.stable,
+            trend=trend,  # type: ignore[arg-type]  # a Trend by construction
+            operator=operator,
+        )
+
+    def with_steps(self, findings: str) -> str:
+        return f"WITH {', '.join(self.steps)} {findings}" if self.steps else findings
+
+    def emit(self, node: s.Expression) -> Value:
+        """Return the SQL of one side."""
+        if isinstance(node, s.Arithmetic):
+            return arithmetic(node.operator, self.emit(node.left), self.emit(node.right))
+        if isinstance(node, s.Negative):
+            inner = self.emit(node.value)
+            return Value(f"(-{inner.sql})", inner.kind)
+        if is_constant(node):
+            return constant(evaluate(node, self.bindings), self.parameters)
+        assert isinstance(node, s.Function)  # noqa: S101 (checked before)
+        if node.name in v.AGGREGATES:
+            return self.aggregate(node.name, node.arguments)
+        if v.SELECTION_FUNCTIONS[node.name].many:
+            assert self.bag is not None  # noqa: S101 (there is one bag, found by plan())
+            return self.bag.value(node.name, node.arguments)
+        return self.aggregate(node.name, (node,))
+
+    def rows(self, function: s.Function) -> Rows:
+        """Return the rows that a function of a selection looks at."""
+        first = function.arguments[0]
+        if isinstance(first, s.Name) and first.text == "traces":
+            self.stable = self.stable and function.name == "count"
+            return select_traces(self.parameters, self.bindings)
+        selection = as_selection(first)
+        assert selection is not None  # noqa: S101 (checked before)
+        looked_at = list(function.arguments[1:])
+        if function.name != "count":
+            looked_at.append(s.Name(function.name, function.at))
+        self.stable = self.stable and is_stable(selection, *looked_at)
+        return select(selection, self.parameters, self.bindings)
+
+    def aggregate(self, name: str, arguments: tuple[s.Expression, ...]) -> Value:
+        """Add the steps that make one number of a bag; return how to read it."""
+        values = arguments[-1]
+        function = _bag(values) or values
+        assert isinstance(function, s.Function)  # noqa: S101 (checked before)
+        outer, self.bag = self.bag, self.rows(function)
+        value = (
+            self.emit(values)
+            if function.name not in ("count", "error_rate")
+            else self.bag.value(function.name, function.arguments)
+        )
+        number = len(self.aggregates)
+        read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
+        bag = self.bag
+        columns = f"{bag.trace} AS trace_id, {read} AS value, {bag.witness} AS witness, {bag.start} AS start_ns"
+        self.steps.append(f"bag{number} AS ({bag.select(columns, f'{read} IS NOT NULL')})")
+        filtered = " FILTER (value)" if name == "error_rate" else ""
+        trace, group = ("trace_id, ", " GROUP BY trace_id") if self.per_trace else ("", "")
+        here = f" AND bag{number}.trace_id = made.trace_id" if self.per_trace else ""
+        shows = (
+            f"flatten((SELECT arg_min(witness, start_ns, 5){filtered} FROM bag{number} WHERE true{here}))"
+            if name in ("count", "error_rate")
+            else f"(SELECT arg_min(witness, start_ns) FROM bag{number} WHERE bag{number}.value = made.value{here})"
+        )
+        self.steps.append(
+            f"number{number} AS (SELECT made.*, {shows} AS witness FROM (SELECT {trace}count(*) AS n,"
+            f" count(*){filtered} AS hits, {self.formula(name, arguments)} AS value FROM bag{number}{group}) made)"
+        )
+        self.bag = outer
+        step = f"number{number}"
+        self.aggregates.append(step)
+        if name not in ZERO_WHEN_EMPTY:
+            self.must_exist.append(step)
+        read_value = self.one(step, "value")
+        if name in ZERO_WHEN_EMPTY:
+            read_value = f"coalesce({read_value}, 0)"
+        kind: v.Kind = "fraction" if name == "error_rate" else "number" if name in ("count", "distinct") else value.kind
+        return Value(read_value, "number" if kind == "any" else kind)
+
+    def formula(self, name: str, arguments: tuple[s.Expression, ...]) -> str:
+        """Return the SQL of an aggregate. Quantiles are nearest-rank: the value at rank ⌈p·n⌉, in whole numbers."""
+        if name in SIMPLE:
+            return SIMPLE[name]
+        percent = v.quantile(name)
+        share = Decimal(percent) if percent else _percentage(arguments[0])
+        top, bottom = (share / 100).as_integer_ratio()
+        return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
+
+    def one(self, step: str, column: str) -> str:
+        """Return the SQL that reads a column of an aggregate's row."""
+        where = f" WHERE {step}.trace_id = sel.trace_id" if self.per_trace else ""
+        return f"(SELECT {step}.{column} FROM {step}{where})"
+
+    def count_of(self, step: str) -> str:
+        return f"coalesce({self.one(step, 'n')}, 0)"
+
+
+def _bag(node: object) -> s.Function | None:
+    """Return the function that yields many values here, not counting those inside aggregates."""
+    if isinstance(node, s.Function):
+        if node.name in v.AGGREGATES:
+            return None
+        if node.name in v.SELECTION_FUNCTIONS:
+            return node if v.SELECTION_FUNCTIONS[node.name].many else None
+    if isinstance(node, s.Target | s.Call):
+        return None
+    return next((found for child in s.children(node) if (found := _bag(child))), None)
+
+
+def _percentage(node: s.Expression) -> Decimal:
+    assert isinstance(node, s.Number)  # noqa: S101 (checked before)
+    return node.value
+
+
+def _trend(node: s.Expression) -> Trend:
+    """Return how a number can move while spans are still to come."""
+    if is_constant(node):
+        return "fixed"
+    if isinstance(node, s.Function):
+        return TRENDS.get(node.name, "unknown")
+    if isinstance(node, s.Arithmetic) and node.operator in ("+", "-"):
+        right = _trend(node.right)
+        return _minus(_trend(node.left), OPPOSITE[right] if node.operator == "+" else right)
+    return "unknown"
+
+
+def _minus(left: Trend, right: Trend) -> Trend:
+    """Return the trend of left minus right."""
+    other = OPPOSITE[right]
+    if left == "fixed":
+        return other
+    return left if other in ("fixed", left) else "unknown"

@@ -1,0 +1,66 @@
+"""A checked claim to its plan."""
+
+from __future__ import annotations
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.compare import compile_comparison
+from spanproof.query_lang.conditions import Parameters, subject
+from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.legs import compile_path
+from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.resilience import compile_fallback, compile_no_retry, compile_retry
+from spanproof.query_lang.selections import Rows, is_stable, row_kind, select
+from spanproof.query_lang.types import Types
+from spanproof.query_lang.vocabulary import Type
+
+
+def compile_claim(expectation: s.Expectation, bindings: Bindings) -> Plan:
+    """Compile a claim that :mod:`spanproof.query_lang.check` found nothing wrong with."""
+    match expectation.claim:
+        case s.Comparison(condition=(s.Compare() | s.OneOf()) as condition):
+            return compile_comparison(condition, bindings, per_trace=expectation.share is not None)
+        case s.Every() | s.Some() | s.No() as claim:
+            return _quantified(claim, bindings)
+        case s.Path() as claim:
+            return compile_path(claim, bindings)
+        case s.Retry() as claim:
+            return compile_retry(claim, bindings)
+        case s.NoRetry() as claim:
+            return compile_no_retry(claim, bindings)
+        case s.Fallback() as claim:
+            return compile_fallback(claim, bindings)
+        case claim:
+            raise AssertionError(f"{type(claim).__name__} passed the check and cannot be compiled")
+
+
+def _quantified(claim: s.Every | s.Some | s.No, bindings: Bindings) -> Plan:
+    parameters = Parameters()
+    rows = select(claim.selection, parameters, bindings)
+    holds = rows.conditions.condition(claim.condition) if claim.condition is not None else "true"
+    value, shown = _observed(claim, rows, bindings)
+    stable = is_stable(claim.selection, claim.condition)
+    columns = (
+        f"{value} AS value, {rows.witness} AS witness, {rows.start} AS rank, NULL::BIGINT[] AS note,"
+        f" {rows.trace} AS trace_id"
+    )
+    if isinstance(claim, s.Every):
+        return Plan(rows.select(f"{holds} AS ok, {columns}"), parameters.values, "all", shown, stable)
+    found = rows.select(columns, holds)
+    if isinstance(claim, s.No):
+        return Plan(f"SELECT *, false AS ok FROM ({found})", parameters.values, "none", shown, stable)
+    sql = (
+        f"WITH found AS ({found}) SELECT sel.trace_id, bool_or(f.rank IS NOT NULL) AS ok,"
+        " arg_min(f.value, f.rank) AS value, arg_min(f.witness, f.rank) AS witness,"
+        " coalesce(min(f.rank), 0) AS rank, NULL::BIGINT[] AS note"
+        " FROM selected sel LEFT JOIN found f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id"
+    )
+    return Plan(sql, parameters.values, "some", shown, stable)
+
+
+def _observed(claim: s.Every | s.Some | s.No, rows: Rows, bindings: Bindings) -> tuple[str, Type]:
+    """Return the SQL and type of what the condition looks at first, for showing."""
+    looked_at = subject(claim.condition) if claim.condition is not None else None
+    if looked_at is None:
+        return "NULL::VARCHAR", Type("nothing")
+    type_ = Types().of(looked_at, bindings.scope.of(row_kind(claim.selection)))
+    return rows.conditions.value(looked_at).sql, type_

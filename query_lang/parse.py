@@ -1,0 +1,205 @@
+"""Text to tree. What cannot be read becomes a diagnostic that says what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Final
+
+from lark import Lark, Token
+from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
+
+from spanproof.query_lang import syntax
+from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
+from spanproof.query_lang.syntax import Source
+from spanproof.query_lang.tree import Refused, TreeBuilder
+
+CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
+OPENING: Final = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
+STATEMENTS: Final = ("let", "when", "settle", "given", "compare", "apply", "before", "after", "expect")
+ITEMS: Final = ("let", "define", "proof", "use", "before", "after")
+CLAIMS: Final = ("every", "some", "no", "path", "only", "retry", "fallback", "circuit", "timeout", "budget")
+
+
+@dataclass(frozen=True, slots=True)
+class ProofFile:
+    """A parsed file. ``items`` is empty where ``diagnostics`` says why."""
+
+    path: str
+    text: str
+    items: tuple[syntax.Item, ...]
+    diagnostics: tuple[Diagnostic, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedClaim:
+    """A claim that was parsed by itself, as in a ``.case`` file."""
+
+    text: str
+    expectation: syntax.Expectation | None
+    diagnostics: tuple[Diagnostic, ...]
+
+
+class SyntaxProblem(Exception):
+    """The text cannot be read; carries the diagnostic."""
+
+    def __init__(self, diagnostic: Diagnostic) -> None:
+        super().__init__(diagnostic.message)
+        self.diagnostic = diagnostic
+
+
+def parse_file(text: str, path: str) -> ProofFile:
+    """Parse a proof file."""
+    try:
+        items = _parse(text, "start")
+    except SyntaxProblem as problem:
+        return ProofFile(path, text, (), (problem.diagnostic,))
+    return ProofFile(path, text, items, ())
+
+
+def parse_claim(text: str) -> ParsedClaim:
+    """Parse one claim with its suffixes, without the word ``expect``."""
+    try:
+        expectation = _parse(text, "expectation")
+    except SyntaxProblem as problem:
+        return ParsedClaim(text, None, (problem.diagnostic,))
+    return ParsedClaim(text, expectation, ())
+
+
+def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # what comes back depends on `start`
+    try:
+        return TreeBuilder().transform(_parser().parse(text, start=start))
+    except UnexpectedInput as error:
+        raise SyntaxProblem(_explain(error, text)) from None
+    except VisitError as error:
+        if isinstance(error.orig_exc, Refused):
+            raise SyntaxProblem(error.orig_exc.diagnostic) from None
+        raise
+
+
+@cache
+def _parser() -> Lark:
+    grammar = resources.files("spanproof.query_lang").joinpath("grammar.lark").read_text(encoding="utf-8")
+    return Lark(
+        grammar,
+        parser="lalr",
+        start=["start", "expectation"],
+        postlex=_LineEnds(),
+        propagate_positions=True,
+        maybe_placeholders=True,
+    )
+
+
+class _LineEnds:
+    """Drops the line ends that separate nothing."""
+
+    always_accept = ("_NL",)
+
+    def process(self, stream: Iterator[Token]) -> Iterator[Token]:
+        opened: list[Token] = []
+        before = ""
+        for token in stream:
+            if token.type == "_NL":
+                free = opened and opened[-1].type in ("LPAR", "LSQB")
+                if free or before in ("", "LBRACE", "COMMA", "_NL"):
+                    continue
+            elif token.type in CLOSING:
+                opened.append(token)
+            elif token.type in OPENING and opened and opened[-1].type == OPENING[token.type]:
+                opened.pop()
+            before = token.type
+            yield token
+        if opened:
+            raise SyntaxProblem(_unclosed(opened[-1]))
+
+
+def _unclosed(token: Token) -> Diagnostic:
+    return Diagnostic("unclosed", f"this `{token}` has no `{CLOSING[token.type]}`", _source(token))
+
+
+def _source(token: Token) -> Source:
+    return Source(token.start_pos or 0, token.end_pos or 0)
+
+
+def _explain(error: UnexpectedInput, text: str) -> Diagnostic:
+    if isinstance(error, UnexpectedCharacters):
+        place = error.pos_in_stream or 0
+        at = Source(place, place + 1)
+        character = text[place]
+        if character == '"':
+            return Diagnostic("unclosed", 'this string has no closing `"` on its line', at)
+        return Diagnostic("syntax", f"`{character}` is not part of the language", at)
+    if isinstance(error, UnexpectedToken):
+        return _explain_token(error, text)
+    return Diagnostic("syntax", "the text ends too early", Source(max(len(text) - 1, 0), len(text)))
+
+
+def _explain_token(error: UnexpectedToken, text: str) -> Diagnostic:
+    token = error.token
+    expected = set(error.accepts or error.expected)
+    at_end = token.type in ("$END", "_NL")
+    at = Source(len(text.rstrip()), len(text.rstrip()) + 1) if token.type == "$END" else _source(token)
+    found = "the file ends" if token.type == "$END" else "the line ends" if at_end else f"`{token}` stands"
+    if token.type == "EQUAL":
+        return Diagnostic("single-equals", "a comparison is written `==`", at, "write `==` in place of `=`")
+    if token.type in OPENING and not expected & {token.type}:
+        for kind in ("RPAR", "RSQB", "RBRACE"):
+            if kind in expected and kind != token.type:
+                return Diagnostic("unclosed", f"`{CLOSING[OPENING[kind]]}` is missing before this `{token}`", at)
+    before = text[: at.start].rstrip()
+    for arrow in ("->>", "->", "~>"):
+        if before.endswith(arrow):
+            return Diagnostic(
+                "syntax",
+                f"{found} where a service was expected: `{arrow}` leads to one",
+                at,
+                f"write `{arrow} SERVICE`",
+            )
+    if str(token) == "=>":
+        return Diagnostic("syntax", "`=>` belongs to `fallback A -> B => C`", at, "a path is written with `->`")
+    if expected & {"EXPECT", "WHEN"} or expected & {"PROOF"}:
+        words = STATEMENTS if "EXPECT" in expected else ITEMS
+        hint = did_you_mean(str(token), words)
+        listed = ", ".join(f"`{word}`" for word in words)
+        return Diagnostic("syntax", f"{found} where a statement was expected", at, hint or f"a statement is {listed}")
+    return Diagnostic("syntax", f"{found} where {_expectation(expected)} was expected", at, _keyword_help(token, text))
+
+
+def _keyword_help(token: Token, text: str) -> str | None:
+    if token.type.isupper() and str(token).isalpha() and str(token).islower():
+        return f'a service or attribute called "{token}" is written in quotes'
+    return None
+
+
+WORDS: Final = {
+    "NAME": "a name",
+    "STRING": "a string",
+    "NUMBER": "a number",
+    "FUNCTION": "a function",
+    "COMPARE": "a comparison",
+    "ARROW": "`->`",
+    "LBRACE": "`{`",
+    "RBRACE": "`}`",
+    "LPAR": "`(`",
+    "RPAR": "`)`",
+    "LSQB": "`[`",
+    "RSQB": "`]`",
+    "COLON": "`:`",
+    "COMMA": "`,`",
+    "HAS": "`has`",
+    "METHOD": "a method such as `GET`",
+    "_NL": "a line end",
+    "$END": "the end",
+}
+
+
+def _expectation(expected: set[str]) -> str:
+    """Say in words what could have stood here, the likely things first, at most four."""
+    words = [word for name, word in WORDS.items() if name in expected]
+    keywords = sorted(f"`{name.lower()}`" for name in expected if name not in WORDS and name.isalpha())
+    if {"NAME", "STRING", "NUMBER"} <= expected:
+        return "a value or a selection"
+    shown = (words + keywords)[:4] or ["something else"]
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " or " + shown[-1]

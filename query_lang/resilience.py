@@ -1,0 +1,128 @@
+"""Retries and fallbacks as SQL: one finding for each logical call that gave cause for one."""
+
+from __future__ import annotations
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, Row, constant, subject
+from spanproof.query_lang.constants import Bindings, evaluate
+from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.selections import CALL_SPANS, Rows, call_row, joins_of, match_span, select
+from spanproof.query_lang.vocabulary import Type
+
+NEVER_TRIED_AGAIN = 0
+NOT_ASKED, ASKED_TOO_EARLY, CALLER_FAILED = 1, 2, 3
+
+
+def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
+    """Compile ``no retry``: each logical call has one attempt."""
+    rows = _calls(claim.call, Parameters(), bindings)
+    sql = rows.select(
+        "c.trace_id, c.attempts = 1 AS ok, c.attempts AS value, (SELECT list("
+        "CASE WHEN e.arrived THEN e.server_key ELSE coalesce(e.client_key, e.server_key) END ORDER BY e.attempt)"
+        " FROM exchanges e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
+        " c.start_ns AS rank, [c.tier] AS note"
+    )
+    return Plan(sql, rows.parameters.values, "all", Type("number"), stable=False)
+
+
+def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
+    """Compile ``retry``. ``note`` is [number of the clause that does not hold, attempts, tier]."""
+    rows = _calls(claim.call, Parameters(), bindings)
+    asked = rows.select("c.*")
+    row = call_row("e", attempts=True)
+    conditions = Conditions(row, rows.parameters, bindings)
+    told, tests, observed = [], ["attempts > 1"], ["attempts::VARCHAR"]
+    for number, clause in enumerate(claim.clauses, 1):
+        match clause:
+            case s.Limit(name="attempts"):
+                limit = constant(evaluate(clause.value, bindings), rows.parameters)
+                tests.append(f"coalesce(attempts {OPERATORS[clause.operator]} {limit.sql}, false)")
+                observed.append("attempts::VARCHAR")
+            case s.Limit():
+                limit = constant(evaluate(clause.value, bindings), rows.parameters)
+                wrong = (
+                    f"list_filter(gaps, lambda gap: NOT coalesce(gap {OPERATORS[clause.operator]} {limit.sql}, false))"
+                )
+                tests.append(f"len({wrong}) = 0")
+                observed.append(f"{wrong}[1]::VARCHAR")
+            case s.Flag(name="backoff grows"):
+                tests.append("grows")
+                observed.append("NULL")
+            case s.Flag():
+                tests.append("error" if clause.name == "exhausted" else "NOT error")
+                observed.append("NULL")
+            case s.Cause():
+                looked_at = subject(clause.condition)
+                seen = f"CAST({conditions.value(looked_at).sql} AS VARCHAR)" if looked_at else "NULL"
+                told.append(f"{conditions.condition(clause.condition)} AS because{number}, {seen} AS seen{number}")
+                tests.append(f"because{number}")
+                observed.append(f"seen{number}")
+    kept = "".join(
+        f", bool_and(because{number}) FILTER (retryable) AS because{number},"
+        f" any_value(seen{number}) FILTER (retryable AND NOT because{number}) AS seen{number}"
+        for number, clause in enumerate(claim.clauses, 1)
+        if isinstance(clause, s.Cause)
+    )
+    first_wrong = " ".join(f"WHEN NOT ({test}) THEN {number}" for number, test in enumerate(tests))
+    value = " ".join(f"WHEN NOT ({test}) THEN {seen}" for test, seen in zip(tests, observed, strict=True))
+    spans = [line.replace("c.", "e.") for line in CALL_SPANS] if told else []
+    sql = (
+        f"WITH asked AS ({asked}), gaps AS ("
+        "SELECT e.*, a.error AS failed_for_good, e.start_ns - lag(e.end_ns) OVER"
+        " (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
+        + "".join(f", {column}" for column in told)
+        + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join([*spans, *joins_of(row)])}"
+        " WHERE e.attempt IS NOT NULL), compared AS ("
+        "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM gaps), told AS ("
+        "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
+        " bool_or(retryable) FILTER (attempt = 1) AS exercised, any_value(failed_for_good) AS error,"
+        " coalesce(list(gap_ns ORDER BY attempt) FILTER (gap_ns IS NOT NULL), []) AS gaps,"
+        " coalesce(bool_and(gap_ns > gap_before_ns), true) AS grows, min(start_ns) AS start_ns,"
+        " list(CASE WHEN arrived THEN server_key ELSE coalesce(client_key, server_key) END ORDER BY attempt) AS witness"
+        f"{kept} FROM compared GROUP BY call_key)"
+        f" SELECT trace_id, {' AND '.join(tests)} AS ok, CASE {value} END AS value, witness, start_ns AS rank,"
+        f" [CASE {first_wrong} END, attempts, tier] AS note FROM told WHERE exercised"
+    )
+    return Plan(sql, rows.parameters.values, "all", Type("text"), stable=False, if_then=True)
+
+
+def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
+    """Compile ``fallback``. ``value`` lists what the caller asked instead; ``note`` is [reason it does not hold]."""
+    parameters = Parameters()
+    rows = _calls(claim.call, parameters, bindings)
+    asked = rows.select("c.*", "c.error")
+    if claim.to.spans == "any":
+        row = Row("span", ("s",), "t")
+        where = match_span(claim.to, "s", Conditions(row, parameters, bindings))
+        turned = (
+            "SELECT t.entry_key AS caller_entry, s.start_ns, s.span_key AS witness FROM tree t"
+            f" JOIN spans s ON s.span_key = t.span_key {' '.join(joins_of(row))}"
+            f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
+        )
+    else:
+        call = s.Call(s.Target("entry", None, None, None, claim.to.at), "->", claim.to, False, claim.to.at)
+        turned = select(call, parameters, bindings).select(
+            "c.caller_entry, c.start_ns, coalesce(c.client_key, c.server_key) AS witness"
+        )
+    sql = (
+        f"WITH asked AS ({asked}), turned AS ({turned}), judged AS ("
+        "SELECT a.trace_id, a.call_key, any_value(a.start_ns) AS start_ns,"
+        " any_value(coalesce(a.client_key, a.server_key)) AS failed_key,"
+        " arg_min(u.witness, u.start_ns) FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
+        " count(u.start_ns) > 0 AS turned, any_value(entry.error) AS entry_error"
+        " FROM asked a LEFT JOIN turned u ON u.caller_entry = a.caller_entry"
+        " LEFT JOIN tree entry ON entry.span_key = a.caller_entry GROUP BY ALL)"
+        " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"
+        " (SELECT string_agg(DISTINCT other.callee, ', ' ORDER BY other.callee) FROM calls failed"
+        " JOIN calls other ON other.caller_entry = failed.caller_entry AND other.start_ns >= failed.end_ns"
+        " WHERE failed.call_key = j.call_key) AS value,"
+        " list_filter([j.failed_key, j.fallback_key], lambda key: key IS NOT NULL) AS witness, j.start_ns AS rank,"
+        f" [CASE WHEN j.fallback_key IS NULL AND j.turned THEN {ASKED_TOO_EARLY} WHEN j.fallback_key IS NULL"
+        f" THEN {NOT_ASKED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note FROM judged j"
+    )
+    return Plan(sql, parameters.values, "all", Type("text"), stable=False, if_then=True)
+
+
+def _calls(node: s.Selection, parameters: Parameters, bindings: Bindings) -> Rows:
+    assert isinstance(node, s.Call)  # noqa: S101 (checked before)
+    return select(node, parameters, bindings)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from spanproof.collector.decode import Decoder
+from spanproof.collector.encode import export_request
+from spanproof.collector.store import SCHEMA_VERSION, Store, StoreError
+
+
+def append(store: Store, *requests) -> None:
+    store.append(Decoder().decode([request.SerializeToString() for request in requests]))
+
+
+def fetch(store: Store, sql: str) -> list[tuple[object, ...]]:
+    with store.cursor() as cursor:
+        return cursor.execute(sql).fetchall()
+
+
+def test_span_keys_go_on_after_reopening(tmp_path: Path, make_request) -> None:
+    path = tmp_path / "spans.duckdb"
+    for _ in range(2):
+        with Store.open(path) as store:
+            append(store, make_request(2))
+    with Store.open(path) as store:
+        assert fetch(store, "SELECT span_key FROM spans ORDER BY span_key") == [(1,), (2,), (3,), (4,)]
+        assert fetch(store, "SELECT count(DISTINCT arrived_ns) FROM spans") == [(2,)]
+        # what is known from before is not stored again
+        assert fetch(store, "SELECT (SELECT count(*) FROM resources), (SELECT count(*) FROM scopes)") == [(1, 1)]
+
+
+def test_ids_are_stored_as_they_are(store: Store, make_request) -> None:
+    append(store, make_request(trace_id=bytes.fromhex("f4bf92f3577b34da63ce929d0e0e4736")))
+    assert fetch(store, "SELECT trace_id::VARCHAR, span_id FROM spans") == [("f4bf92f3-577b-34da-63ce-929d0e0e4736", 1)]
+
+
+def test_listeners_hear_of_each_commit_until_they_leave(store: Store, make_request) -> None:
+    heard: list[frozenset[str]] = []
+
+    def listen(trace_ids: frozenset[str]) -> None:
+        assert fetch(store, "SELECT count(*) FROM spans") == [(5 * (len(heard) + 1),)]
+        heard.append(trace_ids)
+
+    unsubscribe = store.subscribe(listen)
+    append(store, make_request(2, trace_id=b"\x0a" * 16), make_request(3, trace_id=b"\xff" * 16))
+    append(store, make_request(5))
+    append(store)
+    unsubscribe()
+    unsubscribe()
+    append(store, make_request())
+    assert heard == [{"0a" * 16, "ff" * 16}, {"01" * 16}]
+
+
+def test_a_failing_listener_undoes_nothing(store: Store, make_request, caplog) -> None:
+    heard: list[frozenset[str]] = []
+    store.subscribe(lambda _trace_ids: 1 / 0)
+    store.subscribe(heard.append)
+    append(store, make_request())
+    assert fetch(store, "SELECT count(*) FROM spans") == [(1,)]
+    assert len(heard) == 1
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.ERROR, "a listener of the store failed")
+    ]
+
+
+def test_a_failed_append_leaves_nothing_and_the_next_one_works(store: Store, make_request) -> None:
+    decoded = Decoder().decode([make_request(2).SerializeToString()])
+    fetch(store, "ALTER TABLE spans RENAME TO hidden")
+    with pytest.raises(StoreError, match="the spans could not be stored: Catalog Error"):
+        store.append(decoded)
+    assert fetch(store, "SELECT count(*) FROM resources") == [(0,)]
+    fetch(store, "ALTER TABLE hidden RENAME TO spans")
+    store.append(decoded)
+    assert fetch(store, "SELECT span_key FROM spans") == [(1,), (2,)]
+    assert len(export_request(store, "01" * 16).resource_spans) == 1
+
+
+def test_a_file_in_use_names_its_holder(tmp_path: Path) -> None:
+    path = tmp_path / "spans.duckdb"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(flush=True); input()", path],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(StoreError) as error:
+            Store.open(path)
+        holder.communicate(b"\n")
+    assert str(error.value) == f"{path} is in use by process {holder.pid}; stop it or name another file"
+
+
+def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spans.duckdb"
+    Store.open(path).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE meta SET schema_version = schema_version + 1")
+    with pytest.raises(StoreError) as error:
+        Store.open(path)
+    assert str(error.value) == (
+        f"{path} was written by a newer spanproof (schema {SCHEMA_VERSION + 1}, this one has {SCHEMA_VERSION}); "
+        "upgrade spanproof or name another file"
+    )
+
+
+def test_an_older_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "spans.duckdb"
+    Store.open(path).close()
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("UPDATE meta SET schema_version = 0")
+    with pytest.raises(StoreError, match=r"an older spanproof \(schema 0, this one has \d+\); name another file"):
+        Store.open(path)
+
+
+def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.duckdb"
+    with duckdb.connect(str(path)) as connection:
+        connection.execute("CREATE TABLE spans (id INTEGER)")
+    with pytest.raises(StoreError, match="is a DuckDB database, but not one of spanproof; name another file"):
+        Store.open(path)
+
+
+def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database" * 1000)
+    with pytest.raises(StoreError, match=r"notes\.txt is no DuckDB database; name another file"):
+        Store.open(path)
+    with pytest.raises(StoreError, match=r"spans\.duckdb cannot be opened: .*No such file or directory"):
+        Store.open(tmp_path / "missing" / "spans.duckdb")
+
+
+def test_settings_reach_duckdb() -> None:
+    with Store.open(settings={"threads": "1"}) as store:
+        assert fetch(store, "SELECT current_setting('threads')") == [(1,)]
+
+
+def test_a_closed_store_says_so(make_request) -> None:
+    store = Store.open()
+    store.close()
+    with pytest.raises(StoreError, match="the store is closed"):
+        store.cursor()
+    with pytest.raises(StoreError, match="the spans could not be stored"):
+        append(store, make_request())

@@ -1,0 +1,152 @@
+"""Spans from the OpenTelemetry SDK for Node.js arrive as they were made, by each of its three exporters."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.store import Store
+
+INTEROP = Path(__file__).parent / "interop"
+KINDS = {1: "internal", 2: "server", 3: "client"}
+
+
+@pytest.fixture(scope="module")
+def node() -> str:
+    """Find node, with what emit.mjs needs beside it."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        reason = "node and npm are needed to run the exporters of the SDK for Node.js"
+        if os.environ.get("SPANPROOF_REQUIRE_ALL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    installed, wanted = INTEROP / "node_modules/.package-lock.json", INTEROP / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=INTEROP, check=True)
+    return node
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[Store]:
+    with Store.open() as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def receiver(store: Store) -> Iterator[Receiver]:
+    with Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
+        yield receiver
+
+
+@pytest.fixture(params=["grpc", "http", "proto"])
+def sent(request: pytest.FixtureRequest, node: str, receiver: Receiver) -> dict[str, str]:
+    """Let Node.js send a trace; return its ids. What it saw acknowledged is stored: there is nothing to wait for."""
+    address = receiver.grpc_address if request.param == "grpc" else receiver.http_address
+    emitted = subprocess.run(
+        [node, "emit.mjs", request.param, f"http://{address}"],
+        cwd=INTEROP,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (emitted.returncode, emitted.stderr) == (0, "")
+    ids: dict[str, str] = json.loads(emitted.stdout)
+    return ids
+
+
+def read_spans(store: Store, trace_id: str) -> dict[str, dict[str, Any]]:
+    """Read the spans of a trace by name."""
+    cursor = store.cursor().execute(
+        "SELECT *, printf('%016x', span_id) AS span_hex, printf('%016x', parent_id) AS parent_hex"
+        " FROM spans WHERE trace_id = CAST(? AS UUID)",
+        [trace_id],
+    )
+    names = [column[0] for column in cursor.description]
+    rows = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    return {row["name"]: row for row in rows}
+
+
+def test_what_node_sends_is_stored_as_it_was_made(sent: dict[str, str], store: Store) -> None:
+    spans = read_spans(store, sent["traceId"])
+    assert spans.keys() == {"GET", "GET /teapot"}
+    client, server = spans["GET"], spans["GET /teapot"]
+
+    assert {span["service"] for span in spans.values()} == {"node-emitter"}
+    assert (KINDS[client["kind"]], KINDS[server["kind"]]) == ("client", "server")
+    assert (client["span_hex"], server["span_hex"]) == (sent["clientSpanId"], sent["serverSpanId"])
+    assert client["parent_id"] is None
+    assert server["parent_hex"] == sent["clientSpanId"]
+    assert client["start_ns"] < server["start_ns"] <= server["end_ns"] <= client["end_ns"]
+    assert (client["status"], client["status_message"]) == (1, "")
+    assert (server["status"], server["status_message"]) == (2, "I'm a teapot")
+
+
+def test_attributes_keep_their_values_and_types(sent: dict[str, str], store: Store) -> None:
+    client = read_spans(store, sent["traceId"])["GET"]
+
+    kinds = dict(zip(client["attributes"], client["attribute_kinds"], strict=True))
+    assert kinds == {
+        "text": "s",
+        "text.empty": "s",
+        "yes": "b",
+        "no": "b",
+        "int": "i",
+        "int.negative": "i",
+        "int.large": "i",
+        "double": "d",
+        "texts": "a",
+        "ints": "a",
+        "doubles": "a",
+        "bools": "a",
+    }
+    scalars = {key: value for key, value in client["attributes"].items() if kinds[key] != "a"}
+    assert scalars == {
+        "text": "grüße, 世界",
+        "text.empty": "",
+        "yes": "true",
+        "no": "false",
+        "int": "42",
+        "int.negative": "-7",
+        "int.large": "9007199254740991",
+        "double": "0.25",
+    }
+    arrays = {key: read_array(value) for key, value in client["attributes"].items() if kinds[key] == "a"}
+    assert arrays == {
+        "texts": [{"stringValue": "a"}, {"stringValue": "b, c"}, {"stringValue": ""}],
+        "ints": [{"intValue": "1"}, {"intValue": "2"}, {"intValue": "3"}],
+        "doubles": [{"doubleValue": 0.5}, {"doubleValue": 1.5}],
+        "bools": [{"boolValue": True}, {"boolValue": False}],
+    }
+
+
+def test_events_and_links_come_along(sent: dict[str, str], store: Store) -> None:
+    spans = read_spans(store, sent["traceId"])
+
+    (answered,) = spans["GET"]["events"]
+    assert answered["name"] == "answered"
+    assert answered["attribute_kinds"] == "ia"
+    assert answered["attributes"]["http.response.status_code"] == "418"
+    assert spans["GET"]["start_ns"] <= answered["time_ns"] <= spans["GET"]["end_ns"]
+    (exception,) = spans["GET /teapot"]["events"]
+    assert exception["name"] == "exception"
+    assert exception["attributes"]["exception.type"] == "TypeError"
+    assert exception["attributes"]["exception.message"] == "no coffee"
+    (link,) = read_spans(store, sent["laterTraceId"])["later"]["links"]
+    assert (link["trace_id"].hex, f"{link['span_id']:016x}") == (sent["traceId"], sent["clientSpanId"])
+    assert link["attributes"] == {"why": "follows"}
+
+
+def read_array(text: str) -> list[dict[str, Any]]:
+    """Read an array as the store holds it: marked, then its values in OTLP/JSON."""
+    assert text.startswith("\x01a")
+    values: list[dict[str, Any]] = json.loads(text[2:])
+    return values

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import duckdb
 from fastapi import FastAPI, Path, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from spanproof import __version__
@@ -30,6 +31,11 @@ def make_app(store: Store) -> FastAPI:
     @app.exception_handler(ProblemError)
     def answer_problem(_: Request, error: ProblemError) -> JSONResponse:
         return JSONResponse(error.problem.model_dump(), error.problem.status, media_type="application/problem+json")
+
+    @app.exception_handler(RequestValidationError)
+    def answer_invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in error.errors()]
+        return answer_problem(request, ProblemError(422, "invalid request", "; ".join(faults)))
 
     @app.get("/healthz")
     def healthz() -> Health:

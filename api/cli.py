@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, NoReturn, TypeVar
 
 import typer
 from rich.console import Console
@@ -22,7 +22,7 @@ from spanproof.assertions.evidence import view_trace
 from spanproof.assertions.reports.terminal import TerminalReport, render_diagnostics, render_trace
 from spanproof.assertions.runner import Runner, Selection, find_files, read_file
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
-from spanproof.collector.addresses import AddressInUse
+from spanproof.collector.addresses import AddressInUse, split_address
 from spanproof.collector.calls import derive
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store, StoreError
@@ -30,6 +30,7 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.check import check_file
 from spanproof.query_lang.parse import ProofFile
 
+T = TypeVar("T")
 USAGE, NOTHING_SELECTED = 2, 5
 
 app = typer.Typer(
@@ -112,6 +113,11 @@ def run(
     """Receive spans, send the requests of proofs and judge their traces."""
     if inconclusive not in ("pass", "fail", "keep"):
         fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
+    for address in (otlp_grpc, otlp_http):
+        try:
+            split_address(address)
+        except ValueError as error:
+            fail(str(error))
     variables = dict(split_variable(each) for each in var or [])
     files = load(paths or [Path()])
     console = Console(highlight=False, soft_wrap=True)
@@ -150,12 +156,23 @@ def split_variable(text: str) -> tuple[str, str]:
 def load(paths: list[Path]) -> list[ProofFile]:
     """Read the proof files that `paths` name."""
     try:
-        files = [read_file(path) for path in find_files(paths)]
-    except (OSError, UnicodeDecodeError) as error:
+        found = find_files(paths)
+    except OSError as error:
         fail(str(error))
+    files = [read(path, read_file) for path in found]
     if not files:
         fail(f"no proof file in {', '.join(str(path) for path in paths)}", NOTHING_SELECTED)
     return files
+
+
+def read(path: Path, reader: Callable[[Path], T]) -> T:
+    """Read a file with `reader`, or say in one line why not."""
+    try:
+        return reader(path)
+    except OSError as error:
+        fail(f"{path}: {error.strerror}")
+    except UnicodeDecodeError as error:
+        fail(f"{path}: not text in UTF-8, see byte {error.start}")
 
 
 @app.command(epilog="Example: spanproof check checks")
@@ -208,15 +225,14 @@ def case(
     """Run case files: traces, claims and the verdicts they must get, in one text."""
     claims, differences = 0, 0
     for path in files:
+        text = read(path, lambda path: path.read_text(encoding="utf-8-sig"))
         try:
-            for result in run_cases(path.read_text(encoding="utf-8")):
+            for result in run_cases(text):
                 claims += 1
                 if result.difference is not None:
                     differences += 1
                     typer.echo(f"{path}:{result.assertion.line}: {result.assertion.claim}\n    {result.difference}")
                     typer.echo(f"    ({result.variation})")
-        except (OSError, UnicodeDecodeError) as error:
-            fail(str(error))
         except CaseError as error:
             fail(f"{path}: {error}")
     typer.echo(f"{len(files)} files, {claims} judgements, {differences} differences")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
-import socket
 from collections.abc import Callable
+from types import FrameType
+from typing import Any, TypeAlias
 
 import uvicorn
 
@@ -12,6 +13,8 @@ from spanproof.api.app import make_app
 from spanproof.collector.addresses import is_loopback, listen, replace_port
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
+
+Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Server:
@@ -34,18 +37,25 @@ class Server:
         with listener, Store.open(self.db) as store, Receiver(store, self.otlp_grpc, self.otlp_http) as receiver:
             config = uvicorn.Config(make_app(store), log_config=None, access_log=False, lifespan="off", ws="none")
             server = uvicorn.Server(config)
+            before = _stop_when_signalled(server)
             say(
                 f"spanproof: OTLP/gRPC {receiver.grpc_address}  OTLP/HTTP {receiver.http_address}"
                 f"  API http://{replace_port(self.api, listener.getsockname()[1])}  store {self.db}"
             )
-            _run_until_signalled(server, listener)
+            try:
+                server.run(sockets=[listener])
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
 
 
-def _run_until_signalled(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Run; uvicorn stops at SIGINT and SIGTERM, and raises the signal again, which is no failure here."""
-    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        server.run(sockets=[listener])
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _stop_when_signalled(server: uvicorn.Server) -> dict[int, Handler]:
+    """Stop at SIGINT and SIGTERM from now on; return what was done before.
+
+    While it runs, uvicorn does so itself, and in the end raises the signal again, which is no failure here.
+    """
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -89,6 +89,17 @@ def parse_cases(text: str) -> tuple[Scene, ...]:
     return tuple(_Reader(text).scenes())
 
 
+def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]]) -> Scene:
+    for traces, assertion in asserted:
+        spans = [span for trace in traces for span in trace.spans]
+        labels = {span.label for span in spans}
+        named = [label for span in spans for label in span.links] + list(assertion.witness or ())
+        for label in named:
+            if label not in labels:
+                raise CaseError(assertion.line, f"no span above this is called `{label}`")
+    return Scene(tuple(asserted))
+
+
 @dataclass(slots=True)
 class _Line:
     number: int
@@ -113,13 +124,13 @@ class _Reader:
                 case "assert" | "invalid":
                     asserted.append((tuple(traces), self._assertion(line, word, rest)))
                 case "clear":
-                    yield Scene(tuple(asserted))
+                    yield _scene(asserted)
                     traces, asserted = [], []
                 case "proxy" | "baseline":
                     raise CaseError(line.number, f"`{word}` is not carried out by this version")
                 case _:
                     raise CaseError(line.number, f"`{word}` begins nothing here: write trace, assert, invalid or clear")
-        yield Scene(tuple(asserted))
+        yield _scene(asserted)
 
     def _take(self) -> _Line:
         self.place += 1
@@ -212,10 +223,16 @@ class _SpanReader:
                 case "as":
                     span = replace(span, label=self._next()[1])
                 case "x":
-                    copies = int(self._next()[1])
+                    copies = self._count()
                 case word:
                     raise CaseError(self.line.number, f"`{word}` is not known in a span")
         return span, copies
+
+    def _count(self) -> int:
+        text = self._next()[1]
+        if not text.isdecimal():
+            raise CaseError(self.line.number, f"`{text}` is no number of copies")
+        return int(text)
 
     def _event(self) -> CaseEvent:
         name = str(self._value())
@@ -239,6 +256,8 @@ class _SpanReader:
         if kind == "string":
             return _unquote(text, self.line.number)
         if kind == "number":
+            if text[-1] not in "0123456789":
+                raise CaseError(self.line.number, f"`{text}` is no value of an attribute: it has a unit")
             number = Decimal(text)
             return int(number) if "." not in text else float(number)
         if text == "[":

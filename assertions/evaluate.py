@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 
+from spanproof.assertions.comparing import OPERATIONS
+from spanproof.assertions.estimates import CONFIDENCE, Estimator
 from spanproof.assertions.explain import Explainer, Finding
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.query_lang import syntax as s
@@ -17,16 +18,8 @@ from spanproof.query_lang.compile import compile_claim
 from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
 from spanproof.query_lang.plan import Plan
 
-OPERATIONS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "==": operator.eq,
-    "!=": operator.ne,
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-}
 TALLY: Final = """
-SELECT f.ok, coalesce(sel.settled, $settled) AS settled, count(*) AS n,
+SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, count(*) AS n,
     arg_min({{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}}, coalesce(f.rank, 0), 3)
 FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
 GROUP BY ALL
@@ -96,20 +89,41 @@ class Judge:
         """Return the verdict on a claim, as far as the traces selected allow one."""
         explainer = Explainer(self.connection, expectation, text, bindings, self.selected.missing)
         try:
+            if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
+                return self._estimate(expectation, bindings, explainer)
             plan = compile_claim(expectation, bindings)
-            if expectation.share is None:
-                tally = self._tally(plan, plan.sql)
-                return self._check_loss(plan, self._conclude(plan, tally, explainer))
-            wanted = number(evaluate(expectation.share.value, bindings))
-            return self._conclude_share(plan, expectation.share, wanted, explainer)
+            if expectation.share is not None:
+                wanted = number(evaluate(expectation.share.value, bindings))
+                return self._conclude_share(plan, expectation.share, wanted, explainer)
+            groups = self._tally(plan, plan.sql, by=expectation.by is not None)
+            judged = {
+                group: self._check_loss(plan, self._conclude(plan, tally, explainer)) for group, tally in groups.items()
+            }
+            return explainer.gravest(judged, expectation.by)
         except (NoValue, duckdb.Error) as error:
             return explainer.error(str(error))
 
-    def _tally(self, plan: Plan, findings: str) -> Tally:
-        sql = TALLY.format(findings=findings)
+    def _estimate(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict:
+        """Judge what a sample says of the whole; only complete traces are one."""
+        if not self.selected.all_settled:
+            return explainer.waiting()
+        confidence = (
+            CONFIDENCE if expectation.confidence is None else number(evaluate(expectation.confidence, bindings))
+        )
+        estimator = Estimator(self.connection, bindings, confidence)
+        claim = expectation.claim
+        if isinstance(claim, s.NotWorse):
+            return estimator.judge_not_worse(claim)
+        assert isinstance(claim, s.Comparison)  # noqa: S101 (checked before)
+        return estimator.judge_limit(claim)
+
+    def _tally(self, plan: Plan, findings: str, *, by: bool = False) -> dict[str | None, Tally]:
+        """Count the findings, for each group by itself; without groups, or without findings, there is one."""
+        sql = TALLY.format(findings=findings, group="f.grp" if by else "NULL")
         parameters = {**plan.parameters, "settled": self.selected.all_settled}
-        tally = Tally()
-        for ok, settled, n, samples in self.connection.execute(sql, parameters).fetchall():
+        groups: dict[str | None, Tally] = {}
+        for group, ok, settled, n, samples in self.connection.execute(sql, parameters).fetchall():
+            tally = groups.get(group, Tally())
             found = tuple(Finding(ok=ok, **sample) for sample in samples or [])
             sure = n if settled or plan.stable else 0
             if ok is None:
@@ -120,8 +134,8 @@ class Judge:
                 settled_only = plan.family in ("some", "number")
                 sure = n if settled else 0 if settled_only else sure
                 tally = replace(tally, fails=tally.fails + n, sure_fails=tally.sure_fails + sure)
-            tally = replace(tally, samples=tally.samples + found)
-        return tally
+            groups[group] = replace(tally, samples=tally.samples + found)
+        return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: Tally()}
 
     def _conclude(self, plan: Plan, tally: Tally, explainer: Explainer) -> Verdict:
         settled = self.selected.all_settled
@@ -131,6 +145,8 @@ class Judge:
                     return explainer.fail(plan, tally)
                 if tally.fails or not settled:
                     return explainer.open(plan, tally)
+                if tally.empty:
+                    return explainer.untold(tally)
                 return explainer.passed(plan, tally) if tally.n else explainer.nothing(plan)
             case "none":
                 if tally.sure_fails:
@@ -165,7 +181,7 @@ class Judge:
             ok = f"CASE WHEN count(f.trace_id) = 0 THEN {nothing} ELSE bool_and(f.ok) END"
             findings = PER_TRACE.format(ok=ok, findings=plan.sql)
         unsure = replace(plan, stable=plan.stable and plan.family == "some")
-        tally = self._tally(unsure, findings)
+        tally = self._tally(unsure, findings)[None]
         open_ = tally.n - tally.sure_holds - tally.sure_fails
         if not tally.n:
             return explainer.nothing(plan) if self.selected.all_settled else explainer.open(plan, tally)

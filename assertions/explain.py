@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,8 +11,8 @@ import duckdb
 
 from spanproof.assertions import units
 from spanproof.assertions.paths import Miss, PathFinder, fill_service
-from spanproof.assertions.verdict import Outcome, Verdict, Witness
-from spanproof.query_lang import resilience
+from spanproof.assertions.verdict import GRAVITY, Outcome, Verdict, Witness
+from spanproof.query_lang import legs, resilience
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import subject
 from spanproof.query_lang.constants import Bindings, fill, is_constant
@@ -76,7 +76,10 @@ class Explainer:
         sample = self._sample(tally, ok=False)
         n = self._n(plan, tally, sample)
         match self.claim:
-            case s.Path(mode="some") as claim:
+            case s.Path(mode="only") if sample and sample.note and sample.note[0] == legs.OTHER_CALL:
+                reason, id_ = f"there were other calls: {sample.value}", "other-call"
+                mark = f"{tally.holds} of {tally.n} traces; also called: {sample.value}"
+            case s.Path(mode="some" | "only") as claim:
                 return self._path_missed(claim, tally, sample)
             case s.Path(mode="no"):
                 reason, id_ = "this path was taken", "path-taken"
@@ -88,6 +91,18 @@ class Explainer:
                 mark = f"{tally.fails} of {tally.n} calls were retried"
             case s.Fallback() as claim:
                 reason, id_, mark = self._fallback_failed(claim, sample, tally)
+            case s.Before():
+                gap = units.show_duration(-sample.value) if sample else ""
+                reason, id_ = f"the second started {gap} before the first had ended", "out-of-order"
+                mark = f"{tally.fails} of {tally.n} traces"
+            case s.Timeout() as claim:
+                reason, id_ = f"an attempt lasted {self._seen(plan, sample)}, not cut off in time", "timeout"
+                mark = f"{self._seen(plan, sample)}; {tally.fails} of {tally.n} attempts"
+            case s.Budget() as claim:
+                number = sample.note[0] if sample and sample.note else 0
+                what = self._budget_part(claim, number)
+                reason, id_ = f"{what} took {self._seen(plan, sample)}", "over-budget"
+                mark = f"{self._seen(plan, sample)}"
             case s.No():
                 reason, id_ = f"{tally.fails} matched", "not-absent"
                 mark = (
@@ -99,6 +114,28 @@ class Explainer:
                 reason, id_, mark = self._compared(plan, tally, sample)
         observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
         return Verdict(Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample))
+
+    def gravest(self, judged: dict[str | None, Verdict], by: s.Name | None) -> Verdict:
+        """The gravest of the verdicts on groups; the reason says on which, and how many groups there are."""
+        if by is None:
+            return judged[None]
+        group, verdict = max(judged.items(), key=lambda item: GRAVITY.index(item[1].outcome))
+        holding = sum(each.outcome is Outcome.PASS for each in judged.values())
+        if verdict.outcome is Outcome.PASS:
+            return replace(verdict, reason=f"in each of {_count(len(judged), 'group')} by {by.text}")
+        name = "missing" if group is None else group
+        reason = f"{by.text} {name}: {verdict.reason}; {holding} of {_count(len(judged), 'group')} held"
+        return replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
+
+    def waiting(self) -> Verdict:
+        """The traces are not complete, and the claim needs them to be."""
+        listed = "; ".join(self.missing) or "the traces are not complete"
+        return Verdict(Outcome.INCONCLUSIVE, "incomplete", listed, self.claim.at, "cannot be decided", final=False)
+
+    def untold(self, tally: Tally) -> Verdict:
+        """Some findings can be told neither way."""
+        reason = f"in {_count(tally.empty, 'trace')} the two are nearer than clocks of two processes can tell"
+        return Verdict(Outcome.INCONCLUSIVE, "clock-skew", reason, self.claim.at, "cannot be decided", tally.n)
 
     def nothing(self, plan: Plan) -> Verdict:
         """There was nothing to judge: never a pass."""
@@ -176,6 +213,8 @@ class Explainer:
                 return f"{self._seen(plan, sample)}{self._of(n)}"
             case s.Every():
                 return f"all {tally.n}"
+            case s.Timeout():
+                return f"{_count(tally.n, 'attempt')} cut off in time, the longest after {self._seen(plan, sample)}"
             case _:
                 return f"in {_count(tally.n, 'trace')}"
 
@@ -232,6 +271,12 @@ class Explainer:
             case _:
                 said = f"a failed attempt had {units.show(value, Type('any'))}"
         return said, "retry-mismatch", f"{said}; {tally.fails} of {tally.n} calls"
+
+    def _budget_part(self, claim: s.Budget, number: int) -> str:
+        if not number:
+            return "the whole"
+        part = claim.parts[number - 1][0]
+        return f"`{self._source(part.at)}`" if part is not None else "another service"
 
     def _fallback_failed(self, claim: s.Fallback, sample: Finding | None, tally: Tally) -> tuple[str, str, str]:
         reason = sample.note[0] if sample and sample.note else resilience.NOT_ASKED
@@ -302,6 +347,9 @@ class Explainer:
             return self.claim.clauses[sample.note[0] - 1].at
         if isinstance(self.claim, s.Every):
             return self.claim.condition.at
+        if isinstance(self.claim, s.Budget) and sample and sample.note:
+            number = sample.note[0]
+            return self.claim.parts[number - 1][1].at if number else self.claim.total.at
         if isinstance(self.claim, s.Fallback):
             return self.claim.to.at
         return self.claim.at
@@ -322,6 +370,8 @@ class Explainer:
         match self.claim:
             case s.Retry(call=call):
                 return f"a failed first attempt of `{self._source(call.at)}`"
+            case s.Timeout(call=call):
+                return f"an attempt of `{self._source(call.at)}` that was cut off"
             case s.Fallback(call=call):
                 return f"a failure of `{self._source(call.at)}`"
         return "the condition"

@@ -59,7 +59,7 @@ def read_file(path: Path) -> ProofFile:
     """Read and parse a proof file. Raises OSError, UnicodeDecodeError."""
     here = Path.cwd()
     shown = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
-    return parse_file(path.read_text(encoding="utf-8"), str(shown))
+    return parse_file(path.read_text(encoding="utf-8-sig"), str(shown))
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ from typing import Final
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
+from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.parse import ParsedClaim, ProofFile
 from spanproof.query_lang.types import Scope, Types
@@ -153,12 +154,64 @@ class _Checker:
         if expectation.share is not None:
             self.types.expect(expectation.share.value, scope, "fraction", "a share of traces")
         if expectation.by is not None:
-            self.not_yet("`by`", expectation.by.at)
+            self.by(expectation, expectation.by, scope)
         if expectation.confidence is not None:
             self.confidence(expectation.confidence, scope)
-            self.not_yet("`with confidence`", expectation.confidence.at)
+            self.estimate(expectation, scope)
         if expectation.label is not None:
             self.types.check_names(expectation.label, scope)
+
+    def by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
+        claim = expectation.claim
+        if not isinstance(claim, s.Comparison | s.Every) or expectation.share or expectation.confidence:
+            self.problem("misplaced", "`by` goes with a comparison or `every`, and with nothing else beside it", by.at)
+            return
+        rows: set[v.Row] = set()
+        for part in s.walk(claim):
+            if isinstance(part, s.Function) and part.name in v.SELECTION_FUNCTIONS:
+                rows.add("call" if isinstance(part.arguments[0], s.Call) else "span")
+        if isinstance(claim, s.Every):
+            rows = {"call" if isinstance(claim.selection, s.Call) else "span"}
+        if not rows:
+            self.problem("misplaced", "there is nothing here to group", by.at)
+        for row in sorted(rows):
+            self.types.of(by, scope.of(row))
+
+    def estimate(self, expectation: s.Expectation, scope: Scope) -> None:
+        """``with confidence`` needs a rate or a quantile against a limit."""
+        claim = expectation.claim
+        if isinstance(claim, s.NotWorse):
+            return
+        condition = claim.condition if isinstance(claim, s.Comparison) else None
+        estimable = (
+            isinstance(condition, s.Compare)
+            and condition.operator in ("<", "<=", ">", ">=")
+            and is_estimable(condition.left)
+            and is_constant(condition.right)
+        )
+        if not estimable or expectation.share is not None:
+            self.problem(
+                "not-an-estimate",
+                "`with confidence` goes with an error rate or a quantile against a limit",
+                claim.at,
+                "such as `error_rate(A) < 1%` or `p95(duration(A)) < 400ms`",
+            )
+
+    def not_worse(self, claim: s.NotWorse, scope: Scope) -> None:
+        value = self.types.of(claim.value, scope)
+        if not is_estimable(claim.value):
+            self.problem(
+                "not-an-estimate", "this compares an error rate or a quantile with the baseline", claim.value.at
+            )
+        if not isinstance(claim.reference, s.Name) or claim.reference.text != "baseline":
+            self.problem("misplaced", "`not worse than` is followed by `baseline`", claim.reference.at)
+        else:
+            self.types.of(claim.reference, scope)
+        margin = self.types.of(claim.margin, scope)
+        wanted = ("points", "fraction") if value.kind == "fraction" else (value.kind, "fraction")
+        if "any" not in (margin.kind, value.kind) and margin.kind not in wanted:
+            hint = "write percentage points, such as `0.5pp`" if value.kind == "fraction" else "write `50ms` or `10%`"
+            self.problem("type-mismatch", f"the margin is {margin.name}", claim.margin.at, hint)
 
     def confidence(self, node: s.Expression, scope: Scope) -> None:
         self.types.expect(node, scope, "fraction", "a confidence")
@@ -176,12 +229,9 @@ class _Checker:
                     self.types.condition(claim.condition, scope.of(row))
             case s.Path():
                 self.leg(claim.leg, scope)
-                if claim.mode == "only":
-                    self.not_yet("`only path`", claim.at)
             case s.Before():
                 self.types.selection(claim.first, scope)
                 self.types.selection(claim.second, scope)
-                self.not_yet("`before`", claim.at)
             case s.Retry():
                 self.call(claim.call, "retry", scope)
                 for clause in claim.clauses:
@@ -197,13 +247,10 @@ class _Checker:
             case s.Timeout():
                 self.call(claim.call, "timeout", scope)
                 self.types.expect(claim.limit, scope, "duration", "`within`")
-                self.not_yet("`timeout`", claim.at)
             case s.Budget():
                 self.budget(claim, scope)
-                self.not_yet("`budget`", claim.at)
             case s.NotWorse():
-                self.types.of(claim.value, scope)
-                self.not_yet("`not worse than`", claim.at)
+                self.not_worse(claim, scope)
             case s.Contract():
                 self.not_yet("a response contract", claim.at)
 
@@ -211,9 +258,6 @@ class _Checker:
         node = claim.condition
         if isinstance(node, s.Compare | s.OneOf):
             self.types.of(node, scope)
-            for part in s.walk(node):
-                if isinstance(part, s.Function) and part.name == "critical":
-                    self.not_yet("`critical`", part.at)
         elif isinstance(node, s.AnyOf | s.AllOf | s.Not):
             self.problem("not-a-claim", "a claim is one comparison", node.at, "write one `expect` for each condition")
         else:
@@ -258,6 +302,11 @@ class _Checker:
         self.types.expect(claim.total, scope, "duration", "a budget")
         for _, part in claim.parts:
             self.types.expect(part, scope, "duration", "a part of a budget")
+
+
+def is_estimable(node: s.Expression) -> bool:
+    """Tell whether a sample bounds this: an error rate or a quantile."""
+    return isinstance(node, s.Function) and (node.name in ("error_rate", "p") or v.quantile(node.name) is not None)
 
 
 def _statement_name(statement: s.Statement) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
+from typing import Final, Literal
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.conditions import Parameters, Value, arithmetic, comparison, constant, membership
 from spanproof.query_lang.constants import Bindings, evaluate, is_constant
+from spanproof.query_lang.critical import select_shares
 from spanproof.query_lang.plan import Plan, Trend
 from spanproof.query_lang.selections import Rows, is_stable, select, select_traces
 from spanproof.query_lang.types import Types, as_selection
@@ -29,16 +30,33 @@ TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "d
 OPPOSITE: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
 
-def compile_comparison(node: s.Compare | s.OneOf, bindings: Bindings, *, per_trace: bool) -> Plan:
-    """Compile a comparison; with `per_trace` its numbers are made, and compared, for each trace by itself."""
-    return _Comparison(node, bindings, per_trace).plan()
+def compile_comparison(
+    node: s.Compare | s.OneOf, bindings: Bindings, *, per_trace: bool = False, by: s.Name | None = None
+) -> Plan:
+    """Compile a comparison.
+
+    With `per_trace` its numbers are made, and compared, for each trace by itself; with `by`, for each value of a
+    field, which the findings then bear as ``grp``.
+    """
+    return _Comparison(node, bindings, "trace_id" if per_trace else "grp" if by else None, by).plan()
+
+
+def compile_bag(node: s.Function, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
+    """Return the query for the values that a rate or a quantile is made of, one row each: ``value``."""
+    made = _Comparison(s.Compare("==", node, node, node.at), bindings, None, None)
+    made.parameters = Parameters(traces=traces)
+    bag, _ = made.bag_of(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
+    return bag, made.parameters.values
 
 
 class _Comparison:
-    def __init__(self, node: s.Compare | s.OneOf, bindings: Bindings, per_trace: bool) -> None:
+    def __init__(
+        self, node: s.Compare | s.OneOf, bindings: Bindings, per: Literal["trace_id", "grp"] | None, by: s.Name | None
+    ) -> None:
         self.node = node
         self.bindings = bindings
-        self.per_trace = per_trace
+        self.per = per  # numbers are made for each value of this column of the bags
+        self.by = by
         self.parameters = Parameters()
         self.steps: list[str] = []  # of the WITH clause
         self.aggregates: list[str] = []  # names of those steps that hold a number
@@ -77,7 +95,7 @@ class _Comparison:
         rank = f"-({value.sql})" if numeric and most else value.sql if numeric and ">" in operator else self.bag.start
         findings = self.bag.select(
             f"{self.bag.trace} AS trace_id, {holds} AS ok, {value.sql} AS value, {self.bag.witness} AS witness,"
-            f" {rank} AS rank, NULL::BIGINT[] AS note",
+            f" {rank} AS rank, NULL::BIGINT[] AS note, {self.group_of(self.bag)} AS grp",
             f"{value.sql} IS NOT NULL",
         )
         return Plan(self.with_steps(findings), self.parameters.values, "all", shown, self.stable)
@@ -89,10 +107,12 @@ class _Comparison:
         witness = self.one(first, "witness") if first else "NULL::BIGINT[]"
         counts = f"{self.count_of(first)}, {self.one(first, 'hits')}" if first else "0, 0"
         note = f"[{counts}, {sign}]::BIGINT[]"
-        trace, source = ("sel.trace_id", "FROM selected sel") if self.per_trace else ("NULL::UUID", "")
+        trace = "sel.trace_id" if self.per == "trace_id" else "NULL::UUID"
+        group = "sel.grp" if self.per == "grp" else "NULL"
+        source = {"trace_id": "FROM selected sel", "grp": f"FROM ({self.groups()}) sel"}.get(self.per or "", "")
         findings = (
-            f"SELECT {trace} AS trace_id, CASE WHEN {judged} THEN {holds} END AS ok, {left.sql} AS value,"
-            f" {witness} AS witness, 0 AS rank, {note} AS note {source}"
+            f"SELECT {trace} AS trace_id, {group} AS grp, CASE WHEN {judged} THEN {holds} END AS ok,"
+            f" {left.sql} AS value, {witness} AS witness, 0 AS rank, {note} AS note {source}"
         )
         trend, operator = "unknown", ""
         if isinstance(self.node, s.Compare):
@@ -110,6 +130,15 @@ class _Comparison:
             operator=operator,
         )
 
+    def groups(self) -> str:
+        """Return the query for the groups that occur in any bag."""
+        bags = [f"SELECT grp FROM bag{number}" for number in range(len(self.aggregates))]
+        return " UNION ".join(bags) or "SELECT NULL AS grp"
+
+    def group_of(self, rows: Rows) -> str:
+        """Return the SQL of the field that `rows` are grouped by."""
+        return f"CAST({rows.conditions.value(self.by).sql} AS VARCHAR)" if self.by is not None else "NULL"
+
     def with_steps(self, findings: str) -> str:
         return f"WITH {', '.join(self.steps)} {findings}" if self.steps else findings
 
@@ -122,6 +151,8 @@ class _Comparison:
             return Value(f"(-{inner.sql})", inner.kind)
         if is_constant(node):
             return constant(evaluate(node, self.bindings), self.parameters)
+        if isinstance(node, s.Name):
+            return self.baseline()
         assert isinstance(node, s.Function)  # noqa: S101 (checked before)
         if node.name in v.AGGREGATES:
             return self.aggregate(node.name, node.arguments)
@@ -130,12 +161,26 @@ class _Comparison:
             return self.bag.value(node.name, node.arguments)
         return self.aggregate(node.name, (node,))
 
+    def baseline(self) -> Value:
+        """Return the other side's expression over the baseline traces."""
+        assert isinstance(self.node, s.Compare)  # noqa: S101 (checked before)
+        here = [isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(self.node.left)]
+        other = self.node.right if any(here) else self.node.left
+        before, self.parameters = self.parameters, self.parameters.about("baseline")
+        value = self.emit(other)
+        self.parameters = before
+        return value
+
     def rows(self, function: s.Function) -> Rows:
         """Return the rows that a function of a selection looks at."""
         first = function.arguments[0]
         if isinstance(first, s.Name) and first.text == "traces":
             self.stable = self.stable and function.name == "count"
             return select_traces(self.parameters, self.bindings)
+        if function.name == "critical":
+            self.stable = False
+            assert isinstance(first, s.Name | s.Text)  # noqa: S101 (checked before)
+            return select_shares(first, self.parameters, self.bindings)
         selection = as_selection(first)
         assert selection is not None  # noqa: S101 (checked before)
         looked_at = list(function.arguments[1:])
@@ -144,35 +189,40 @@ class _Comparison:
         self.stable = self.stable and is_stable(selection, *looked_at)
         return select(selection, self.parameters, self.bindings)
 
-    def aggregate(self, name: str, arguments: tuple[s.Expression, ...]) -> Value:
-        """Add the steps that make one number of a bag; return how to read it."""
+    def bag_of(self, name: str, arguments: tuple[s.Expression, ...]) -> tuple[str, Value]:
+        """Return the query for the values that an aggregate is made of."""
         values = arguments[-1]
         function = _bag(values) or values
         assert isinstance(function, s.Function)  # noqa: S101 (checked before)
         outer, self.bag = self.bag, self.rows(function)
-        value = (
-            self.emit(values)
-            if function.name not in ("count", "error_rate")
-            else self.bag.value(function.name, function.arguments)
-        )
-        number = len(self.aggregates)
-        read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
         bag = self.bag
-        columns = f"{bag.trace} AS trace_id, {read} AS value, {bag.witness} AS witness, {bag.start} AS start_ns"
-        self.steps.append(f"bag{number} AS ({bag.select(columns, f'{read} IS NOT NULL')})")
+        if function.name in ("count", "error_rate"):
+            value = bag.value(function.name, function.arguments)
+        else:
+            value = self.emit(values)
+        self.bag = outer
+        read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
+        group = f", {self.group_of(bag)} AS grp" if self.by is not None else ""
+        columns = f"{bag.trace} AS trace_id, {read} AS value, {bag.witness} AS witness, {bag.start} AS start_ns{group}"
+        return bag.select(columns, f"{read} IS NOT NULL"), value
+
+    def aggregate(self, name: str, arguments: tuple[s.Expression, ...]) -> Value:
+        """Add the steps that make one number of a bag; return how to read it."""
+        number = len(self.aggregates)
+        bag, value = self.bag_of(name, arguments)
+        self.steps.append(f"bag{number} AS ({bag})")
         filtered = " FILTER (value)" if name == "error_rate" else ""
-        trace, group = ("trace_id, ", " GROUP BY trace_id") if self.per_trace else ("", "")
-        here = f" AND bag{number}.trace_id = made.trace_id" if self.per_trace else ""
+        key, group = (f"{self.per}, ", f" GROUP BY {self.per}") if self.per else ("", "")
+        here = f" AND bag{number}.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
         shows = (
             f"flatten((SELECT arg_min(witness, start_ns, 5){filtered} FROM bag{number} WHERE true{here}))"
             if name in ("count", "error_rate")
             else f"(SELECT arg_min(witness, start_ns) FROM bag{number} WHERE bag{number}.value = made.value{here})"
         )
         self.steps.append(
-            f"number{number} AS (SELECT made.*, {shows} AS witness FROM (SELECT {trace}count(*) AS n,"
+            f"number{number} AS (SELECT made.*, {shows} AS witness FROM (SELECT {key}count(*) AS n,"
             f" count(*){filtered} AS hits, {self.formula(name, arguments)} AS value FROM bag{number}{group}) made)"
         )
-        self.bag = outer
         step = f"number{number}"
         self.aggregates.append(step)
         if name not in ZERO_WHEN_EMPTY:
@@ -187,14 +237,12 @@ class _Comparison:
         """Return the SQL of an aggregate. Quantiles are nearest-rank: the value at rank ⌈p·n⌉, in whole numbers."""
         if name in SIMPLE:
             return SIMPLE[name]
-        percent = v.quantile(name)
-        share = Decimal(percent) if percent else _percentage(arguments[0])
-        top, bottom = (share / 100).as_integer_ratio()
+        top, bottom = (_percentage(name, arguments) / 100).as_integer_ratio()
         return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
 
     def one(self, step: str, column: str) -> str:
         """Return the SQL that reads a column of an aggregate's row."""
-        where = f" WHERE {step}.trace_id = sel.trace_id" if self.per_trace else ""
+        where = f" WHERE {step}.{self.per} IS NOT DISTINCT FROM sel.{self.per}" if self.per else ""
         return f"(SELECT {step}.{column} FROM {step}{where})"
 
     def count_of(self, step: str) -> str:
@@ -213,9 +261,17 @@ def _bag(node: object) -> s.Function | None:
     return next((found for child in s.children(node) if (found := _bag(child))), None)
 
 
-def _percentage(node: s.Expression) -> Decimal:
-    assert isinstance(node, s.Number)  # noqa: S101 (checked before)
-    return node.value
+def percentage_of(function: s.Function) -> Decimal:
+    """Return which percentile ``p50`` … ``p99`` and ``p(99.9, …)`` ask for."""
+    return _percentage(function.name, function.arguments)
+
+
+def _percentage(name: str, arguments: tuple[s.Expression, ...]) -> Decimal:
+    percent = v.quantile(name)
+    if percent is not None:
+        return Decimal(percent)
+    assert isinstance(arguments[0], s.Number)  # noqa: S101 (checked before)
+    return arguments[0].value
 
 
 def _trend(node: s.Expression) -> Trend:

@@ -6,9 +6,11 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.compare import compile_comparison
 from spanproof.query_lang.conditions import Parameters, subject
 from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.critical import compile_budget
 from spanproof.query_lang.legs import compile_path
+from spanproof.query_lang.order import compile_before
 from spanproof.query_lang.plan import Plan
-from spanproof.query_lang.resilience import compile_fallback, compile_no_retry, compile_retry
+from spanproof.query_lang.resilience import compile_fallback, compile_no_retry, compile_retry, compile_timeout
 from spanproof.query_lang.selections import Rows, is_stable, row_kind, select
 from spanproof.query_lang.types import Types
 from spanproof.query_lang.vocabulary import Type
@@ -18,9 +20,10 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings) -> Plan:
     """Compile a claim that :mod:`spanproof.query_lang.check` found nothing wrong with."""
     match expectation.claim:
         case s.Comparison(condition=(s.Compare() | s.OneOf()) as condition):
-            return compile_comparison(condition, bindings, per_trace=expectation.share is not None)
+            per_trace = expectation.share is not None
+            return compile_comparison(condition, bindings, per_trace=per_trace, by=expectation.by)
         case s.Every() | s.Some() | s.No() as claim:
-            return _quantified(claim, bindings)
+            return _quantified(claim, bindings, expectation.by)
         case s.Path() as claim:
             return compile_path(claim, bindings)
         case s.Retry() as claim:
@@ -29,11 +32,17 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings) -> Plan:
             return compile_no_retry(claim, bindings)
         case s.Fallback() as claim:
             return compile_fallback(claim, bindings)
+        case s.Timeout() as claim:
+            return compile_timeout(claim, bindings)
+        case s.Before() as claim:
+            return compile_before(claim, bindings)
+        case s.Budget() as claim:
+            return compile_budget(claim, bindings)
         case claim:
             raise AssertionError(f"{type(claim).__name__} passed the check and cannot be compiled")
 
 
-def _quantified(claim: s.Every | s.Some | s.No, bindings: Bindings) -> Plan:
+def _quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: s.Name | None) -> Plan:
     parameters = Parameters()
     rows = select(claim.selection, parameters, bindings)
     holds = rows.conditions.condition(claim.condition) if claim.condition is not None else "true"
@@ -44,7 +53,8 @@ def _quantified(claim: s.Every | s.Some | s.No, bindings: Bindings) -> Plan:
         f" {rows.trace} AS trace_id"
     )
     if isinstance(claim, s.Every):
-        return Plan(rows.select(f"{holds} AS ok, {columns}"), parameters.values, "all", shown, stable)
+        group = f"CAST({rows.conditions.value(by).sql} AS VARCHAR)" if by is not None else "NULL"
+        return Plan(rows.select(f"{holds} AS ok, {columns}, {group} AS grp"), parameters.values, "all", shown, stable)
     found = rows.select(columns, holds)
     if isinstance(claim, s.No):
         return Plan(f"SELECT *, false AS ok FROM ({found})", parameters.values, "none", shown, stable)

@@ -24,9 +24,14 @@ TRACE_ID: Final = "replace(CAST({} AS VARCHAR), '-', '')"
 
 @dataclass(slots=True)
 class Parameters:
-    """The values of a query, by the names under which its SQL speaks of them."""
+    """The values of a query, by the names under which its SQL speaks of them, and the table of its traces."""
 
     values: dict[str, object] = field(default_factory=dict)
+    traces: str = "selected"
+
+    def about(self, traces: str) -> Parameters:
+        """Return parameters of the same query for a part of it that is about other traces."""
+        return Parameters(self.values, traces)
 
     def add(self, value: object) -> str:
         """Take in a value; return the SQL that stands for it."""

@@ -163,5 +163,8 @@ def _apply(node: s.Function, bindings: Bindings) -> Constant | None:
             raise NoValue(f"{argument.value!r} has no length")
         return Constant(len(argument.value), "number")
     if node.name == "json":
-        return Constant(json.loads(as_text(argument)), "any")
+        try:
+            return Constant(json.loads(as_text(argument)), "any")
+        except ValueError:
+            raise NoValue("`json` was given a text that is not JSON") from None
     return Constant(getattr(as_text(argument), node.name)(), "text")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from spanproof.collector.semconv import read_attribute
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, Row, constant, subject
 from spanproof.query_lang.constants import Bindings, evaluate
@@ -65,13 +68,13 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     )
     first_wrong = " ".join(f"WHEN NOT ({test}) THEN {number}" for number, test in enumerate(tests))
     value = " ".join(f"WHEN NOT ({test}) THEN {seen}" for test, seen in zip(tests, observed, strict=True))
-    spans = [line.replace("c.", "e.") for line in CALL_SPANS] if told else []
+    joins = [*[line.replace("c.", "e.") for line in CALL_SPANS if told], *joins_of(row, rows.parameters)]
     sql = (
         f"WITH asked AS ({asked}), gaps AS ("
         "SELECT e.*, a.error AS failed_for_good, e.start_ns - lag(e.end_ns) OVER"
         " (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
         + "".join(f", {column}" for column in told)
-        + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join([*spans, *joins_of(row)])}"
+        + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join(joins)}"
         " WHERE e.attempt IS NOT NULL), compared AS ("
         "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM gaps), told AS ("
         "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
@@ -96,7 +99,7 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
         where = match_span(claim.to, "s", Conditions(row, parameters, bindings))
         turned = (
             "SELECT t.entry_key AS caller_entry, s.start_ns, s.span_key AS witness FROM tree t"
-            f" JOIN spans s ON s.span_key = t.span_key {' '.join(joins_of(row))}"
+            f" JOIN spans s ON s.span_key = t.span_key {' '.join(joins_of(row, rows.parameters))}"
             f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
         )
     else:
@@ -121,6 +124,32 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
         f" THEN {NOT_ASKED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note FROM judged j"
     )
     return Plan(sql, parameters.values, "all", Type("text"), stable=False, if_then=True)
+
+
+def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
+    """Compile ``timeout``: a finding for each attempt that was cut off, or that lasted longer than the limit.
+
+    An attempt was cut off where its error is called a timeout, a deadline or a cancellation, or where it failed
+    and the callee ran on after the caller had given up.
+    """
+    assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
+    rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
+    limit = constant(evaluate(claim.limit, bindings), rows.parameters).sql
+    cut_off = (
+        f"(regexp_matches(concat_ws(' ', {read_attribute('client.attributes', 'error.type')}, client.status_message,"
+        " list_aggregate(list_transform(client.events, lambda event: event.attributes['exception.type']),"
+        " 'string_agg', ' ')), '(?i)time.?out|timed.?out|deadline|cancel')"
+        f" OR coalesce({read_attribute('client.attributes', 'rpc.response.status_code')} IN ('1', '4', 'CANCELLED',"
+        " 'DEADLINE_EXCEEDED'), false)"
+        " OR c.error AND coalesce(server.end_ns - server.start_ns > client.end_ns - client.start_ns, false))"
+    )
+    lasted = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
+    sql = rows.select(
+        f"c.trace_id, {lasted} <= {limit} AS ok, {lasted} AS value, {rows.witness} AS witness,"
+        f" -{lasted} AS rank, NULL::BIGINT[] AS note",
+        f"({lasted} > {limit} OR {cut_off})",
+    )
+    return Plan(sql, rows.parameters.values, "all", Type("duration"), stable=True, if_then=True)
 
 
 def _calls(node: s.Selection, parameters: Parameters, bindings: Bindings) -> Rows:

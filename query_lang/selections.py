@@ -26,7 +26,7 @@ COVERED = """(
                 t.parent_key, greatest(child.start_ns, parent.start_ns) AS from_ns,
                 least(child.end_ns, parent.end_ns) AS till_ns
             FROM tree t
-            JOIN selected USING (trace_id)
+            JOIN {traces} USING (trace_id)
             JOIN spans child ON child.span_key = t.span_key
             JOIN spans parent ON parent.span_key = t.parent_key
         )
@@ -44,9 +44,9 @@ class Rows:
     tables: list[str]
     where: list[str]
     trace: str
-    key: str  # identifies the row
     witness: str  # a list of span keys
     start: str
+    end: str
     parameters: Parameters
     bindings: Bindings
     direct: Mapping[str, Value] = field(default_factory=dict)  # functions that have a column of their own
@@ -75,11 +75,11 @@ class Rows:
     def _joins(self) -> list[str]:
         joins = []
         for row in (self.row, *self.others):
-            joins += joins_of(row)
+            joins += joins_of(row, self.parameters)
         return joins
 
 
-def joins_of(row: Row) -> list[str]:
+def joins_of(row: Row, parameters: Parameters) -> list[str]:
     """Return the joins that the conditions about `row` turned out to need."""
     joins = []
     for span in row.spans:
@@ -88,7 +88,8 @@ def joins_of(row: Row) -> list[str]:
         if "scope" in row.joined:
             joins.append(f"LEFT JOIN scopes {span}_scope ON {span}_scope.scope_key = {span}.scope_key")
         if "self_time" in row.joined:
-            joins.append(f"LEFT JOIN {COVERED} {span}_covered ON {span}_covered.parent_key = {span}.span_key")
+            covered = COVERED.format(traces=parameters.traces)
+            joins.append(f"LEFT JOIN {covered} {span}_covered ON {span}_covered.parent_key = {span}.span_key")
     return joins
 
 
@@ -99,14 +100,14 @@ def select_traces(parameters: Parameters, bindings: Bindings) -> Rows:
         tables=[
             "(SELECT sel.trace_id, min(s.start_ns) AS start_ns, max(s.end_ns) AS end_ns,"
             " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(s.span_key, t.depth) AS root_key"
-            " FROM selected sel LEFT JOIN tree t ON t.trace_id = sel.trace_id"
+            f" FROM {parameters.traces} sel LEFT JOIN tree t ON t.trace_id = sel.trace_id"
             " LEFT JOIN spans s ON s.span_key = t.span_key GROUP BY sel.trace_id) whole"
         ],
         where=[],
         trace="whole.trace_id",
-        key="whole.root_key",
         witness="[whole.root_key]",
         start="whole.start_ns",
+        end="whole.end_ns",
         parameters=parameters,
         bindings=bindings,
         direct={
@@ -123,14 +124,14 @@ def select(node: s.Selection, parameters: Parameters, bindings: Bindings) -> Row
     rows = Rows(
         row=Row("span", ("s",), "t"),
         tables=[
-            "selected sel JOIN tree t ON t.trace_id = sel.trace_id",
+            f"{parameters.traces} sel JOIN tree t ON t.trace_id = sel.trace_id",
             "JOIN spans s ON s.span_key = t.span_key AND s.trace_id = t.trace_id",
         ],
         where=["t.is_entry", "(sel.trusting OR t.definite)"] if node.spans == "entry" else [],
         trace="s.trace_id",
-        key="s.span_key",
         witness="[s.span_key]",
         start="s.start_ns",
+        end="s.end_ns",
         parameters=parameters,
         bindings=bindings,
     )
@@ -166,18 +167,18 @@ def _select_calls(node: s.Call, parameters: Parameters, bindings: Bindings) -> R
     table = "exchanges" if node.attempts else "calls"
     rows = Rows(
         row=call_row("c", attempts=node.attempts),
-        tables=[f"selected sel JOIN {table} c ON c.trace_id = sel.trace_id", *CALL_SPANS],
+        tables=[f"{parameters.traces} sel JOIN {table} c ON c.trace_id = sel.trace_id", *CALL_SPANS],
         where=[
             "c.async" if node.arrow == "~>" else "NOT c.async",
             "(sel.trusting OR c.definite)",
             *(["c.attempt IS NOT NULL"] if node.attempts else []),
         ],
         trace="c.trace_id",
-        key="c.exchange_key" if node.attempts else "c.call_key",
         witness="[CASE WHEN c.arrived THEN c.server_key ELSE coalesce(c.client_key, c.server_key) END]"
         if node.attempts
         else "[coalesce(c.client_key, c.server_key)]",
         start="c.start_ns",
+        end="c.end_ns",
         parameters=parameters,
         bindings=bindings,
     )

@@ -411,7 +411,7 @@ class Expectation:
 
     claim: Claim
     share: Share | None
-    by: Name | Text | None
+    by: Name | None
     confidence: Expression | None
     label: Text | None
     at: Source

@@ -256,8 +256,8 @@ class TreeBuilder(Transformer[Token, Any]):
     def share(self, meta: Meta, items: list[Any]) -> s.Share:
         return s.Share(str(items[1]), items[2], _at(meta))  # type: ignore[arg-type]  # the lexer's comparators
 
-    def by(self, meta: Meta, items: list[Any]) -> s.Name | s.Text | None:
-        return items[0]  # type: ignore[no-any-return]  # as `name` returned it
+    def by(self, meta: Meta, items: list[Any]) -> s.Name:
+        return _name(items[0])
 
     def name(self, meta: Meta, items: list[Any]) -> s.Name | s.Text | None:
         return _word(items[0])

@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
-from spanproof.collector.addresses import AddressInUse
+from spanproof.collector.addresses import AddressInUse, listen
 from spanproof.collector.encode import export_request
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store

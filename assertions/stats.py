@@ -1,0 +1,79 @@
+"""Bounds on what a sample says of the whole: quantiles and rates, each one-sided at a confidence."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from statistics import NormalDist
+from typing import Final
+
+from scipy.stats import binom
+
+MOST_NEEDED: Final = 10_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """An estimate with its lower and upper bound, each of which holds at the confidence asked for.
+
+    A bound is infinite where the sample is too small to give one.
+    """
+
+    estimate: float
+    lower: float
+    upper: float
+
+
+def bound_rate(hits: int, n: int, confidence: float) -> Bounds:
+    """Bound a proportion by Wilson's score interval (Wilson 1927, JASA 22, 209-212)."""
+    z = NormalDist().inv_cdf(confidence)
+    share = hits / n
+    center = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return Bounds(share, max(0.0, center - half) if hits else 0.0, min(1.0, center + half) if hits < n else 1.0)
+
+
+def bound_ranks(n: int, share: Decimal, confidence: float) -> tuple[int | None, int | None]:
+    """Return the ranks (from 1) of the order statistics that bound a quantile from below and above.
+
+    Distribution-free (David & Nagaraja, Order Statistics, 7.1): the value of rank r is at most the quantile with
+    probability P(Bin(n, q) >= r), and at least it with probability P(Bin(n, q) < r). None where n is too small.
+    """
+    q = float(share)
+    lower = int(binom.ppf(1 - confidence, n, q))
+    while lower > 0 and binom.sf(lower - 1, n, q) < confidence:
+        lower -= 1
+    upper = int(binom.ppf(confidence, n, q)) + 1
+    while upper <= n and binom.cdf(upper - 1, n, q) < confidence:
+        upper += 1
+    return (lower if lower >= 1 else None), (upper if upper <= n else None)
+
+
+def subtract(one: Bounds, other: Bounds) -> Bounds:
+    """Bound a difference by the square-and-add rule, which for Wilson's bounds is Newcombe's hybrid score interval.
+
+    Sources: Newcombe 1998, Statistics in Medicine 17, 873-890; Zou & Donner 2008, Statistics in Medicine 27, 1693-1702.
+    """
+    difference = one.estimate - other.estimate
+    below = math.hypot(one.estimate - one.lower, other.upper - other.estimate)
+    above = math.hypot(one.upper - one.estimate, other.estimate - other.lower)
+    return Bounds(difference, difference - below, difference + above)
+
+
+def needed_for_rate(share: float, limit: float, confidence: float) -> int | None:
+    """Return how many values would decide, on one side, if the rate seen stays; None if none would."""
+    if share == limit:
+        return None
+    n = 1
+    while n < MOST_NEEDED:
+        bounds = bound_rate(round(share * n), n, confidence)
+        if bounds.upper < limit or bounds.lower > limit:
+            return n
+        n = math.ceil(n * 1.1)
+    return None
+
+
+def needed_for_quantile(share: Decimal, confidence: float) -> int:
+    """Return the least n for which the largest value bounds the quantile from above: 59 for p95 at 95 %."""
+    return math.ceil(math.log(1 - confidence) / math.log(float(share)))

@@ -1,0 +1,112 @@
+"""The critical path as SQL: which service each part of a trace's time was spent in.
+
+It walks back from the root's end, always to the child that finished last and that the parent waited for; what
+lies between children is the parent's own time. So the shares add up to the root's duration. The time of a call
+that nobody answered is its peer's.
+"""
+
+from __future__ import annotations
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.conditions import Parameters, Row, Value, constant, matches_service
+from spanproof.query_lang.constants import Bindings, evaluate
+from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.selections import Rows
+from spanproof.query_lang.vocabulary import Type
+
+# `waits(parent_key, span_key, start_ns, end_ns)`: the children that a span may wait for, clipped to it. A server's
+# span that ends after its client's is clipped too; any other child that outlives its parent was not waited for,
+# nor is a consumer.
+SHARES = """
+timed AS (
+    SELECT
+        t.trace_id, t.span_key, t.parent_key, s.kind, s.start_ns, greatest(s.start_ns, s.end_ns) AS end_ns,
+        coalesce(e.callee, s.service) AS service, t.depth = 0 AND NOT t.orphan AS root
+    FROM {traces} sel
+    JOIN tree t ON t.trace_id = sel.trace_id
+    JOIN spans s ON s.span_key = t.span_key
+    LEFT JOIN exchanges e ON e.client_key = t.span_key AND e.shape = 'unpaired'
+),
+waits AS (
+    SELECT
+        c.parent_key, c.span_key, greatest(c.start_ns, p.start_ns) AS start_ns, least(c.end_ns, p.end_ns) AS end_ns
+    FROM timed c JOIN timed p ON p.span_key = c.parent_key
+    WHERE c.kind <> 5 AND (c.end_ns <= p.end_ns OR c.kind = 2 AND p.kind = 3) AND c.end_ns > c.start_ns
+        AND c.end_ns > p.start_ns AND c.start_ns < p.end_ns
+),
+back AS (
+    SELECT trace_id, span_key, service, start_ns, end_ns AS till_ns FROM timed WHERE root
+    UNION ALL
+    SELECT b.trace_id, n.span_key, t.service, n.start_ns, n.till_ns
+    FROM (
+        SELECT b.*, w.span_key AS child, w.start_ns AS child_start_ns, w.end_ns AS child_end_ns
+        FROM back b JOIN waits w ON w.parent_key = b.span_key AND w.end_ns <= b.till_ns AND w.start_ns >= b.start_ns
+        QUALIFY row_number() OVER (
+            PARTITION BY b.span_key, b.till_ns ORDER BY w.end_ns DESC, w.start_ns DESC, w.span_key
+        ) = 1
+    ) b,
+    LATERAL (
+        SELECT b.child AS span_key, b.child_start_ns AS start_ns, b.child_end_ns AS till_ns
+        UNION ALL
+        SELECT b.span_key, b.start_ns, b.child_start_ns
+    ) n
+    JOIN timed t ON t.span_key = n.span_key
+),
+shares AS (
+    SELECT b.trace_id, b.service, b.span_key, b.till_ns - coalesce(max(w.end_ns), b.start_ns) AS share_ns
+    FROM back b
+    LEFT JOIN waits w ON w.parent_key = b.span_key AND w.end_ns <= b.till_ns AND w.start_ns >= b.start_ns
+    GROUP BY b.trace_id, b.service, b.span_key, b.start_ns, b.till_ns
+),
+critical AS (
+    SELECT
+        p.trace_id, p.service, coalesce(sum(h.share_ns), 0)::BIGINT AS value,
+        list(DISTINCT h.span_key) FILTER (h.share_ns > 0) AS witness, min(p.start_ns) AS start_ns
+    FROM (
+        SELECT trace_id, service, min(start_ns) AS start_ns FROM timed
+        WHERE trace_id IN (SELECT trace_id FROM timed WHERE root) GROUP BY ALL
+    ) p
+    LEFT JOIN shares h ON h.trace_id = p.trace_id AND h.service = p.service
+    GROUP BY p.trace_id, p.service
+)"""
+
+
+def select_shares(service: s.Name | s.Text, parameters: Parameters, bindings: Bindings) -> Rows:
+    """Return the rows of ``critical(service)``: one for each trace in which the service occurs."""
+    shares = f"(WITH RECURSIVE {SHARES.format(traces=parameters.traces)} FROM critical) share"
+    return Rows(
+        row=Row("span", (), "share"),
+        tables=[shares],
+        where=[matches_service("share.service", service, parameters, bindings)],
+        trace="share.trace_id",
+        witness="share.witness",
+        start="share.start_ns",
+        end="share.start_ns",
+        parameters=parameters,
+        bindings=bindings,
+        direct={"critical": Value("share.value", "duration")},
+    )
+
+
+def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:
+    """Compile ``budget``: a finding for each trace and part; ``note`` is [number of the part, 0 for the total]."""
+    parameters = Parameters()
+    total = constant(evaluate(claim.total, bindings), parameters).sql
+    selects = [
+        f"SELECT trace_id, end_ns - start_ns <= {total} AS ok, end_ns - start_ns AS value, [span_key] AS witness,"
+        f" -(end_ns - start_ns) / {total} AS rank, [0] AS note FROM timed WHERE root"
+    ]
+    for number, (part, limit) in enumerate(claim.parts, 1):
+        most = constant(evaluate(limit, bindings), parameters).sql
+        if part is None:
+            named = [part for part, _ in claim.parts if part is not None]
+            matches = [f"NOT {matches_service('service', each, parameters, bindings)}" for each in named]
+            chosen = " AND ".join(matches) or "true"
+        else:
+            chosen = matches_service("service", part, parameters, bindings)
+        selects.append(
+            f"SELECT trace_id, value <= {most}, value, witness, -value / greatest({most}, 1), [{number}]"
+            f" FROM critical WHERE {chosen}"
+        )
+    sql = f"WITH RECURSIVE {SHARES.format(traces=parameters.traces)} {' UNION ALL '.join(selects)}"
+    return Plan(sql, parameters.values, "all", Type("duration"), stable=False)

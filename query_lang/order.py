@@ -1,0 +1,78 @@
+"""``before`` as SQL: one finding for each trace in which both sides occur."""
+
+from __future__ import annotations
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.conditions import Parameters
+from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.selections import is_stable, select
+from spanproof.query_lang.vocabulary import Type
+
+MAX_CLOCK_SKEW_NS = 10_000_000
+
+
+def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
+    """Compile ``first before second``; ``value`` is by how much the second starts after the first has ended.
+
+    Clocks of two processes are compared only beyond ``MAX_CLOCK_SKEW_NS``. Nearer than that, the order is known
+    where one descends from the other, or where synchronous ancestors of the two in one process are ordered;
+    else ``ok`` is NULL.
+    """
+    parameters = Parameters()
+    first = select(claim.first, parameters, bindings)
+    second = select(claim.second, parameters, bindings)
+    columns = "{0} AS trace_id, {1}[1] AS span_key, {2} AS start_ns, {3} AS end_ns"
+    sql = f"""
+    WITH RECURSIVE
+    firsts AS ({first.select(columns.format(first.trace, first.witness, first.start, first.end))}),
+    seconds AS ({second.select(columns.format(second.trace, second.witness, second.start, second.end))}),
+    ends AS (SELECT trace_id, max(end_ns) AS end_ns, arg_max(span_key, end_ns) AS span_key FROM firsts GROUP BY ALL),
+    starts AS (
+        SELECT trace_id, min(start_ns) AS start_ns, arg_min(span_key, start_ns) AS span_key FROM seconds GROUP BY ALL
+    ),
+    pairs AS (
+        SELECT
+            e.trace_id, e.span_key AS one, o.span_key AS two, o.start_ns - e.end_ns AS gap_ns, o.start_ns,
+            a.resource_key = b.resource_key AS together
+        FROM ends e JOIN starts o ON o.trace_id = e.trace_id
+        JOIN spans a ON a.span_key = e.span_key
+        JOIN spans b ON b.span_key = o.span_key
+    ),
+    near AS (SELECT * FROM pairs WHERE NOT together AND abs(gap_ns) <= {MAX_CLOCK_SKEW_NS}),
+    sides AS (SELECT trace_id, 1 AS side, one AS span_key FROM near UNION ALL SELECT trace_id, 2, two FROM near),
+    above AS (
+        SELECT trace_id, side, span_key, true AS waited_for FROM sides
+        UNION ALL
+        SELECT u.trace_id, u.side, t.parent_key, u.waited_for AND s.kind <> 5
+        FROM above u
+        JOIN tree t ON t.span_key = u.span_key
+        JOIN spans s ON s.span_key = u.span_key
+        WHERE t.parent_key IS NOT NULL
+    ),
+    related AS (  -- one of the two descends from the other
+        SELECT DISTINCT n.trace_id FROM near n
+        JOIN above u ON u.trace_id = n.trace_id
+            AND (u.side = 1 AND u.span_key = n.two OR u.side = 2 AND u.span_key = n.one)
+    ),
+    ordered AS (
+        SELECT x.trace_id, bool_or(a.end_ns <= b.start_ns) AS forward, bool_or(b.end_ns <= a.start_ns) AS backward
+        FROM above x
+        JOIN above y ON y.trace_id = x.trace_id AND x.side = 1 AND y.side = 2 AND x.waited_for AND y.waited_for
+        JOIN spans a ON a.span_key = x.span_key
+        JOIN spans b ON b.span_key = y.span_key AND b.resource_key = a.resource_key
+        GROUP BY x.trace_id
+    )
+    SELECT
+        p.trace_id,
+        CASE
+            WHEN p.together OR abs(p.gap_ns) > {MAX_CLOCK_SKEW_NS} OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
+            WHEN o.forward THEN true
+            WHEN o.backward THEN false
+        END AS ok,
+        p.gap_ns AS value, [p.one, p.two] AS witness, p.start_ns AS rank, NULL::BIGINT[] AS note
+    FROM pairs p
+    LEFT JOIN related r ON r.trace_id = p.trace_id
+    LEFT JOIN ordered o ON o.trace_id = p.trace_id
+    """
+    return Plan(sql, parameters.values, "all", Type("duration"), is_stable(claim.first) and is_stable(claim.second))

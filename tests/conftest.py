@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from spanproof.tests.command import Finished, Running, Service, open_service
+
+Starter = Callable[..., Running]
+Command = Callable[..., Finished]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    """Starts `spanproof` in an empty folder; what is still running in the end is stopped."""
+    started: list[Running] = []
+
+    def start(*arguments: object, **env: str) -> Running:
+        started.append(Running(arguments, tmp_path, env))
+        return started[-1]
+
+    yield start
+    for running in started:
+        running.close()
+
+
+@pytest.fixture
+def spanproof(start: Starter) -> Command:
+    """Runs `spanproof` to its end."""
+    return lambda *arguments, **env: start(*arguments, **env).finish()
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    with open_service() as service:
+        yield service

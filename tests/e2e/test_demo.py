@@ -1,0 +1,118 @@
+"""`spanproof demo`: what a newcomer sees first, and that nothing is left of it afterwards."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spanproof.examples.shop.services import SERVICES
+from spanproof.tests.command import Finished, Running, wait_until
+
+Starter = Callable[..., Running]
+WRONG = """\
+let base = env("SHOP_URL")
+
+proof "an order that is not there is found" {
+  when GET "{base}/orders/no-such-order"
+  settle within 10s
+  expect response.status == 200
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    running = Running(("demo",), tmp_path_factory.mktemp("demo"), {})
+    try:
+        return running.finish()
+    finally:
+        running.close()
+
+
+def children_of(pid: int) -> set[int]:
+    """The processes that `pid` started, and those that these did."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == pid:
+            child = int(status.parent.name)
+            found |= {child} | children_of(child)
+    return found
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_every_proof_gets_the_verdict_it_should(shown: Finished) -> None:
+    assert shown.code == 0, shown
+    assert shown.err == ""
+    assert re.search(r"^\d+ proofs got the verdict they should, 3 of them a failure$", shown.out, re.MULTILINE)
+    assert re.search(r"^\d+ proofs: \d+ passed, 3 failed in ", shown.out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "✓ path gateway -> orders -> { inventory, payments -> bank }   in 1 trace",
+        "✓ path gateway -> orders ~> notifications   in 1 trace",
+        '✓ duration(gateway "POST /checkout") < 800ms   ',
+        "✓ retry payments -> bank { attempts == 3, backoff >= 100ms, backoff grows, exhausted }   1 call, 3 attempts",
+        "✓ fallback payments -> bank => bank-backup   1 call fell back",
+    ],
+)
+def test_a_path_a_latency_a_retry_and_a_fallback_are_proved(shown: Finished, claim: str) -> None:
+    assert claim in shown.out
+
+
+def test_each_failure_shows_its_place_and_its_trace(shown: Finished) -> None:
+    failures = re.split(r"^(?=FAIL )", shown.out, flags=re.MULTILINE)[1:]
+    assert len(failures) == 3
+    for failure in failures:
+        assert re.search(r"^error\[[a-z-]+\]: ", failure, re.MULTILINE)
+        assert re.search(r"^ +\| +\^+ ", failure, re.MULTILINE)
+        assert re.search(r"^ +gateway +POST /checkout +[·█]{26} ", failure, re.MULTILINE)
+        assert re.search(r"^   !! ", failure, re.MULTILINE)
+        assert "= rerun: spanproof run " in failure
+
+
+def test_ctrl_c_stops_the_whole_shop(start: Starter) -> None:
+    running = start("demo")
+    running.read_until("PASS ")
+    children = children_of(running.pid)
+    assert len(children) >= len(SERVICES) + 1
+    running.signal(signal.SIGINT)
+    assert running.finish().code == 130
+    wait_until(lambda: not any(is_there(child) for child in children), f"the end of {children}")
+
+
+def test_ctrl_c_while_the_shop_opens_stops_what_was_started(start: Starter) -> None:
+    running = start("demo")
+    running.read_until("nats is ready")
+    children = children_of(running.pid)
+    assert children
+    running.signal(signal.SIGINT)
+    assert running.finish().code == 130
+    wait_until(lambda: not any(is_there(child) for child in children), f"the end of {children}")
+
+
+def test_a_proof_with_another_verdict_than_it_should_leaves_with_1(start: Starter, tmp_path: Path) -> None:
+    (tmp_path / "wrong.proof").write_text(WRONG)
+    ran = start("demo", "wrong.proof").finish()
+    assert ran.code == 1, ran
+    assert "not as it should be: an order that is not there is found: must pass, got fail" in ran.out
+
+
+def test_a_proof_that_cannot_be_read_opens_no_shop(start: Starter, tmp_path: Path) -> None:
+    (tmp_path / "wrong.proof").write_text(WRONG.replace("==", "="))
+    ran = start("demo", "wrong.proof").finish()
+    assert ran.code == 2, ran
+    assert "error[single-equals]" in ran.out
+    assert "ready" not in ran.out

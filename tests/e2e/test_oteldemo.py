@@ -1,0 +1,320 @@
+"""The OpenTelemetry demo's first thirty seconds: received, derived and judged, and counted once more by hand."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import duckdb
+import httpx
+import pytest
+
+from spanproof.assertions.evaluate import Judge, select_all
+from spanproof.assertions.verdict import Outcome, Verdict
+from spanproof.collector.calls import derive
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.store import Store
+from spanproof.query_lang.check import check_claim
+from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.parse import parse_claim
+from spanproof.tests.command import FREE
+
+RECORDING = Path(__file__).parents[1] / "traces" / "oteldemo" / "test_data.json.gz"
+SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
+EXIT, SERVED = (CLIENT, PRODUCER), (SERVER, CONSUMER)
+
+# ## The same, by hand: the definitions of the language's second chapter over the JSON as it was sent
+
+
+@dataclass(frozen=True)
+class Span:
+    """A span as it stands in the JSON."""
+
+    trace: str
+    id: str
+    parent_id: str
+    service: str
+    name: str
+    kind: int
+    start: int
+    end: int
+    status: int
+    attributes: dict[str, object]
+
+    def first(self, *names: str) -> object:
+        return next((self.attributes[name] for name in names if name in self.attributes), None)
+
+
+def read_lines() -> list[bytes]:
+    lines = gzip.decompress(RECORDING.read_bytes()).splitlines()
+    return [line for line in lines if line.startswith(b'{"resourceSpans"')]
+
+
+def read_values(pairs: list[dict]) -> dict[str, object]:
+    return {pair["key"]: next(iter(pair["value"].values()), None) for pair in pairs}
+
+
+@cache
+def spans() -> tuple[Span, ...]:
+    return tuple(
+        Span(
+            span["traceId"], span["spanId"], span.get("parentSpanId", ""),
+            str(read_values(of_resource["resource"]["attributes"])["service.name"]), span["name"], span["kind"],
+            int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"]), span.get("status", {}).get("code", 0),
+            read_values(span.get("attributes", [])),
+        )
+        for line in read_lines()
+        for of_resource in json.loads(line)["resourceSpans"]
+        for of_scope in of_resource["scopeSpans"]
+        for span in of_scope["spans"]
+    )  # fmt: skip
+
+
+@cache
+def by_id() -> dict[tuple[str, str], Span]:
+    return {(span.trace, span.id): span for span in spans()}
+
+
+def parent(span: Span) -> Span | None:
+    return by_id().get((span.trace, span.parent_id))
+
+
+def children(span: Span) -> list[Span]:
+    return _children()[span.trace, span.id]
+
+
+@cache
+def _children() -> dict[tuple[str, str], list[Span]]:
+    found = defaultdict(list)
+    for span in spans():
+        found[span.trace, span.parent_id].append(span)
+    return found
+
+
+def is_entry(span: Span) -> bool:
+    """A request that a service served."""
+    above = parent(span)
+    if above is None:
+        return not span.parent_id or span.kind in SERVED
+    if above.service != span.service:
+        return True
+    if span.kind not in SERVED:
+        return False
+    while above is not None and above.service == span.service:
+        if above.kind in SERVED:
+            return False
+        if above.kind in EXIT:
+            return True
+        above = parent(above)
+    return True
+
+
+def peer(span: Span) -> str:
+    """Who was asked, by a call that nobody answered."""
+    for names in (
+        ("service.peer.name", "peer.service"),
+        ("db.system.name", "db.system"),
+        ("messaging.system",),
+    ):
+        if found := span.first(*names):
+            return str(found)
+    address = str(span.first("server.address", "net.peer.name", "net.host.name") or "")
+    label = address.split(".")[0]
+    return label if label in {each.service for each in spans()} else address or "unknown"
+
+
+def count_exchanges() -> Counter[tuple[str, str, str]]:
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for span in spans():
+        above = parent(span)
+        if span.kind in EXIT:
+            served = [child for child in children(span) if child.kind == SERVER]
+            counted.update(("paired", span.service, child.service) for child in served)
+            if not served:
+                counted["unpaired", span.service, peer(span)] += 1
+        if is_entry(span) and above is not None and above.kind not in EXIT and above.service != span.service:
+            counted["bare", above.service, span.service] += 1
+    return counted
+
+
+def is_failed(span: Span) -> bool:
+    http = span.first("http.response.status_code", "http.status_code")
+    rpc = span.first("rpc.response.status_code", "rpc.grpc.status_code")
+    return span.status == 2 or int(str(http or 0)) >= 500 or str(rpc or 0) not in ("0", "OK")
+
+
+# ## The recording, received over HTTP and judged
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with Store.open() as store:
+        with (
+            Receiver(store, FREE, FREE) as receiver,
+            httpx.Client(headers={"content-type": "application/json"}, trust_env=False) as client,
+        ):
+            for line in read_lines():
+                answer = client.post(f"http://{receiver.http_address}/v1/traces", content=line)
+                assert (answer.status_code, answer.json()) == (200, {})
+        assert derive(store) == 141
+        with store.cursor() as connection:
+            yield connection
+
+
+@pytest.fixture(scope="module")
+def judge(connection: duckdb.DuckDBPyConnection) -> Callable[[str], Verdict]:
+    judge = Judge(connection)
+    judge.select(select_all(sorted({span.trace for span in spans()}), settled=True))
+
+    def decide(claim: str) -> Verdict:
+        parsed = parse_claim(claim)
+        assert check_claim(parsed) == ()
+        assert parsed.expectation is not None
+        return judge.judge(parsed.expectation, claim, Bindings())
+
+    return decide
+
+
+def witnesses(verdict: Verdict) -> list[Span]:
+    return [by_id()[witness.trace_id, witness.span_id] for witness in verdict.witnesses]
+
+
+def test_the_recording_is_what_it_is_taken_for() -> None:
+    assert (len(spans()), len(by_id()), len({span.trace for span in spans()})) == (547, 547, 141)
+
+
+def test_entry_spans_are_those_that_the_definition_names(connection: duckdb.DuckDBPyConnection) -> None:
+    rows = connection.execute(
+        "SELECT s.trace_id, s.span_id FROM tree t JOIN spans s USING (span_key) WHERE t.is_entry"
+    ).fetchall()
+    found = {(trace.hex, f"{span:016x}") for trace, span in rows}
+    assert found == {(span.trace, span.id) for span in spans() if is_entry(span)}
+
+
+def test_exchanges_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
+    rows = connection.execute("SELECT shape, caller, callee, count(*) FROM exchanges GROUP BY ALL").fetchall()
+    assert {(shape, caller, callee): n for shape, caller, callee, n in rows} == dict(count_exchanges())
+
+
+def test_errors_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
+    rows = connection.execute("SELECT s.service, count(*) FROM tree t JOIN spans s USING (span_key) WHERE t.error GROUP BY 1")
+    assert dict(rows.fetchall()) == Counter(span.service for span in spans() if is_failed(span))
+
+
+def test_only_what_failed_is_taken_for_tried_again(connection: duckdb.DuckDBPyConnection) -> None:
+    """Of each logical call, all attempts but the last failed, have the same parent, and go to the same callee."""
+    rows = connection.execute(
+        "SELECT e.call_key, s.trace_id, s.span_id FROM exchanges e JOIN spans s ON s.span_key = e.client_key"
+        " WHERE e.call_key IN (SELECT call_key FROM calls WHERE attempts > 1) ORDER BY e.call_key, e.attempt"
+    ).fetchall()
+    attempts = defaultdict(list)
+    for call, trace, span in rows:
+        attempts[call].append(by_id()[trace.hex, f"{span:016x}"])
+    for tried in attempts.values():
+        assert len({(span.trace, span.parent_id, span.service, span.name) for span in tried}) == 1
+        assert all(is_failed(span) for span in tried[:-1])
+        assert all(one.end <= other.start for one, other in zip(tried, tried[1:], strict=False))
+
+
+def test_a_path_holds_in_some_traces_and_not_in_all(judge: Callable[[str], Verdict]) -> None:
+    path = "path loadgenerator -> frontend-proxy -> frontend ->> productcatalogservice"
+    some = judge(f"{path} in >= 1% of traces")
+    assert (some.outcome, some.n) == (Outcome.PASS, 141), some
+    every = judge(path)
+    assert every.outcome is Outcome.FAIL, every
+    assert every.n == 141
+
+
+def test_the_path_is_found_in_as_many_traces_as_by_hand(judge: Callable[[str], Verdict]) -> None:
+    def callers(span: Span) -> list[str]:
+        """The services above, nearest first, each once for as long as it lasts."""
+        found = [span.service]
+        while (above := parent(span)) is not None:
+            span = above
+            if found[-1] != span.service:
+                found.append(span.service)
+        return found
+
+    roads = [(span.trace, callers(span)) for span in spans() if span.service == "productcatalogservice"]
+    wanted = {trace for trace, road in roads if road[-3:] == ["frontend", "frontend-proxy", "loadgenerator"]}
+    path = "path loadgenerator -> frontend-proxy -> frontend ->> productcatalogservice"
+    assert wanted
+    assert f"{len(wanted)} of 141" in judge(f"{path} in >= 0% of traces").reason
+
+
+def test_the_calls_that_failed_are_found_and_shown(judge: Callable[[str], Verdict]) -> None:
+    failed = [
+        span for span in spans() if span.service == "frontend" and span.kind == CLIENT and
+        (peer(span) == "checkoutservice" or any(child.service == "checkoutservice" for child in children(span)))
+    ]  # fmt: skip
+    assert failed
+    assert {str(span.attributes["rpc.grpc.status_code"]) for span in failed} == {"13"}
+
+    rate = judge("error_rate(frontend -> checkoutservice) == 100%")
+    assert rate.outcome is Outcome.PASS, rate
+    assert rate.n == judge("count(frontend -> checkoutservice) >= 0").n
+    every = judge("every try frontend -> checkoutservice has rpc.grpc.status_code == 13")
+    assert (every.outcome, every.n) == (Outcome.PASS, len(failed)), every
+    calls = judge("every frontend -> checkoutservice has rpc.grpc.status_code == 13")
+    assert calls.outcome is Outcome.PASS, calls
+    assert set(witnesses(judge("no frontend -> checkoutservice has error"))) <= set(failed)
+    wrong = judge("every try frontend -> checkoutservice has rpc.grpc.status_code == 0")
+    assert wrong.outcome is Outcome.FAIL, wrong
+    assert witnesses(wrong)
+    assert set(witnesses(wrong)) <= set(failed)
+
+
+@pytest.mark.parametrize(
+    ("stable", "deprecated"),
+    [
+        ("http.response.status_code", ("http.status_code",)),
+        ("http.request.method", ("http.method",)),
+        ("server.address", ("net.peer.name", "net.host.name")),
+        ("rpc.response.status_code", ("rpc.grpc.status_code",)),
+        ("rpc.system.name", ("rpc.system",)),
+        ("url.full", ("http.url",)),
+    ],
+)
+def test_a_stable_name_reads_the_deprecated_ones(
+    judge: Callable[[str], Verdict], stable: str, deprecated: tuple[str, ...]
+) -> None:
+    having = [span for span in spans() if span.first(stable, *deprecated) is not None]
+    assert judge(f"count(span[exists({stable})]) == {len(having)}").outcome is Outcome.PASS
+    values = Counter(str(span.first(stable, *deprecated)) for span in having)
+    for value, n in values.most_common(3):
+        assert judge(f'count(span[{stable} == "{value}"]) == {n}').outcome is Outcome.PASS, value
+
+
+@pytest.mark.parametrize("name", ["http.status_code", "net.peer.name", "rpc.grpc.status_code"])
+def test_a_deprecated_name_reads_itself(judge: Callable[[str], Verdict], name: str) -> None:
+    having = sum(name in span.attributes for span in spans())
+    assert having
+    assert judge(f"count(span[exists({name})]) == {having}").outcome is Outcome.PASS
+
+
+def test_a_status_compares_as_a_number_however_it_was_sent(judge: Callable[[str], Verdict]) -> None:
+    statuses = [span.first("http.response.status_code", "http.status_code") for span in spans()]
+    failed = sum(status is not None and int(str(status)) >= 500 for status in statuses)
+    assert failed
+    assert judge(f"count(span[http.response.status_code >= 500]) == {failed}").outcome is Outcome.PASS
+
+
+def test_a_redirect_is_not_a_retry(judge: Callable[[str], Verdict], connection: duckdb.DuckDBPyConnection) -> None:
+    redirected = [
+        span for span in spans() if span.kind == CLIENT
+        and any(str(child.first("http.status_code", "http.response.status_code")) == "308" for child in children(span))
+    ]  # fmt: skip
+    assert redirected
+    attempts = connection.execute(
+        "SELECT DISTINCT c.attempts FROM calls c JOIN spans s ON s.span_key = c.client_key"
+        " WHERE format('{:016x}', s.span_id) IN (SELECT unnest($ids))",
+        {"ids": [span.id for span in redirected]},
+    ).fetchall()
+    assert attempts == [(1,)]
+    for caller, callee in {(span.service, child.service) for span in redirected for child in children(span)}:
+        assert judge(f"no retry {caller} -> {callee}").outcome is Outcome.PASS

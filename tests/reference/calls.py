@@ -1,0 +1,314 @@
+"""Calls: who asked whom, and which attempts are one logical call."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Final
+
+from spanproof.tests.reference.spans import (
+    ARRIVALS,
+    CONSUMER,
+    ERROR,
+    EXITS,
+    PRODUCER,
+    Forest,
+    Span,
+    Value,
+    as_number,
+    as_text,
+    is_error,
+    read,
+)
+
+MAX_RETRY_GAP_NS: Final = 60_000_000_000
+RETRYABLE_HTTP: Final = (408, 425, 429)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Try:
+    """One service asking another once, as the caller saw it.
+
+    ``exit`` is missing in a bare call, ``server`` in an unanswered one. ``below`` is what it was made from: the
+    exit span's parent, or the parent of a bare arrival. ``arrivals`` are in the order in which they started.
+    """
+
+    trace_id: str
+    caller: str
+    callee: str
+    asynchronous: bool
+    entry: Span | None
+    below: Span | None
+    exit: Span | None
+    server: Span | None
+    arrivals: tuple[Span, ...]
+
+    @property
+    def seen(self) -> Span:
+        """The span that tells how it went: the caller's, where there is one."""
+        span = self.exit or self.server
+        assert span is not None
+        return span
+
+    @property
+    def operation(self) -> str:
+        return (self.server or self.seen).name
+
+    @property
+    def start_ns(self) -> int:
+        return self.seen.start_ns
+
+    @property
+    def end_ns(self) -> int:
+        return self.server.end_ns if self.asynchronous and self.server else self.seen.end_ns
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end_ns - self.start_ns
+
+    @property
+    def network_ns(self) -> int | None:
+        if self.exit is None or self.server is None:
+            return None
+        return self.duration_ns - self.server.duration_ns
+
+    @property
+    def lag_ns(self) -> int | None:
+        if self.exit is None or self.server is None or not self.asynchronous:
+            return None
+        return self.server.start_ns - self.exit.end_ns
+
+    @property
+    def status(self) -> int:
+        return self.seen.status
+
+    def attribute(self, name: str) -> Value | None:
+        for span in (self.exit, self.server):
+            value = None if span is None else read(span.attributes, name)
+            if value is not None:
+                return value
+        return None
+
+    @property
+    def http_status(self) -> Fraction | None:
+        return as_number(self.attribute("http.response.status_code"))
+
+    @property
+    def error(self) -> bool:
+        return is_error(self.status, self.http_status, self.attribute("rpc.response.status_code"))
+
+    @property
+    def failed_retryably(self) -> bool:
+        return _is_retryable(self.error, self.http_status, self.attribute("error.type"))
+
+    @property
+    def failed(self) -> bool:
+        return self.error or self.failed_retryably
+
+    @property
+    def is_redirect(self) -> bool:
+        """Tell what is sent again without having failed: redirects, and requests for credentials."""
+        return _is_never_retryable(self.http_status)
+
+    @property
+    def retried_arrivals(self) -> tuple[Span, ...]:
+        """Those arrivals that follow, or are followed by, one that failed retryably or was still running."""
+        found = set()
+        for operation in {arrival.name for arrival in self.arrivals}:
+            same = [arrival for arrival in self.arrivals if arrival.name == operation]
+            for one, next_ in zip(same, same[1:], strict=False):
+                if arrival_failed(one) or one.end_ns > next_.start_ns:
+                    found |= {one, next_}
+        return tuple(arrival for arrival in self.arrivals if arrival in found)
+
+    @property
+    def attempts(self) -> int:
+        return max(len(self.retried_arrivals), 1)
+
+
+def _is_never_retryable(http_status: Fraction | None) -> bool:
+    return http_status is not None and (http_status in (401, 407) or 300 <= http_status < 400)
+
+
+def _is_retryable(error: bool, http_status: Fraction | None, error_type: Value | None) -> bool:  # noqa: FBT001
+    if _is_never_retryable(http_status):
+        return False
+    return error or error_type is not None or http_status in RETRYABLE_HTTP
+
+
+def arrival_failed(span: Span) -> bool:
+    """Tell whether a request failed retryably, as the callee saw it."""
+    return _is_retryable(span.error, span.http_status, read(span.attributes, "error.type"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Logical:
+    """One or more tries of the same thing, in the order in which they started."""
+
+    tries: tuple[Try, ...]
+
+    @property
+    def first(self) -> Try:
+        return self.tries[0]
+
+    @property
+    def last(self) -> Try:
+        return self.tries[-1]
+
+    @property
+    def start_ns(self) -> int:
+        return self.first.start_ns
+
+    @property
+    def end_ns(self) -> int:
+        return self.last.end_ns
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end_ns - self.start_ns
+
+    @property
+    def attempts(self) -> int:
+        return sum(one.attempts for one in self.tries)
+
+    def attempt(self, one: Try) -> int:
+        """Return which attempt `one` is."""
+        return sum(other.attempts for other in self.tries[: self.tries.index(one) + 1])
+
+
+class Calls:
+    """All calls of a forest."""
+
+    def __init__(self, forest: Forest) -> None:
+        self.forest = forest
+        self.services = {span.service for span in forest.spans}
+        self.tries = tuple(self._tries())
+        self.logical = tuple(self._join(self.tries))
+        self.of = {one: logical for logical in self.logical for one in logical.tries}
+
+    # ## The four shapes
+
+    def _tries(self) -> Iterable[Try]:
+        forest = self.forest
+        for span in forest.spans:
+            if span.kind in EXITS:
+                yield from self._made_by(span)
+            parent = forest.parent(span)
+            if parent and forest.is_entry(span) and parent.service != span.service and parent.kind not in EXITS:
+                entry = forest.entry(parent)
+                yield Try(
+                    span.trace_id, parent.service, span.service, False, entry, parent, None, span, (span,)
+                )  # bare
+
+    def _made_by(self, exit_: Span) -> Iterable[Try]:
+        """Yield the calls made by an exit span: one for each service that answered, else one to its peer."""
+        forest = self.forest
+        answers = {span for span in forest.children(exit_) if forest.is_entry(span)}
+        if exit_.kind == PRODUCER:
+            answers |= set(self._linked_to(exit_))
+        parent, entry = forest.parent(exit_), forest.entry(exit_)
+        found: dict[tuple[str, bool], list[Span]] = defaultdict(list)
+        for span in answers:
+            found[span.service, span.kind == CONSUMER].append(span)
+        for (service, asynchronous), spans in found.items():
+            spans.sort(key=lambda span: span.start_ns)
+            yield Try(
+                exit_.trace_id, exit_.service, service, asynchronous, entry, parent, exit_, spans[-1], tuple(spans)
+            )
+        if not found:
+            sent = exit_.kind == PRODUCER
+            yield Try(exit_.trace_id, exit_.service, self._peer(exit_), sent, entry, parent, exit_, None, ())
+
+    def _linked_to(self, producer: Span) -> Iterable[Span]:
+        for span in self.forest.spans:
+            if span.kind == CONSUMER and any(
+                (link.trace_id, link.span_id) == (producer.trace_id, producer.span_id) for link in span.links
+            ):
+                yield span
+
+    def _peer(self, exit_: Span) -> str:
+        for name in ("service.peer.name", "db.system.name", "messaging.system"):
+            value = as_text(read(exit_.attributes, name))
+            if value is not None:
+                return value
+        address = as_text(read(exit_.attributes, "server.address"))
+        if address is None:
+            return "unknown"
+        label = address.split(".")[0]
+        return label if label in self.services else address
+
+    # ## Attempts
+
+    def _join(self, tries: tuple[Try, ...]) -> Iterable[Logical]:
+        after: dict[Try, Try] = {}  # what took up what
+        in_order = sorted(tries, key=lambda one: one.start_ns)
+        for one in in_order:
+            if _counted(one):
+                earlier = [
+                    other
+                    for other in in_order
+                    if other.start_ns < one.start_ns and _call_key(other) == _call_key(one)
+                ]
+                if earlier and not earlier[-1].is_redirect:
+                    after[earlier[-1]] = one
+        for one in sorted(tries, key=lambda one: one.end_ns):
+            if one.failed_retryably and one not in after:
+                later = [
+                    other
+                    for other in in_order
+                    if other.start_ns > one.start_ns
+                    and 0 <= other.start_ns - one.end_ns <= MAX_RETRY_GAP_NS
+                    and other not in after.values()
+                    and _thing(other) == _thing(one)
+                ]
+                if later:
+                    after[one] = later[0]
+        taken = set(after.values())
+        for one in in_order:
+            if one not in taken:
+                chain = [one]
+                while chain[-1] in after:
+                    chain.append(after[chain[-1]])
+                yield Logical(tuple(chain))
+
+
+def _counted(one: Try) -> bool:
+    """Tell whether a try says that it is not the first (T1)."""
+    counts = (as_number(one.attribute(name)) for name in ("http.request.resend_count", "previous-rpc-attempts"))
+    return any(count is not None and count > 0 for count in counts)
+
+
+def _method(one: Try) -> str | None:
+    return as_text(one.attribute("http.request.method")) or as_text(one.attribute("rpc.method"))
+
+
+def _call_key(one: Try) -> tuple[object, ...]:
+    parent_id = one.below or one.seen.parent_id
+    return (one.trace_id, one.entry, parent_id, _method(one), one.caller, one.callee, one.asynchronous)
+
+
+def _thing(one: Try) -> tuple[object, ...]:
+    return (*_call_key(one), *_target(one))
+
+
+def _target(one: Try) -> tuple[str | None, ...]:
+    """Return the protocol and what was asked for."""
+
+    def get(name: str) -> str | None:
+        return as_text(one.attribute(name))
+
+    name = one.seen.name
+    if get("db.system.name"):
+        return "db", get("db.system.name"), get("db.namespace"), get("db.query.text") or name
+    if get("messaging.system"):
+        sent = get("messaging.destination.name"), get("messaging.message.id")
+        return "messaging", get("messaging.system"), *sent, name
+    if get("rpc.system.name"):
+        return "rpc", get("rpc.service"), get("rpc.method")
+    if get("url.full"):
+        return "http", get("http.request.method"), get("url.full")
+    return "", name, get("service.peer.name") or get("server.address"), get("server.port")
+
+

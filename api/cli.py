@@ -20,15 +20,13 @@ from spanproof.assertions.cases import CaseError
 from spanproof.assertions.events import FileRefused
 from spanproof.assertions.evidence import view_trace
 from spanproof.assertions.reports.terminal import TerminalReport, render_diagnostics, render_trace
-from spanproof.assertions.runner import Runner, Selection, find_files, read_file
+from spanproof.assertions.runner import Runner, Selection, find_files, read_module
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
 from spanproof.collector.addresses import AddressInUse, split_address
 from spanproof.collector.calls import derive
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store, StoreError
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.check import check_file
-from spanproof.query_lang.parse import ProofFile
+from spanproof.query_lang.modules import Module
 
 T = TypeVar("T")
 USAGE, NOTHING_SELECTED = 2, 5
@@ -119,18 +117,16 @@ def run(
         except ValueError as error:
             fail(str(error))
     variables = dict(split_variable(each) for each in var or [])
-    files = load(paths or [Path()])
+    modules = load(paths or [Path()])
     console = Console(highlight=False, soft_wrap=True)
     report = TerminalReport(console)
-    refused = [(file, found) for file in files if (found := check_file(file))]
-    for file, found in refused:
-        report(FileRefused(file, found))
+    refused = [module for module in modules if module.diagnostics]
+    for module in refused:
+        report(FileRefused(module.file, module.diagnostics))
     if refused:
         sys.exit(USAGE)
     selection = Selection(keyword, frozenset(tag or ()))
-    proofs = [
-        (file, item) for file in files for item in file.items if isinstance(item, s.Proof) and selection.takes(item)
-    ]
+    proofs = [(module, proof) for module in modules for proof in module.proofs if selection.takes(proof)]
     if not proofs:
         fail("no proof is selected", NOTHING_SELECTED)
     with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
@@ -153,16 +149,16 @@ def split_variable(text: str) -> tuple[str, str]:
     return name, value
 
 
-def load(paths: list[Path]) -> list[ProofFile]:
+def load(paths: list[Path]) -> list[Module]:
     """Read the proof files that `paths` name."""
     try:
         found = find_files(paths)
     except OSError as error:
         fail(str(error))
-    files = [read(path, read_file) for path in found]
-    if not files:
+    modules = [read(path, read_module) for path in found]
+    if not modules:
         fail(f"no proof file in {', '.join(str(path) for path in paths)}", NOTHING_SELECTED)
-    return files
+    return modules
 
 
 def read(path: Path, reader: Callable[[Path], T]) -> T:
@@ -183,15 +179,13 @@ def check(
 ) -> None:
     """Check proofs without sending anything: syntax, names, types, units."""
     console = Console(highlight=False, soft_wrap=True)
-    files = load(paths or [Path()])
-    problems = 0
-    for file in files:
-        found = check_file(file)
-        problems += len(found)
-        if found:
-            console.print(render_diagnostics(file.path, file.text, found))
-    proofs = sum(isinstance(item, s.Proof) for file in files for item in file.items)
-    console.print(f"{len(files)} files, {proofs} proofs, {problems} problems")
+    modules = load(paths or [Path()])
+    problems = sum(len(module.diagnostics) for module in modules)
+    for module in modules:
+        if module.diagnostics:
+            console.print(render_diagnostics(module.file.path, module.file.text, module.diagnostics))
+    proofs = sum(len(module.proofs) for module in modules)
+    console.print(f"{len(modules)} files, {proofs} proofs, {problems} problems")
     sys.exit(USAGE if problems else 0)
 
 

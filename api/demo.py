@@ -15,26 +15,26 @@ from spanproof.assertions.verdict import Outcome
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.check import check_file
+from spanproof.query_lang.modules import Module
 from spanproof.query_lang.parse import ProofFile
 
 PROOFS = Path(__file__).resolve().parent.parent / "examples" / "shop" / "proofs"
 FAILS = "# demo: fails"
 
 
-def run(files: list[ProofFile], console: Console) -> int:
-    """Run `files` against a shop of their own; return 0 exactly if every proof got the verdict it should."""
+def run(modules: list[Module], console: Console) -> int:
+    """Run proofs against a shop of their own; return 0 exactly if every proof got the verdict it should."""
     try:
         from spanproof.examples.shop.shop import Shop, ShopError
     except ImportError as error:
         console.print(f"the demo needs its extra packages ({error.name} is missing): pip install 'spanproof[demo]'")
         return 2
     report = TerminalReport(console)
-    for file in files:
-        if found := check_file(file):
-            report(FileRefused(file, found))
+    for module in modules:
+        if module.diagnostics:
+            report(FileRefused(module.file, module.diagnostics))
             return 2
-    proofs = [(file, item) for file in files for item in file.items if isinstance(item, s.Proof)]
+    proofs = [(module, proof) for module in modules for proof in module.proofs]
     surprises: list[str] = []
     with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
@@ -50,7 +50,7 @@ def run(files: list[ProofFile], console: Console) -> int:
             return 4
     for surprise in surprises:
         console.print(f"not as it should be: {surprise}", style="bold red")
-    meant = sum(is_meant_to_fail(file, proof) for file, proof in proofs)
+    meant = sum(is_meant_to_fail(module.file, proof) for module, proof in proofs)
     if not surprises:
         console.print(
             f"{len(proofs)} proofs got the verdict they should, {meant} of them a failure", style="bold green"

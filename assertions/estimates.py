@@ -30,9 +30,12 @@ class Sample:
 
 
 class Estimator:
-    """Judges estimates over the traces in ``selected`` and ``baseline``."""
+    """Judges estimates over the traces in the table `traces`, and in ``baseline``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, bindings: Bindings, confidence: Decimal) -> None:
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, bindings: Bindings, confidence: Decimal, traces: str
+    ) -> None:
+        self.traces = traces
         self.connection = connection
         self.bindings = bindings
         self.confidence = confidence
@@ -43,7 +46,7 @@ class Estimator:
         assert isinstance(condition, s.Compare)  # noqa: S101 (checked before)
         assert isinstance(condition.left, s.Function)  # noqa: S101 (checked before)
         limit = float(number(evaluate(condition.right, self.bindings)))
-        sample = self._sample(condition.left, "selected")
+        sample = self._sample(condition.left, self.traces)
         if sample is None:
             return _nothing(condition.left.at, "nothing matched")
         holds = OPERATIONS[condition.operator]
@@ -63,7 +66,7 @@ class Estimator:
     def judge_not_worse(self, claim: s.NotWorse) -> Verdict:
         """Judge non-inferiority: the bound of the difference to the baseline against the margin."""
         assert isinstance(claim.value, s.Function)  # noqa: S101 (checked before)
-        here = self._sample(claim.value, "selected")
+        here = self._sample(claim.value, self.traces)
         there = self._sample(claim.value, "baseline")
         if here is None or there is None:
             return _nothing(claim.value.at, "nothing matched" + ("" if here is None else " in the baseline"))

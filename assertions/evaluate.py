@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -13,16 +14,23 @@ from spanproof.assertions.comparing import OPERATIONS
 from spanproof.assertions.estimates import CONFIDENCE, Estimator
 from spanproof.assertions.explain import Explainer, Finding
 from spanproof.assertions.verdict import Outcome, Verdict
+from spanproof.collector.completeness import mark_incomplete
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.compile import compile_claim
 from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
 from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.windows import compile_window
 
 TALLY: Final = """
 SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, count(*) AS n,
     arg_min({{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}}, coalesce(f.rank, 0), 3)
 FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
 GROUP BY ALL
+"""
+MOST_INCOMPLETE: Final = 0.01
+COMPLETE: Final = """
+CREATE OR REPLACE TEMP TABLE {table} AS
+SELECT trace_id, true AS settled, true AS trusting FROM judged WHERE trace_id NOT IN (FROM incomplete)
 """
 PER_TRACE: Final = """
 SELECT sel.trace_id, {ok} AS ok, arg_min(f.value, f.rank) FILTER (NOT f.ok) AS value,
@@ -46,9 +54,23 @@ class Selected:
     missing: tuple[str, ...] = ()
 
     @property
-    def all_settled(self) -> bool:
-        """Nothing more is to come."""
-        return all(self.settled.values())
+    def incomplete(self) -> int:
+        """How many of the traces something is still to come of."""
+        return sum(not done for done in self.settled.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The traces of a ``given``: how many, and how many of them are incomplete."""
+
+    traces: int
+    incomplete: int
+    live: Final[bool] = False
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What has not come, in words."""
+        return (f"{self.incomplete} of {self.traces} traces are not complete",) if self.incomplete else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +95,34 @@ class Judge:
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
-        self.selected = Selected({})
+        self.selected: Selected | Window = Selected({})
+
+    @property
+    def all_settled(self) -> bool:
+        """Nothing more is to come of the traces selected."""
+        return self.selected.incomplete == 0
+
+    @property
+    def enough_complete(self) -> bool:
+        """So few traces of a window are incomplete that numbers may be made of the others."""
+        window = self.selected
+        return isinstance(window, Window) and window.incomplete <= window.traces * MOST_INCOMPLETE
+
+    def select_window(self, given: s.Given, bindings: Bindings) -> None:
+        """Set the traces of a ``given``, or of a ``compare baseline``, of which only complete ones count."""
+        sql, parameters = compile_window(given, bindings, time.time_ns())
+        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
+        mark_incomplete(self.connection)
+        if given.baseline:
+            self.connection.execute(COMPLETE.format(table="baseline"))
+            return
+        self.connection.execute(COMPLETE.format(table="complete"))
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE selected AS SELECT trace_id, trace_id NOT IN (FROM incomplete) AS settled,"
+            " true AS trusting FROM judged"
+        )
+        row = self.connection.execute("SELECT count(*), count(*) FILTER (NOT settled) FROM selected").fetchone()
+        self.selected = Window(*(row or (0, 0)))
 
     def select(self, selected: Selected) -> None:
         """Set the traces that the following claims are about."""
@@ -91,7 +140,8 @@ class Judge:
         try:
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
                 return self._estimate(expectation, bindings, explainer)
-            plan = compile_claim(expectation, bindings)
+            numbers_from = "complete" if self.enough_complete else "selected"
+            plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
                 wanted = number(evaluate(expectation.share.value, bindings))
                 return self._conclude_share(plan, expectation.share, wanted, explainer)
@@ -105,12 +155,12 @@ class Judge:
 
     def _estimate(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict:
         """Judge what a sample says of the whole; only complete traces are one."""
-        if not self.selected.all_settled:
+        if not self.all_settled and not self.enough_complete:
             return explainer.waiting()
         confidence = (
             CONFIDENCE if expectation.confidence is None else number(evaluate(expectation.confidence, bindings))
         )
-        estimator = Estimator(self.connection, bindings, confidence)
+        estimator = Estimator(self.connection, bindings, confidence, "complete" if self.enough_complete else "selected")
         claim = expectation.claim
         if isinstance(claim, s.NotWorse):
             return estimator.judge_not_worse(claim)
@@ -120,7 +170,7 @@ class Judge:
     def _tally(self, plan: Plan, findings: str, *, by: bool = False) -> dict[str | None, Tally]:
         """Count the findings, for each group by itself; without groups, or without findings, there is one."""
         sql = TALLY.format(findings=findings, group="f.grp" if by else "NULL")
-        parameters = {**plan.parameters, "settled": self.selected.all_settled}
+        parameters = {**plan.parameters, "settled": self.all_settled}
         groups: dict[str | None, Tally] = {}
         for group, ok, settled, n, samples in self.connection.execute(sql, parameters).fetchall():
             tally = groups.get(group, Tally())
@@ -138,7 +188,7 @@ class Judge:
         return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: Tally()}
 
     def _conclude(self, plan: Plan, tally: Tally, explainer: Explainer) -> Verdict:
-        settled = self.selected.all_settled
+        settled = self.all_settled
         match plan.family:
             case "all":
                 if tally.sure_fails:
@@ -163,7 +213,7 @@ class Judge:
 
     def _conclude_number(self, plan: Plan, tally: Tally, explainer: Explainer) -> Verdict:
         """While spans are still to come, a number decides only where it can move no further back."""
-        settled = self.selected.all_settled or plan.trend == "fixed"
+        settled = self.all_settled or self.enough_complete or plan.trend == "fixed"
         if not settled and not (
             plan.stable and tally.n and _is_decided(plan, tally, explainer.difference(plan, tally))
         ):
@@ -184,7 +234,7 @@ class Judge:
         tally = self._tally(unsure, findings)[None]
         open_ = tally.n - tally.sure_holds - tally.sure_fails
         if not tally.n:
-            return explainer.nothing(plan) if self.selected.all_settled else explainer.open(plan, tally)
+            return explainer.nothing(plan) if self.all_settled else explainer.open(plan, tally)
         holds = OPERATIONS[share.operator]
         low, high = Decimal(tally.sure_holds) / tally.n, Decimal(tally.sure_holds + open_) / tally.n
         decided = open_ == 0 or (share.operator not in ("==", "!=") and holds(low, wanted) == holds(high, wanted))

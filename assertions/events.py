@@ -39,8 +39,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A claim with its verdict."""
+    """A claim with its verdict, and the file that its positions belong to."""
 
+    file: ProofFile
     expectation: s.Expectation
     verdict: Verdict
 
@@ -53,7 +54,6 @@ class ProofFinished:
     proof: s.Proof
     outcome: Outcome
     judged: tuple[Judged, ...]
-    trace_id: str | None
     view: TraceView | None
     duration_ns: int
     error: str | None = None

@@ -82,8 +82,29 @@ def look(connection: duckdb.DuckDBPyConnection, trace_id: str) -> State:
     row = connection.execute("SELECT max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)").fetchone()
     if row is None or row[0] is None:
         return State(traces, (Missing("spans", True, None, None, 0),), None)
-    found = connection.execute(_query(), {"now_ns": time.time_ns(), "patience_ns": PATIENCE_NS}).fetchall()
+    _find_missing(connection)
+    found = connection.execute(
+        "SELECT kind, sure, caller, callee, count(*) FROM missing GROUP BY ALL ORDER BY sure DESC, kind, caller, callee"
+    ).fetchall()
     return State(traces, tuple(Missing(*each) for each in found), int(row[0]))
+
+
+def mark_incomplete(connection: duckdb.DuckDBPyConnection) -> None:
+    """Make the table ``incomplete(trace_id)``: those of ``judged`` that lack something sure, or are too young.
+
+    A stored trace counts as complete once nothing sure is missing and nothing has arrived for 5 s.
+    """
+    _find_missing(connection)
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE incomplete AS SELECT trace_id FROM missing WHERE sure"
+        " UNION SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id) GROUP BY trace_id"
+        " HAVING max(arrived_ns) > getvariable('long_past_ns')"
+    )
+
+
+def _find_missing(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("SET VARIABLE long_past_ns = $past", {"past": time.time_ns() - PATIENCE_NS})
+    connection.execute(_query())
 
 
 @cache

@@ -9,18 +9,24 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
+from spanproof.query_lang.library import Definition, Library
 from spanproof.query_lang.parse import ParsedClaim, ProofFile
-from spanproof.query_lang.types import Scope, Types
+from spanproof.query_lang.types import Scope, Types, names
+from spanproof.query_lang.windows import read_instant
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 SINGLE_OPTIONS: Final = ("json", "body", "form", "timeout", "repeat")
 
 
-def check_file(file: ProofFile) -> tuple[Diagnostic, ...]:
-    """Return the problems of a file in the order of its text; none means that it can run."""
+def check_file(file: ProofFile, library: Library | None = None) -> tuple[Diagnostic, ...]:
+    """Return the problems of a file in the order of its text; none means that it can run.
+
+    `library` holds what it can use of other files, and its own definitions; without one, these are all there is.
+    """
     if file.diagnostics:
         return file.diagnostics
-    checker = _Checker()
+    own = {item.name: Definition(file, item) for item in file.items if isinstance(item, s.Define)}
+    checker = _Checker(library or Library(defines=own))
     checker.items(file.items)
     return checker.sorted()
 
@@ -29,13 +35,14 @@ def check_claim(parsed: ParsedClaim, scope: Scope | None = None) -> tuple[Diagno
     """Return the problems of a claim that stands by itself."""
     if parsed.diagnostics or parsed.expectation is None:
         return parsed.diagnostics
-    checker = _Checker()
+    checker = _Checker(Library())
     checker.expectation(parsed.expectation, scope or Scope())
     return checker.sorted()
 
 
 @dataclass(slots=True)
 class _Checker:
+    library: Library
     found: list[Diagnostic] = field(default_factory=list)
     types: Types = field(init=False)
 
@@ -52,61 +59,149 @@ class _Checker:
 
     def items(self, items: tuple[s.Item, ...]) -> None:
         scope = Scope()
-        seen: dict[str, s.Proof] = {}
+        for _, let in self.library.lets:
+            scope = self.let(let, scope)
+        self.found.clear()  # what is wrong with another file is said of that file
+        seen: set[tuple[type, str]] = set()
         for item in items:
+            if isinstance(item, s.Proof | s.Define):
+                if (type(item), item.name) in seen:
+                    word = "proof" if isinstance(item, s.Proof) else "definition"
+                    self.problem("duplicate", f'a {word} "{item.name}" stands above already', item.at)
+                seen.add((type(item), item.name))
             match item:
                 case s.Let():
                     scope = self.let(item, scope)
                 case s.Proof():
-                    if item.name in seen:
-                        self.problem("duplicate", f'a proof "{item.name}" stands above already', item.at)
-                    seen[item.name] = item
                     self.proof(item, scope)
+                case s.Define():
+                    self.define(item, scope)
+                case s.Hook():
+                    self.hook(item, scope)
+                case s.Use():
+                    self.types.check_names(item.path, Scope())
+
+    def define(self, define: s.Define, scope: Scope) -> None:
+        if not define.statements:
+            self.problem("nothing-expected", f"`{define.name}` expects nothing", define.at)
+        inner = replace(scope, variables={**scope.variables, **names(define.parameters)}, baseline=True)
+        for statement in define.statements:
+            if isinstance(statement, s.Expectation):
+                self.expectation(statement, inner)
+            elif isinstance(statement, s.Let):
+                inner = self.let(statement, inner)
+            else:
+                self.problem("misplaced", "a definition holds `expect` and `let`", statement.at)
+
+    def hook(self, hook: s.Hook, scope: Scope) -> None:
+        for statement in hook.statements:
+            match statement:
+                case s.Let():
+                    scope = self.let(statement, scope)
+                case s.When():
+                    scope = self.when(statement, scope)
                 case _:
-                    self.not_yet(type(item).__name__.lower(), item.at)
+                    self.problem("misplaced", f"`{hook.time}` holds `when` and `let`", statement.at)
 
     def proof(self, proof: s.Proof, scope: Scope) -> None:
-        if not any(isinstance(statement, s.Expectation) for statement in proof.statements):
+        if not any(isinstance(statement, s.Expectation | s.Apply) for statement in proof.statements):
             self.problem("nothing-expected", f'the proof "{proof.name}" expects nothing', proof.at)
-        sent = False
         settles = [statement for statement in proof.statements if isinstance(statement, s.Settle)]
         for extra in settles[1:]:
             self.problem("duplicate", "a proof settles once", extra.at)
+        chosen = False
         for statement in proof.statements:
             match statement:
                 case s.Let():
                     scope = self.let(statement, scope)
                 case s.When():
-                    self.when(statement, scope)
-                    if sent:
-                        self.not_yet("a second `when`", statement.at)
-                    sent = True
-                    if statement.name is not None:
-                        scope = replace(scope, requests=scope.requests | {statement.name.text})
+                    scope = self.when(statement, scope)
+                    chosen = True
+                case s.Given():
+                    self.given(statement, scope)
+                    chosen = chosen or not statement.baseline
+                    scope = replace(scope, baseline=scope.baseline or statement.baseline)
                 case s.Settle():
-                    self.types.expect(statement.limit, scope, "duration", "`within`")
+                    self.expect(statement.limit, scope, "duration", "`within`")
                     if statement.quiet is not None:
-                        self.types.expect(statement.quiet, scope, "duration", "`quiet`")
-                case s.Expectation():
-                    if not sent:
+                        self.expect(statement.quiet, scope, "duration", "`quiet`")
+                case s.Hook():
+                    self.hook(statement, scope)
+                case s.Expectation() | s.Apply():
+                    if not chosen:
                         self.problem(
-                            "no-traces", "nothing before this says which traces to judge", statement.at, "add a `when`"
+                            "no-traces",
+                            "nothing before this says which traces to judge",
+                            statement.at,
+                            "begin with a `when` or a `given`",
                         )
-                        sent = True
-                    self.expectation(statement, scope)
-                case _:
-                    self.not_yet(_statement_name(statement), statement.at)
+                        chosen = True
+                    if isinstance(statement, s.Apply):
+                        self.apply(statement, scope)
+                    else:
+                        self.expectation(statement, scope)
+
+    def apply(self, apply: s.Apply, scope: Scope) -> None:
+        definition = self.library.defines.get(apply.name)
+        if definition is None:
+            hint = did_you_mean(apply.name, self.library.defines)
+            self.problem("unknown-name", f"no `define {apply.name}(…)` is there", apply.at, hint)
+            return
+        wanted = len(definition.define.parameters)
+        if len(apply.arguments) != wanted:
+            self.problem("arguments", f"`{apply.name}` takes {wanted}, and {len(apply.arguments)} are given", apply.at)
+        for argument in apply.arguments:
+            if not isinstance(argument, s.Name) and is_constant(argument):
+                self.types.of(argument, scope)
+            elif not isinstance(argument, s.Name):
+                self.problem("arguments", "an argument is a value or the name of a service", argument.at)
+        for part in s.walk(definition.define):
+            if isinstance(part, s.Name) and part.text == "baseline" and not scope.baseline:
+                self.problem(
+                    "no-baseline",
+                    f"`{apply.name}` speaks of the baseline, which needs a `compare baseline from …` in the same proof",
+                    apply.at,
+                )
+                return
+
+    def given(self, given: s.Given, scope: Scope) -> None:
+        row: v.Row = "call" if isinstance(given.start, s.Call) else "span"
+        if given.start is not None:
+            self.types.selection(given.start, scope)
+        if given.where is not None:
+            self.types.condition(given.where, scope.of(row))
+        for bound in given.window.bounds:
+            if given.window.kind == "last":
+                self.expect(bound, scope, "duration", "a window")
+            elif isinstance(bound, s.Text) and all(isinstance(part, str) for part in bound.parts):
+                if read_instant(bound.plain) is None:
+                    self.problem("bad-time", f"`{bound.plain}` is no point in time", bound.at, "2026-01-31T12:00:00Z")
+            else:
+                self.types.of(bound, scope)
 
     def not_yet(self, what: str, at: s.Source) -> None:
         self.problem("not-yet", f"{what} is not carried out by this version", at)
 
+    def expect(self, node: s.Expression, scope: Scope, kind: v.Kind, what: str) -> None:
+        self.types.expect(node, scope, kind, what)
+        self.constant(node, what)
+
+    def constant(self, node: s.Expression, what: str) -> None:
+        """Check that `node` has a value before any span is seen."""
+        for part in s.walk(node):
+            if isinstance(part, s.Compare | s.OneOf | s.AllOf | s.Not):
+                self.problem("misplaced", f"{what} is a value, not a condition", part.at)
+                return
+        if not is_constant(node) and not isinstance(node, s.Target | s.Call):  # those are reported already
+            self.problem("misplaced", f"{what} is one value, known before any span is seen", node.at)
+
     def let(self, let: s.Let, scope: Scope) -> Scope:
         type_ = self.types.of(let.value, scope)
-        if type_.many:
-            self.problem("misplaced", "a variable holds one value", let.value.at)
+        self.constant(let.value, "a variable")
         return replace(scope, variables={**scope.variables, let.name.text: replace(type_, many=False)})
 
-    def when(self, when: s.When, scope: Scope) -> None:
+    def when(self, when: s.When, scope: Scope) -> Scope:
+        """Check a request; return the scope with its response."""
         if when.kind in ("grpc", "publish", "run", "trace"):
             self.not_yet(f"`when {when.kind}`", when.at)
         elif when.kind not in METHODS:
@@ -124,6 +219,9 @@ class _Checker:
                 self.problem("duplicate", "a request has one body", option.at)
             seen.add(option.kind)
             self.option(option, scope)
+        if when.name is None:
+            return scope
+        return replace(scope, requests=scope.requests | {when.name.text})
 
     def option(self, option: s.Option, scope: Scope) -> None:
         if option.kind == "header" and option.key is not None and option.key.plain.lower() == "traceparent":
@@ -132,11 +230,12 @@ class _Checker:
             case "repeat" | "file":
                 self.not_yet(f"`{option.kind}`", option.at)
             case "timeout":
-                self.types.expect(option.value, scope, "duration", "`timeout`")  # type: ignore[arg-type]
+                self.expect(option.value, scope, "duration", "`timeout`")  # type: ignore[arg-type]
             case "json" | "form":
                 self.json(option.value, scope)
             case _:
                 self.types.of(option.value, scope)  # type: ignore[arg-type]  # not JSON
+                self.constant(option.value, f"`{option.kind}`")  # type: ignore[arg-type]  # not JSON
 
     def json(self, node: object, scope: Scope) -> None:
         if isinstance(node, s.Text):
@@ -152,7 +251,7 @@ class _Checker:
     def expectation(self, expectation: s.Expectation, scope: Scope) -> None:
         self.claim(expectation.claim, scope)
         if expectation.share is not None:
-            self.types.expect(expectation.share.value, scope, "fraction", "a share of traces")
+            self.expect(expectation.share.value, scope, "fraction", "a share of traces")
         if expectation.by is not None:
             self.by(expectation, expectation.by, scope)
         if expectation.confidence is not None:
@@ -214,7 +313,7 @@ class _Checker:
             self.problem("type-mismatch", f"the margin is {margin.name}", claim.margin.at, hint)
 
     def confidence(self, node: s.Expression, scope: Scope) -> None:
-        self.types.expect(node, scope, "fraction", "a confidence")
+        self.expect(node, scope, "fraction", "a confidence")
         if isinstance(node, s.Number) and node.unit == "%" and not 0.5 <= node.value < 1:
             self.problem("out-of-range", "a confidence lies from 50% up to, and not at, 100%", node.at)
 
@@ -246,7 +345,7 @@ class _Checker:
                 self.not_yet("`circuit`", claim.at)
             case s.Timeout():
                 self.call(claim.call, "timeout", scope)
-                self.types.expect(claim.limit, scope, "duration", "`within`")
+                self.expect(claim.limit, scope, "duration", "`within`")
             case s.Budget():
                 self.budget(claim, scope)
             case s.NotWorse():
@@ -281,7 +380,7 @@ class _Checker:
         match clause:
             case s.Limit() if clause.name in v.RETRY_LIMITS:
                 kind = v.RETRY_LIMITS[clause.name]
-                self.types.expect(clause.value, scope, kind, f"`{clause.name}`")
+                self.expect(clause.value, scope, kind, f"`{clause.name}`")
             case s.Flag() if clause.name in v.RETRY_FLAGS:
                 pass
             case s.Cause():
@@ -299,17 +398,11 @@ class _Checker:
                 self.problem("misplaced", "`opens` belongs to `circuit`", clause.at)
 
     def budget(self, claim: s.Budget, scope: Scope) -> None:
-        self.types.expect(claim.total, scope, "duration", "a budget")
+        self.expect(claim.total, scope, "duration", "a budget")
         for _, part in claim.parts:
-            self.types.expect(part, scope, "duration", "a part of a budget")
+            self.expect(part, scope, "duration", "a part of a budget")
 
 
 def is_estimable(node: s.Expression) -> bool:
     """Tell whether a sample bounds this: an error rate or a quantile."""
     return isinstance(node, s.Function) and (node.name in ("error_rate", "p") or v.quantile(node.name) is not None)
-
-
-def _statement_name(statement: s.Statement) -> str:
-    if isinstance(statement, s.Given):
-        return "`compare baseline`" if statement.baseline else "`given`"
-    return f"`{type(statement).__name__.lower()}`"

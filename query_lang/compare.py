@@ -31,33 +31,44 @@ OPPOSITE: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "
 
 
 def compile_comparison(
-    node: s.Compare | s.OneOf, bindings: Bindings, *, per_trace: bool = False, by: s.Name | None = None
+    node: s.Compare | s.OneOf,
+    bindings: Bindings,
+    *,
+    per_trace: bool = False,
+    by: s.Name | None = None,
+    traces: str = "selected",
 ) -> Plan:
     """Compile a comparison.
 
     With `per_trace` its numbers are made, and compared, for each trace by itself; with `by`, for each value of a
     field, which the findings then bear as ``grp``.
     """
-    return _Comparison(node, bindings, "trace_id" if per_trace else "grp" if by else None, by).plan()
+    per: Literal["trace_id", "grp"] | None = "trace_id" if per_trace else "grp" if by else None
+    numbers_from = "selected" if per_trace or _bag(node) else traces
+    return _Comparison(node, bindings, per, by, Parameters(traces=numbers_from)).plan()
 
 
 def compile_bag(node: s.Function, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
     """Return the query for the values that a rate or a quantile is made of, one row each: ``value``."""
-    made = _Comparison(s.Compare("==", node, node, node.at), bindings, None, None)
-    made.parameters = Parameters(traces=traces)
+    made = _Comparison(s.Compare("==", node, node, node.at), bindings, None, None, Parameters(traces=traces))
     bag, _ = made.bag_of(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
     return bag, made.parameters.values
 
 
 class _Comparison:
     def __init__(
-        self, node: s.Compare | s.OneOf, bindings: Bindings, per: Literal["trace_id", "grp"] | None, by: s.Name | None
+        self,
+        node: s.Compare | s.OneOf,
+        bindings: Bindings,
+        per: Literal["trace_id", "grp"] | None,
+        by: s.Name | None,
+        parameters: Parameters,
     ) -> None:
         self.node = node
         self.bindings = bindings
         self.per = per  # numbers are made for each value of this column of the bags
         self.by = by
-        self.parameters = Parameters()
+        self.parameters = parameters
         self.steps: list[str] = []  # of the WITH clause
         self.aggregates: list[str] = []  # names of those steps that hold a number
         self.must_exist: list[str] = []  # those among them that mean nothing over nothing

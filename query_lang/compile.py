@@ -16,12 +16,15 @@ from spanproof.query_lang.types import Types
 from spanproof.query_lang.vocabulary import Type
 
 
-def compile_claim(expectation: s.Expectation, bindings: Bindings) -> Plan:
-    """Compile a claim that :mod:`spanproof.query_lang.check` found nothing wrong with."""
+def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_from: str = "selected") -> Plan:
+    """Compile a claim that :mod:`spanproof.query_lang.check` found nothing wrong with.
+
+    `numbers_from` is the table of the traces that numbers are made of.
+    """
     match expectation.claim:
         case s.Comparison(condition=(s.Compare() | s.OneOf()) as condition):
             per_trace = expectation.share is not None
-            return compile_comparison(condition, bindings, per_trace=per_trace, by=expectation.by)
+            return compile_comparison(condition, bindings, per_trace=per_trace, by=expectation.by, traces=numbers_from)
         case s.Every() | s.Some() | s.No() as claim:
             return _quantified(claim, bindings, expectation.by)
         case s.Path() as claim:

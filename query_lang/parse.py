@@ -8,14 +8,16 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-from lark import Lark, Token
+from lark import Lark, ParseTree, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
+from lark.lexer import PatternStr
 
 from spanproof.query_lang import syntax
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.syntax import Source
 from spanproof.query_lang.tree import Refused, TreeBuilder
 
+MAX_DEPTH: Final = 100  # of rules, of which a pair of parentheses takes three
 CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 OPENING: Final = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 STATEMENTS: Final = ("let", "when", "settle", "given", "compare", "apply", "before", "after", "expect")
@@ -70,13 +72,26 @@ def parse_claim(text: str) -> ParsedClaim:
 
 def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # what comes back depends on `start`
     try:
-        return TreeBuilder().transform(_parser().parse(text, start=start))
+        tree = _parser().parse(text, start=start)
+        _check_depth(tree)
+        return TreeBuilder().transform(tree)
     except UnexpectedInput as error:
         raise SyntaxProblem(_explain(error, text)) from None
     except VisitError as error:
         if isinstance(error.orig_exc, Refused):
             raise SyntaxProblem(error.orig_exc.diagnostic) from None
         raise
+
+
+def _check_depth(tree: ParseTree) -> None:
+    """Refuse what is nested so deeply that reading it would take more stack than Python gives."""
+    below = [(tree, 0)]
+    while below:
+        node, depth = below.pop()
+        if depth > MAX_DEPTH:
+            at = Source(node.meta.start_pos, node.meta.end_pos)
+            raise SyntaxProblem(Diagnostic("too-deep", "this is nested too deeply", at, "name parts of it with `let`"))
+        below += [(child, depth + 1) for child in node.children if isinstance(child, Tree)]
 
 
 @cache
@@ -130,7 +145,9 @@ def _explain(error: UnexpectedInput, text: str) -> Diagnostic:
         character = text[place]
         if character == '"':
             return Diagnostic("unclosed", 'this string has no closing `"` on its line', at)
-        return Diagnostic("syntax", f"`{character}` is not part of the language", at)
+        shown = character if character.isprintable() else f"U+{ord(character):04X}"
+        help_ = "a name with such letters is written in quotes" if character.isalpha() else None
+        return Diagnostic("syntax", f"`{shown}` is not part of the language", at, help_)
     if isinstance(error, UnexpectedToken):
         return _explain_token(error, text)
     return Diagnostic("syntax", "the text ends too early", Source(max(len(text) - 1, 0), len(text)))
@@ -168,7 +185,7 @@ def _explain_token(error: UnexpectedToken, text: str) -> Diagnostic:
 
 
 def _keyword_help(token: Token, text: str) -> str | None:
-    if token.type.isupper() and str(token).isalpha() and str(token).islower():
+    if token.type not in WORDS and str(token).isalpha() and str(token).islower():
         return f'a service or attribute called "{token}" is written in quotes'
     return None
 
@@ -198,7 +215,8 @@ WORDS: Final = {
 def _expectation(expected: set[str]) -> str:
     """Say in words what could have stood here, the likely things first, at most four."""
     words = [word for name, word in WORDS.items() if name in expected]
-    keywords = sorted(f"`{name.lower()}`" for name in expected if name not in WORDS and name.isalpha())
+    patterns = (_parser().get_terminal(name).pattern for name in expected if name not in WORDS)
+    keywords = sorted(f"`{pattern.value}`" for pattern in patterns if isinstance(pattern, PatternStr))
     if {"NAME", "STRING", "NUMBER"} <= expected:
         return "a value or a selection"
     shown = (words + keywords)[:4] or ["something else"]

@@ -257,7 +257,7 @@ class Types:
         if len(arguments) != 1:
             return self.problem("arguments", f"`{node.name}` takes one argument", node.at)
         found = self.of(arguments[0], scope)
-        if not found.many and found.kind != "any":
+        if not found.many and found is not ANY:  # ANY itself has been reported already
             return self.problem(
                 "not-many",
                 f"`{node.name}` needs many values, and this is one",
@@ -275,6 +275,8 @@ class Types:
         elif node.operator == "contains":
             if left.kind not in ("text", "any"):
                 self.problem("type-mismatch", f"`contains` looks into a text or list, not {left.name}", node.left.at)
+            if right.kind not in ("text", "any"):
+                self.problem("type-mismatch", f"`contains` looks for a text, not {right.name}", node.right.at)
         else:
             self._comparable(left, right, node)
             if node.operator in ("<", "<=", ">", ">=") and "boolean" in (left.kind, right.kind):

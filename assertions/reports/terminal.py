@@ -90,14 +90,14 @@ def render_proof(event: ProofFinished) -> Text:
     for each in event.judged:
         verdict = each.verdict
         text.append(f"  {SIGNS[verdict.outcome]} ", style=STYLES[verdict.outcome])
-        text.append(" ".join(event.file.text[each.expectation.at.start : each.expectation.at.end].split()))
+        text.append(" ".join(each.file.text[each.expectation.at.start : each.expectation.at.end].split()))
         text.append(f"   {verdict.reason}\n", style="dim")
     if event.error is not None:
         text.append(f"  ! {event.error}\n", style=STYLES[Outcome.ERROR])
     for each in event.judged:
         if each.verdict.outcome is not Outcome.PASS:
             text.append("\n")
-            text.append_text(_render_failure(event, each))
+            text.append_text(_render_failure(each))
     if event.view is not None:
         text.append(f"   = trace {event.view.trace_id}", style="cyan")
         text.append(f", {show_short(event.view.duration_ns)}\n", style="dim")
@@ -108,11 +108,11 @@ def render_proof(event: ProofFinished) -> Text:
     return text
 
 
-def _render_failure(event: ProofFinished, judged: Judged) -> Text:
+def _render_failure(judged: Judged) -> Text:
     verdict = judged.verdict
     word = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "inconclusive", Outcome.ERROR: "broken"}[verdict.outcome]
     return _render_place(
-        event.file.path, event.file.text, f"{word}[{verdict.id}]", verdict.reason, verdict.at, verdict.mark,
+        judged.file.path, judged.file.text, f"{word}[{verdict.id}]", verdict.reason, verdict.at, verdict.mark,
         verdict.help, STYLES[verdict.outcome],
     )  # fmt: skip
 

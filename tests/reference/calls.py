@@ -9,9 +9,7 @@ from fractions import Fraction
 from typing import Final
 
 from spanproof.tests.reference.spans import (
-    ARRIVALS,
     CONSUMER,
-    ERROR,
     EXITS,
     PRODUCER,
     Forest,
@@ -132,7 +130,7 @@ def _is_never_retryable(http_status: Fraction | None) -> bool:
     return http_status is not None and (http_status in (401, 407) or 300 <= http_status < 400)
 
 
-def _is_retryable(error: bool, http_status: Fraction | None, error_type: Value | None) -> bool:  # noqa: FBT001
+def _is_retryable(error: bool, http_status: Fraction | None, error_type: Value | None) -> bool:
     if _is_never_retryable(http_status):
         return False
     return error or error_type is not None or http_status in RETRYABLE_HTTP
@@ -247,13 +245,11 @@ class Calls:
         for one in in_order:
             if _counted(one):
                 earlier = [
-                    other
-                    for other in in_order
-                    if other.start_ns < one.start_ns and _call_key(other) == _call_key(one)
+                    other for other in in_order if other.start_ns < one.start_ns and _call_key(other) == _call_key(one)
                 ]
                 if earlier and not earlier[-1].is_redirect:
                     after[earlier[-1]] = one
-        for one in sorted(tries, key=lambda one: one.end_ns):
+        for one in sorted(tries, key=lambda one: (one.end_ns, one.start_ns)):
             if one.failed_retryably and one not in after:
                 later = [
                     other
@@ -310,5 +306,3 @@ def _target(one: Try) -> tuple[str | None, ...]:
     if get("url.full"):
         return "http", get("http.request.method"), get("url.full")
     return "", name, get("service.peer.name") or get("server.address"), get("server.port")
-
-

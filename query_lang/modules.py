@@ -1,0 +1,73 @@
+"""A proof file with what it brings in by ``use``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.check import check_file
+from spanproof.query_lang.diagnostics import Diagnostic
+from spanproof.query_lang.library import Definition, Library
+from spanproof.query_lang.parse import ProofFile, parse_file
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """A file, what it can use, and what is wrong with it (in the order of its text)."""
+
+    file: ProofFile
+    library: Library
+    diagnostics: tuple[Diagnostic, ...]
+
+    @property
+    def proofs(self) -> tuple[s.Proof, ...]:
+        """The proofs of the file."""
+        return tuple(item for item in self.file.items if isinstance(item, s.Proof))
+
+
+def load_module(path: Path, shown: str | None = None) -> Module:
+    """Read, parse and check a file and those it uses. Raises OSError, UnicodeDecodeError for the file itself.
+
+    `shown` is how reports call the file; its path unless given.
+    """
+    file = parse_file(path.read_text(encoding="utf-8-sig"), shown or str(path))
+    library, problems = _use(file, path, (path.resolve(),))
+    found = (*problems, *check_file(file, library))
+    return Module(file, library, tuple(sorted(found, key=lambda each: (each.at.start, each.id))))
+
+
+def _use(file: ProofFile, path: Path, above: tuple[Path, ...]) -> tuple[Library, list[Diagnostic]]:
+    """Return what the ``use`` statements of a file bring in, and its own definitions."""
+    lets: list[tuple[ProofFile, s.Let]] = []
+    defines: dict[str, Definition] = {}
+    problems: list[Diagnostic] = []
+    for item in file.items:
+        if isinstance(item, s.Use):
+            used, problem = _use_one(item, path.parent, above)
+            lets += used.lets
+            defines |= used.defines
+            problems += [problem] if problem else []
+        elif isinstance(item, s.Define):
+            defines[item.name] = Definition(file, item)
+    return Library(tuple(lets), defines), problems
+
+
+def _use_one(item: s.Use, folder: Path, above: tuple[Path, ...]) -> tuple[Library, Diagnostic | None]:
+    name = item.path.plain
+    path = (folder / name).resolve()
+    if path in above:
+        return Library(), Diagnostic("circular-use", f"`{name}` uses this file in turn", item.path.at)
+    try:
+        file = parse_file(path.read_text(encoding="utf-8-sig"), str(folder / name))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        return Library(), Diagnostic("unreadable-use", f"`{name}` cannot be read: {reason}", item.path.at)
+    library, problems = _use(file, path, (*above, path))
+    problems += check_file(file, library)
+    if problems:
+        line = file.text[: problems[0].at.start].count("\n") + 1
+        message = f"`{name}` has problems; line {line}: {problems[0].message}"
+        return Library(), Diagnostic("broken-use", message, item.path.at, f"spanproof check {folder / name}")
+    own = tuple((file, each) for each in file.items if isinstance(each, s.Let))
+    return Library((*library.lets, *own), library.defines), None

@@ -1,0 +1,278 @@
+"""Every diagnostic: the text that provokes it, and that its position is the culprit's. No text is a traceback."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import spanproof
+from spanproof.query_lang.check import check_claim, check_file
+from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, nearest
+from spanproof.query_lang.parse import parse_claim, parse_file
+
+SOURCES = [Path(spanproof.__file__).parent / "query_lang" / f"{name}.py" for name in ("check", "parse", "tree", "types")]
+PROOF = 'proof "p" {{\n  when GET "http://x/" as one\n  {}\n}}\n'
+EXPECT = "expect response.status == 200"
+WITH = f'proof "p" {{ when %s\n {EXPECT} }}'
+
+# claim, id, what the position shows
+CLAIMS = [
+    ("response.status = 200", "single-equals", "="),
+    ("count(a) == 5sec", "unknown-unit", "5sec"),
+    ("count(a) == 1e9", "unknown-unit", "1e9"),
+    ("duration(a) < 0.5ns", "precision", "0.5ns"),
+    (r'some a "\q"', "escape", r"\q"),
+    ("count(a) == (1", "unclosed", "("),
+    ("count(a) in [1, 2", "unclosed", "["),
+    ('some a "x', "unclosed", '"'),
+    ("count(a) == (1]", "unclosed", "]"),
+    ("count(a) == 5.5.5", "syntax", "."),
+    ("count(a) in 200...299", "syntax", "."),
+    ("path a -> (b)", "syntax", ")"),
+    ("path a => b", "syntax", "=>"),
+    ("a[error][root] before b", "syntax", "[root]"),
+    ("response.json[0.5] == 1", "syntax", "[0.5]"),
+    ("response.headers == 1", "syntax", "response.headers"),
+    ("count(größe) == 1", "syntax", "ö"),
+    ("path a -> span b", "not-a-service", "span b"),
+    ("fallback a -> b => c -> d", "not-a-service", "c -> d"),
+    ("count(5 -> b) == 1", "syntax", "->"),
+    ("self_time(a -> b) < 1s", "not-a-service", "a -> b"),
+    ("circuit a -> b { opens after 5 successes }", "unknown-word", "successes"),
+    ("every a has kind == sever", "unknown-word", "sever"),
+    ("every a has status in [ok, bad]", "unknown-word", "bad"),
+    ("retry a -> b { tries == 3 }", "unknown-word", "tries == 3"),
+    ("no event[name == 1][error]", "syntax", "[error]"),
+    ("count(a[event[link[trace_id == \"x\"]]]) == 1", "misplaced", 'link[trace_id == "x"]'),
+    ("a -> b == 1", "misplaced", "a -> b"),
+    ("count(a ->> b) == 1", "misplaced", "a ->> b"),
+    ("every a has count(b) == 1", "misplaced", "count(b)"),
+    ("exists(a) == 1", "misplaced", "exists(a)"),
+    ("self_time(traces) < 1s", "misplaced", "traces"),
+    ("retry try a -> b { recovered }", "misplaced", "try a -> b"),
+    ("retry a -> b { opens after 3 failures }", "misplaced", "opens after 3 failures"),
+    ("path a in >= error_rate(a) of traces", "misplaced", "error_rate(a)"),
+    ("timeout a -> b within max(duration(a))", "misplaced", "max(duration(a))"),
+    ("duration(a) < 1s by http.response.status_code in >= 1% of traces", "syntax", "in"),
+    ("path a by service", "misplaced", "service"),
+    ("every a has duration", "not-a-condition", "duration"),
+    ("every a has http.route", "not-a-condition", "http.route"),
+    ("path a in >= 99 of traces", "type-mismatch", "99"),
+    ("timeout a -> b within 5", "type-mismatch", "5"),
+    ("count(a) < 5ms", "type-mismatch", "count(a) < 5ms"),
+    ("duration(a) < 5", "type-mismatch", "duration(a) < 5"),
+    ('response.status == "ok"', "type-mismatch", 'response.status == "ok"'),
+    ("every a has duration =~ \"x\"", "type-mismatch", "duration"),
+    ("every a has name =~ 5", "type-mismatch", "5"),
+    ("every a has duration contains \"x\"", "type-mismatch", "duration"),
+    ("every a has name contains 5", "type-mismatch", "5"),
+    ("every a has error < true", "type-mismatch", "error < true"),
+    ('"a" + 1 == 1', "type-mismatch", '"a" + 1'),
+    ("duration(a) * 5ms < 1s", "type-mismatch", "duration(a) * 5ms"),
+    ("env(1) == \"x\"", "type-mismatch", "1"),
+    ("sum(values(a, name)) == 1", "type-mismatch", "values(a, name)"),
+    ("duration(max(duration(a))) < 1s", "type-mismatch", "max(duration(a))"),
+    ("every a has nonsense == 1", "unknown-field", "nonsense"),
+    ("response.statu == 1", "unknown-field", "response.statu"),
+    ("response.status.code == 1", "unknown-field", "response.status.code"),
+    ("two.response.status == 1", "unknown-name", "two.response.status"),
+    ("nonsense == 1", "unknown-name", "nonsense"),
+    ('response.body == "{nonsense}"', "unknown-name", "nonsense"),
+    ("p95(duration(a)) <= baseline * 1.1", "no-baseline", "baseline"),
+    ("contains(a) == 1", "unknown-function", "contains"),
+    ("len() == 1", "arguments", "len()"),
+    ("count(a, b) == 1", "arguments", "count(a, b)"),
+    ("p(duration(a)) < 1s", "arguments", "p(duration(a))"),
+    ("max(duration(a), 1ms) < 1s", "arguments", "max(duration(a), 1ms)"),
+    ("p(0, duration(a)) < 1s", "out-of-range", "0"),
+    ("response.status in 300..200", "out-of-range", "300..200"),
+    ("error_rate(a) < 1% with confidence 100%", "out-of-range", "100%"),
+    ("count(5) == 1", "not-a-selection", "5"),
+    ("attempts(a) == 1", "not-a-call", "a"),
+    ("retry a { recovered }", "not-a-call", "a"),
+    ("lag(a -> b) < 1s", "not-a-message", "a -> b"),
+    ("max(5) == 1", "not-many", "5"),
+    ("max(max(duration(a))) < 1s", "not-many", "max(duration(a))"),
+    ("max(response.json.a) == 1", "not-many", "response.json.a"),
+    ("duration(a) < duration(b)", "two-bags", "duration(a) < duration(b)"),
+    ("duration(a) + duration(b) < 1s", "two-bags", "duration(a) + duration(b)"),
+    ("every a has http.time < 5ms", "no-unit", "http.time < 5ms"),
+    ('every a has name =~ "("', "bad-pattern", '"("'),
+    ("response.status == 1 and count(a) == 1", "not-a-claim", "response.status == 1 and count(a) == 1"),
+    ("count(a)", "not-a-claim", "count(a)"),
+    ("count(a) < 1 with confidence 95%", "not-an-estimate", "count(a) < 1"),
+]  # fmt: skip
+
+# file, id, what the position shows
+FILES = [
+    ("}", "syntax", "}"),
+    ("proof {\n}\n", "syntax", "{"),
+    ("proof", "syntax", ""),
+    ('proof "p" {\n', "unclosed", "{"),
+    ("let a = \0", "syntax", "\0"),
+    ("let a = 1\rlet b = 2", "syntax", "\r"),
+    ("%%%", "syntax", "%"),
+    ("lett a = 1", "syntax", "lett"),
+    ('proof "p" {\n  when GET "http://x/"\n  expect path a -> \n}', "syntax", "\n"),
+    ("let a = (1\nlet b = 2\n", "unclosed", "("),
+    ("let a = b", "unknown-name", "b"),
+    ("let a = 1 == 1", "misplaced", "1 == 1"),
+    ("let a = count(x)", "misplaced", "count(x)"),
+    (f'proof "p" {{ {EXPECT} }}', "no-traces", EXPECT),
+    ('proof "p" { when GET "http://x/" }', "nothing-expected", 'proof "p" { when GET "http://x/" }'),
+    (f'{PROOF.format(EXPECT)}proof "p" {{ when GET "x"\n{EXPECT} }}', "duplicate", f'proof "p" {{ when GET "x"\n{EXPECT} }}'),
+    (WITH % 'GET "x" { json 1 json 2 }', "duplicate", "json 2"),
+    (WITH % 'GET "x" { json 1 body "x" }', "duplicate", 'body "x"'),
+    (PROOF.format(f"settle within 1s\n settle within 2s\n {EXPECT}"), "duplicate", "settle within 2s"),
+    (WITH % 'GTE "x"', "unknown-word", 'GTE "x"'),
+    (WITH % 'get "x"', "syntax", "get"),
+    (WITH % "GET x", "syntax", "x"),
+    (WITH % 'GET "x" { header "TraceParent": "1" }', "misplaced", 'header "TraceParent": "1"'),
+    (WITH % 'GET "x" { header "a": count(b) }', "misplaced", "count(b)"),
+    (WITH % 'GET "x" { query "a": 1 == 1 }', "misplaced", "1 == 1"),
+    (WITH % 'GET "x" { timeout 5 }', "type-mismatch", "5"),
+    (WITH % 'POST "x" { json { a: 1 } }', "syntax", "a"),
+    (WITH % 'POST "x" { json { "a": b } }', "unknown-name", "b"),
+    (WITH % 'GET "x" { json 1 repeat 3 at 1/s }', "not-yet", "repeat 3 at 1/s"),
+    (WITH % 'GET "{nowhere}/x"', "unknown-name", "nowhere"),
+    (PROOF.format(f"settle within 5\n {EXPECT}"), "type-mismatch", "5"),
+]  # fmt: skip
+
+DEEP = {
+    "parentheses": "(" * 2000 + "1" + ")" * 2000 + " == 1",
+    "functions": "len(" * 2000 + '"a"' + ")" * 2000 + " == 1",
+    "negations": "every a has " + "not " * 5000 + "error",
+    "signs": "- " * 5000 + "1 == 1",
+    "sums": " + ".join(["1"] * 5000) + " == 1",
+    "steps": "path " + " -> ".join(["a"] * 5000),
+    "branches": "path " + "a -> { " * 2000 + "b" + " }" * 2000,
+    "conditions": "count(a" + "[event" * 2000 + "[error]" + "]" * 2000 + ") == 1",
+}
+
+
+def find(diagnostics: tuple[Diagnostic, ...], text: str) -> list[tuple[str, str]]:
+    return [(each.id, text[each.at.start : each.at.end]) for each in diagnostics]
+
+
+@pytest.mark.parametrize(("claim", "id_", "culprit"), CLAIMS)
+def test_what_is_wrong_with_a_claim_is_named_and_placed(claim: str, id_: str, culprit: str) -> None:
+    text = PROOF.format(f"expect {claim}")
+    assert (id_, culprit) in find(check_file(parse_file(text, "x")), text)
+
+
+@pytest.mark.parametrize(("text", "id_", "culprit"), FILES)
+def test_what_is_wrong_with_a_file_is_named_and_placed(text: str, id_: str, culprit: str) -> None:
+    assert (id_, culprit) in find(check_file(parse_file(text, "x")), text)
+
+
+@pytest.mark.parametrize("shape", DEEP)
+def test_what_is_nested_too_deeply_is_refused(shape: str) -> None:
+    (found,) = check_claim(parse_claim(DEEP[shape]))
+    assert found.id == "too-deep"
+
+
+def test_json_that_is_nested_too_deeply_is_refused() -> None:
+    (found,) = check_file(parse_file(WITH % f'POST "x" {{ json {"[" * 2000}{"]" * 2000} }}', "x"))
+    assert found.id == "too-deep"
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "(" * 30 + "count(a)" + ")" * 30 + " == 1",
+        "every a has " + " or ".join(["error"] * 3000),
+        "count(a) == " + " + ".join(["1"] * 90),
+        "path " + " -> ".join(["a"] * 90),
+    ],
+)
+def test_what_is_merely_long_is_fine(claim: str) -> None:
+    assert check_claim(parse_claim(claim)) == ()
+
+
+def test_every_id_has_a_row() -> None:
+    used = set()
+    for source in SOURCES:
+        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+                continue
+            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if function in ("problem", "Diagnostic"):
+                used.add(node.args[0].value)
+    assert len(used) > 25
+    assert used - {id_ for _, id_, _ in [*CLAIMS, *FILES]} - {"too-deep"} == LEFT_TO_OTHERS
+
+
+# Of statements that need more than one file or proof to be wrong; see the tests of these.
+LEFT_TO_OTHERS = {"bad-time"}
+
+
+# ## Odd input
+
+
+@pytest.mark.parametrize("text", ["", "\n", "# only\n# comments", "  \t\n\f\n", "# no line end", "\r\n\r\n"])
+def test_a_file_with_nothing_in_it_has_no_problems(text: str) -> None:
+    file = parse_file(text, "x")
+    assert (file.items, check_file(file)) == ((), ())
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_line_ends_of_either_kind_are_read(end: str) -> None:
+    text = f'# a{end}let\ta =\t1{end}{end}{PROOF.format(EXPECT)}'.replace("\r\n", "\n").replace("\n", end)
+    file = parse_file(text, "x")
+    assert check_file(file) == ()
+    assert len(file.items) == 2
+
+
+@pytest.mark.parametrize("word", ["path", "every", "some", "no", "in", "has", "by", "proof", "let", "retry", "before", "traces"])
+def test_a_quoted_keyword_is_a_service(word: str) -> None:
+    assert check_claim(parse_claim(f'count("{word}" "GET /") == 1')) == ()
+    assert check_claim(parse_claim(f'path "{word}" -> "{word}"')) == ()
+
+
+def test_a_quoted_name_may_have_any_letters() -> None:
+    assert check_claim(parse_claim('count("Größe 😀") == 1')) == ()
+
+
+def test_a_character_that_cannot_be_seen_is_named_by_its_number() -> None:
+    (found,) = parse_file("let a\u200b = 1", "x").diagnostics
+    assert found.message == "`U+200B` is not part of the language"
+
+
+def test_a_huge_file_is_read() -> None:
+    text = "".join(f'proof "{number}" {{\n  when GET "http://x/"\n  {EXPECT}\n}}\n' for number in range(1500))
+    file = parse_file(text, "x")
+    assert (len(file.items), check_file(file)) == (1500, ())
+
+
+PIECES = [
+    *'()[]{},:|*"#=<>-+/.~\n\\', "->", "->>", "~>", "=>", "..", "==", '"x"', "a", "a-b", "5ms", "1%", "proof ", "when ",
+    "expect ", "path ", "count(", "every ", " has ", "not ", " in ", "span ", "response.", "let ", "retry ", "try ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_mutilated_file_gets_diagnostics_and_no_traceback(seed: int) -> None:
+    good = PROOF.format("\n  ".join(f"expect {claim}" for claim, _, _ in CLAIMS[seed::20]) + f"\n  {EXPECT}")
+    for step in range(0, len(good), 7):
+        piece = PIECES[(seed + step) % len(PIECES)]
+        for text in (good[:step], good[:step] + piece + good[step:], good[:step] + good[step + 3 :]):
+            for found in check_file(parse_file(text, "x")):
+                assert 0 <= found.at.start <= found.at.end <= len(text) + 1
+                assert found.message
+
+
+# ## Helpers of messages
+
+
+def test_the_place_of_an_offset_counts_from_one() -> None:
+    assert [(place.line, place.column) for place in (locate("ab\ncd", offset) for offset in range(6))] == [
+        (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3),
+    ]  # fmt: skip
+
+
+def test_the_nearest_words_come_first_whatever_their_case() -> None:
+    assert nearest("Paymets", ["orders", "payments", "payment"]) == ["payments", "payment"]
+    assert did_you_mean("paymets", ["payments"]) == "did you mean `payments`?"
+    assert did_you_mean("zzz", ["payments"]) is None

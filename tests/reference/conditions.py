@@ -1,0 +1,354 @@
+"""Predicates: what is true of a span, a call, an event or a link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final, TypeAlias
+
+from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.vocabulary import CALL_FIELDS, EVENT_FIELDS, LINK_FIELDS, SPAN_FIELDS, UNSETTLED_FIELDS
+from spanproof.tests.reference.calls import Calls, Logical, Try
+from spanproof.tests.reference.spans import Event, Forest, Link, Span, Value, as_number, as_text, read
+
+KIND_WORDS: Final = {number: word for word, number in SPAN_KINDS.items()}
+STATUS_WORDS: Final = {number: word for word, number in STATUS_CODES.items()}
+NUMBERS: Final = ("number", "duration", "fraction", "points", "rate", "instant")
+ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
+    "==": lambda a, b: a == b,
+    "!=": lambda a, b: a != b,
+    "<": lambda a, b: a < b,
+    "<=": lambda a, b: a <= b,
+    ">": lambda a, b: a > b,
+    ">=": lambda a, b: a >= b,
+}
+
+
+class NotCovered(Exception):
+    """The contract does not say, or the reference does not do it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A value with its kind: ``number``, ``text``, ``boolean``, or ``any`` as attributes are."""
+
+    kind: str
+    value: Value | Fraction
+
+
+Row: TypeAlias = "SpanRow | CallRow | EventRow | LinkRow"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanRow:
+    """A span, asked for its fields."""
+
+    span: Span
+    forest: Forest
+
+    fields = SPAN_FIELDS
+
+    @property
+    def trace_id(self) -> str:
+        return self.span.trace_id
+
+    def field(self, name: str) -> Value | None:
+        span, forest = self.span, self.forest
+        return {
+            "service": lambda: span.service,
+            "name": lambda: span.name,
+            "kind": lambda: KIND_WORDS[span.kind],
+            "status": lambda: STATUS_WORDS[span.status],
+            "status_message": lambda: None,
+            "duration": lambda: span.duration_ns,
+            "self_time": lambda: forest.self_time_ns(span),
+            "start": lambda: span.start_ns,
+            "end": lambda: span.end_ns,
+            "trace_id": lambda: span.trace_id,
+            "span_id": lambda: span.span_id,
+            "parent_id": lambda: span.parent_id,
+            "depth": lambda: forest.depth(span),
+            "root": lambda: forest.is_root(span),
+            "error": lambda: span.error,
+        }[name]()
+
+    def attribute(self, name: str) -> Value | None:
+        return read(self.span.attributes, name)
+
+    def resource(self, name: str) -> Value | None:
+        return read({"service.name": self.span.service, **self.span.resource}, name)
+
+    def events(self) -> list[EventRow]:
+        return [EventRow(event) for event in self.span.events]
+
+    def links(self) -> list[LinkRow]:
+        return [LinkRow(link) for link in self.span.links]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRow:
+    """A call, or one try, asked for its fields."""
+
+    call: Logical | Try
+    calls: Calls
+
+    fields = CALL_FIELDS
+
+    @property
+    def one(self) -> Try:
+        """The try whose fields these are: of a logical call the last."""
+        return self.call.last if isinstance(self.call, Logical) else self.call
+
+    @property
+    def trace_id(self) -> str:
+        return self.one.trace_id
+
+    def field(self, name: str) -> Value | None:
+        one, call = self.one, self.call
+        logical = self.calls.of[one]
+        return {
+            "caller": lambda: one.caller,
+            "callee": lambda: one.callee,
+            "operation": lambda: one.operation,
+            "duration": lambda: call.duration_ns,
+            "network": lambda: one.network_ns,
+            "lag": lambda: one.lag_ns,
+            "status": lambda: STATUS_WORDS[one.status],
+            "error": lambda: one.error,
+            "attempt": lambda: logical.attempt(one),
+            "attempts": lambda: logical.attempts,
+            "protocol": lambda: _refuse("protocol"),
+            "async": lambda: one.asynchronous,
+            "start": lambda: call.start_ns,
+            "end": lambda: call.end_ns,
+            "trace_id": lambda: one.trace_id,
+        }[name]()
+
+    def attribute(self, name: str) -> Value | None:
+        return self.one.attribute(name)
+
+    def resource(self, name: str) -> Value | None:
+        rows = (SpanRow(span, self.calls.forest) for span in (self.one.exit, self.one.server) if span)
+        return next((value for row in rows if (value := row.resource(name)) is not None), None)
+
+    def events(self) -> list[EventRow]:
+        return [EventRow(event) for span in (self.one.exit, self.one.server) if span for event in span.events]
+
+    def links(self) -> list[LinkRow]:
+        return [LinkRow(link) for span in (self.one.exit, self.one.server) if span for link in span.links]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """An event, asked for its fields."""
+
+    event: Event
+
+    fields = EVENT_FIELDS
+
+    def field(self, name: str) -> Value | None:
+        return self.event.name if name == "name" else self.event.at_ns
+
+    def attribute(self, name: str) -> Value | None:
+        return read(self.event.attributes, name)
+
+
+@dataclass(frozen=True, slots=True)
+class LinkRow:
+    """A link, asked for its fields."""
+
+    link: Link
+
+    fields = LINK_FIELDS
+
+    def field(self, name: str) -> Value | None:
+        return self.link.trace_id if name == "trace_id" else self.link.span_id
+
+    def attribute(self, name: str) -> Value | None:  # the cases' links have none
+        return None
+
+
+def _refuse(what: str) -> None:
+    raise NotCovered(what)
+
+
+def holds(node: s.Expression, row: Row) -> bool:
+    """Tell whether a condition is true of `row`. What is missing makes a comparison false."""
+    match node:
+        case s.AnyOf():
+            return any(holds(term, row) for term in node.terms)
+        case s.AllOf():
+            return all(holds(term, row) for term in node.terms)
+        case s.Not():
+            return not holds(node.term, row)
+        case s.Within():
+            rows = row.events() if node.what == "event" else row.links()
+            return any(holds(node.where, each) for each in rows)
+        case s.Function(name="exists"):
+            return value_of(node.arguments[0], row) is not None
+        case s.Compare():
+            return _compare(node, row)
+        case s.OneOf():
+            return _one_of(node, row)
+        case _:
+            found = value_of(node, row)
+            return found is not None and found.value is True
+
+
+def value_of(node: s.Expression, row: Row | None) -> Found | None:
+    """Return the value of an expression, None where it is missing."""
+    match node:
+        case s.Number():
+            return Found("number", Fraction(node.value))
+        case s.Text():
+            return Found("text", node.plain)
+        case s.Name():
+            return _name(node.text, row)
+        case s.Negative():
+            inner = _number(node.value, row)
+            return None if inner is None else Found("number", -inner)
+        case s.Arithmetic():
+            left, right = _number(node.left, row), _number(node.right, row)
+            if left is None or right is None or (node.operator == "/" and right == 0):
+                return None
+            return Found("number", calculate(node.operator, left, right))
+        case s.Function(name="lower" | "upper" | "len"):
+            found = value_of(node.arguments[0], row)
+            text = None if found is None else as_text(found.value)  # type: ignore[arg-type]
+            if text is None:
+                return None
+            return (
+                Found("number", Fraction(len(text)))
+                if node.name == "len"
+                else Found("text", getattr(text, node.name)())
+            )
+        case _:
+            raise NotCovered(type(node).__name__)
+
+
+def calculate(operator: str, left: Fraction, right: Fraction) -> Fraction:
+    return {"+": left.__add__, "-": left.__sub__, "*": left.__mul__, "/": left.__truediv__}[operator](right)
+
+
+def _number(node: s.Expression, row: Row | None) -> Fraction | None:
+    found = value_of(node, row)
+    return None if found is None else convert(found, "number")
+
+
+def _name(text: str, row: Row | None) -> Found | None:
+    if text in ("true", "false"):
+        return Found("boolean", text == "true")
+    if text == "null":
+        raise NotCovered("null")
+    assert row is not None
+    if text in row.fields:
+        value = row.field(text)
+        kind = row.fields[text]
+        kind = "number" if kind in NUMBERS else "boolean" if kind == "boolean" else "text"
+        if value is not None and kind == "number":
+            return Found("number", Fraction(value))  # type: ignore[arg-type]
+        return None if value is None else Found(kind, value)
+    if text.startswith("resource."):
+        value = row.resource(text.removeprefix("resource."))
+    else:
+        value = row.attribute(text.removeprefix("span."))
+    return None if value is None else Found("any", value)
+
+
+def convert(found: Found, kind: str) -> Any:
+    """Return a value as one of `kind`, None where it does not read as one."""
+    if found.kind == kind:
+        return found.value
+    if found.kind != "any":
+        return None
+    value: Any = found.value
+    if kind == "number":
+        return as_number(value)
+    if kind == "boolean":
+        return {"true": True, "false": False}.get(str(as_text(value)))
+    return as_text(value)
+
+
+def elements(found: Found) -> list[Found]:
+    """Return the elements of an array; a scalar is its own."""
+    if isinstance(found.value, list):
+        return [Found("any", element) for element in found.value]
+    return [found]
+
+
+def relate(operator: str, left: Found, right: Found) -> bool:
+    """Compare two values; an array by its elements."""
+    if operator in ("!=", "!~") and isinstance(left.value, list):
+        positive = "==" if operator == "!=" else "=~"
+        return not any(_relate(positive, element, right) for element in elements(left))
+    if isinstance(left.value, list) or not isinstance(right.value, list):
+        return any(_relate(operator, element, right) for element in elements(left))
+    raise NotCovered("an array on the right")
+
+
+def _relate(operator: str, left: Found, right: Found) -> bool:
+    if left.kind == "any" and right.kind == "any":
+        raise NotCovered("two attributes compared")
+    if operator in ("=~", "!~", "contains"):
+        text, pattern = convert(left, "text"), convert(right, "text")
+        if text is None or pattern is None:
+            return False
+        if operator == "contains":
+            return pattern in text
+        return bool(re.search(pattern, text)) == (operator == "=~")
+    kind = right.kind if left.kind == "any" else left.kind
+    a, b = convert(left, kind), convert(right, kind)
+    return a is not None and b is not None and ORDERS[operator](a, b)
+
+
+def _compare(node: s.Compare, row: Row) -> bool:
+    left, right = _side(node.left, node.right, row), _side(node.right, node.left, row)
+    if left is None or right is None:
+        return False
+    if isinstance(right.value, list) and node.operator in ORDERS:
+        turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(node.operator, node.operator)
+        return relate(turned, right, left)
+    if node.operator == "contains" and isinstance(left.value, list):
+        return any(_relate("==", element, right) for element in elements(left))
+    return relate(node.operator, left, right)
+
+
+def _side(node: s.Expression, other: s.Expression, row: Row) -> Found | None:
+    """Return one side; beside ``kind`` and ``status`` a word stands for itself."""
+    if isinstance(node, s.Name) and isinstance(other, s.Name) and row.fields.get(other.text) in ("kind", "status"):
+        return Found("text", node.text)
+    return value_of(node, row)
+
+
+def _one_of(node: s.OneOf, row: Row) -> bool:
+    found = value_of(node.value, row)
+    return found is not None and is_one_of(found, node, row)
+
+
+def is_one_of(found: Found, node: s.OneOf, row: Row | None) -> bool:
+    """Tell whether a value is, or is not, among the options."""
+    if not node.negated:
+        return any(_is(element, option, row, node) for element in elements(found) for option in node.options)
+    if not isinstance(found.value, list) and any(_is_missing(found, option) for option in node.options):
+        return False
+    return not any(_is(element, option, row, node) for element in elements(found) for option in node.options)
+
+
+def _is(found: Found, option: s.Expression, row: Row | None, node: s.OneOf) -> bool:
+    if isinstance(option, s.Range):
+        number = convert(found, "number")
+        return number is not None and Fraction(option.low.value) <= number <= Fraction(option.high.value)
+    other = _side(option, node.value, row) if row is not None else value_of(option, row)
+    return other is not None and _relate("==", found, other)
+
+
+def _is_missing(found: Found, option: s.Expression) -> bool:
+    return isinstance(option, s.Range | s.Number | s.Negative) and convert(found, "number") is None
+
+
+def is_stable(node: s.Expression | None) -> bool:
+    """Tell whether what it reads stands once a span is here."""
+    return node is None or not any(isinstance(part, s.Name) and part.text in UNSETTLED_FIELDS for part in s.walk(node))

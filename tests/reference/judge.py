@@ -1,0 +1,142 @@
+"""The verdict on a claim."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from fractions import Fraction
+
+from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
+from spanproof.tests.reference.numbers import One, Outcome, all_hold, compare, evaluate
+from spanproof.tests.reference.order import judge_before, judge_budget
+from spanproof.tests.reference.paths import judge_path
+from spanproof.tests.reference.resilience import judge_fallback, judge_no_retry, judge_retry, judge_timeout
+from spanproof.tests.reference.selections import World, is_selection_stable, select
+
+Z95 = 1.959963984540054
+
+
+def judge(expectation: s.Expectation, world: World) -> str:
+    """Return ``pass``, ``fail`` or ``inconclusive``."""
+    if expectation.by is not None:
+        raise NotCovered("by")
+    if expectation.confidence is not None:
+        outcome = _judge_with_confidence(expectation, world)
+    elif expectation.share is not None:
+        outcome = _judge_share(expectation.claim, expectation.share, world)
+    else:
+        outcome = judge_claim(expectation.claim, world)
+    return outcome if outcome in ("pass", "fail") else "inconclusive"
+
+
+def judge_claim(claim: s.Claim, world: World) -> Outcome:
+    """Judge a claim about the traces of `world`."""
+    match claim:
+        case s.Comparison():
+            return compare(claim.condition, world)
+        case s.Every():
+            return _judge_every(claim, world)
+        case s.Some():
+            return _judge_some(claim, world)
+        case s.No():
+            return _judge_no(claim, world)
+        case s.Path():
+            return judge_path(claim, world)
+        case s.Before():
+            return judge_before(claim, world)
+        case s.Retry():
+            return judge_retry(claim, world)
+        case s.NoRetry():
+            return judge_no_retry(claim, world)
+        case s.Fallback():
+            return judge_fallback(claim, world)
+        case s.Timeout():
+            return judge_timeout(claim, world)
+        case s.Budget():
+            return judge_budget(claim, world)
+        case _:
+            raise NotCovered(type(claim).__name__)
+
+
+def _is_stable(claim: s.Every | s.Some | s.No) -> bool:
+    """Tell whether what the claim found in a trace stays so; another attempt may change a whole call."""
+    if isinstance(claim.selection, s.Call) and not claim.selection.attempts and claim.condition is not None:
+        return False
+    return is_selection_stable(claim.selection) and is_stable(claim.condition)
+
+
+def _judge_every(claim: s.Every, world: World) -> Outcome:
+    rows = [world.row(item) for item in select(claim.selection, world)]
+    oks = [(row.trace_id, holds(claim.condition, row)) for row in rows]
+    return all_hold(oks, world, stable=_is_stable(claim))
+
+
+def _matching(claim: s.Some | s.No, world: World) -> set[str]:
+    rows = (world.row(item) for item in select(claim.selection, world))
+    return {row.trace_id for row in rows if claim.condition is None or holds(claim.condition, row)}
+
+
+def _judge_some(claim: s.Some, world: World) -> Outcome:
+    matching, stable = _matching(claim, world), _is_stable(claim)
+    outcome: Outcome = "pass"
+    for trace, settled in world.settled.items():
+        if trace not in matching and settled:
+            return "fail"
+        if not settled and not (trace in matching and stable):
+            outcome = "open"
+    return outcome
+
+
+def _judge_no(claim: s.No, world: World) -> Outcome:
+    matching, stable = _matching(claim, world), _is_stable(claim)
+    if any(world.settled[trace] or stable for trace in matching):
+        return "fail"
+    return "pass" if world.all_settled else "open"
+
+
+def _judge_share(claim: s.Claim, share: s.Share, world: World) -> Outcome:
+    """Judge each trace by itself; what is open can become anything, and what had nothing to judge can stay so."""
+    found: Counter[str] = Counter()
+    for trace, settled in world.settled.items():
+        outcome = judge_claim(claim, world.only(trace))
+        found["empty" if outcome == "nothing" and not settled else outcome] += 1
+    limit = value_of(share.value, None)
+    assert limit is not None
+    wanted = convert(limit, "number")
+    possible: set[Outcome] = set()
+    for coming in range(found["empty"] + 1):
+        undecided = found["open"] + coming
+        for passing in range(undecided + 1):
+            passed = found["pass"] + passing
+            total = found["pass"] + found["fail"] + undecided
+            if total == 0:
+                possible.add("nothing")
+            else:
+                possible.add("pass" if ORDERS[share.operator](Fraction(passed, total), wanted) else "fail")
+    return possible.pop() if len(possible) == 1 else "open"
+
+
+def _judge_with_confidence(expectation: s.Expectation, world: World) -> Outcome:
+    """Judge an error rate by its Wilson interval."""
+    claim = expectation.claim
+    if not isinstance(claim, s.Comparison) or not isinstance(claim.condition, s.Compare):
+        raise NotCovered("confidence in this claim")
+    node = claim.condition
+    if not isinstance(node.left, s.Function) or node.left.name != "error_rate" or node.operator not in ("<", "<="):
+        raise NotCovered("confidence in this claim")
+    rate = evaluate(node.left, world)
+    n = evaluate(s.Function("count", node.left.arguments, node.at, node.at), world)
+    limit = evaluate(node.right, world)
+    assert isinstance(rate, One)
+    assert isinstance(n, One)
+    assert isinstance(limit, One)
+    assert limit.found is not None
+    if rate.found is None or n.found is None:
+        return "nothing"
+    p, size, bound = (float(convert(each, "number")) for each in (rate.found, n.found, limit.found))
+    middle = (p + Z95**2 / (2 * size)) / (1 + Z95**2 / size)
+    half = Z95 / (1 + Z95**2 / size) * math.sqrt(p * (1 - p) / size + Z95**2 / (4 * size**2))
+    if middle + half <= bound:
+        return "pass"
+    return "fail" if middle - half > bound else "open"

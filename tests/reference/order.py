@@ -1,0 +1,84 @@
+"""``before`` and ``budget``: what came first, and what the time was spent on."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Final
+
+from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.calls import Logical, Try
+from spanproof.tests.reference.conditions import convert, value_of
+from spanproof.tests.reference.critical import shares_ns
+from spanproof.tests.reference.numbers import Outcome
+from spanproof.tests.reference.selections import World, select, word
+from spanproof.tests.reference.spans import Span
+
+MAX_CLOCK_SKEW_NS: Final = 10_000_000
+
+
+def judge_before(node: s.Before, world: World) -> Outcome:
+    """Judge ``A before B`` in each trace: the last of the first ends before the first of the second starts."""
+    found = [_before(node, world.only(trace)) for trace in world.settled]
+    for outcome in ("fail", "open"):
+        if outcome in found:
+            return outcome  # type: ignore[return-value]
+    return "pass" if "pass" in found else "nothing"
+
+
+def _before(node: s.Before, world: World) -> Outcome:
+    first, second = select(node.first, world), select(node.second, world)
+    if not first or not second:
+        return "nothing"
+    last, next_ = max(first, key=lambda item: item.end_ns), min(second, key=lambda item: item.start_ns)
+    gap_ns = next_.start_ns - last.end_ns
+    one, other = _span(last), _span(next_)
+    if one.service != other.service and abs(gap_ns) <= MAX_CLOCK_SKEW_NS:
+        chain = _ordered_by_cause(one, other, world)
+        if chain is None:
+            return "open"
+        return "fail" if not chain else "pass" if world.all_settled else "open"
+    if gap_ns < 0:
+        return "fail"
+    return "pass" if world.all_settled else "open"
+
+
+def _span(item: Span | Logical | Try) -> Span:
+    if isinstance(item, Span):
+        return item
+    return (item.last if isinstance(item, Logical) else item).seen
+
+
+def _ordered_by_cause(one: Span, other: Span, world: World) -> bool | None:
+    for above_one in (one, *world.forest.above(one)):
+        for above_other in (other, *world.forest.above(other)):
+            if above_one is above_other or above_one.service != above_other.service:
+                continue
+            if above_one.end_ns <= above_other.start_ns:
+                return True
+            if above_other.end_ns <= above_one.start_ns:
+                return False
+    return None
+
+
+def judge_budget(node: s.Budget, world: World) -> Outcome:
+    """Judge ``budget``: the root's duration, and each service's share of it."""
+    found = [shares_ns(trace, world) for trace in world.settled]
+    shares = [each for each in found if each is not None]
+    parts = {word(name): _number(value) for name, value in node.parts}
+    for each in shares:
+        if sum(each.values()) > _number(node.total):
+            return "fail"
+        for service, ns in each.items():
+            limit = parts.get(service, parts.get(None))
+            if limit is not None and ns > limit:
+                return "fail"
+    if not world.all_settled:
+        return "open"
+    return "pass" if shares else "nothing"
+
+
+def _number(node: s.Expression) -> Fraction:
+    found = value_of(node, None)
+    number = None if found is None else convert(found, "number")
+    assert number is not None
+    return number

@@ -1,0 +1,117 @@
+"""Paths of calls from instance to instance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.calls import Try
+from spanproof.tests.reference.conditions import holds
+from spanproof.tests.reference.numbers import Outcome
+from spanproof.tests.reference.selections import World, fits, fits_service, matches
+from spanproof.tests.reference.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Where a path has come to: a request served, or an unanswered call to a peer."""
+
+    served: Span | None
+    unanswered: Try | None
+
+
+def judge_path(node: s.Path, world: World) -> Outcome:
+    """Judge ``path``, ``no path`` and ``only path``."""
+    witnessed = {
+        span.trace_id
+        for span in world.spans()
+        if _is_step(node.leg.step, Stop(span, None), world) and _goes_on(node.leg, Stop(span, None), world)
+    }
+    if node.mode == "no":
+        return "fail" if witnessed else "pass" if world.all_settled else "open"
+    missing = set(world.settled) - witnessed
+    if any(world.settled[trace] for trace in missing):
+        return "fail"
+    if node.mode == "only":
+        return _judge_only(node, world, missing)
+    return "open" if missing else "pass"
+
+
+def _judge_only(node: s.Path, world: World, missing: set[str]) -> Outcome:
+    used: set[Try] = set()
+    for span in world.spans():
+        start = Stop(span, None)
+        if _is_step(node.leg.step, start, world) and _goes_on(node.leg, start, world):
+            used |= _used(node.leg, start, world)
+    others = [one for one in world.tries() if one.server is not None and one not in used]
+    if missing or not world.all_settled:
+        return "open"
+    return "fail" if others else "pass"
+
+
+def _is_step(step: s.Step, stop: Stop, world: World) -> bool:
+    return any(_is_target(target, stop, world) for target in step.targets)
+
+
+def _is_target(target: s.Target, stop: Stop, world: World) -> bool:
+    if stop.served is not None:
+        return fits(target, stop.served, world)
+    one = stop.unanswered
+    assert one is not None
+    assert one.exit is not None
+    return (
+        fits_service(target, one.callee)
+        and matches(target.operation, one.exit.name)
+        and (target.where is None or holds(target.where, world.row(one.exit)))
+    )
+
+
+def _goes_on(leg: s.Leg, stop: Stop, world: World) -> bool:
+    """Tell whether every branch can be gone from this very instance."""
+    return all(
+        any(_is_step(branch.step, next_, world) and _goes_on(branch, next_, world) for next_ in _next(stop, leg, world))
+        for branch in leg.branches
+    )
+
+
+def _next(stop: Stop, leg: s.Leg, world: World) -> Iterator[Stop]:
+    reached: list[Stop] = []
+    ahead = [stop]
+    while ahead:
+        here = ahead.pop()
+        for _, next_ in _calls_from(here, asynchronous=leg.arrow == "~>", world=world):
+            if next_ not in reached:
+                reached.append(next_)
+                if leg.arrow == "->>":
+                    ahead.append(next_)
+    yield from reached
+
+
+def _calls_from(stop: Stop, *, asynchronous: bool, world: World) -> Iterator[tuple[Try, Stop]]:
+    if stop.served is None:
+        return
+    for one in world.calls.tries:
+        if one.entry is stop.served and one.asynchronous == asynchronous:
+            if one.server is None:
+                yield one, Stop(None, one)
+            for arrival in one.arrivals:
+                yield one, Stop(arrival, None)
+
+
+def _used(leg: s.Leg, stop: Stop, world: World) -> set[Try]:
+    """Return the calls of all ways to go the branches from this instance."""
+    found: set[Try] = set()
+    for branch in leg.branches:
+        for way, next_ in _ways(stop, leg, world, ()):
+            if _is_step(branch.step, next_, world) and _goes_on(branch, next_, world):
+                found |= set(way) | _used(branch, next_, world)
+    return found
+
+
+def _ways(stop: Stop, leg: s.Leg, world: World, gone: tuple[Try, ...]) -> Iterator[tuple[tuple[Try, ...], Stop]]:
+    for one, next_ in _calls_from(stop, asynchronous=leg.arrow == "~>", world=world):
+        if one not in gone:
+            yield (*gone, one), next_
+            if leg.arrow == "->>":
+                yield from _ways(next_, leg, world, (*gone, one))

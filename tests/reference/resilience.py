@@ -1,0 +1,128 @@
+"""Retries, fallbacks, timeouts: what happened after a call had failed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.calls import Logical, Try, arrival_failed
+from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, value_of
+from spanproof.tests.reference.numbers import Outcome, all_hold
+from spanproof.tests.reference.selections import World, fits, fits_service, matches, select
+from spanproof.tests.reference.spans import Span
+
+
+def judge_retry(node: s.Retry, world: World) -> Outcome:
+    """Judge ``retry``: what failed retryably at first was tried again, as the clauses say."""
+    calls = [call for call in _calls(node.call, world) if _first_failed(call)]
+    oks = [
+        (call.last.trace_id, call.attempts > 1 and all(_satisfies(clause, call, world) for clause in node.clauses))
+        for call in calls
+    ]
+    return all_hold(oks, world, stable=False)
+
+
+def judge_no_retry(node: s.NoRetry, world: World) -> Outcome:
+    """Judge ``no retry``: what was tried twice stays so."""
+    oks = [(call.last.trace_id, call.attempts == 1) for call in _calls(node.call, world)]
+    return all_hold(oks, world, stable=True)
+
+
+def judge_fallback(node: s.Fallback, world: World) -> Outcome:
+    """Judge ``fallback``: where the call failed for good, the caller turned to another, and did not fail."""
+    failed = [call for call in _calls(node.call, world) if call.last.failed]
+    oks = [(call.last.trace_id, _fell_back(call, node.to, world)) for call in failed]
+    return all_hold(oks, world, stable=False)
+
+
+def judge_timeout(node: s.Timeout, world: World) -> Outcome:
+    """Judge ``timeout``: no try lasted longer, and at least one was cut off."""
+    tries = [one for call in _calls(node.call, world) for one in call.tries]
+    limit_ns = _number(node.limit)
+    if any(one.duration_ns > limit_ns for one in tries):
+        return "fail"
+    if not any(_cut_off(one) for one in tries):
+        return "nothing"
+    return "pass" if world.all_settled else "open"
+
+
+def _cut_off(one: Try) -> bool:
+    return one.failed_retryably and one.http_status is None
+
+
+def _calls(selection: s.Selection, world: World) -> list[Logical]:
+    return select(selection, world)  # type: ignore[return-value]  # checked: whole calls
+
+
+def _attempts(call: Logical) -> list[tuple[Span | Try, bool]]:
+    """Return each attempt and whether it failed; several arrivals of one try are attempts of their own."""
+    found: list[tuple[Span | Try, bool]] = []
+    for one in call.tries:
+        if one.attempts == 1:
+            found.append((one, one.failed))
+        else:
+            found += [(arrival, arrival.error or arrival_failed(arrival)) for arrival in one.retried_arrivals]
+    return found
+
+
+def _first_failed(call: Logical) -> bool:
+    one = call.first
+    return arrival_failed(one.retried_arrivals[0]) if one.attempts > 1 else one.failed_retryably
+
+
+def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
+    attempts = _attempts(call)
+    gaps = [after.start_ns - before.end_ns for (before, _), (after, _) in zip(attempts, attempts[1:], strict=False)]
+    match clause:
+        case s.Limit(name="attempts"):
+            return ORDERS[clause.operator](call.attempts, _number(clause.value))
+        case s.Limit(name="backoff"):
+            return all(ORDERS[clause.operator](gap, _number(clause.value)) for gap in gaps)
+        case s.Flag(name="backoff grows"):
+            return all(one < next_ for one, next_ in zip(gaps, gaps[1:], strict=False))
+        case s.Flag(name="recovered"):
+            return not call.last.failed
+        case s.Flag(name="exhausted"):
+            return call.last.failed
+        case s.Cause():
+            return all(
+                holds(clause.condition, world.row(attempt if isinstance(attempt, Try) else _try_of(attempt, call)))
+                for attempt, failed in attempts
+                if failed
+            )
+        case _:
+            raise NotCovered(type(clause).__name__)
+
+
+def _try_of(arrival: Span, call: Logical) -> Try:
+    return next(one for one in call.tries if arrival in one.arrivals)
+
+
+def _number(node: s.Expression) -> Fraction:
+    found = value_of(node, None)
+    number = None if found is None else convert(found, "number")
+    assert number is not None
+    return number
+
+
+def _fell_back(call: Logical, to: s.Target, world: World) -> bool:
+    entry = call.last.entry
+    if entry is None or entry.error:
+        return False
+    if to.spans == "any":
+        return any(
+            span.start_ns >= call.end_ns and world.forest.entry(span) is entry and fits(to, span, world)
+            for span in world.forest.spans
+        )
+    return any(
+        one.start_ns >= call.end_ns and one.entry is entry and _asks(one, to, world) for one in world.calls.tries
+    )
+
+
+def _asks(one: Try, to: s.Target, world: World) -> bool:
+    span = one.server or one.seen
+    return (
+        fits_service(to, one.callee)
+        and matches(to.operation, one.operation)
+        and (to.where is None or holds(to.where, world.row(span)))
+    )

@@ -1,0 +1,111 @@
+"""Selecting: which spans and calls a claim speaks of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.calls import Calls, Logical, Try
+from spanproof.tests.reference.conditions import CallRow, SpanRow, holds, is_stable
+from spanproof.tests.reference.spans import Forest, Span
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """All that is known, and of it the traces to judge: whether each is settled."""
+
+    forest: Forest
+    calls: Calls
+    settled: dict[str, bool]
+
+    @classmethod
+    def of(cls, spans: Iterable[Span], settled: dict[str, bool]) -> World:
+        forest = Forest(spans)
+        return cls(forest, Calls(forest), settled)
+
+    def only(self, trace_id: str) -> World:
+        """Return the same with one trace to judge."""
+        return replace(self, settled={trace_id: self.settled[trace_id]})
+
+    @property
+    def all_settled(self) -> bool:
+        return all(self.settled.values())
+
+    def row(self, item: Span | Logical | Try) -> SpanRow | CallRow:
+        return SpanRow(item, self.forest) if isinstance(item, Span) else CallRow(item, self.calls)
+
+    def spans(self) -> Iterator[Span]:
+        """Yield the spans of the traces to judge."""
+        return (span for span in self.forest.spans if span.trace_id in self.settled)
+
+    def logical(self) -> Iterator[Logical]:
+        return (call for call in self.calls.logical if call.last.trace_id in self.settled)
+
+    def tries(self) -> Iterator[Try]:
+        return (one for one in self.calls.tries if one.trace_id in self.settled)
+
+
+def word(node: s.Name | s.Text | None) -> str | None:
+    """Return the name of a service, None for any."""
+    return None if node is None else node.text if isinstance(node, s.Name) else node.plain
+
+
+def matches(pattern: s.Text | None, text: str) -> bool:
+    """Tell whether the name of an operation fits; ``*`` stands for any text."""
+    if pattern is None:
+        return True
+    return bool(re.fullmatch(".*".join(re.escape(part) for part in pattern.plain.split("*")), text, re.DOTALL))
+
+
+def fits_service(target: s.Target, service: str) -> bool:
+    return target.service is None or word(target.service) == service
+
+
+def fits(target: s.Target, span: Span, world: World) -> bool:
+    """Tell whether a target means this span."""
+    return (
+        (target.spans == "any" or world.forest.is_entry(span))
+        and fits_service(target, span.service)
+        and matches(target.operation, span.name)
+        and (target.where is None or holds(target.where, world.row(span)))  # type: ignore[arg-type]
+    )
+
+
+def fits_call(selection: s.Call, call: Logical | Try, world: World) -> bool:
+    """Tell whether a selection means this call."""
+    one = call.last if isinstance(call, Logical) else call
+    caller, callee = selection.caller, selection.callee
+    if not fits_service(caller, one.caller):
+        return False
+    if (caller.operation is not None or caller.where is not None) and (
+        one.entry is None or not fits(caller, one.entry, world)
+    ):
+        return False
+    return (
+        one.asynchronous == (selection.arrow == "~>")
+        and fits_service(callee, one.callee)
+        and matches(callee.operation, one.operation)
+        and (callee.where is None or holds(callee.where, world.row(call)))
+    )
+
+
+def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] | list[Try]:
+    """Return what a selection means, in the traces to judge."""
+    if isinstance(selection, s.Target):
+        return [span for span in world.spans() if fits(selection, span, world)]
+    if selection.attempts:
+        return [one for one in world.tries() if fits_call(selection, one, world)]
+    return [call for call in world.logical() if fits_call(selection, call, world)]
+
+
+def is_selection_stable(selection: s.Selection) -> bool:
+    """Tell whether what is selected stays selected while spans are still to come."""
+    if isinstance(selection, s.Target):
+        return is_stable(selection.where)
+    if not is_stable(selection.caller.where):
+        return False
+    if selection.attempts:
+        return is_stable(selection.callee.where)
+    return selection.callee.where is None

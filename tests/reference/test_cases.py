@@ -1,0 +1,34 @@
+"""Every assertion of every case file gets the same outcome from the reference."""
+
+from pathlib import Path
+
+import pytest
+
+from spanproof.assertions.cases import Assertion, CaseTrace, parse_cases
+from spanproof.query_lang.parse import parse_claim
+from spanproof.tests.reference.conditions import NotCovered
+from spanproof.tests.reference.from_cases import world_of
+from spanproof.tests.reference.judge import judge
+
+FILES = sorted((Path(__file__).parent.parent / "cases").glob("*.case"))
+
+
+def assertions() -> list[object]:
+    return [
+        pytest.param(traces, assertion, id=f"{file.stem}:{assertion.line} {assertion.claim[:60]}")
+        for file in FILES
+        for scene in parse_cases(file.read_text(encoding="utf-8"))
+        for traces, assertion in scene.assertions
+        if assertion.outcome != "invalid"
+    ]
+
+
+@pytest.mark.parametrize(("traces", "assertion"), assertions())
+def test_case(traces: tuple[CaseTrace, ...], assertion: Assertion) -> None:
+    expectation = parse_claim(assertion.claim).expectation
+    assert expectation is not None
+    try:
+        outcome = judge(expectation, world_of(traces))
+    except NotCovered as reason:
+        pytest.xfail(f"the reference does not cover this: {reason}")
+    assert outcome == assertion.outcome

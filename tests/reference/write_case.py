@@ -1,0 +1,77 @@
+"""Spans as the text of a ``.case`` file, to be added to the cases."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from spanproof.collector.semconv import SPAN_KINDS
+from spanproof.tests.reference.generate import TraceSet
+from spanproof.tests.reference.spans import Span, Value
+
+KINDS = {number: word for word, number in SPAN_KINDS.items()}
+STATUSES = {0: "", 1: " ok", 2: " error"}
+
+
+def write_case(made: TraceSet, claim: str, outcome: str) -> str:
+    """Return a case; what the format cannot say (circles, shared span ids) stands there as a comment."""
+    lines = []
+    linked = {(link.trace_id, link.span_id) for span in made.spans for link in span.links}
+    for number, (trace_id, settled) in enumerate(made.settled.items(), 1):
+        spans = [span for span in made.spans if span.trace_id == trace_id]
+        lines.append(f"trace t{number}" + ("" if settled else " unsettled"))
+        lines += _lines(spans, linked)
+    return "\n".join([*lines, "", f"assert {claim}", f"  {outcome}", ""])
+
+
+def _lines(spans: list[Span], linked: set[tuple[str, str]]) -> Iterator[str]:
+    ids = {span.span_id for span in spans}
+    written: set[int] = set()
+
+    def write(span: Span, indent: int) -> Iterator[str]:
+        if id(span) in written:
+            return
+        written.add(id(span))
+        orphan = "orphan " if span.parent_id is not None and span.parent_id not in ids else ""
+        yield "  " * indent + orphan + _line(span, linked)
+        for child in spans:
+            if child.parent_id == span.span_id:
+                yield from write(child, indent + 1)
+
+    for span in spans:
+        if span.parent_id is None or span.parent_id not in ids:
+            yield from write(span, 1)
+    for span in spans:
+        if id(span) not in written:
+            yield f"  # its parent {span.parent_id} goes round in a circle:"
+            yield from write(span, 1)
+    if len(ids) < len(spans):
+        yield "  # shared or repeated span ids: " + ", ".join(f"{span.span_id} ({span.service})" for span in spans)
+
+
+def _line(span: Span, linked: set[tuple[str, str]]) -> str:
+    words = [span.service, json.dumps(span.name), KINDS[span.kind], f"{_time(span.start_ns)}..{_time(span.end_ns)}"]
+    text = " ".join(words) + STATUSES[span.status]
+    if span.attributes:
+        text += " " + _object(span.attributes)
+    if span.resource:
+        text += " resource " + _object(span.resource)
+    for event in span.events:
+        text += f" event {json.dumps(event.name)} at {_time(event.at_ns)} {_object(event.attributes)}"
+    for link in span.links:
+        text += f" link {_label(link.trace_id, link.span_id)}"
+    if (span.trace_id, span.span_id) in linked:
+        text += f" as {_label(span.trace_id, span.span_id)}"
+    return text
+
+
+def _label(trace_id: str, span_id: str) -> str:
+    return f"s{int(trace_id, 16)}x{int(span_id, 16)}"
+
+
+def _time(ns: int) -> str:
+    return f"{ns // 1_000_000}ms" if ns % 1_000_000 == 0 else f"{ns}ns"
+
+
+def _object(attributes: dict[str, Value]) -> str:
+    return "{ " + ", ".join(f"{key}: {json.dumps(value)}" for key, value in attributes.items()) + " }"

@@ -15,12 +15,13 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 from spanproof.assertions.cases import Assertion, CaseSpan, CaseTrace, Scene, parse_cases
 from spanproof.assertions.evaluate import Judge, Selected
 from spanproof.assertions.verdict import Verdict
-from spanproof.collector.calls import derive
+from spanproof.collector.calls import declare_proxies, derive
 from spanproof.collector.decode import Decoder
 from spanproof.collector.store import Store
 from spanproof.query_lang.check import check_claim
 from spanproof.query_lang.constants import Bindings, JsonValue
 from spanproof.query_lang.parse import parse_claim
+from spanproof.query_lang.types import Scope
 
 ZERO_NS: Final = 1_700_000_000_000_000_000
 
@@ -66,6 +67,7 @@ def run_cases(text: str) -> Iterator[CaseResult]:
 
 def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
     with Store.open() as store:
+        declare_proxies(store, scene.proxies)
         known = 0
         connection = store.cursor()
         judge = Judge(connection)
@@ -82,13 +84,14 @@ def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
                 derive(store)
                 known = len(traces)
                 judge.select(Selected(sender.settled(), missing=("a span names a parent that is missing",)))
+                judge.select_baseline(list(sender.settled(baseline=True)))
             yield _judge(judge, sender, assertion, variation)
         connection.close()
 
 
 def _judge(judge: Judge, sender: _Sender, assertion: Assertion, variation: Variation) -> CaseResult:
     parsed = parse_claim(assertion.claim)
-    problems = check_claim(parsed)
+    problems = check_claim(parsed, Scope(baseline=any(trace.baseline for trace in sender.traces)))
     if problems or parsed.expectation is None:
         return CaseResult(assertion, variation.name, None, "refused: " + "; ".join(each.message for each in problems))
     verdict = judge.judge(parsed.expectation, assertion.claim, Bindings())
@@ -135,10 +138,11 @@ class _Sender:
             if span.label is not None
         }
 
-    def settled(self) -> dict[str, bool]:
+    def settled(self, *, baseline: bool = False) -> dict[str, bool]:
         return {
             self._trace_id(trace, copy).hex(): not trace.unsettled
             for trace in self.traces
+            if trace.baseline == baseline
             for copy in range(trace.copies)
         }
 

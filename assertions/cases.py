@@ -64,6 +64,7 @@ class CaseTrace:
     unsettled: bool = False
     copies: int = 1
     every_ns: int = 0
+    baseline: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Scene:
     """The traces since the last ``clear``, and what is asserted of those before each assertion."""
 
     assertions: tuple[tuple[tuple[CaseTrace, ...], Assertion], ...]
+    proxies: tuple[str, ...] = ()
 
 
 def parse_cases(text: str) -> tuple[Scene, ...]:
@@ -89,7 +91,7 @@ def parse_cases(text: str) -> tuple[Scene, ...]:
     return tuple(_Reader(text).scenes())
 
 
-def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]]) -> Scene:
+def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]], proxies: list[str]) -> Scene:
     for traces, assertion in asserted:
         spans = [span for trace in traces for span in trace.spans]
         labels = {span.label for span in spans}
@@ -97,7 +99,7 @@ def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]]) -> Scene:
         for label in named:
             if label not in labels:
                 raise CaseError(assertion.line, f"no span above this is called `{label}`")
-    return Scene(tuple(asserted))
+    return Scene(tuple(asserted), tuple(proxies))
 
 
 @dataclass(slots=True)
@@ -115,22 +117,26 @@ class _Reader:
     def scenes(self) -> Iterator[Scene]:
         traces: list[CaseTrace] = []
         asserted: list[tuple[tuple[CaseTrace, ...], Assertion]] = []
+        proxies: list[str] = []
         while self.place < len(self.lines):
             line = self._take()
             word, _, rest = line.text.partition(" ")
             match word:
-                case "trace":
-                    traces.append(self._trace(line, rest))
+                case "trace" | "baseline":
+                    traces.append(replace(self._trace(line, rest), baseline=word == "baseline"))
                 case "assert" | "invalid":
                     asserted.append((tuple(traces), self._assertion(line, word, rest)))
                 case "clear":
-                    yield _scene(asserted)
-                    traces, asserted = [], []
-                case "proxy" | "baseline":
-                    raise CaseError(line.number, f"`{word}` is not carried out by this version")
+                    yield _scene(asserted, proxies)
+                    traces, asserted, proxies = [], [], []
+                case "proxy":
+                    proxies.append(rest.strip().strip('"'))
                 case _:
-                    raise CaseError(line.number, f"`{word}` begins nothing here: write trace, assert, invalid or clear")
-        yield _scene(asserted)
+                    raise CaseError(
+                        line.number,
+                        f"`{word}` begins nothing here: write trace, baseline, proxy, assert, invalid or clear",
+                    )
+        yield _scene(asserted, proxies)
 
     def _take(self) -> _Line:
         self.place += 1

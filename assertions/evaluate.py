@@ -124,6 +124,14 @@ class Judge:
         row = self.connection.execute("SELECT count(*), count(*) FILTER (NOT settled) FROM selected").fetchone()
         self.selected = Window(*(row or (0, 0)))
 
+    def select_baseline(self, traces: Sequence[str]) -> None:
+        """Set the traces that others are compared with."""
+        self.connection.execute(
+            "CREATE OR REPLACE TEMP TABLE baseline AS"
+            " SELECT unnest($traces::UUID[]) AS trace_id, true AS settled, true AS trusting",
+            {"traces": list(traces)},
+        )
+
     def select(self, selected: Selected) -> None:
         """Set the traces that the following claims are about."""
         self.selected = selected
@@ -196,7 +204,7 @@ class Judge:
                 if tally.fails or not settled:
                     return explainer.open(plan, tally)
                 if tally.empty:
-                    return explainer.untold(tally)
+                    return explainer.untold(plan, tally)
                 return explainer.passed(plan, tally) if tally.n else explainer.nothing(plan)
             case "none":
                 if tally.sure_fails:

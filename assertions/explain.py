@@ -12,7 +12,7 @@ import duckdb
 from spanproof.assertions import units
 from spanproof.assertions.paths import Miss, PathFinder, fill_service
 from spanproof.assertions.verdict import GRAVITY, Outcome, Verdict, Witness
-from spanproof.query_lang import legs, resilience
+from spanproof.query_lang import circuit, legs, resilience
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import subject
 from spanproof.query_lang.constants import Bindings, fill, is_constant
@@ -98,6 +98,9 @@ class Explainer:
             case s.Timeout() as claim:
                 reason, id_ = f"an attempt lasted {self._seen(plan, sample)}, not cut off in time", "timeout"
                 mark = f"{self._seen(plan, sample)}; {tally.fails} of {tally.n} attempts"
+            case s.Circuit() as claim:
+                reason, id_ = self._circuit_failed(claim, sample), "circuit"
+                mark = f"{tally.fails} of {_count(tally.n, 'time')} that it should have opened"
             case s.Budget() as claim:
                 number = sample.note[0] if sample and sample.note else 0
                 what = self._budget_part(claim, number)
@@ -132,10 +135,10 @@ class Explainer:
         listed = "; ".join(self.missing) or "the traces are not complete"
         return Verdict(Outcome.INCONCLUSIVE, "incomplete", listed, self.claim.at, "cannot be decided", final=False)
 
-    def untold(self, tally: Tally) -> Verdict:
+    def untold(self, plan: Plan, tally: Tally) -> Verdict:
         """Some findings can be told neither way."""
-        reason = f"in {_count(tally.empty, 'trace')} the two are nearer than clocks of two processes can tell"
-        return Verdict(Outcome.INCONCLUSIVE, "clock-skew", reason, self.claim.at, "cannot be decided", tally.n)
+        reason = f"{plan.untold} ({tally.empty} of {tally.n + tally.empty})"
+        return Verdict(Outcome.INCONCLUSIVE, "untold", reason, self.claim.at, "cannot be decided", tally.n)
 
     def nothing(self, plan: Plan) -> Verdict:
         """There was nothing to judge: never a pass."""
@@ -213,6 +216,8 @@ class Explainer:
                 return f"{self._seen(plan, sample)}{self._of(n)}"
             case s.Every():
                 return f"all {tally.n}"
+            case s.Circuit():
+                return f"opened {_times(tally.n)}"
             case s.Timeout():
                 return f"{_count(tally.n, 'attempt')} cut off in time, the longest after {self._seen(plan, sample)}"
             case _:
@@ -271,6 +276,13 @@ class Explainer:
             case _:
                 said = f"a failed attempt had {units.show(value, Type('any'))}"
         return said, "retry-mismatch", f"{said}; {tally.fails} of {tally.n} calls"
+
+    def _circuit_failed(self, claim: s.Circuit, sample: Finding | None) -> str:
+        if sample is None or not sample.note:
+            return "the circuit did not hold"
+        if sample.note[0] == circuit.TOO_EARLY:
+            return f"another attempt came {units.show_duration(sample.value)} after the circuit should have opened"
+        return f"there were {sample.note[1]} attempts before one succeeded"
 
     def _budget_part(self, claim: s.Budget, number: int) -> str:
         if not number:
@@ -370,6 +382,8 @@ class Explainer:
         match self.claim:
             case s.Retry(call=call):
                 return f"a failed first attempt of `{self._source(call.at)}`"
+            case s.Circuit(call=call):
+                return f"so many failures in a row of `{self._source(call.at)}`"
             case s.Timeout(call=call):
                 return f"an attempt of `{self._source(call.at)}` that was cut off"
             case s.Fallback(call=call):

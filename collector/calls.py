@@ -5,6 +5,7 @@ The rules stand in ``sql/derive.sql`` and work on all traces at once that have c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -40,6 +41,18 @@ def derive(store: Store, *, max_retry_gap_ns: int = MAX_RETRY_GAP_NS) -> int:
         finally:
             connection.close()
     return changed
+
+
+def declare_proxies(store: Store, services: Sequence[str]) -> None:
+    """Name sidecars: their hops between two services are collapsed. Spans derived before are derived again."""
+    with store.lock:
+        connection = store.cursor()
+        known = {str(name) for (name,) in connection.execute("FROM proxies").fetchall()}
+        if known != set(services):
+            connection.execute("DELETE FROM proxies")
+            connection.execute("INSERT INTO proxies SELECT unnest($services::VARCHAR[])", {"services": list(services)})
+            connection.execute("UPDATE derivation SET last_span_key = -1")
+        connection.close()
 
 
 def _find_dirty(connection: duckdb.DuckDBPyConnection) -> int:

@@ -342,7 +342,7 @@ class _Checker:
                 self.types.target(claim.to, scope, "span")
             case s.Circuit():
                 self.call(claim.call, "circuit", scope)
-                self.not_yet("`circuit`", claim.at)
+                self.circuit(claim, scope)
             case s.Timeout():
                 self.call(claim.call, "timeout", scope)
                 self.expect(claim.limit, scope, "duration", "`within`")
@@ -396,6 +396,28 @@ class _Checker:
                 )
             case s.Opens():
                 self.problem("misplaced", "`opens` belongs to `circuit`", clause.at)
+
+    def circuit(self, claim: s.Circuit, scope: Scope) -> None:
+        if not any(isinstance(clause, s.Opens) for clause in claim.clauses):
+            self.problem("incomplete", "a circuit opens after something", claim.at, "write `opens after 5 failures`")
+        for clause in claim.clauses:
+            match clause:
+                case s.Opens():
+                    self.types.expect(clause.failures, scope, "number", "`opens after`")
+                case s.Limit() if clause.name in v.CIRCUIT_LIMITS:
+                    self.types.expect(clause.value, scope, v.CIRCUIT_LIMITS[clause.name], f"`{clause.name}`")
+                    wanted = ">=" if clause.name == "holds" else "<="
+                    if clause.operator != wanted:
+                        self.problem("misplaced", f"`{clause.name}` is a bound: write `{wanted}`", clause.at)
+                case _:
+                    words = ("opens", *v.CIRCUIT_LIMITS)
+                    name = clause.name if isinstance(clause, s.Limit) else "this"
+                    self.problem(
+                        "unknown-word",
+                        f"`circuit` has no clause `{name}`",
+                        clause.at,
+                        did_you_mean(name, words) or "its clauses are " + ", ".join(f"`{word}`" for word in words),
+                    )
 
     def budget(self, claim: s.Budget, scope: Scope) -> None:
         self.expect(claim.total, scope, "duration", "a budget")

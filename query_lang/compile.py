@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spanproof.query_lang import syntax as s
+from spanproof.query_lang.circuit import compile_circuit
 from spanproof.query_lang.compare import compile_comparison
 from spanproof.query_lang.conditions import Parameters, subject
 from spanproof.query_lang.constants import Bindings
@@ -37,6 +38,8 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_fro
             return compile_fallback(claim, bindings)
         case s.Timeout() as claim:
             return compile_timeout(claim, bindings)
+        case s.Circuit() as claim:
+            return compile_circuit(claim, bindings)
         case s.Before() as claim:
             return compile_before(claim, bindings)
         case s.Budget() as claim:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from spanproof.query_lang import vocabulary as v
@@ -31,4 +31,4 @@ class Plan:
     if_then: bool = False  # nothing found means: not exercised
     trend: Trend = "unknown"  # of number: how left minus right moves as spans arrive
     operator: str = ""  # of number
-    labels: tuple[str, ...] = field(default=())  # of the parts of a claim that `note` counts
+    untold: str = ""  # of `all`: why `ok` may be NULL

@@ -30,12 +30,27 @@ SELECT child, arg_min(parent, (kind <> 99, NOT same, kind <> 2, start_ns)) AS pa
 FROM candidates
 GROUP BY child;
 
+-- What came through a sidecar is taken to come from whoever asked the sidecar.
+CREATE OR REPLACE TEMP TABLE past_proxies AS
+WITH RECURSIVE climb AS (
+    SELECT e.child, e.parent, 0 AS hops FROM edges e JOIN fresh c ON c.span_key = e.child
+    WHERE c.service NOT IN (FROM proxies)
+    UNION ALL
+    SELECT c.child, e.parent, c.hops + 1
+    FROM climb c JOIN fresh p ON p.span_key = c.parent AND p.service IN (FROM proxies)
+    LEFT JOIN edges e ON e.child = c.parent
+    WHERE c.hops < 1000  -- their parents may form a circle
+)
+SELECT child, arg_max(parent, hops) AS parent FROM climb GROUP BY child HAVING max(hops) > 0;
+
+UPDATE edges SET parent = p.parent FROM past_proxies p WHERE p.child = edges.child;
+
 CREATE OR REPLACE TEMP TABLE steps AS
 SELECT
     f.trace_id, f.span_key, e.parent AS parent_key, f.service, f.kind,
     failed(f.status, f.http_status, f.rpc_status) AS error,
     p.service AS parent_service, p.kind AS parent_kind,
-    e.parent IS NULL AND f.parent_id IS NOT NULL AND g.span_id IS NULL AS orphan
+    e.child IS NULL AND f.parent_id IS NOT NULL AND g.span_id IS NULL AS orphan
 FROM fresh f
 LEFT JOIN edges e ON e.child = f.span_key
 LEFT JOIN fresh p ON p.span_key = e.parent
@@ -105,6 +120,7 @@ WITH by_parent AS (
         END AS shape
     FROM placed s JOIN placed c ON c.span_key = s.parent_key
     WHERE s.is_entry AND (c.kind IN (3, 4) OR c.service <> s.service)
+        AND s.service NOT IN (FROM proxies) AND c.service NOT IN (FROM proxies)
 ),
 by_link AS (
     SELECT DISTINCT p.span_key AS client_key, s.span_key AS server_key, 'message' AS shape
@@ -120,7 +136,8 @@ answered AS (
 SELECT client_key, server_key, shape FROM answered
 UNION ALL
 SELECT span_key, NULL, 'unpaired' FROM placed
-WHERE kind IN (3, 4) AND span_key NOT IN (SELECT client_key FROM answered WHERE shape <> 'bare');
+WHERE kind IN (3, 4) AND span_key NOT IN (SELECT client_key FROM answered WHERE shape <> 'bare')
+    AND service NOT IN (FROM proxies);
 
 -- The peer of a call that nobody answered. A host name's first label counts where such a service is known.
 CREATE OR REPLACE TEMP TABLE found AS

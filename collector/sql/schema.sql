@@ -152,6 +152,11 @@ CREATE TABLE consumer_links (
     linked_span_id  UBIGINT NOT NULL
 );
 
+-- Sidecars: spans of these services are no hops of their own.
+CREATE TABLE proxies (
+    service VARCHAR NOT NULL
+);
+
 CREATE TABLE derivation (
     last_span_key BIGINT NOT NULL  -- spans up to here are in the derived tables
 );

@@ -219,7 +219,7 @@ def _counted(node: s.Function, world: World) -> One:
     argument = node.arguments[0]
     if _is_traces(argument):
         if node.name == "count":
-            return One(Found("number", Fraction(len(world.settled))), "fixed")
+            return One(Found("number", Fraction(len(world.settled))), "up")
         raise NotCovered(f"{node.name}(traces)")
     selection = as_selection(argument)
     assert selection is not None

@@ -1,0 +1,79 @@
+"""Circuit breakers as SQL: one finding for each time that a caller's failures in a row reached the limit."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.conditions import Parameters, constant
+from spanproof.query_lang.constants import Bindings, evaluate
+from spanproof.query_lang.plan import Plan
+from spanproof.query_lang.selections import select
+from spanproof.query_lang.vocabulary import Type
+
+TOO_EARLY, TOO_MANY = 1, 2
+
+
+def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
+    """Compile ``circuit``: per caller instance (the resource of its client spans), over all selected traces.
+
+    ``value`` is how soon the first attempt came after the circuit should have opened; ``note`` is [what is wrong,
+    attempts until one succeeded]. ``ok`` is NULL where the caller was asked nothing meanwhile.
+    """
+    assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
+    rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
+    attempts = rows.select("c.trace_id, c.start_ns, c.end_ns, c.error, c.caller, c.client_key, client.resource_key")
+    failures, holds, probes = "1", "0", "NULL"
+    for clause in claim.clauses:
+        match clause:
+            case s.Opens():
+                failures = constant(evaluate(clause.failures, bindings), rows.parameters).sql
+            case s.Limit(name="holds"):
+                holds = constant(evaluate(clause.value, bindings), rows.parameters).sql
+            case s.Limit():
+                probes = constant(evaluate(clause.value, bindings), rows.parameters).sql
+    sql = f"""
+    WITH attempts AS ({attempts}),
+    islands AS (  -- failures in a row share the number of successes before them
+        SELECT *, count(*) FILTER (NOT error) OVER (
+            PARTITION BY resource_key ORDER BY start_ns, end_ns, client_key ROWS UNBOUNDED PRECEDING
+        ) AS island
+        FROM attempts
+    ),
+    streaks AS (
+        SELECT *, row_number() OVER (PARTITION BY resource_key, island ORDER BY start_ns, end_ns, client_key) AS nth
+        FROM islands WHERE error
+    ),
+    opened AS (
+        SELECT resource_key, caller, island, trace_id, client_key, start_ns, end_ns AS open_ns
+        FROM streaks WHERE nth = {failures}
+    ),
+    judged AS (
+        SELECT
+            o.*,
+            (SELECT min(a.start_ns) FROM attempts a
+                WHERE a.resource_key = o.resource_key AND a.start_ns >= o.open_ns) AS next_ns,
+            (SELECT count(*) FROM streaks a
+                WHERE a.resource_key = o.resource_key AND a.island = o.island AND a.start_ns >= o.open_ns + {holds})
+            + (SELECT count(*) FROM islands a
+                WHERE a.resource_key = o.resource_key AND NOT a.error AND a.island = o.island + 1) AS probes,
+            EXISTS (
+                SELECT 1 FROM selected sel JOIN tree t ON t.trace_id = sel.trace_id AND t.is_entry
+                JOIN spans s ON s.span_key = t.span_key
+                WHERE s.resource_key = o.resource_key AND s.start_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
+            ) AS asked
+        FROM opened o
+    )
+    SELECT
+        trace_id,
+        CASE
+            WHEN next_ns < open_ns + {holds} THEN false
+            WHEN NOT asked AND {holds} > 0 THEN NULL
+            ELSE coalesce(probes <= {probes}, true)
+        END AS ok,
+        next_ns - open_ns AS value, [client_key] AS witness, start_ns AS rank,
+        [CASE WHEN next_ns < open_ns + {holds} THEN {TOO_EARLY} ELSE {TOO_MANY} END, probes] AS note
+    FROM judged
+    """
+    untold = "nothing was asked of the caller while the circuit should have been open"
+    return Plan(sql, rows.parameters.values, "all", Type("duration"), stable=False, if_then=True, untold=untold)

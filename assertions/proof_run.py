@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import duckdb
@@ -13,8 +14,8 @@ import duckdb
 from spanproof.assertions.evaluate import Judge, Selected
 from spanproof.assertions.events import Event, Judged, ProofFinished, Waiting
 from spanproof.assertions.evidence import TraceView, view_trace
-from spanproof.assertions.triggers.http import TraceContext, TriggerFailed, send
-from spanproof.assertions.verdict import Outcome, worst
+from spanproof.assertions.triggers.http import HttpResponse, TraceContext, TriggerFailed, send
+from spanproof.assertions.verdict import Outcome, Verdict, worst
 from spanproof.collector.calls import derive
 from spanproof.collector.completeness import State, look
 from spanproof.collector.store import Store
@@ -232,11 +233,20 @@ class ProofRun:
         for place, planned in enumerate(segment.planned):
             if place in segment.judged:
                 continue
-            verdict = judge.judge(planned.expectation, planned.file.text, planned.bindings)
+            verdict = self._verdict(judge, planned)
             if verdict.final or not live:
                 segment.judged[place] = Judged(planned.file, planned.expectation, replace(verdict, final=True))
                 self.emit(segment.judged[place])
         return len(segment.planned) - len(segment.judged)
+
+    def _verdict(self, judge: Judge, planned: Planned) -> Verdict:
+        claim = planned.expectation.claim
+        response = planned.bindings.responses.get(None)
+        if isinstance(claim, s.Contract) and isinstance(response, HttpResponse):
+            from spanproof.assertions.contracts import judge_contract  # heavy, and seldom needed
+
+            return judge_contract(claim, response, Path(planned.file.path).parent)
+        return judge.judge(planned.expectation, planned.file.text, planned.bindings)
 
     def _settle(self, bindings: Bindings) -> tuple[int, int | None]:
         """Return how long to wait at most, and how long nothing may arrive (None: as the trace demands)."""

@@ -351,7 +351,7 @@ class _Checker:
             case s.NotWorse():
                 self.not_worse(claim, scope)
             case s.Contract():
-                self.not_yet("a response contract", claim.at)
+                self.types.check_names(claim.document, scope)
 
     def comparison(self, claim: s.Comparison, scope: Scope) -> None:
         node = claim.condition
@@ -403,9 +403,9 @@ class _Checker:
         for clause in claim.clauses:
             match clause:
                 case s.Opens():
-                    self.types.expect(clause.failures, scope, "number", "`opens after`")
+                    self.expect(clause.failures, scope, "number", "`opens after`")
                 case s.Limit() if clause.name in v.CIRCUIT_LIMITS:
-                    self.types.expect(clause.value, scope, v.CIRCUIT_LIMITS[clause.name], f"`{clause.name}`")
+                    self.expect(clause.value, scope, v.CIRCUIT_LIMITS[clause.name], f"`{clause.name}`")
                     wanted = ">=" if clause.name == "holds" else "<="
                     if clause.operator != wanted:
                         self.problem("misplaced", f"`{clause.name}` is a bound: write `{wanted}`", clause.at)

@@ -6,7 +6,7 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.circuit import compile_circuit
 from spanproof.query_lang.compare import compile_comparison
 from spanproof.query_lang.conditions import Parameters, subject
-from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.constants import Bindings, NoValue
 from spanproof.query_lang.critical import compile_budget
 from spanproof.query_lang.legs import compile_path
 from spanproof.query_lang.order import compile_before
@@ -44,6 +44,8 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_fro
             return compile_before(claim, bindings)
         case s.Budget() as claim:
             return compile_budget(claim, bindings)
+        case s.Contract():
+            raise NoValue("there is no response to judge")
         case claim:
             raise AssertionError(f"{type(claim).__name__} passed the check and cannot be compiled")
 

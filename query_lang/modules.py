@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,16 @@ def load_module(path: Path, shown: str | None = None) -> Module:
     """
     file = parse_file(path.read_text(encoding="utf-8-sig"), shown or str(path))
     library, problems = _use(file, path, (path.resolve(),))
-    found = (*problems, *check_file(file, library))
+    found = (*problems, *check_file(file, library), *_find_unreadable(file, path.parent))
     return Module(file, library, tuple(sorted(found, key=lambda each: (each.at.start, each.id))))
+
+
+def _find_unreadable(file: ProofFile, folder: Path) -> Iterator[Diagnostic]:
+    """Yield a problem for each contract whose document is not there."""
+    for item in file.items:
+        for part in s.walk(item):
+            if isinstance(part, s.Contract) and not (folder / part.document.plain).is_file():
+                yield Diagnostic("no-document", f"`{part.document.plain}` is not a file", part.document.at)
 
 
 def _use(file: ProofFile, path: Path, above: tuple[Path, ...]) -> tuple[Library, list[Diagnostic]]:

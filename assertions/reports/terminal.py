@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
@@ -132,8 +133,8 @@ def _render_place(
 ) -> Text:
     """Render a message with its line of the text, a caret under what it speaks of, and a help line."""
     position = locate(source, min(at.start, len(source)))
-    lines = source.splitlines() or [""]
-    line = lines[position.line - 1] if position.line <= len(lines) else ""
+    lines = source.split("\n")  # as `locate` counts them
+    line = lines[position.line - 1].rstrip("\r")
     width = max(1, min(at.end - at.start, len(line) - position.column + 1))
     gutter = " " * len(str(position.line))
     text = Text()
@@ -144,7 +145,10 @@ def _render_place(
     text.append(f"{position.line}  | ", style="dim")
     text.append(f"{line}\n")
     text.append(f"{gutter}  | ", style="dim")
-    text.append(f"{' ' * (position.column - 1)}{'^' * width} {mark}".rstrip() + "\n", style=style)
+    seen = line[: position.column - 1]
+    indent = "".join("\t" if character == "\t" else " " * cell_len(character) for character in seen)
+    width = max(1, cell_len(line[len(seen) : len(seen) + width]))
+    text.append(f"{indent}{'^' * width} {mark}".rstrip() + "\n", style=style)
     if help_:
         text.append(f"{gutter}  = ", style="dim")
         text.append(f"help: {help_}\n")

@@ -36,8 +36,9 @@ class TraceContext:
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse:
-    """What a request was answered with."""
+    """A request and what it was answered with."""
 
+    request: httpx.Request
     status: int
     headers: httpx.Headers
     body: str
@@ -87,7 +88,9 @@ def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
         raise TriggerFailed(f"{request.method} {request.url} failed: {_first_line(reason)}") from None
-    return HttpResponse(response.status_code, response.headers, response.text, time.perf_counter_ns() - started_ns)
+    return HttpResponse(
+        request, response.status_code, response.headers, response.text, time.perf_counter_ns() - started_ns
+    )
 
 
 def _build(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -> tuple[httpx.Request, float]:

@@ -282,11 +282,11 @@ def _method(one: Try) -> str | None:
 
 def _call_key(one: Try) -> tuple[object, ...]:
     parent_id = one.below or one.seen.parent_id
-    return (one.trace_id, one.entry, parent_id, _method(one), one.caller, one.callee, one.asynchronous)
+    return (one.trace_id, parent_id, _method(one), one.caller, one.callee, one.asynchronous)
 
 
 def _thing(one: Try) -> tuple[object, ...]:
-    return (*_call_key(one), *_target(one))
+    return (*_call_key(one), one.entry, *_target(one))
 
 
 def _target(one: Try) -> tuple[str | None, ...]:

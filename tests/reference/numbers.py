@@ -269,12 +269,13 @@ def _aggregate(node: s.Function, world: World) -> One:
     if not isinstance(inner, Bag):
         raise NotCovered(f"{node.name} of one value")
     if node.name == "distinct":
-        texts = {_identity(found) for _, found in inner.values}
-        return One(Found("number", Fraction(len(texts))), "up" if inner.stable else "unknown")
+        different = len({_identity(found) for _, found in inner.values})
+        trend: Trend = "up" if inner.stable else "unknown"
+        return One(Found("number", Fraction(different)) if different else None, trend)
     numbers = sorted(number for _, found in inner.values if (number := convert(found, "number")) is not None)
     if node.name == "sum":
         return One(Found("number", Fraction(sum(numbers))), "unknown")
-    trend: Trend = "unknown"
+    trend = "unknown"
     if inner.stable:
         trend = "up" if node.name == "max" else "down" if node.name == "min" else "unknown"
     if not numbers:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -12,21 +11,13 @@ import typer
 from rich.console import Console
 
 from spanproof import __version__
-from spanproof.api import demo as demo_command
-from spanproof.api.client import ServerError, fetch_trace
-from spanproof.api.server import Server
-from spanproof.assertions.case_runner import run_cases
-from spanproof.assertions.cases import CaseError
-from spanproof.assertions.events import FileRefused
-from spanproof.assertions.evidence import view_trace
-from spanproof.assertions.reports.terminal import TerminalReport, render_diagnostics, render_trace
-from spanproof.assertions.runner import Runner, Selection, find_files, read_module
-from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
-from spanproof.collector.addresses import AddressInUse, split_address
-from spanproof.collector.calls import derive
-from spanproof.collector.receiver import Receiver
-from spanproof.collector.store import Store, StoreError
+from spanproof.assertions.proof_files import Selection, find_files, read_module
+from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
+from spanproof.collector.addresses import split_address
+from spanproof.collector.failures import Unusable
 from spanproof.query_lang.modules import Module
+
+# What a command alone needs is imported in it: `spanproof check` must not wait for DuckDB and gRPC.
 
 T = TypeVar("T")
 USAGE, NOTHING_SELECTED = 2, 5
@@ -66,7 +57,7 @@ def main() -> NoReturn:
     """Run the command line; usage errors and whatever else a user can mend are one line and an exit code."""
     try:
         app()
-    except (StoreError, AddressInUse, ServerError) as error:
+    except Unusable as error:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
@@ -116,29 +107,41 @@ def run(
             split_address(address)
         except ValueError as error:
             fail(str(error))
+    from spanproof.api.run import run_proofs
+
     variables = dict(split_variable(each) for each in var or [])
     modules = load(paths or [Path()])
-    console = Console(highlight=False, soft_wrap=True)
-    report = TerminalReport(console)
-    refused = [module for module in modules if module.diagnostics]
-    for module in refused:
-        report(FileRefused(module.file, module.diagnostics))
-    if refused:
+    if show_problems(modules):
         sys.exit(USAGE)
     selection = Selection(keyword, frozenset(tag or ()))
     proofs = [(module, proof) for module in modules for proof in module.proofs if selection.takes(proof)]
     if not proofs:
         fail("no proof is selected", NOTHING_SELECTED)
-    with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
-        console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
-        outcomes = Runner(store, report, variables, fail_fast).run(proofs)
-    sys.exit(exit_code(list(outcomes), inconclusive))
+    sys.exit(
+        run_proofs(
+            proofs,
+            console(),
+            db=db,
+            otlp_grpc=otlp_grpc,
+            otlp_http=otlp_http,
+            variables=variables,
+            fail_fast=fail_fast,
+            inconclusive=inconclusive,
+        )
+    )
 
 
-def exit_code(outcomes: list[Outcome], inconclusive: str) -> int:
-    """Return the exit code for the worst outcome; `inconclusive` says what such proofs count as."""
-    counted = {"pass": Outcome.PASS, "fail": Outcome.FAIL, "keep": Outcome.INCONCLUSIVE}[inconclusive]
-    return EXIT_CODES[worst([counted if each is Outcome.INCONCLUSIVE else each for each in outcomes])]
+def console() -> Console:
+    """Return the console that reports go to."""
+    return Console(highlight=False, soft_wrap=True)
+
+
+def show_problems(modules: list[Module]) -> int:
+    """Print what is wrong with files; return how many problems there are."""
+    for module in modules:
+        if module.diagnostics:
+            console().print(render_diagnostics(module.file.path, module.file.text, module.diagnostics))
+    return sum(len(module.diagnostics) for module in modules)
 
 
 def split_variable(text: str) -> tuple[str, str]:
@@ -178,14 +181,10 @@ def check(
     ] = None,
 ) -> None:
     """Check proofs without sending anything: syntax, names, types, units."""
-    console = Console(highlight=False, soft_wrap=True)
     modules = load(paths or [Path()])
-    problems = sum(len(module.diagnostics) for module in modules)
-    for module in modules:
-        if module.diagnostics:
-            console.print(render_diagnostics(module.file.path, module.file.text, module.diagnostics))
+    problems = show_problems(modules)
     proofs = sum(len(module.proofs) for module in modules)
-    console.print(f"{len(modules)} files, {proofs} proofs, {problems} problems")
+    console().print(f"{len(modules)} files, {proofs} proofs, {problems} problems")
     sys.exit(USAGE if problems else 0)
 
 
@@ -205,6 +204,8 @@ def serve(
     ] = False,
 ) -> None:
     """Receive and keep spans, and answer questions about them, until stopped."""
+    from spanproof.api.server import Server
+
     try:
         server = Server(db, otlp_grpc, otlp_http, api, insecure_no_auth=insecure_no_auth)
     except ValueError as error:
@@ -217,6 +218,9 @@ def case(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Case files.")],
 ) -> None:
     """Run case files: traces, claims and the verdicts they must get, in one text."""
+    from spanproof.assertions.case_runner import run_cases
+    from spanproof.assertions.cases import CaseError
+
     claims, differences = 0, 0
     for path in files:
         text = read(path, lambda path: path.read_text(encoding="utf-8-sig"))
@@ -245,17 +249,14 @@ def trace(
     """Draw a stored trace as a waterfall."""
     if len(trace_id) != 32 or any(digit not in "0123456789abcdefABCDEF" for digit in trace_id):
         fail(f"{trace_id!r} is not a trace id: 32 hexadecimal digits")
-    if db is None:
-        view = fetch_trace(server, trace_id.lower())
-    else:
-        if not Path(db).exists():
-            fail(f"{db}: no such file")
-        with Store.open(db) as store, cursor(store) as connection:
-            derive(store)
-            view = view_trace(connection, trace_id.lower(), requests_only=False)
+    from spanproof.api.client import fetch_trace, read_trace
+
+    if db is not None and not Path(db).exists():
+        fail(f"{db}: no such file")
+    view = fetch_trace(server, trace_id.lower()) if db is None else read_trace(db, trace_id.lower())
     if view is None:
         fail(f"no span of trace {trace_id} is stored", 1)
-    Console(highlight=False, soft_wrap=True).print(render_trace(view), end="")
+    console().print(render_trace(view), end="")
 
 
 @app.command(epilog="Example: spanproof demo")
@@ -265,14 +266,9 @@ def demo(
     ] = None,
 ) -> None:
     """Start the demo shop, prove things about it, and stop it."""
-    sys.exit(demo_command.run(load(proofs or [demo_command.PROOFS]), Console(highlight=False, soft_wrap=True)))
+    from spanproof.api.demo import PROOFS, run_demo
 
-
-@contextmanager
-def cursor(store: Store) -> Iterator:  # type: ignore[type-arg]  # duckdb's connection
-    """Lend a connection to a store."""
-    connection = store.cursor()
-    try:
-        yield connection
-    finally:
-        connection.close()
+    modules = load(proofs or [PROOFS])
+    if show_problems(modules):
+        sys.exit(USAGE)
+    sys.exit(run_demo(modules, console()))

@@ -1,14 +1,17 @@
-"""Asks a running server."""
+"""Where stored traces are read from: a running server, or a file."""
 
 from __future__ import annotations
 
 import httpx
 
 from spanproof.api.schemas import TraceDocument
-from spanproof.assertions.evidence import TraceView
+from spanproof.assertions.evidence import TraceView, view_trace
+from spanproof.collector.calls import derive
+from spanproof.collector.failures import Unusable
+from spanproof.collector.store import Store
 
 
-class ServerError(Exception):
+class ServerError(Unusable):
     """The server cannot be asked; the message says why."""
 
 
@@ -24,3 +27,14 @@ def fetch_trace(server: str, trace_id: str) -> TraceView | None:
     if response.is_error:
         raise ServerError(f"{url} answered {response.status_code}")
     return TraceDocument.model_validate_json(response.content).view()
+
+
+def read_trace(db: str, trace_id: str) -> TraceView | None:
+    """Read a trace from a file, or return None if the file has no span of it. Raises Unusable."""
+    with Store.open(db) as store:
+        derive(store)
+        connection = store.cursor()
+        try:
+            return view_trace(connection, trace_id, requests_only=False)
+        finally:
+            connection.close()

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any, Final
-
-import duckdb
+from typing import TYPE_CHECKING, Any, Final
 
 from spanproof.assertions import stats, units
 from spanproof.assertions.comparing import OPERATIONS
@@ -16,6 +14,9 @@ from spanproof.query_lang.compare import compile_bag, percentage_of
 from spanproof.query_lang.constants import Bindings, evaluate, number
 from spanproof.query_lang.types import Types
 from spanproof.query_lang.vocabulary import Type
+
+if TYPE_CHECKING:
+    import duckdb
 
 CONFIDENCE: Final = Decimal("0.95")
 

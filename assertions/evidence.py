@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from spanproof.collector.semconv import SPAN_KINDS
+
+if TYPE_CHECKING:
+    import duckdb
 
 KIND_NAMES = {code: name for name, code in SPAN_KINDS.items()}
 

@@ -7,8 +7,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-import duckdb
-
 from spanproof.assertions import units
 from spanproof.assertions.paths import Miss, PathFinder, fill_service
 from spanproof.assertions.verdict import GRAVITY, Outcome, Verdict, Witness
@@ -22,6 +20,8 @@ from spanproof.query_lang.types import as_selection
 from spanproof.query_lang.vocabulary import Type
 
 if TYPE_CHECKING:
+    import duckdb
+
     from spanproof.assertions.evaluate import Tally
 
 TIERS = {0: "single", 1: "told by a counter", 2: "arrivals at the callee", 3: "inferred from order"}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-
-import duckdb
+from typing import TYPE_CHECKING
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, fill
 from spanproof.query_lang.diagnostics import nearest
 from spanproof.query_lang.legs import compile_stops, steps_of
+
+if TYPE_CHECKING:
+    import duckdb
 
 # The trace to look at, and those that its messages lead to.
 FOCUS = """

@@ -8,8 +8,6 @@ from decimal import Decimal
 from statistics import NormalDist
 from typing import Final
 
-from scipy.stats import binom
-
 MOST_NEEDED: Final = 10_000_000
 
 
@@ -40,6 +38,8 @@ def bound_ranks(n: int, share: Decimal, confidence: float) -> tuple[int | None, 
     Distribution-free (David & Nagaraja, Order Statistics, 7.1): the value of rank r is at most the quantile with
     probability P(Bin(n, q) >= r), and at least it with probability P(Bin(n, q) < r). None where n is too small.
     """
+    from scipy.stats import binom  # takes half a second, and only estimates need it
+
     q = float(share)
     lower = int(binom.ppf(1 - confidence, n, q))
     while lower > 0 and binom.sf(lower - 1, n, q) < confidence:

@@ -7,8 +7,10 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
+from spanproof.collector.failures import Unusable
 
-class AddressInUse(Exception):
+
+class AddressInUse(Unusable):
     """The address cannot be listened on; the message says which and what to do."""
 
 

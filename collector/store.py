@@ -13,6 +13,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spanproof.collector.failures import Unusable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
@@ -28,7 +30,7 @@ _log = logging.getLogger(__name__)
 _LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
 
 
-class StoreError(Exception):
+class StoreError(Unusable):
     """The store cannot be opened or used; the message says why and what to do."""
 
 

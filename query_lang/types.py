@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-import duckdb
-
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
@@ -395,6 +393,8 @@ def as_selection(node: s.Expression) -> s.Selection | None:
 
 def pattern_fault(pattern: str) -> str | None:
     """Return what is wrong with a regular expression in RE2 syntax, or None."""
+    import duckdb  # what the pattern will be searched with; only files with patterns wait for it
+
     try:
         duckdb.execute("SELECT regexp_matches('', $pattern)", {"pattern": pattern})
     except duckdb.Error as error:

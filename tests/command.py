@@ -118,7 +118,9 @@ class Service:
         self.base_url = ""
         self.requests: list[str] = []
         self._told = threading.Event()
-        self._shop, self._bank = (TracerProvider(resource=Resource({"service.name": name})) for name in ("shop", "bank"))
+        self._shop, self._bank = (
+            TracerProvider(resource=Resource({"service.name": name})) for name in ("shop", "bank")
+        )
 
     def export_to(self, otlp_http: str) -> None:
         """Name the collector."""

@@ -209,15 +209,13 @@ def render_summary(event: RunFinished) -> Text:
 def show_short(ns: int) -> str:
     """Return a duration for reading at a glance, to three digits; verdicts print exact ones."""
     size = abs(ns)
-    if size >= 1_000_000_000:
+    if size >= 999_500_000_000:
+        return f"{ns / 1e9:.0f} s"
+    if size >= 999_500_000:
         return f"{ns / 1e9:.3g} s"
-    return (
-        f"{ns / 1e6:.0f} ms"
-        if size >= 100_000_000
-        else f"{ns / 1e6:.3g} ms"
-        if size >= 1_000_000
-        else f"{ns / 1e3:.3g} µs"
-    )
+    if size >= 999_500:
+        return f"{ns / 1e6:.3g} ms"
+    return f"{ns / 1e3:.3g} µs"
 
 
 def show_seconds(ns: int) -> str:

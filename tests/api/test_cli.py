@@ -98,7 +98,9 @@ def test_the_help_names_every_command(spanproof: Command) -> None:
     assert [word for word in ("run", "check", "serve", "case", "trace", "demo") if f" {word} " not in shown.out] == []
 
 
-@pytest.mark.parametrize("arguments", [["rum"], ["run", "--no-such-option"], ["run", "--inconclusive=maybe"], ["trace"]])
+@pytest.mark.parametrize(
+    "arguments", [["rum"], ["run", "--no-such-option"], ["run", "--inconclusive=maybe"], ["trace"]]
+)
 def test_wrong_usage_leaves_with_2(spanproof: Command, arguments: list[str]) -> None:
     assert spanproof(*arguments).code == 2
 
@@ -174,8 +176,12 @@ def test_an_unset_variable_leaves_with_4(spanproof: Command, write: Callable[[st
 @pytest.mark.parametrize(
     "value", ["json(response.body)", 'json("no json")', "response.json.a.b + 1", "1 / 0", 'len("ab") + 1']
 )
-def test_a_value_that_cannot_be_had_is_no_traceback(prove: Prove, write: Callable[[str, str], Path], value: str) -> None:
-    text = GOOD.replace("  settle", f"  let x = {value}\n  settle").replace("expect path", "expect x == 3\n  expect path")
+def test_a_value_that_cannot_be_had_is_no_traceback(
+    prove: Prove, write: Callable[[str, str], Path], value: str
+) -> None:
+    text = GOOD.replace("  settle", f"  let x = {value}\n  settle").replace(
+        "expect path", "expect x == 3\n  expect path"
+    )
     ran = prove(write("good.proof", text))
     assert ran.code in (1, 3, 4) if value != 'len("ab") + 1' else ran.code == 0, ran
 
@@ -193,13 +199,19 @@ def test_what_an_inconclusive_proof_counts_as_can_be_said(
 
 
 @pytest.mark.parametrize(
-    ("selection", "ran_proofs"), [(["-k", "SECOND"], ["second"]), (["--tag", "a", "--tag", "z"], ["first"]), ([], ["first", "second"])]
-)  # fmt: skip
+    ("selection", "ran_proofs"),
+    [
+        (["-k", "SECOND"], ["second"]),
+        (["--tag", "a", "--tag", "z"], ["first"]),
+        ([], ["first", "second"]),
+    ],
+)
 def test_proofs_are_selected_by_a_word_or_a_tag(
     prove: Prove, proof: Callable[..., Path], selection: list[str], ran_proofs: list[str]
 ) -> None:
     paths = [
-        proof("response.status == 200", name=name, tag=tag, path="/silent") for name, tag in (("first", "a"), ("second", "b"))
+        proof("response.status == 200", name=name, tag=tag, path="/silent")
+        for name, tag in (("first", "a"), ("second", "b"))
     ]
     ran = prove(*paths, *selection)
     assert ran.code == 0, ran
@@ -304,7 +316,9 @@ def test_a_store_that_is_none_leaves_with_2(spanproof: Command, proof: Callable[
 # ## Stored traces
 
 
-def test_spans_are_kept_in_a_file_and_drawn_from_it(prove: Prove, proof: Callable[..., Path], spanproof: Command) -> None:
+def test_spans_are_kept_in_a_file_and_drawn_from_it(
+    prove: Prove, proof: Callable[..., Path], spanproof: Command
+) -> None:
     ran = prove(proof("path shop -> nobody"), "--db", "spans.duckdb")
     trace_id = re.search(r"= trace ([0-9a-f]{32})", ran.out)[1]
     for written in (trace_id, trace_id.upper()):
@@ -423,7 +437,9 @@ def get(url: str) -> httpx.Response:
 
 
 def test_the_first_line_names_all_addresses_and_a_signal_ends_it(server: Running, first_line: str) -> None:
-    shape = r"spanproof: OTLP/gRPC 127.0.0.1:\d+  OTLP/HTTP 127.0.0.1:\d+  API http://127.0.0.1:\d+  store spans.duckdb\n"
+    shape = (
+        r"spanproof: OTLP/gRPC 127.0.0.1:\d+  OTLP/HTTP 127.0.0.1:\d+  API http://127.0.0.1:\d+  store spans.duckdb\n"
+    )
     assert re.fullmatch(shape, first_line)
     assert ":0 " not in first_line
     server.signal(signal.SIGTERM)
@@ -486,7 +502,9 @@ def test_a_server_without_the_trace_or_without_an_answer_is_told_of(api: str, sp
     for url in (gone, "nonsense"):
         ran = spanproof("trace", "1" * 32, "--server", url)
         assert ran.code == 2
-        assert re.fullmatch(rf"spanproof: no server answers at {url} \(.*\); start one with `spanproof serve`\n", ran.err)
+        assert re.fullmatch(
+            rf"spanproof: no server answers at {url} \(.*\); start one with `spanproof serve`\n", ran.err
+        )
 
 
 def test_what_is_acknowledged_is_there_after_a_restart(
@@ -526,14 +544,18 @@ def test_an_open_address_that_is_meant_is_taken(start: Starter) -> None:
     assert running.finish().code == 0
 
 
-@pytest.mark.parametrize(("option", "address"), [("--api", "nonsense"), ("--otlp-http", "nonsense"), ("--api", "127.0.0.1:99999")])
+@pytest.mark.parametrize(
+    ("option", "address"), [("--api", "nonsense"), ("--otlp-http", "nonsense"), ("--api", "127.0.0.1:99999")]
+)
 def test_what_is_no_address_is_refused_by_the_server(spanproof: Command, option: str, address: str) -> None:
     ran = spanproof(*SERVE, option, address)
     assert (ran.code, ran.out) == (2, "")
     assert re.fullmatch(r"spanproof: .*\n", ran.err)
 
 
-def test_a_second_server_on_the_same_store_names_the_first(server: Running, first_line: str, spanproof: Command) -> None:
+def test_a_second_server_on_the_same_store_names_the_first(
+    server: Running, first_line: str, spanproof: Command
+) -> None:
     ran = spanproof(*SERVE, "--db", "spans.duckdb")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == f"spanproof: spans.duckdb is in use by process {server.pid}; stop it or name another file\n"

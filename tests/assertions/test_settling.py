@@ -63,7 +63,9 @@ def test_a_parent_that_is_missing_below_the_root_is_awaited(add: Add, connection
     assert missing(connection) == [("parent", True, "bank", "bank server")]
 
 
-def test_our_own_request_is_no_parent_to_wait_for(add: Add, store: Store, connection: duckdb.DuckDBPyConnection) -> None:
+def test_our_own_request_is_no_parent_to_wait_for(
+    add: Add, store: Store, connection: duckdb.DuckDBPyConnection
+) -> None:
     connection.execute("INSERT INTO triggers VALUES ($trace::UUID, 99)", {"trace": FIRST})
     add("shop", 1, parent=99)
     assert missing(connection) == []
@@ -119,7 +121,10 @@ def test_a_peer_that_never_answered_is_not_awaited_again(add: Add, connection: d
     add("shop", 1)
     add("shop", 2, 1, "client", server__address="api.example.com", server__port=443)
     assert [kind for kind, *_ in missing(connection)] == ["peer"]
-    connection.execute(f"UPDATE spans SET arrived_ns = arrived_ns - {PATIENCE_NS + SECOND_NS} WHERE trace_id <> '{FIRST}'")
+    connection.execute(
+        "UPDATE spans SET arrived_ns = arrived_ns - $long WHERE trace_id <> $first::UUID",
+        {"long": PATIENCE_NS + SECOND_NS, "first": FIRST},
+    )
     assert missing(connection) == []
     assert quiet(look(connection, FIRST)) == QUIET_NS
 
@@ -146,7 +151,7 @@ def test_a_trace_that_a_message_leads_to_is_judged_along(add: Add, connection: d
 
 
 def derived(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[object, ...]]]:
-    return {table: sorted(connection.execute(f"FROM {table}").fetchall(), key=str) for table in DERIVED}  # noqa: S608
+    return {table: sorted(connection.execute(f"FROM {table}").fetchall(), key=str) for table in DERIVED}
 
 
 def test_a_late_parent_puts_its_children_in_their_place(

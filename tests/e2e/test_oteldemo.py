@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import duckdb
@@ -203,7 +204,9 @@ def test_exchanges_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection)
 
 
 def test_errors_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
-    rows = connection.execute("SELECT s.service, count(*) FROM tree t JOIN spans s USING (span_key) WHERE t.error GROUP BY 1")
+    rows = connection.execute(
+        "SELECT s.service, count(*) FROM tree t JOIN spans s USING (span_key) WHERE t.error GROUP BY 1"
+    )
     assert dict(rows.fetchall()) == Counter(span.service for span in spans() if is_failed(span))
 
 
@@ -219,7 +222,7 @@ def test_only_what_failed_is_taken_for_tried_again(connection: duckdb.DuckDBPyCo
     for tried in attempts.values():
         assert len({(span.trace, span.parent_id, span.service, span.name) for span in tried}) == 1
         assert all(is_failed(span) for span in tried[:-1])
-        assert all(one.end <= other.start for one, other in zip(tried, tried[1:], strict=False))
+        assert all(one.end <= other.start for one, other in pairwise(tried))
 
 
 def roads() -> Iterator[tuple[str, str]]:

@@ -312,6 +312,23 @@ def test_parts_of_a_response_are_told_from_attributes(text: str, read: str) -> N
     assert shape(compared.left) == read
 
 
+@pytest.mark.parametrize(
+    ("text", "kind", "bounds"),
+    [
+        ("over last 15m", "last", ["900000000000ns"]),
+        ('since "2026-01-31T12:00:00Z"', "since", ['"2026-01-31T12:00:00Z"']),
+        ("since start", "since", ["start"]),
+        ('between "2026-01-31" and end', "between", ['"2026-01-31"', "end"]),
+    ],
+)
+def test_windows_are_read(text: str, kind: str, bounds: list[str]) -> None:
+    (proof,) = parse_file(f'proof "p" {{ given traces {text}\n expect count(traces) == 1 }}', "x").items
+    assert isinstance(proof, s.Proof)
+    given = proof.statements[0]
+    assert isinstance(given, s.Given)
+    assert (given.window.kind, [shape(bound) for bound in given.window.bounds]) == (kind, bounds)
+
+
 # ## Lines, commas, comments
 
 
@@ -333,7 +350,12 @@ def test_items_are_separated_by_commas_or_line_ends(text: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["count(\n a\n -> b\n) == 1", "count(a[\n error\n and root ]) == 1", "a in [\n1,\n2, # two\n3,\n]", "(1\n+ 2) == 3"],
+    [
+        "count(\n a\n -> b\n) == 1",
+        "count(a[\n error\n and root ]) == 1",
+        "a in [\n1,\n2, # two\n3,\n]",
+        "(1\n+ 2) == 3",
+    ],
 )
 def test_line_ends_are_free_within_parentheses_and_brackets(text: str) -> None:
     assert parse_claim(text).diagnostics == ()

@@ -1,0 +1,43 @@
+"""Finds proofs: in files and folders, by name and by tag."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.modules import Module, load_module
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which proofs to run: a word in the name (``keyword``) and any of the ``tags``."""
+
+    keyword: str | None = None
+    tags: frozenset[str] = frozenset()
+
+    def takes(self, proof: s.Proof) -> bool:
+        """Tell whether a proof is selected."""
+        if self.keyword is not None and self.keyword.lower() not in proof.name.lower():
+            return False
+        return not self.tags or bool(self.tags & set(proof.tags))
+
+
+def find_files(paths: list[Path]) -> list[Path]:
+    """Return the proof files that `paths` name, those in folders in order. Raises FileNotFoundError."""
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found |= dict.fromkeys(sorted(path.rglob("*.proof")))
+        elif path.exists():
+            found[path] = None
+        else:
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    return list(found)
+
+
+def read_module(path: Path) -> Module:
+    """Read and check a proof file, which reports name from here. Raises OSError, UnicodeDecodeError."""
+    here = Path.cwd()
+    shown = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
+    return load_module(path, str(shown))

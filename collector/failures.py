@@ -1,0 +1,5 @@
+"""What users can mend."""
+
+
+class Unusable(Exception):
+    """Something that a user can mend; the message says in one line what is wrong, and what to do."""

@@ -188,6 +188,32 @@ def check(
     sys.exit(USAGE if problems else 0)
 
 
+@app.command(name="fmt", epilog="Example: spanproof fmt --check checks")
+def format_(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
+    ] = None,
+    *,
+    check_only: Annotated[
+        bool, typer.Option("--check", help="Change nothing; leave with 1 if something would change.")
+    ] = False,
+) -> None:
+    """Lay proof files out in the one way there is."""
+    from spanproof.query_lang.format import format_file
+
+    modules = load(paths or [Path()])
+    unreadable = [module for module in modules if module.file.diagnostics]
+    if show_problems(unreadable):
+        sys.exit(USAGE)
+    changed = [module.file for module in modules if format_file(module.file) != module.file.text]
+    for file in changed:
+        if not check_only:
+            Path(file.path).write_text(format_file(file), encoding="utf-8", newline="\n")
+        typer.echo(f"{'would lay out' if check_only else 'laid out'} {file.path}")
+    typer.echo(f"{len(modules)} files, {len(changed)} {'to change' if check_only else 'changed'}")
+    sys.exit(1 if check_only and changed else 0)
+
+
 @app.command(epilog="Example: spanproof serve --db spans.duckdb")
 def serve(
     *,

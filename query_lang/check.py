@@ -15,6 +15,7 @@ from spanproof.query_lang.types import Scope, Types, names
 from spanproof.query_lang.windows import read_instant
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
+LEFT_OUT: Final = ("unknown-name", "nothing-expected", "no-traces", "no-baseline")
 SINGLE_OPTIONS: Final = ("json", "body", "form", "timeout", "repeat")
 
 
@@ -23,11 +24,12 @@ def check_file(file: ProofFile, library: Library | None = None) -> tuple[Diagnos
 
     `library` holds what it can use of other files, and its own definitions; without one, these are all there is.
     """
-    if file.diagnostics:
-        return file.diagnostics
     own = {item.name: Definition(file, item) for item in file.items if isinstance(item, s.Define)}
     checker = _Checker(library or Library(defines=own))
     checker.items(file.items)
+    if file.diagnostics:  # what was left out of the tree must not be missed in it
+        checker.found = [each for each in checker.found if each.id not in LEFT_OUT]
+        checker.found += file.diagnostics
     return checker.sorted()
 
 

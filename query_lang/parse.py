@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -22,12 +24,12 @@ CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 OPENING: Final = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 STATEMENTS: Final = ("let", "when", "settle", "given", "compare", "apply", "before", "after", "expect")
 ITEMS: Final = ("let", "define", "proof", "use", "before", "after")
-CLAIMS: Final = ("every", "some", "no", "path", "only", "retry", "fallback", "circuit", "timeout", "budget")
+MOST_PROBLEMS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ProofFile:
-    """A parsed file. ``items`` is empty where ``diagnostics`` says why."""
+    """A parsed file. With ``diagnostics``, ``items`` are what could be read all the same."""
 
     path: str
     text: str
@@ -53,12 +55,31 @@ class SyntaxProblem(Exception):
 
 
 def parse_file(text: str, path: str) -> ProofFile:
-    """Parse a proof file."""
-    try:
-        items = _parse(text, "start")
-    except SyntaxProblem as problem:
-        return ProofFile(path, text, (), (problem.diagnostic,))
-    return ProofFile(path, text, items, ())
+    """Parse a proof file. A line that cannot be read is left out, so that those after it are looked at too."""
+    found: list[Diagnostic] = []
+    rest = text
+    while len(found) < MOST_PROBLEMS:
+        try:
+            return ProofFile(path, text, _parse(rest, "start"), tuple(found))
+        except SyntaxProblem as problem:
+            found.append(problem.diagnostic)
+            shorter = _leave_out(rest, problem.diagnostic.at.start)
+            if shorter is None:
+                break
+            rest = shorter
+    return ProofFile(path, text, (), tuple(found))
+
+
+def _leave_out(text: str, offset: int) -> str | None:
+    """Blank the line at `offset`; None where that would take a bracket from its counterpart."""
+    start = text.rfind("\n", 0, offset) + 1
+    end = text.find("\n", offset)
+    end = len(text) if end < 0 else end
+    line = text[start:end]
+    marks = Counter(re.sub(r'"(?:[^"\\]|\\.)*"|#.*', "", line))
+    if not line.strip() or any(marks[opening] != marks[closing] for opening, closing in ("()", "[]", "{}")):
+        return None
+    return text[:start] + " " * len(line) + text[end:]
 
 
 def parse_claim(text: str) -> ParsedClaim:

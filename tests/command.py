@@ -50,6 +50,7 @@ class Running:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
+            start_new_session=True,  # so that whatever it starts can be told by its session
         )
         self._read = ""
 

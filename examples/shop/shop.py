@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -149,7 +150,7 @@ class Shop:
 
     def _spawn(self, name: str, arguments: list[str], environment: dict[str, str], *descriptors: int) -> Child:
         log = self.log_dir / f"{name}.log"
-        with log.open("wb") as output:
+        with log.open("wb") as output, _interrupts_held():
             process = subprocess.Popen(  # noqa: S603  our own modules
                 [sys.executable, "-m", *arguments, "--tether-fd", str(self._tether)],
                 env=environment,
@@ -159,9 +160,25 @@ class Shop:
                 pass_fds=(self._tether, *descriptors),
                 process_group=0,  # a Ctrl-C in the terminal is for us; we end them in order
             )
-        child = Child(name, process, log)
-        self._children.append(child)
+            child = Child(name, process, log)
+            self._children.append(child)
         return child
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Let a Ctrl-C wait, so that no process is started and then not known."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if held:
+        signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

@@ -33,22 +33,17 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         running.close()
 
 
-def children_of(pid: int) -> set[int]:
-    """The processes that `pid` started, and those that these did."""
+def find_started_by(running: Running) -> set[int]:
+    """The processes that it started, and those that these did, whoever their parent is by now."""
     found = set()
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
-            text = status.read_text()
+            state, _, _, session = status.read_text().rpartition(")")[2].split()[:4]
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if int(text.rpartition(")")[2].split()[1]) == pid:
-            child = int(status.parent.name)
-            found |= {child} | children_of(child)
-    return found
-
-
-def is_there(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
+        if int(session) == running.pid and state != "Z":
+            found.add(int(status.parent.name))
+    return found - {running.pid}
 
 
 def test_every_proof_gets_the_verdict_it_should(shown: Finished) -> None:
@@ -86,21 +81,19 @@ def test_each_failure_shows_its_place_and_its_trace(shown: Finished) -> None:
 def test_ctrl_c_stops_the_whole_shop(start: Starter) -> None:
     running = start("demo")
     running.read_until("PASS ")
-    children = children_of(running.pid)
-    assert len(children) >= len(SERVICES) + 1
+    assert len(find_started_by(running)) >= len(SERVICES) + 1
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
-    wait_until(lambda: not any(is_there(child) for child in children), f"the end of {children}")
+    wait_until(lambda: not find_started_by(running), "the end of all that it started")
 
 
 def test_ctrl_c_while_the_shop_opens_stops_what_was_started(start: Starter) -> None:
     running = start("demo")
     running.read_until("nats is ready")
-    children = children_of(running.pid)
-    assert children
+    assert find_started_by(running)
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
-    wait_until(lambda: not any(is_there(child) for child in children), f"the end of {children}")
+    wait_until(lambda: not find_started_by(running), "the end of all that it started")
 
 
 def test_a_proof_with_another_verdict_than_it_should_leaves_with_1(start: Starter, tmp_path: Path) -> None:

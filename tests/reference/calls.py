@@ -137,7 +137,7 @@ def _is_retryable(error: bool, http_status: Fraction | None, error_type: Value |
 
 
 def arrival_failed(span: Span) -> bool:
-    """Tell whether a request failed retryably, as the callee saw it."""
+    """Tell whether a request failed retryably, as its callee saw it."""
     return _is_retryable(span.error, span.http_status, read(span.attributes, "error.type"))
 
 

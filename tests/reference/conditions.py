@@ -94,6 +94,8 @@ class CallRow:
 
     call: Logical | Try
     calls: Calls
+    attempt: int
+    attempts: int
 
     fields = CALL_FIELDS
 
@@ -108,7 +110,6 @@ class CallRow:
 
     def field(self, name: str) -> Value | None:
         one, call = self.one, self.call
-        logical = self.calls.of[one]
         return {
             "caller": lambda: one.caller,
             "callee": lambda: one.callee,
@@ -118,8 +119,8 @@ class CallRow:
             "lag": lambda: one.lag_ns,
             "status": lambda: STATUS_WORDS[one.status],
             "error": lambda: one.error,
-            "attempt": lambda: logical.attempt(one),
-            "attempts": lambda: logical.attempts,
+            "attempt": lambda: self.attempt,
+            "attempts": lambda: self.attempts,
             "protocol": lambda: _refuse("protocol"),
             "async": lambda: one.asynchronous,
             "start": lambda: call.start_ns,

@@ -150,7 +150,7 @@ class TraceMaker:
             client = self._span(span.trace_id, span, span.service, CLIENT, at, length)
             client = self._change(client, name=name)
             self._put(client, asked | self._http_answer())
-            if rarely(self.chance, 6) and number:
+            if rarely(self.chance, 6) and number and {"url.full", "http.url"} & set(asked):
                 self._put(client, {pick(self.chance, ("http.request.resend_count", "http.resend_count")): number})
             if rarely(self.chance, 4):
                 self._request(span.trace_id, client, "b", at + 1, deep + 2)
@@ -214,8 +214,9 @@ class TraceMaker:
                 peer,
             ),
         )
+        made = dict(made)
         if "rpc.system" in made and self._below(2):
-            made = made | pick(
+            made |= pick(
                 self.chance,
                 (
                     {"rpc.grpc.status_code": 0},
@@ -226,7 +227,7 @@ class TraceMaker:
                 ),
             )
         elif "db.system" not in made and self._below(2):
-            made = made | self._http_answer()
+            made |= self._http_answer()
         return made
 
     def _http_answer(self) -> dict[str, Value]:
@@ -260,7 +261,7 @@ class TraceMaker:
             self._skew(pick(self.chance, SERVICES), pick(self.chance, (7, -7, 40)))
         for span in list(self.made.spans):
             if span.parent_id is not None and rarely(self.chance, 14):
-                self._change(span, parent_id="f" * 14 + f"{len(self.made.spans):02x}")
+                self._change(span, parent_id=pick(self.chance, ("f" * 16, "e" * 16)))
         if rarely(self.chance, 10):
             self._circle()
         if rarely(self.chance, 8):

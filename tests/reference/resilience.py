@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 
 from spanproof.query_lang import syntax as s
-from spanproof.tests.reference.calls import Logical, Try, arrival_failed
-from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, value_of
+from spanproof.tests.reference.calls import Logical, Try
+from spanproof.tests.reference.conditions import ORDERS, CallRow, NotCovered, convert, holds, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, fits, fits_service, matches, select
-from spanproof.tests.reference.spans import Span
 
 
 def judge_retry(node: s.Retry, world: World) -> Outcome:
@@ -54,25 +54,24 @@ def _calls(selection: s.Selection, world: World) -> list[Logical]:
     return select(selection, world)  # type: ignore[return-value]  # checked: whole calls
 
 
-def _attempts(call: Logical) -> list[tuple[Span | Try, bool]]:
-    """Return each attempt and whether it failed; several arrivals of one try are attempts of their own."""
-    found: list[tuple[Span | Try, bool]] = []
+def _attempts(call: Logical) -> list[Try]:
+    """Return each attempt; several arrivals of one try are attempts of their own, seen at the callee alone."""
+    found: list[Try] = []
     for one in call.tries:
         if one.attempts == 1:
-            found.append((one, one.failed))
+            found.append(one)
         else:
-            found += [(arrival, arrival.error or arrival_failed(arrival)) for arrival in one.retried_arrivals]
+            found += [replace(one, exit=None, server=arrival) for arrival in one.retried_arrivals]
     return found
 
 
 def _first_failed(call: Logical) -> bool:
-    one = call.first
-    return arrival_failed(one.retried_arrivals[0]) if one.attempts > 1 else one.failed_retryably
+    return _attempts(call)[0].failed_retryably
 
 
 def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
     attempts = _attempts(call)
-    gaps = [after.start_ns - before.end_ns for (before, _), (after, _) in zip(attempts, attempts[1:], strict=False)]
+    gaps = [after.start_ns - before.end_ns for before, after in zip(attempts, attempts[1:], strict=False)]
     match clause:
         case s.Limit(name="attempts"):
             return ORDERS[clause.operator](call.attempts, _number(clause.value))
@@ -85,17 +84,12 @@ def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
         case s.Flag(name="exhausted"):
             return call.last.failed
         case s.Cause():
-            return all(
-                holds(clause.condition, world.row(attempt if isinstance(attempt, Try) else _try_of(attempt, call)))
-                for attempt, failed in attempts
-                if failed
+            rows = (
+                CallRow(one, world.calls, number, call.attempts) for number, one in enumerate(attempts, 1) if one.failed
             )
+            return all(holds(clause.condition, row) for row in rows)
         case _:
             raise NotCovered(type(clause).__name__)
-
-
-def _try_of(arrival: Span, call: Logical) -> Try:
-    return next(one for one in call.tries if arrival in one.arrivals)
 
 
 def _number(node: s.Expression) -> Fraction:

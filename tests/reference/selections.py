@@ -34,7 +34,11 @@ class World:
         return all(self.settled.values())
 
     def row(self, item: Span | Logical | Try) -> SpanRow | CallRow:
-        return SpanRow(item, self.forest) if isinstance(item, Span) else CallRow(item, self.calls)
+        if isinstance(item, Span):
+            return SpanRow(item, self.forest)
+        one = item.last if isinstance(item, Logical) else item
+        logical = self.calls.of[one]
+        return CallRow(item, self.calls, logical.attempt(one), logical.attempts)
 
     def spans(self) -> Iterator[Span]:
         """Yield the spans of the traces to judge."""

@@ -119,7 +119,7 @@ class Forest:
         self._parents = {span: self._find_parent(span) for span in self.spans}
         self._children: dict[Span, list[Span]] = defaultdict(list)
         for span, parent in self._parents.items():
-            if parent is not None:
+            if parent is not None and parent is not span:
                 self._children[parent].append(span)
 
     def parent(self, span: Span) -> Span | None:
@@ -154,6 +154,13 @@ class Forest:
             seen.add(parent)
             span = parent
 
+    def in_circle(self, span: Span) -> bool:
+        """Tell whether the parents above `span` go round in a circle, so that nothing stands above anything."""
+        top = span
+        for other in self.above(span):
+            top = other
+        return self.parent(top) is not None
+
     def is_root(self, span: Span) -> bool:
         return span.parent_id is None and self.parent(span) is None
 
@@ -177,6 +184,8 @@ class Forest:
         """Return the request that `span` is part of: itself, or the nearest entry span above it in its service."""
         if self.is_entry(span):
             return span
+        if self.in_circle(span):
+            return None
         for other in self.above(span):
             if other.service != span.service:
                 return None
@@ -185,7 +194,7 @@ class Forest:
         return None
 
     def depth(self, span: Span) -> int:
-        return sum(1 for _ in self.above(span))
+        return 0 if self.in_circle(span) else sum(1 for _ in self.above(span))
 
     def self_time_ns(self, span: Span) -> int:
         """Return the duration less the union of the children's intervals, clipped to the span."""

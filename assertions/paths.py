@@ -14,15 +14,13 @@ from spanproof.query_lang.legs import compile_stops, steps_of
 if TYPE_CHECKING:
     import duckdb
 
-# The trace to look at, and those that its messages lead to.
+# The trace to look at, and those that it goes on in.
 FOCUS = """
 CREATE OR REPLACE TEMP TABLE focus AS
 WITH RECURSIVE reached AS (
     SELECT $trace::UUID AS trace_id
     UNION
-    SELECT t.trace_id
-    FROM reached r JOIN exchanges e ON e.trace_id = r.trace_id AND e.async
-    JOIN tree t ON t.span_key = e.callee_entry
+    SELECT n.trace_id FROM reached r JOIN next_traces n ON n.from_trace_id = r.trace_id
 )
 SELECT trace_id, true AS settled, true AS trusting FROM reached
 """
@@ -77,7 +75,7 @@ class PathFinder:
             Hop(*row)
             for row in connection.execute(
                 "SELECT caller_entry, callee_entry, callee, operation, async, coalesce(callee_entry, client_key)"
-                " FROM exchanges SEMI JOIN focus USING (trace_id) ORDER BY start_ns, exchange_key"
+                " FROM hops SEMI JOIN focus USING (trace_id) ORDER BY start_ns, exchange_key"
             ).fetchall()
         ]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from spanproof.collector.store import Store
 
 MAX_RETRY_GAP_NS: Final = 60_000_000_000
-DERIVED: Final = ("tree", "exchanges", "calls", "consumer_links")
+DERIVED: Final = ("tree", "exchanges", "calls", "entry_links", "continuations")
 
 
 def derive(store: Store, *, max_retry_gap_ns: int = MAX_RETRY_GAP_NS) -> int:
@@ -56,7 +56,7 @@ def declare_proxies(store: Store, services: Sequence[str]) -> None:
 
 
 def _find_dirty(connection: duckdb.DuckDBPyConnection) -> int:
-    """Fill ``dirty`` with the traces that have new spans, and those tied to one of these by a message."""
+    """Fill ``dirty`` with the traces that have new spans, and those tied to one of these by a link."""
     connection.execute(_sql("dirty.sql"))
     row = connection.execute("SELECT count(*) FROM dirty").fetchone()
     return int(row[0]) if row else 0

@@ -14,15 +14,13 @@ if TYPE_CHECKING:
 QUIET_NS: Final = 300_000_000
 PATIENCE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s unless told otherwise
 
-# The traces that a trace's messages lead to, and it itself.
+# The traces that a trace's messages and links lead to, and it itself.
 RELATED: Final = """
 CREATE OR REPLACE TEMP TABLE judged AS
 WITH RECURSIVE reached AS (
     SELECT unnest($traces)::UUID AS trace_id
     UNION
-    SELECT t.trace_id
-    FROM reached r JOIN exchanges e ON e.trace_id = r.trace_id AND e.async
-    JOIN tree t ON t.span_key = e.callee_entry
+    SELECT n.trace_id FROM reached r JOIN next_traces n ON n.from_trace_id = r.trace_id
 )
 FROM reached
 """

@@ -82,7 +82,7 @@ def steps_of(leg: s.Leg, arrow: s.Arrow | None = None) -> list[tuple[s.Step, s.A
 
 @dataclass(slots=True)
 class _Legs:
-    """Collects the steps of a ``WITH RECURSIVE`` clause; the first is ``hops``, all exchanges that count."""
+    """Collects the steps of a ``WITH RECURSIVE`` clause; the first is ``made``, all exchanges that count."""
 
     parameters: Parameters
     bindings: Bindings
@@ -91,7 +91,7 @@ class _Legs:
 
     def __post_init__(self) -> None:
         self.steps.append(
-            f"hops AS (SELECT e.* FROM {self.parameters.traces} sel JOIN exchanges e ON e.trace_id = sel.trace_id"
+            f"made AS (SELECT e.* FROM {self.parameters.traces} sel JOIN hops e ON e.trace_id = sel.trace_id"
             " WHERE sel.trusting OR e.definite)"
         )
 
@@ -103,7 +103,7 @@ class _Legs:
         matched = self.hops(leg.step, arrow or "->", "h.caller_entry AS entry", *onward)
         if arrow == "->>":
             matched += (
-                f" UNION SELECT h.caller_entry FROM {name} JOIN hops h ON h.callee_entry = {name}.entry"
+                f" UNION SELECT h.caller_entry FROM {name} JOIN made h ON h.callee_entry = {name}.entry"
                 " WHERE NOT h.async"
             )
         self.steps.append(f"{name} AS ({matched})")
@@ -124,7 +124,7 @@ class _Legs:
             if target.where is not None:
                 terms.append(conditions.condition(target.where))
             options.append("(" + " AND ".join(terms) + ")")
-        tables = ["hops h"]
+        tables = ["made h"]
         if any(target.where is not None for target in step.targets):
             tables.append("JOIN spans callee ON callee.span_key = coalesce(h.callee_entry, h.client_key)")
             tables.append("JOIN tree callee_place ON callee_place.span_key = callee.span_key")
@@ -154,7 +154,7 @@ class _Legs:
             f"SELECT exchange_key FROM {name} WHERE exchange_key IS NOT NULL" for name in covered
         )
         unseen = f"h.exchange_key NOT IN ({known})" if covered else "true"
-        return f"SELECT h.* FROM hops h WHERE h.callee_entry IS NOT NULL AND {unseen}"
+        return f"SELECT h.* FROM made h WHERE h.callee_entry IS NOT NULL AND {unseen}"
 
     def _go(self, leg: s.Leg, came: str) -> list[str]:
         """Add, from the entry spans in `came` on, the steps that go through the path; return their names."""
@@ -167,11 +167,11 @@ class _Legs:
                 reach, between = f"reach{len(self.steps)}", f"between{len(self.steps)}"
                 self.steps.append(
                     f"{reach} AS (SELECT entry FROM {came} WHERE entry IS NOT NULL UNION SELECT h.callee_entry"
-                    f" FROM {reach} JOIN hops h ON h.caller_entry = {reach}.entry"
+                    f" FROM {reach} JOIN made h ON h.caller_entry = {reach}.entry"
                     " WHERE NOT h.async AND h.callee_entry IS NOT NULL)"
                 )
                 self.steps.append(
-                    f"{between} AS (SELECT h.callee_entry AS entry, h.exchange_key FROM hops h WHERE NOT h.async"
+                    f"{between} AS (SELECT h.callee_entry AS entry, h.exchange_key FROM made h WHERE NOT h.async"
                     f" AND h.caller_entry IN (SELECT entry FROM {reach})"
                     f" AND h.callee_entry IN (SELECT entry FROM {self.names[id(branch)]}))"
                 )

@@ -1,4 +1,4 @@
--- Derives `tree`, `exchanges`, `calls` and `consumer_links` for the traces in the temporary table `dirty`.
+-- Derives `tree`, `exchanges`, `calls`, `entry_links` and `continuations` for the traces in the temporary table `dirty`.
 -- `fresh` holds their spans with the attributes that matter here (made by calls.py from semconv.py).
 
 CREATE OR REPLACE TEMP MACRO failed(status, http_status, rpc_status) AS
@@ -105,9 +105,19 @@ FROM fresh f JOIN tree t ON t.trace_id = f.trace_id AND t.span_key = f.span_key;
 
 -- ## Who asked whom ---------------------------------------------------------------------------------
 
-INSERT INTO consumer_links
+INSERT INTO entry_links
 SELECT trace_id, span_key, link.trace_id, link.span_id
-FROM (SELECT trace_id, span_key, unnest(links) AS link FROM fresh WHERE kind = 5 AND len(links) > 0);
+FROM (
+    SELECT trace_id, span_key, unnest(links) AS link FROM fresh
+    WHERE len(links) > 0 AND (kind = 5 OR kind = 2 AND parent_id IS NULL)
+);
+
+INSERT INTO continuations
+SELECT DISTINCT s.trace_id, s.span_key, p.entry_key
+FROM entry_links l
+JOIN placed s ON s.trace_id = l.trace_id AND s.span_key = l.span_key AND s.kind = 2
+JOIN placed p ON p.trace_id = l.linked_trace_id AND p.span_id = l.linked_span_id
+WHERE p.service = s.service AND p.entry_key IS NOT NULL AND p.entry_key <> s.span_key;
 
 CREATE OR REPLACE TEMP TABLE pairs AS
 WITH by_parent AS (
@@ -124,8 +134,8 @@ WITH by_parent AS (
 ),
 by_link AS (
     SELECT DISTINCT p.span_key AS client_key, s.span_key AS server_key, 'message' AS shape
-    FROM consumer_links l
-    JOIN placed s ON s.trace_id = l.trace_id AND s.span_key = l.span_key AND s.is_entry
+    FROM entry_links l
+    JOIN placed s ON s.trace_id = l.trace_id AND s.span_key = l.span_key AND s.kind = 5 AND s.is_entry
     JOIN placed p ON p.trace_id = l.linked_trace_id AND p.span_id = l.linked_span_id AND p.kind = 4
 ),
 answered AS (

@@ -4,17 +4,17 @@ CREATE OR REPLACE TEMP TABLE dirty AS
 WITH grown AS (
     SELECT DISTINCT trace_id FROM spans WHERE span_key > (SELECT last_span_key FROM derivation)
 ),
-consumers AS (
-    SELECT l.trace_id, l.linked_trace_id FROM consumer_links l
+tied AS (
+    SELECT l.trace_id, l.linked_trace_id FROM entry_links l
     UNION
     SELECT trace_id, unnest(links).trace_id FROM spans
-    WHERE kind = 5 AND len(links) > 0 AND span_key > (SELECT last_span_key FROM derivation)
+    WHERE kind IN (2, 5) AND len(links) > 0 AND span_key > (SELECT last_span_key FROM derivation)
 )
 FROM grown
 UNION
-SELECT c.trace_id FROM consumers c SEMI JOIN grown g ON g.trace_id = c.linked_trace_id
+SELECT c.trace_id FROM tied c SEMI JOIN grown g ON g.trace_id = c.linked_trace_id
 UNION
-SELECT c.linked_trace_id FROM consumers c SEMI JOIN grown g ON g.trace_id = c.trace_id;
+SELECT c.linked_trace_id FROM tied c SEMI JOIN grown g ON g.trace_id = c.trace_id;
 
 DELETE FROM spans WHERE span_key IN (
     SELECT span_key FROM spans

@@ -144,12 +144,21 @@ CREATE TABLE calls (
     definite     BOOLEAN NOT NULL
 );
 
--- Links of consumers, so that a producer that arrives late finds them.
-CREATE TABLE consumer_links (
+-- Links of consumers, and of servers that started a trace of their own, so that what they link to, arriving
+-- late, finds them.
+CREATE TABLE entry_links (
     trace_id        UUID NOT NULL,
     span_key        BIGINT NOT NULL,
     linked_trace_id UUID NOT NULL,
     linked_span_id  UBIGINT NOT NULL
+);
+
+-- Requests that a service went on with in a trace of its own: a SERVER span without a parent that links to a
+-- span of the same service. What it asked for was asked for by the request it continues, too.
+CREATE TABLE continuations (
+    trace_id      UUID NOT NULL,
+    entry_key     BIGINT NOT NULL,
+    continued_key BIGINT NOT NULL  -- entry span of the request that it continues
 );
 
 -- Sidecars: spans of these services are no hops of their own.
@@ -173,3 +182,20 @@ CREATE MACRO attribute_texts(value) AS CASE
     WHEN starts_with(value, chr(1)) THEN [substr(value, 3)]
     ELSE [value]
 END;
+
+-- Which traces go on in which others: by a message, or by a request that a service continued there.
+CREATE VIEW next_traces AS
+SELECT e.trace_id AS from_trace_id, t.trace_id
+FROM exchanges e JOIN tree t ON t.span_key = e.callee_entry
+WHERE e.async AND t.trace_id <> e.trace_id
+UNION
+SELECT t.trace_id, k.trace_id
+FROM continuations k JOIN tree t ON t.span_key = k.continued_key
+WHERE t.trace_id <> k.trace_id;
+
+-- The exchanges as a path goes through them: those of a continued request are also made by the one it continues.
+CREATE VIEW hops AS
+FROM exchanges
+UNION ALL
+SELECT e.* REPLACE (k.continued_key AS caller_entry)
+FROM exchanges e JOIN continuations k ON k.entry_key = e.caller_entry;

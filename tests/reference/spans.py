@@ -117,9 +117,11 @@ class Forest:
         for span in self.spans:
             self.by_id[span.trace_id, span.span_id].append(span)
         self._parents = {span: self._find_parent(span) for span in self.spans}
+        for span in [span for span in self.spans if self._leads_round(span)]:
+            self._parents[span] = None
         self._children: dict[Span, list[Span]] = defaultdict(list)
         for span, parent in self._parents.items():
-            if parent is not None and parent is not span:
+            if parent is not None:
                 self._children[parent].append(span)
 
     def parent(self, span: Span) -> Span | None:
@@ -140,26 +142,27 @@ class Forest:
             return None
         named = [other for other in self.by_id[span.trace_id, span.parent_id] if other is not span]
         if not named:
-            return span if span.parent_id == span.span_id else None
+            return None  # it is missing, or the span names itself
         return min(named, key=lambda other: (other.service != span.service, other.kind not in ARRIVALS))
+
+    def _leads_round(self, span: Span) -> bool:
+        """Tell whether the way up ends in a circle; then nobody can say what stands above what."""
+        seen = {span}
+        here: Span | None = span
+        while (here := self._parents[here]) is not None:
+            if here in seen:
+                return True
+            seen.add(here)
+        return False
 
     def children(self, span: Span) -> list[Span]:
         return self._children[span]
 
     def above(self, span: Span) -> Iterator[Span]:
-        """Go up through the parents, each once (they may go round in a circle)."""
-        seen = {span}
-        while (parent := self.parent(span)) is not None and parent not in seen:
+        """Go up through the parents."""
+        while (parent := self.parent(span)) is not None:
             yield parent
-            seen.add(parent)
             span = parent
-
-    def in_circle(self, span: Span) -> bool:
-        """Tell whether the parents above `span` go round in a circle, so that nothing stands above anything."""
-        top = span
-        for other in self.above(span):
-            top = other
-        return self.parent(top) is not None
 
     def is_root(self, span: Span) -> bool:
         return span.parent_id is None and self.parent(span) is None
@@ -184,8 +187,6 @@ class Forest:
         """Return the request that `span` is part of: itself, or the nearest entry span above it in its service."""
         if self.is_entry(span):
             return span
-        if self.in_circle(span):
-            return None
         for other in self.above(span):
             if other.service != span.service:
                 return None
@@ -194,7 +195,7 @@ class Forest:
         return None
 
     def depth(self, span: Span) -> int:
-        return 0 if self.in_circle(span) else sum(1 for _ in self.above(span))
+        return sum(1 for _ in self.above(span))
 
     def self_time_ns(self, span: Span) -> int:
         """Return the duration less the union of the children's intervals, clipped to the span."""

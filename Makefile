@@ -20,7 +20,7 @@ demo: $(READY) ## start the demo shop, run its proofs, stop it
 	@$(BIN)/spanproof demo
 
 test: $(READY) ## run the tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check .

@@ -8,16 +8,7 @@ from typing import TypeAlias
 from spanproof.assertions.evidence import TraceView
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.diagnostics import Diagnostic
 from spanproof.query_lang.parse import ProofFile
-
-
-@dataclass(frozen=True, slots=True)
-class FileRefused:
-    """A file with problems; none of its proofs runs."""
-
-    file: ProofFile
-    diagnostics: tuple[Diagnostic, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +58,4 @@ class RunFinished:
     duration_ns: int
 
 
-Event: TypeAlias = FileRefused | ProofStarted | Waiting | Judged | ProofFinished | RunFinished
+Event: TypeAlias = ProofStarted | Waiting | Judged | ProofFinished | RunFinished

@@ -12,7 +12,6 @@ from rich.text import Text
 
 from spanproof.assertions.events import (
     Event,
-    FileRefused,
     Judged,
     ProofFinished,
     ProofStarted,
@@ -44,8 +43,6 @@ class TerminalReport:
             case Waiting():
                 awaited = event.missing[0] if event.missing else "quiet"
                 self._say(f"{event.proof.name}: {event.open_claims} claims open, waiting for: {awaited}")
-            case FileRefused():
-                self.console.print(render_diagnostics(event.file.path, event.file.text, event.diagnostics))
             case ProofFinished():
                 self._hush()
                 self.console.print(render_proof(event))

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from spanproof.assertions.events import Event, FileRefused, Judged, ProofFinished, ProofStarted, RunFinished, Waiting
+from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Waiting
 from spanproof.assertions.evidence import SpanView, TraceView
-from spanproof.assertions.reports.terminal import TerminalReport, render_trace, show_short
+from spanproof.assertions.reports.terminal import TerminalReport, render_diagnostics, render_trace, show_short
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.check import check_file
@@ -175,7 +175,7 @@ def test_the_last_line_counts_the_verdicts(outcomes: list[Outcome], line: str) -
 
 def refuse(text: str) -> str:
     file = parse_file(text, "x.proof")
-    return print_events(FileRefused(file, check_file(file)))
+    return str(render_diagnostics(file.path, file.text, check_file(file)))
 
 
 @pytest.mark.parametrize(

@@ -15,17 +15,26 @@ from spanproof.query_lang.vocabulary import Type
 NEVER_TRIED_AGAIN = 0
 NOT_ASKED, ASKED_TOO_EARLY, CALLER_FAILED = 1, 2, 3
 
+# A call that seems to have been tried once, where its caller's retries have been seen at the callee alone, and this
+# time the callee sent nothing.
+UNSEEN = (
+    "({call}.attempts = 1 AND {call}.shape = 'unpaired' AND EXISTS (SELECT 1 FROM calls seen WHERE seen.tier = 2"
+    " AND seen.caller = {call}.caller AND seen.callee = {call}.callee))"
+)
+UNTOLD = "retries of this call have been seen at the callee alone, and here the callee sent no span"
+
 
 def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
     """Compile ``no retry``: each logical call has one attempt."""
     rows = _calls(claim.call, Parameters(), bindings)
     sql = rows.select(
-        "c.trace_id, c.attempts = 1 AS ok, c.attempts AS value, (SELECT list("
+        f"c.trace_id, CASE WHEN NOT {UNSEEN.format(call='c')} THEN c.attempts = 1 END AS ok,"
+        " c.attempts AS value, (SELECT list("
         "CASE WHEN e.arrived THEN e.server_key ELSE coalesce(e.client_key, e.server_key) END ORDER BY e.attempt)"
         " FROM exchanges e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
         " c.start_ns AS rank, [c.tier] AS note"
     )
-    return Plan(sql, rows.parameters.values, "all", Type("number"), stable=False)
+    return Plan(sql, rows.parameters.values, "all", Type("number"), stable=False, untold=UNTOLD)
 
 
 def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
@@ -71,7 +80,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     joins = [*[line.replace("c.", "e.") for line in CALL_SPANS if told], *joins_of(row, rows.parameters)]
     sql = (
         f"WITH asked AS ({asked}), gaps AS ("
-        "SELECT e.*, a.error AS failed_for_good, e.start_ns - lag(e.end_ns) OVER"
+        f"SELECT e.*, a.error AS failed_for_good, {UNSEEN.format(call='a')} AS unseen, e.start_ns - lag(e.end_ns) OVER"
         " (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
         + "".join(f", {column}" for column in told)
         + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join(joins)}"
@@ -79,14 +88,16 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM gaps), told AS ("
         "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
         " bool_or(retryable) FILTER (attempt = 1) AS exercised, any_value(failed_for_good) AS error,"
+        " any_value(unseen) AS unseen,"
         " coalesce(list(gap_ns ORDER BY attempt) FILTER (gap_ns IS NOT NULL), []) AS gaps,"
         " coalesce(bool_and(gap_ns > gap_before_ns), true) AS grows, min(start_ns) AS start_ns,"
         " list(CASE WHEN arrived THEN server_key ELSE coalesce(client_key, server_key) END ORDER BY attempt) AS witness"
         f"{kept} FROM compared GROUP BY call_key)"
-        f" SELECT trace_id, {' AND '.join(tests)} AS ok, CASE {value} END AS value, witness, start_ns AS rank,"
+        f" SELECT trace_id, CASE WHEN NOT unseen THEN {' AND '.join(tests)} END AS ok,"
+        f" CASE {value} END AS value, witness, start_ns AS rank,"
         f" [CASE {first_wrong} END, attempts, tier] AS note FROM told WHERE exercised"
     )
-    return Plan(sql, rows.parameters.values, "all", Type("text"), stable=False, if_then=True)
+    return Plan(sql, rows.parameters.values, "all", Type("text"), stable=False, if_then=True, untold=UNTOLD)
 
 
 def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:

@@ -214,6 +214,23 @@ def format_(
     sys.exit(1 if check_only and changed else 0)
 
 
+@app.command(epilog="Example: spanproof lsp --db spans.duckdb (an editor starts it)")
+def lsp(
+    *,
+    db: Annotated[
+        str | None, typer.Option("--db", metavar="FILE", help="A store, to complete the services it has seen.")
+    ] = None,
+) -> None:
+    """Serve an editor: problems, completion, explanations and layout, over standard input and output."""
+    try:
+        from spanproof.api.lsp import serve as serve_editor
+    except ImportError as error:
+        fail(f"the language server needs its extra packages ({error.name} is missing): pip install 'spanproof[lsp]'")
+    if db is not None and not Path(db).exists():
+        fail(f"{db}: no such file")
+    serve_editor(db)
+
+
 @app.command(epilog="Example: spanproof serve --db spans.duckdb")
 def serve(
     *,

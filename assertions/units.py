@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
+from decimal import Decimal, localcontext
+from typing import Final
 
 from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES
 from spanproof.query_lang.vocabulary import Type
 
+MOST_DIGITS: Final = 400  # of a double, before and after the point that is shown
+
 
 def show_duration(ns: int | float | Decimal) -> str:
     """Return a duration exactly: ``612ms``, ``1.5s``, ``-3.25ms``. Above a minute a single unit is enough."""
-    exact = Decimal(ns)
+    with localcontext(prec=MOST_DIGITS):
+        return _show_duration(Decimal(ns))
+
+
+def _show_duration(exact: Decimal) -> str:
     size = abs(exact)
     unit, name = (
         (1_000_000_000, "s") if size >= 1_000_000_000 else (1_000_000, "ms") if size >= 1_000_000 else (1_000, "µs")
@@ -39,6 +46,8 @@ def show(value: object, type_: Type) -> str:
         case "kind" | "status":
             words = SPAN_KINDS if type_.kind == "kind" else STATUS_CODES
             return next((word for word, code in words.items() if code == value), str(value))
+        case "rate" if isinstance(value, int | float | Decimal):
+            return f"{float(value):.6g}/s"
         case "boolean":
             return str(value).lower()
     if isinstance(value, str):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
+from spanproof.query_lang.comparisons import find_misplaced
 from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.library import Definition, Library
@@ -64,6 +66,7 @@ class _Checker:
         for _, let in self.library.lets:
             scope = self.let(let, scope)
         self.found.clear()  # what is wrong with another file is said of that file
+        self.lets(items)
         seen: set[tuple[type, str]] = set()
         for item in items:
             if isinstance(item, s.Proof | s.Define):
@@ -86,6 +89,7 @@ class _Checker:
     def define(self, define: s.Define, scope: Scope) -> None:
         if not define.statements:
             self.problem("nothing-expected", f"`{define.name}` expects nothing", define.at)
+        self.lets(define.statements, *define.parameters)
         inner = replace(scope, variables={**scope.variables, **names(define.parameters)}, baseline=True)
         for statement in define.statements:
             if isinstance(statement, s.Expectation):
@@ -96,6 +100,7 @@ class _Checker:
                 self.problem("misplaced", "a definition holds `expect` and `let`", statement.at)
 
     def hook(self, hook: s.Hook, scope: Scope) -> None:
+        self.lets(hook.statements)
         for statement in hook.statements:
             match statement:
                 case s.Let():
@@ -108,6 +113,8 @@ class _Checker:
     def proof(self, proof: s.Proof, scope: Scope) -> None:
         if not any(isinstance(statement, s.Expectation | s.Apply) for statement in proof.statements):
             self.problem("nothing-expected", f'the proof "{proof.name}" expects nothing', proof.at)
+        self.lets(proof.statements)
+        self.twice("a request", (each.name for each in proof.statements if isinstance(each, s.When) and each.name))
         settles = [statement for statement in proof.statements if isinstance(statement, s.Settle)]
         for extra in settles[1:]:
             self.problem("duplicate", "a proof settles once", extra.at)
@@ -197,6 +204,18 @@ class _Checker:
         if not is_constant(node) and not isinstance(node, s.Target | s.Call):  # those are reported already
             self.problem("misplaced", f"{what} is one value, known before any span is seen", node.at)
 
+    def twice(self, what: str, names_: Iterable[s.Name]) -> None:
+        """Report every name that stands there already."""
+        seen: set[str] = set()
+        for name in names_:
+            if name.text in seen:
+                self.problem("duplicate", f"{what} `{name.text}` stands above already", name.at)
+            seen.add(name.text)
+
+    def lets(self, statements: Iterable[object], *above: s.Name) -> None:
+        """Check that no name is given to two values of one block."""
+        self.twice("a value", (*above, *(each.name for each in statements if isinstance(each, s.Let))))
+
     def let(self, let: s.Let, scope: Scope) -> Scope:
         type_ = self.types.of(let.value, scope)
         self.constant(let.value, "a variable")
@@ -270,6 +289,9 @@ class _Checker:
         rows: set[v.Row] = set()
         for part in s.walk(claim):
             if isinstance(part, s.Function) and part.name in v.SELECTION_FUNCTIONS:
+                if part.name == "critical" or _of_traces(part):
+                    self.problem("misplaced", "`by` groups spans or calls, not whole traces", by.at)
+                    return
                 rows.add("call" if isinstance(part.arguments[0], s.Call) else "span")
         if isinstance(claim, s.Every):
             rows = {"call" if isinstance(claim.selection, s.Call) else "span"}
@@ -341,7 +363,7 @@ class _Checker:
                 self.call(claim.call, "no retry", scope)
             case s.Fallback():
                 self.call(claim.call, "fallback", scope)
-                self.types.target(claim.to, scope, "span")
+                self.types.target(claim.to, scope, "span" if claim.to.spans == "any" else "call")
             case s.Circuit():
                 self.call(claim.call, "circuit", scope)
                 self.circuit(claim, scope)
@@ -358,7 +380,10 @@ class _Checker:
     def comparison(self, claim: s.Comparison, scope: Scope) -> None:
         node = claim.condition
         if isinstance(node, s.Compare | s.OneOf):
+            before = len(self.found)
             self.types.of(node, scope)
+            if len(self.found) == before:
+                self.found += find_misplaced(node)
         elif isinstance(node, s.AnyOf | s.AllOf | s.Not):
             self.problem("not-a-claim", "a claim is one comparison", node.at, "write one `expect` for each condition")
         else:
@@ -402,7 +427,10 @@ class _Checker:
     def circuit(self, claim: s.Circuit, scope: Scope) -> None:
         if not any(isinstance(clause, s.Opens) for clause in claim.clauses):
             self.problem("incomplete", "a circuit opens after something", claim.at, "write `opens after 5 failures`")
-        for clause in claim.clauses:
+        kinds = [clause.name if isinstance(clause, s.Limit) else type(clause).__name__ for clause in claim.clauses]
+        for place, clause in enumerate(claim.clauses):
+            if kinds[place] in kinds[:place]:
+                self.problem("duplicate", "a circuit has one such clause", clause.at)
             match clause:
                 case s.Opens():
                     self.expect(clause.failures, scope, "number", "`opens after`")
@@ -423,8 +451,13 @@ class _Checker:
 
     def budget(self, claim: s.Budget, scope: Scope) -> None:
         self.expect(claim.total, scope, "duration", "a budget")
+        self.twice("a part", (part for part, _ in claim.parts if isinstance(part, s.Name)))
         for _, part in claim.parts:
             self.expect(part, scope, "duration", "a part of a budget")
+
+
+def _of_traces(node: s.Function) -> bool:
+    return bool(node.arguments) and isinstance(node.arguments[0], s.Name) and node.arguments[0].text == "traces"
 
 
 def is_estimable(node: s.Expression) -> bool:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
-from spanproof.query_lang.conditions import Parameters, Value, arithmetic, comparison, constant, membership
+from spanproof.query_lang.conditions import Parameters, Value, arithmetic, comparison, constant, membership, negative
 from spanproof.query_lang.constants import Bindings, evaluate, is_constant
 from spanproof.query_lang.critical import select_shares
 from spanproof.query_lang.plan import Plan, Trend
@@ -21,11 +21,12 @@ SIMPLE: Final = {
     "avg": "avg(value)",
     "sum": "coalesce(sum(value), 0)",
     "stddev": "stddev_samp(value)",
-    "distinct": "count(DISTINCT value)",
+    "distinct": "nullif(count(DISTINCT value), 0)",
     "count": "count(*)",
     "error_rate": "count(*) FILTER (value) / count(*)",
 }
 ZERO_WHEN_EMPTY: Final = ("count", "sum")
+ONE_NUMBER: Final = ("count", "error_rate", "rate")  # functions that are aggregates of the rows themselves
 TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
 OPPOSITE: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
@@ -73,13 +74,16 @@ class _Comparison:
         self.aggregates: list[str] = []  # names of those steps that hold a number
         self.must_exist: list[str] = []  # those among them that mean nothing over nothing
         self.stable = True
-        self.bag: Rows | None = None
+        self.thing: Value | None = None  # how to read one value of the bag that is compared
 
     def plan(self) -> Plan:
         left_node = self.node.left if isinstance(self.node, s.Compare) else self.node.value
-        bag = _bag(self.node)
-        if bag is not None:
-            self.bag = self.rows(bag)
+        function = _bag(self.node)
+        rows = things = None
+        if function is not None:
+            rows = self.rows(function)
+            things = rows.value(function.name, function.arguments)
+            self.thing = Value("sel.thing", things.kind)
         left = self.emit(left_node)
         sign = "NULL"
         if isinstance(self.node, s.Compare):
@@ -90,40 +94,46 @@ class _Comparison:
         else:
             right = Value("NULL", "nothing")
             holds = membership(left, self.node, lambda option, _: self.emit(option))
+        judged = " AND ".join(f"{name}.value IS NOT NULL" for name in self.must_exist) or "true"
+        holds = f"CASE WHEN {judged} THEN {holds} END"
         shown = Type(Types().of(left_node, self.bindings.scope).kind)
-        if self.bag is not None:
-            return self.of_bag(bag, left, right, holds, shown)
+        if shown.kind == "any" and left.kind != "nothing":
+            shown = Type(left.kind)
+        if rows is not None and things is not None:
+            return self.of_bag(rows, things, left, right, holds, shown)
         return self.of_numbers(left, holds, sign, shown)
 
-    def of_bag(self, bag: s.Function | None, left: Value, right: Value, holds: str, shown: Type) -> Plan:
+    def of_bag(self, rows: Rows, things: Value, left: Value, right: Value, holds: str, shown: Type) -> Plan:
         """Every value must hold; the worst one is shown."""
-        assert self.bag is not None  # noqa: S101 (the caller's case)
         on_left = isinstance(self.node, s.OneOf) or _bag(self.node.left) is not None
         value = left if on_left else right
         operator = self.node.operator if isinstance(self.node, s.Compare) else "in"
         most = operator in ("<", "<=") if on_left else operator in (">", ">=")
         numeric = value.kind not in ("any", "text")
-        rank = f"-({value.sql})" if numeric and most else value.sql if numeric and ">" in operator else self.bag.start
-        findings = self.bag.select(
-            f"{self.bag.trace} AS trace_id, {holds} AS ok, {value.sql} AS value, {self.bag.witness} AS witness,"
-            f" {rank} AS rank, NULL::BIGINT[] AS note, {self.group_of(self.bag)} AS grp",
-            f"{value.sql} IS NOT NULL",
+        rank = f"-({value.sql})" if numeric and most else value.sql if numeric and ">" in operator else "sel.start_ns"
+        bag = rows.select(
+            f"{rows.trace} AS trace_id, {things.sql} AS thing, {rows.witness} AS witness, {rows.start} AS start_ns,"
+            f" {self.group_of(rows)} AS grp",
+            f"{things.sql} IS NOT NULL",
         )
-        return Plan(self.with_steps(findings), self.parameters.values, "all", shown, self.stable)
+        findings = (
+            f"SELECT sel.trace_id, {holds} AS ok, {value.sql} AS value, sel.witness, {rank} AS rank,"
+            f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.joins()}"
+        )
+        untold = "what it is compared with has no value"
+        return Plan(self.with_steps(findings), self.parameters.values, "all", shown, self.stable, untold=untold)
 
     def of_numbers(self, left: Value, holds: str, sign: str, shown: Type) -> Plan:
         """Compare numbers, once or for each trace; ``note`` is [n, hits, sign of left minus right]."""
-        judged = " AND ".join(f"{self.count_of(name)} > 0" for name in self.must_exist) or "true"
         first = self.aggregates[0] if self.aggregates else None
-        witness = self.one(first, "witness") if first else "NULL::BIGINT[]"
-        counts = f"{self.count_of(first)}, {self.one(first, 'hits')}" if first else "0, 0"
-        note = f"[{counts}, {sign}]::BIGINT[]"
+        witness = f"{first}.witness" if first else "NULL::BIGINT[]"
+        counts = f"coalesce({first}.n, 0), {first}.hits" if first else "0, 0"
         trace = "sel.trace_id" if self.per == "trace_id" else "NULL::UUID"
         group = "sel.grp" if self.per == "grp" else "NULL"
-        source = {"trace_id": "FROM selected sel", "grp": f"FROM ({self.groups()}) sel"}.get(self.per or "", "")
+        source = {"trace_id": "selected", "grp": f"({self.groups()})"}.get(self.per or "", "(SELECT 1)")
         findings = (
-            f"SELECT {trace} AS trace_id, {group} AS grp, CASE WHEN {judged} THEN {holds} END AS ok,"
-            f" {left.sql} AS value, {witness} AS witness, 0 AS rank, {note} AS note {source}"
+            f"SELECT {trace} AS trace_id, {group} AS grp, {holds} AS ok, {left.sql} AS value, {witness} AS witness,"
+            f" 0 AS rank, [{counts}, {sign}]::BIGINT[] AS note FROM {source} sel{self.joins()}"
         )
         trend, operator = "unknown", ""
         if isinstance(self.node, s.Compare):
@@ -158,8 +168,7 @@ class _Comparison:
         if isinstance(node, s.Arithmetic):
             return arithmetic(node.operator, self.emit(node.left), self.emit(node.right))
         if isinstance(node, s.Negative):
-            inner = self.emit(node.value)
-            return Value(f"(-{inner.sql})", inner.kind)
+            return negative(self.emit(node.value))
         if is_constant(node):
             return constant(evaluate(node, self.bindings), self.parameters)
         if isinstance(node, s.Name):
@@ -168,8 +177,8 @@ class _Comparison:
         if node.name in v.AGGREGATES:
             return self.aggregate(node.name, node.arguments)
         if v.SELECTION_FUNCTIONS[node.name].many:
-            assert self.bag is not None  # noqa: S101 (there is one bag, found by plan())
-            return self.bag.value(node.name, node.arguments)
+            assert self.thing is not None  # noqa: S101 (there is one bag here)
+            return self.thing
         return self.aggregate(node.name, (node,))
 
     def baseline(self) -> Value:
@@ -205,13 +214,10 @@ class _Comparison:
         values = arguments[-1]
         function = _bag(values) or values
         assert isinstance(function, s.Function)  # noqa: S101 (checked before)
-        outer, self.bag = self.bag, self.rows(function)
-        bag = self.bag
-        if function.name in ("count", "error_rate"):
-            value = bag.value(function.name, function.arguments)
-        else:
-            value = self.emit(values)
-        self.bag = outer
+        bag = self.rows(function)
+        outer, self.thing = self.thing, bag.value(function.name, function.arguments)
+        value = self.thing if function.name in ONE_NUMBER else self.emit(values)
+        self.thing = outer
         read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
         group = f", {self.group_of(bag)} AS grp" if self.by is not None else ""
         columns = f"{bag.trace} AS trace_id, {read} AS value, {bag.witness} AS witness, {bag.start} AS start_ns{group}"
@@ -219,45 +225,52 @@ class _Comparison:
 
     def aggregate(self, name: str, arguments: tuple[s.Expression, ...]) -> Value:
         """Add the steps that make one number of a bag; return how to read it."""
-        number = len(self.aggregates)
-        bag, value = self.bag_of(name, arguments)
-        self.steps.append(f"bag{number} AS ({bag})")
+        bag, step = f"bag{len(self.aggregates)}", f"number{len(self.aggregates)}"
+        query, value = self.bag_of(name, arguments)
         filtered = " FILTER (value)" if name == "error_rate" else ""
         key, group = (f"{self.per}, ", f" GROUP BY {self.per}") if self.per else ("", "")
-        here = f" AND bag{number}.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
+        here = f" AND {bag}.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
         shows = (
-            f"flatten((SELECT arg_min(witness, start_ns, 5){filtered} FROM bag{number} WHERE true{here}))"
-            if name in ("count", "error_rate")
-            else f"(SELECT arg_min(witness, start_ns) FROM bag{number} WHERE bag{number}.value = made.value{here})"
+            f"flatten((SELECT arg_min(witness, start_ns, 5){filtered} FROM {bag} WHERE true{here}))"
+            if name in ONE_NUMBER
+            else f"(SELECT arg_min(witness, start_ns) FROM {bag} WHERE {bag}.value = made.value{here})"
         )
-        self.steps.append(
-            f"number{number} AS (SELECT made.*, {shows} AS witness FROM (SELECT {key}count(*) AS n,"
-            f" count(*){filtered} AS hits, {self.formula(name, arguments)} AS value FROM bag{number}{group}) made)"
-        )
-        step = f"number{number}"
+        self.steps += [
+            f"{bag} AS ({query})",
+            f"{step} AS (SELECT made.*, {shows} AS witness FROM (SELECT {key}count(*) AS n,"
+            f" count(*){filtered} AS hits, {self.formula(name, arguments, bag)} AS value FROM {bag}{group}) made)",
+        ]
         self.aggregates.append(step)
-        if name not in ZERO_WHEN_EMPTY:
-            self.must_exist.append(step)
-        read_value = self.one(step, "value")
         if name in ZERO_WHEN_EMPTY:
-            read_value = f"coalesce({read_value}, 0)"
-        kind: v.Kind = "fraction" if name == "error_rate" else "number" if name in ("count", "distinct") else value.kind
-        return Value(read_value, "number" if kind == "any" else kind)
+            read = f"coalesce({step}.value, 0)"
+        else:
+            self.must_exist.append(step)
+            read = f"{step}.value"
+        if name in ONE_NUMBER:
+            return Value(read, v.SELECTION_FUNCTIONS[name].kind)
+        return Value(read, "number" if name == "distinct" or value.kind == "any" else value.kind)
 
-    def formula(self, name: str, arguments: tuple[s.Expression, ...]) -> str:
-        """Return the SQL of an aggregate. Quantiles are nearest-rank: the value at rank ⌈p·n⌉, in whole numbers."""
+    def formula(self, name: str, arguments: tuple[s.Expression, ...], bag: str) -> str:
+        """Return the SQL of an aggregate. Quantiles are nearest-rank: the value at rank ⌈p·n⌉, in whole numbers.
+
+        A rate is per second of the time from the first start to the last end of the traces.
+        """
         if name in SIMPLE:
             return SIMPLE[name]
+        if name == "rate":
+            mine = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
+            lasted = (
+                "SELECT max(s.end_ns) - min(s.start_ns) FROM spans s"
+                f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){mine}"
+            )
+            return f"count(*) * 1000000000 / nullif(({lasted}), 0)"
         top, bottom = (_percentage(name, arguments) / 100).as_integer_ratio()
         return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
 
-    def one(self, step: str, column: str) -> str:
-        """Return the SQL that reads a column of an aggregate's row."""
-        where = f" WHERE {step}.{self.per} IS NOT DISTINCT FROM sel.{self.per}" if self.per else ""
-        return f"(SELECT {step}.{column} FROM {step}{where})"
-
-    def count_of(self, step: str) -> str:
-        return f"coalesce({self.one(step, 'n')}, 0)"
+    def joins(self) -> str:
+        """Return the joins of each number to what is compared with it."""
+        on = f"{{0}}.{self.per} IS NOT DISTINCT FROM sel.{self.per}" if self.per else "true"
+        return "".join(f" LEFT JOIN {name} ON {on.format(name)}" for name in self.aggregates)
 
 
 def _bag(node: object) -> s.Function | None:

@@ -13,7 +13,8 @@ from typing import Final
 from spanproof.collector.semconv import read_attribute
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
-from spanproof.query_lang.constants import Bindings, Constant, encode, evaluate, fill, is_constant
+from spanproof.query_lang.constants import Bindings, Constant, NoValue, encode, evaluate, fill, is_constant
+from spanproof.query_lang.vocabulary import Type
 
 OPERATORS: Final = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 FLIPPED: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -100,11 +101,13 @@ class Conditions:
         if isinstance(node, s.Arithmetic):
             return arithmetic(node.operator, self.value(node.left), self.value(node.right))
         if isinstance(node, s.Negative):
-            inner = self.value(node.value)
-            return Value(f"(-{inner.sql})", inner.kind)
+            return negative(self.value(node.value))
         if isinstance(node, s.Function) and node.name in ("len", "lower", "upper"):
-            inner = self.value(node.arguments[0])
-            return Value(f"{node.name}({inner.sql})", "number" if node.name == "len" else "text")
+            return _text_function(node.name, self.value(node.arguments[0]))
+        if isinstance(node, s.Function | s.Compare | s.OneOf | s.AnyOf | s.AllOf | s.Not | s.Within) and not (
+            isinstance(node, s.Function) and node.name != "exists"
+        ):
+            return Value(self.condition(node), "boolean")
         if is_constant(node):
             return constant(evaluate(node, self.bindings), self.parameters)
         raise AssertionError(f"{type(node).__name__} is no value of a {self.row.row}")
@@ -210,21 +213,39 @@ def constant(found: Constant | None, parameters: Parameters) -> Value:
     return Value(parameters.add(found.value), found.kind)
 
 
+def _text_function(function: str, value: Value) -> Value:
+    """Return ``len``, ``lower`` or ``upper`` of a text; a list has a length, in elements, and no letters."""
+    plain = f"{function}({value.sql})"
+    if value.kind == "any":
+        listed = f"len(attribute_texts({value.sql}))" if function == "len" else "NULL"
+        plain = f"(CASE WHEN {value.sql}[1] = chr(1) THEN {listed} ELSE {plain} END)"
+    return Value(plain, "number" if function == "len" else "text")
+
+
 def arithmetic(operator: str, left: Value, right: Value) -> Value:
     """Return `left` `operator` `right`; what stands in an attribute is read as a number."""
     a, b = (f"TRY_CAST({side.sql} AS DOUBLE)" if side.kind == "any" else side.sql for side in (left, right))
     if operator == "/":
-        return Value(f"({a} / nullif({b}, 0))", "number" if left.kind == right.kind else left.kind)
+        kind = "number" if left.kind in (right.kind, "any") else left.kind
+        return Value(f"({a} / nullif({b}, 0))", kind)
     kind = left.kind if right.kind in ("number", "fraction", "any", "points") else right.kind
     return Value(f"({a} {operator} {b})", "number" if kind == "any" else kind)
+
+
+def negative(value: Value) -> Value:
+    """Return `value` below zero."""
+    sql = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" else value.sql
+    return Value(f"(-{sql})", "number" if value.kind == "any" else value.kind)
 
 
 def comparison(operator: str, left: Value, right: Value) -> str:
     """Return the SQL of `left` `operator` `right`; the literal's type decides how an attribute is read."""
     if "nothing" in (left.kind, right.kind):
         known = left if right.kind == "nothing" else right
-        missing = "TRUE" if known.kind == "nothing" else f"({known.sql} IS NULL)"
-        return missing if operator == "==" else f"(NOT {missing})" if operator == "!=" else "FALSE"
+        test = {"==": f"{known.sql} IS NULL", "!=": f"{known.sql} IS NOT NULL"}.get(operator)
+        return f"({test})" if test else f"coalesce({known.sql} = NULL, false)"
+    if {left.kind, right.kind} & {"text", "boolean"} and len({left.kind, right.kind} - {"any"}) > 1:
+        raise NoValue(f"{Type(left.kind).name} cannot be compared with {Type(right.kind).name}")
     if left.kind != "any" and right.kind == "any" and operator not in ("=~", "!~", "contains"):
         left, right, operator = right, left, FLIPPED.get(operator, operator)
     if left.kind != "any":

@@ -32,7 +32,12 @@ def load_module(path: Path, shown: str | None = None) -> Module:
 
     `shown` is how reports call the file; its path unless given.
     """
-    file = parse_file(path.read_text(encoding="utf-8-sig"), shown or str(path))
+    return load_text(path.read_text(encoding="utf-8-sig"), path, shown or str(path))
+
+
+def load_text(text: str, path: Path, shown: str) -> Module:
+    """Parse and check a text that stands, or is to stand, at `path`, with the files it uses."""
+    file = parse_file(text, shown)
     library, problems = _use(file, path, (path.resolve(),))
     found = (*problems, *check_file(file, library), *_find_unreadable(file, path.parent))
     return Module(file, library, tuple(sorted(found, key=lambda each: (each.at.start, each.id))))

@@ -18,6 +18,7 @@ from spanproof.query_lang import syntax
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.syntax import Source
 from spanproof.query_lang.tree import Refused, TreeBuilder
+from spanproof.query_lang.vocabulary import RESPONSE_PARTS
 
 MAX_DEPTH: Final = 100  # of rules, of which a pair of parentheses takes three
 CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
@@ -115,6 +116,12 @@ def _check_depth(tree: ParseTree) -> None:
         below += [(child, depth + 1) for child in node.children if isinstance(child, Tree)]
 
 
+def keywords() -> tuple[str, ...]:
+    """Return the words that mean something to the grammar, sorted."""
+    found = {match for terminal in _parser().terminals for match in re.findall(r"^[a-z]+", str(terminal.pattern.value))}
+    return tuple(sorted(word for word in found if len(word) > 1))
+
+
 @cache
 def _parser() -> Lark:
     grammar = resources.files("spanproof.query_lang").joinpath("grammar.lark").read_text(encoding="utf-8")
@@ -129,14 +136,18 @@ def _parser() -> Lark:
 
 
 class _LineEnds:
-    """Drops the line ends that separate nothing."""
+    """Drops the line ends that separate nothing, and refuses words that nothing separates."""
 
     always_accept = ("_NL",)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         opened: list[Token] = []
         before = ""
+        last: Token | None = None
         for token in stream:
+            if last is not None and last.end_pos == token.start_pos and _is_word(last[-1]) and _is_word(token[0]):
+                raise SyntaxProblem(_grown_together(last, token))
+            last = token
             if token.type == "_NL":
                 free = opened and opened[-1].type in ("LPAR", "LSQB")
                 if free or before in ("", "LBRACE", "COMMA", "_NL"):
@@ -149,6 +160,17 @@ class _LineEnds:
             yield token
         if opened:
             raise SyntaxProblem(_unclosed(opened[-1]))
+
+
+def _is_word(letter: str) -> bool:
+    return letter.isalnum() or letter == "_"
+
+
+def _grown_together(one: Token, other: Token) -> Diagnostic:
+    """A word of the language was read off the front of a longer one."""
+    at = Source(one.start_pos or 0, other.end_pos or 0)
+    hint = did_you_mean(one + other, (*ITEMS, *STATEMENTS)) or f"did you mean `{one} {other}`?"
+    return Diagnostic("syntax", f"`{one}{other}` is not part of the language", at, hint)
 
 
 def _unclosed(token: Token) -> Diagnostic:
@@ -195,6 +217,10 @@ def _explain_token(error: UnexpectedToken, text: str) -> Diagnostic:
                 at,
                 f"write `{arrow} SERVICE`",
             )
+    if expected == {"MATCHES", "CONFORMS"}:
+        parts = ", ".join(f"`response.{part}`" for part in RESPONSE_PARTS)
+        message = "`response` alone is no value, nor a contract"
+        return Diagnostic("syntax", message, at, f'write {parts}, or `response matches schema "…"`')
     if str(token) == "=>":
         return Diagnostic("syntax", "`=>` belongs to `fallback A -> B => C`", at, "a path is written with `->`")
     if expected & {"EXPECT", "WHEN"} or expected & {"PROOF"}:

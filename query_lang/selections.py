@@ -60,7 +60,7 @@ class Rows:
         """Return what a function of a selection yields for each row."""
         if function in self.direct:
             return self.direct[function]
-        if function == "count":
+        if function in ("count", "rate"):
             return Value("1", "number")
         if function == "values":
             return self.conditions.value(arguments[1])

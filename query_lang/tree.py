@@ -24,6 +24,7 @@ UNITS_NS: Final = {
     "h": 3_600_000_000_000,
     "d": 86_400_000_000_000,
 }
+TOO_MUCH: Final = 2**63
 OTHER_UNITS: Final = ("%", "pp", "/s")
 ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "{": "{", "}": "}", "/": "/"}
 
@@ -41,6 +42,8 @@ def read_number(text: str, at: Source) -> s.Number:
     match = re.match(r"[0-9]+(?:\.[0-9]+)?", text)
     assert match is not None  # noqa: S101 (the lexer's own pattern)
     value, unit = Decimal(match.group()), text[match.end() :]
+    if value * UNITS_NS.get(unit, 1) >= TOO_MUCH:
+        raise Refused(Diagnostic("out-of-range", f"`{text}` is more than 64 bits hold", at))
     if not unit:
         return s.Number(value, "", at)
     if unit in UNITS_NS:
@@ -147,7 +150,10 @@ class TreeBuilder(Transformer[Token, Any]):
 
     def proof(self, meta: Meta, items: list[Any]) -> s.Proof:
         name, tags, block = items
-        return s.Proof(_text(name).plain, tags or (), block, _at(meta))
+        plain = _text(name).plain
+        if not plain.strip():
+            raise Refused(Diagnostic("incomplete", "a proof has a name", _of(name)))
+        return s.Proof(plain, tags or (), block, _at(meta))
 
     def tags(self, meta: Meta, items: list[Any]) -> tuple[str, ...]:
         return tuple(str(tag) for tag in items)
@@ -227,10 +233,10 @@ class TreeBuilder(Transformer[Token, Any]):
         return s.Settle(items[0], items[1], _at(meta))
 
     def given(self, meta: Meta, items: list[Any]) -> s.Given:
-        return s.Given(items[0], items[1], items[2], False, _at(meta))
+        return s.Given(_selection(items[0]) if items[0] else None, items[1], items[2], False, _at(meta))
 
     def baseline(self, meta: Meta, items: list[Any]) -> s.Given:
-        return s.Given(items[0], items[1], items[2], True, _at(meta))
+        return s.Given(_selection(items[0]), items[1], items[2], True, _at(meta))
 
     def last(self, meta: Meta, items: list[Any]) -> s.Window:
         return s.Window("last", (items[0],), _at(meta))

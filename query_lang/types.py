@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
@@ -11,6 +12,7 @@ from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.vocabulary import Type
 
 ANY = Type("any")
+NUMERIC: Final = frozenset({"number", "duration", "fraction", "points", "rate", "any"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +75,10 @@ class Types:
             case s.Arithmetic():
                 return self._arithmetic(node, scope)
             case s.Negative():
-                return self.of(node.value, scope)
+                found = _as_number(node.value, self.of(node.value, scope), scope)
+                if found.kind not in NUMERIC:
+                    return self.problem("type-mismatch", f"`-` does not go with {found.name}", node.at)
+                return found
             case s.Range():
                 return self.problem("misplaced", "a range stands after `in`", node.at)
 
@@ -208,11 +213,13 @@ class Types:
             self.of(argument, scope)
             return Type("boolean")
         found = self.of(argument, scope)
-        if node.name == "len":
-            return Type("number")
+        if found.many:
+            return self.problem("type-mismatch", f"`{node.name}` takes one value, and these are many", argument.at)
         if found.kind not in ("text", "any"):
             return self.problem("type-mismatch", f"`{node.name}` takes a text, and this is {found.name}", argument.at)
-        return ANY if node.name == "json" else Type("text")
+        if node.name in ("env", "json") and any(_is_field(part, scope) for part in s.walk(argument)):
+            return self.problem("misplaced", f"`{node.name}` takes a value known before any span is seen", argument.at)
+        return Type("number") if node.name == "len" else ANY if node.name == "json" else Type("text")
 
     def _of_selection(self, node: s.Function, scope: Scope) -> Type:
         wanted = 2 if node.name == "values" else 1
@@ -264,7 +271,9 @@ class Types:
             )
         if found.kind in ("text", "boolean") and node.name != "distinct":
             return self.problem("type-mismatch", f"`{node.name}` needs numbers, and these are not", arguments[0].at)
-        return Type("number") if node.name == "distinct" else replace(found, many=False)
+        return (
+            Type("number") if node.name == "distinct" else replace(_as_number(arguments[0], found, scope), many=False)
+        )
 
     def _compare(self, node: s.Compare, scope: Scope) -> Type:
         left, right = self._sides(node, scope)
@@ -286,7 +295,16 @@ class Types:
         return Type("boolean")
 
     def _sides(self, node: s.Compare, scope: Scope) -> tuple[Type, Type]:
-        """Type both sides; a word beside `kind` or `status` is one of their values."""
+        """Type both sides; a word beside `kind` or `status` is one of their values.
+
+        ``baseline`` is of the type of the other side.
+        """
+        for side, other in ((node.left, node.right), (node.right, node.left)):
+            if scope.baseline and mentions_baseline(side) and not mentions_baseline(other):
+                beside = self.of(other, scope)
+                inner = replace(scope, variables={**scope.variables, "baseline": beside})
+                found = self.of(side, inner)
+                return (found, beside) if side is node.left else (beside, found)
         if isinstance(node.right, s.Name) and isinstance(node.left, s.Name):
             left = self.of(node.left, scope)
             if left.kind in v.ENUMERATIONS and node.right.text not in scope.variables:
@@ -331,6 +349,8 @@ class Types:
 
     def _one_of(self, node: s.OneOf, scope: Scope) -> Type:
         value = self.of(node.value, scope)
+        if not node.options:
+            self.problem("incomplete", "nothing is in an empty list", node.at)
         for option in node.options:
             if isinstance(option, s.Range):
                 low, high = self.of(option.low, scope), self.of(option.high, scope)
@@ -355,13 +375,13 @@ class Types:
         return Type("boolean")
 
     def _arithmetic(self, node: s.Arithmetic, scope: Scope) -> Type:
-        left, right = self.of(node.left, scope), self.of(node.right, scope)
+        left, right = (_as_number(side, self.of(side, scope), scope) for side in (node.left, node.right))
         many = left.many or right.many
         if left.many and right.many:
             return self.problem("two-bags", "both sides hold many values", node.at, "aggregate one, as in `max(…)`")
         kinds = (left.kind, right.kind)
-        if not {*kinds} <= {"number", "duration", "fraction", "points", "rate", "any"}:
-            wrong = left if left.kind not in ("number", "duration", "fraction", "points", "rate", "any") else right
+        if not {*kinds} <= NUMERIC:
+            wrong = left if left.kind not in NUMERIC else right
             return self.problem("type-mismatch", f"`{node.operator}` does not go with {wrong.name}", node.at)
         if "any" in kinds:
             return Type("any", many)
@@ -391,6 +411,11 @@ def as_selection(node: s.Expression) -> s.Selection | None:
     return None
 
 
+def mentions_baseline(node: s.Expression) -> bool:
+    """Tell whether `node` speaks of the baseline traces."""
+    return any(isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(node))
+
+
 def pattern_fault(pattern: str) -> str | None:
     """Return what is wrong with a regular expression in RE2 syntax, or None."""
     import duckdb  # what the pattern will be searched with; only files with patterns wait for it
@@ -410,6 +435,18 @@ def names(nodes: Iterable[s.Name]) -> dict[str, Type]:
 def _unit(node: s.Number) -> Type:
     kinds: Mapping[str, v.Kind] = {"": "number", "ns": "duration", "%": "fraction", "pp": "points", "/s": "rate"}
     return Type(kinds[node.unit])
+
+
+def _is_field(node: object, scope: Scope) -> bool:
+    """Tell whether `node` names a field or attribute of what a condition is about."""
+    constant = isinstance(node, s.Name) and (node.text in scope.variables or node.text in v.CONSTANTS)
+    return scope.row is not None and isinstance(node, s.Name) and not constant
+
+
+def _as_number(node: s.Expression, found: Type, scope: Scope) -> Type:
+    """Return the type of `node` where it is calculated with: an attribute is read as a number."""
+    values = isinstance(node, s.Function) and node.name == "values"
+    return replace(found, kind="number") if found.kind == "any" and (values or _is_field(node, scope)) else found
 
 
 def _of_service(name: str) -> str:

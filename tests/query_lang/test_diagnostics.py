@@ -13,11 +13,13 @@ from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, n
 from spanproof.query_lang.parse import parse_claim, parse_file
 
 SOURCES = [
-    Path(spanproof.__file__).parent / "query_lang" / f"{name}.py" for name in ("check", "parse", "tree", "types")
+    Path(spanproof.__file__).parent / "query_lang" / f"{name}.py"
+    for name in ("check", "comparisons", "parse", "tree", "types")
 ]
 PROOF = 'proof "p" {{\n  when GET "http://x/" as one\n  {}\n}}\n'
 EXPECT = "expect response.status == 200"
 WITH = f'proof "p" {{ when %s\n {EXPECT} }}'
+WITH_BASELINE = 'proof "p" { given traces over last 1h\n compare baseline from a over last 1d\n expect %s }'
 
 # claim, id, what the position shows
 CLAIMS = [
@@ -105,6 +107,32 @@ CLAIMS = [
     ("count(a)", "not-a-claim", "count(a)"),
     ("circuit a -> b { holds >= 30s }", "incomplete", "circuit a -> b { holds >= 30s }"),
     ("count(a) < 1 with confidence 95%", "not-an-estimate", "count(a) < 1"),
+    # What once passed the check and then broke.
+    ("json(values(a, span.n)) == 1", "type-mismatch", "values(a, span.n)"),
+    ("len(values(a, span.n)) == 1", "type-mismatch", "values(a, span.n)"),
+    ("lower(duration(a)) == 1", "type-mismatch", "duration(a)"),
+    ("len(5) == 1", "type-mismatch", "5"),
+    ("len(1d) == 1", "type-mismatch", "1d"),
+    ("some a has json(span.n) == 1", "misplaced", "span.n"),
+    ("some a has env(name) == name", "misplaced", "name"),
+    ('some a has scope.name * 0.5pp < "a*"', "type-mismatch", 'scope.name * 0.5pp < "a*"'),
+    ("p(99.9, values(a, span.n)) <= values(a, service)", "type-mismatch",
+     "p(99.9, values(a, span.n)) <= values(a, service)"),
+    ("99999999999999999999% * duration(a) < 5ms", "out-of-range", "99999999999999999999%"),
+    ("duration(a) < 293000000000000000d", "out-of-range", "293000000000000000d"),
+    ("(count(a) == 1) == true", "not-a-claim", "count(a) == 1"),
+    ("(1 == 1) == true", "not-a-claim", "1 == 1"),
+    ("(count(a) or 1) == 2", "misplaced", "count(a) or 1"),
+    ("max(values(a, span.n) + count(b)) < 5", "misplaced", "count(b)"),
+    ("count(traces) == 1 by service", "misplaced", "service"),
+    ("max(critical(a)) < 1s by service", "misplaced", "service"),
+    ("circuit a -> b { opens after 5 failures, holds >= 1s, holds >= 2s }", "duplicate", "holds >= 2s"),
+    ("budget 5ms { a: 1ms, a: 2ms }", "duplicate", "a"),
+    ("some a has -root != error", "type-mismatch", "-root"),
+    ("fallback a -> b => c[root]", "unknown-field", "root"),
+    ("count(a) in []", "incomplete", "count(a) in []"),
+    ("response == 1", "syntax", "=="),
+    ("count(a)==1 as5", "syntax", "as5"),
 ]  # fmt: skip
 
 # file, id, what the position shows
@@ -141,6 +169,20 @@ FILES = [
     (WITH % 'GET "x" { json 1 repeat 3 at 1/s }', "not-yet", "repeat 3 at 1/s"),
     (WITH % 'GET "{nowhere}/x"', "unknown-name", "nowhere"),
     (PROOF.format(f"settle within 5\n {EXPECT}"), "type-mismatch", "5"),
+    ("lett = 1", "syntax", "lett"),
+    (WITH % 'GET "x"\n whenGET "x"', "syntax", "whenGET"),
+    (PROOF.format("expectcount(a) == 1"), "syntax", "expectcount"),
+    (f'proof "" {{ when GET "x"\n {EXPECT} }}', "incomplete", '""'),
+    ("let a = 1\nlet a = 2", "duplicate", "a"),
+    (PROOF.format(f"let a = 1\n let a = 2\n {EXPECT}"), "duplicate", "a"),
+    ("define f(a, a) { expect count(a) == 1 }", "duplicate", "a"),
+    (PROOF.format(f'when GET "x" as one\n {EXPECT}'), "duplicate", "one"),
+    (WITH_BASELINE % "duration(a) <= baseline", "two-bags", "duration(a) <= baseline"),
+    (WITH_BASELINE % "baseline <= baseline", "misplaced", "baseline"),
+    (WITH_BASELINE % "5 <= baseline", "misplaced", "baseline"),
+    (WITH_BASELINE % "count(a) in [baseline]", "misplaced", "baseline"),
+    (WITH_BASELINE % "max(baseline) < 5ms", "not-many", "baseline"),
+    (WITH_BASELINE % "max(duration(a)) <= baseline + 5", "type-mismatch", "baseline + 5"),
 ]  # fmt: skip
 
 DEEP = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
 
@@ -122,8 +122,9 @@ class Try:
         return tuple(arrival for arrival in self.arrivals if arrival in found)
 
     @property
-    def attempts(self) -> int:
-        return max(len(self.retried_arrivals), 1)
+    def each(self) -> tuple[Try, ...]:
+        """The attempts that it was: its arrivals, where the retries are below the instrumentation."""
+        return tuple(replace(self, exit=None, server=arrival) for arrival in self.retried_arrivals) or (self,)
 
 
 def _is_never_retryable(http_status: Fraction | None) -> bool:
@@ -143,9 +144,14 @@ def arrival_failed(span: Span) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logical:
-    """One or more tries of the same thing, in the order in which they started."""
+    """One or more tries of the same thing, in the order in which they started.
+
+    ``each`` are its attempts: the tries, but for one that arrived again and again each arrival, which is seen at the
+    callee alone.
+    """
 
     tries: tuple[Try, ...]
+    each: tuple[Try, ...]
 
     @property
     def first(self) -> Try:
@@ -169,11 +175,7 @@ class Logical:
 
     @property
     def attempts(self) -> int:
-        return sum(one.attempts for one in self.tries)
-
-    def attempt(self, one: Try) -> int:
-        """Return which attempt `one` is."""
-        return sum(other.attempts for other in self.tries[: self.tries.index(one) + 1])
+        return len(self.each)
 
 
 class Calls:
@@ -184,7 +186,7 @@ class Calls:
         self.services = {span.service for span in forest.spans}
         self.tries = tuple(self._tries())
         self.logical = tuple(self._join(self.tries))
-        self.of = {one: logical for logical in self.logical for one in logical.tries}
+        self.of = {one: logical for logical in self.logical for one in (*logical.tries, *logical.each)}
 
     # ## The four shapes
 
@@ -267,7 +269,7 @@ class Calls:
                 chain = [one]
                 while chain[-1] in after:
                     chain.append(after[chain[-1]])
-                yield Logical(tuple(chain))
+                yield Logical(tuple(chain), tuple(attempt for each in chain for attempt in each.each))
 
 
 def _counted(one: Try) -> bool:

@@ -40,6 +40,8 @@ class ClaimMaker:
                 self._retry,
                 self._no_retry,
                 self._fallback,
+                self._before,
+                self._timed,
             )
         )()
         if rarely(self.chance, 3):
@@ -256,7 +258,21 @@ class ClaimMaker:
             text += f" {self._arrow()} {self._step()}"
         if rarely(self.chance, 5):
             text += f" {self._arrow()} {{ {self._step()}, {self._step()} {self._arrow()} {self._step()} }}"
-        return f"{'no ' if rarely(self.chance, 3) else ''}path {text}"
+        return f"{self._pick(('', '', 'no ', 'only '))}path {text}"
+
+    def _before(self) -> str:
+        return f"{self._selection()[0]} before {self._selection()[0]}"
+
+    def _timed(self) -> str:
+        limit = self._pick(DURATIONS)
+        match self._below(3):
+            case 0:
+                return f"timeout {self._call('->', tries=False)} within {limit}"
+            case 1:
+                return f"critical({self._pick(('a', 'b', 'c', 'bank', 'pg'))}) {self._pick(ORDERS)} {limit}"
+        return (
+            f"budget {self._pick(('60ms', '80ms', '100ms'))} {{ a: {limit}, {self._pick(('b', 'bank', '*'))}: 20ms }}"
+        )
 
     def _retry(self) -> str:
         order = self._pick(ORDERS)

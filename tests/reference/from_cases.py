@@ -12,7 +12,12 @@ from spanproof.tests.reference.spans import Event, Link, Span
 def world_of(traces: Iterable[CaseTrace]) -> World:
     """Return what a store knows that was sent these traces."""
     traces = tuple(traces)
-    settled = {_trace_id(trace, copy): not trace.unsettled for trace in traces for copy in range(trace.copies)}
+    settled = {
+        _trace_id(trace, copy): not trace.unsettled
+        for trace in traces
+        if not trace.baseline
+        for copy in range(trace.copies)
+    }
     return World.of(_spans(traces), settled)
 
 

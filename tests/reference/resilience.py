@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 
 from spanproof.query_lang import syntax as s
 from spanproof.tests.reference.calls import Logical, Try
-from spanproof.tests.reference.conditions import ORDERS, CallRow, NotCovered, convert, holds, value_of
+from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, fits, fits_service, matches, select
 
@@ -15,11 +14,22 @@ from spanproof.tests.reference.selections import World, fits, fits_service, matc
 def judge_retry(node: s.Retry, world: World) -> Outcome:
     """Judge ``retry``: what failed retryably at first was tried again, as the clauses say."""
     calls = [call for call in _calls(node.call, world) if _first_failed(call)]
+    told = [call for call in calls if call.attempts > 1 or not _is_hidden(call, world)]
     oks = [
         (call.last.trace_id, call.attempts > 1 and all(_satisfies(clause, call, world) for clause in node.clauses))
-        for call in calls
+        for call in told
     ]
-    return all_hold(oks, world, stable=False)
+    outcome = all_hold(oks, world, stable=False)
+    return "open" if len(told) < len(calls) and outcome != "fail" else outcome
+
+
+def _is_hidden(call: Logical, world: World) -> bool:
+    """Tell whether tries of this call could be seen at its callee alone, as others' were, and it is silent."""
+    return call.last.server is None and any(
+        (other.last.caller, other.last.callee) == (call.last.caller, call.last.callee)
+        and any(one.retried_arrivals for one in other.tries)
+        for other in world.calls.logical
+    )
 
 
 def judge_no_retry(node: s.NoRetry, world: World) -> Outcome:
@@ -37,7 +47,7 @@ def judge_fallback(node: s.Fallback, world: World) -> Outcome:
 
 def judge_timeout(node: s.Timeout, world: World) -> Outcome:
     """Judge ``timeout``: no try lasted longer, and at least one was cut off."""
-    tries = [one for call in _calls(node.call, world) for one in call.tries]
+    tries = [one for call in _calls(node.call, world) for one in call.each]
     limit_ns = _number(node.limit)
     if any(one.duration_ns > limit_ns for one in tries):
         return "fail"
@@ -54,23 +64,12 @@ def _calls(selection: s.Selection, world: World) -> list[Logical]:
     return select(selection, world)  # type: ignore[return-value]  # checked: whole calls
 
 
-def _attempts(call: Logical) -> list[Try]:
-    """Return each attempt; several arrivals of one try are attempts of their own, seen at the callee alone."""
-    found: list[Try] = []
-    for one in call.tries:
-        if one.attempts == 1:
-            found.append(one)
-        else:
-            found += [replace(one, exit=None, server=arrival) for arrival in one.retried_arrivals]
-    return found
-
-
 def _first_failed(call: Logical) -> bool:
-    return _attempts(call)[0].failed_retryably
+    return call.each[0].failed_retryably
 
 
 def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
-    attempts = _attempts(call)
+    attempts = call.each
     gaps = [after.start_ns - before.end_ns for before, after in zip(attempts, attempts[1:], strict=False)]
     match clause:
         case s.Limit(name="attempts"):
@@ -84,9 +83,7 @@ def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
         case s.Flag(name="exhausted"):
             return call.last.failed
         case s.Cause():
-            rows = (
-                CallRow(one, world.calls, number, call.attempts) for number, one in enumerate(attempts, 1) if one.failed
-            )
+            rows = (world.row(one) for one in attempts if one.failed)
             return all(holds(clause.condition, row) for row in rows)
         case _:
             raise NotCovered(type(clause).__name__)
@@ -109,7 +106,8 @@ def _fell_back(call: Logical, to: s.Target, world: World) -> bool:
             for span in world.forest.spans
         )
     return any(
-        one.start_ns >= call.end_ns and one.entry is entry and _asks(one, to, world) for one in world.calls.tries
+        one.start_ns >= call.end_ns and one.entry is entry and one not in call.tries and _asks(one, to, world)
+        for one in world.calls.tries
     )
 
 

@@ -36,9 +36,10 @@ class World:
     def row(self, item: Span | Logical | Try) -> SpanRow | CallRow:
         if isinstance(item, Span):
             return SpanRow(item, self.forest)
-        one = item.last if isinstance(item, Logical) else item
-        logical = self.calls.of[one]
-        return CallRow(item, self.calls, logical.attempt(one), logical.attempts)
+        if isinstance(item, Logical):
+            return CallRow(item, self.calls, item.attempts, item.attempts)
+        logical = self.calls.of[item]
+        return CallRow(item, self.calls, logical.each.index(item) + 1, logical.attempts)
 
     def spans(self) -> Iterator[Span]:
         """Yield the spans of the traces to judge."""
@@ -100,7 +101,7 @@ def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] |
     if isinstance(selection, s.Target):
         return [span for span in world.spans() if fits(selection, span, world)]
     if selection.attempts:
-        return [one for one in world.tries() if fits_call(selection, one, world)]
+        return [one for call in world.logical() for one in call.each if fits_call(selection, one, world)]
     return [call for call in world.logical() if fits_call(selection, call, world)]
 
 

@@ -68,7 +68,7 @@ class Try:
 
     @property
     def network_ns(self) -> int | None:
-        if self.exit is None or self.server is None:
+        if self.exit is None or self.server is None or self.asynchronous:
             return None
         return self.duration_ns - self.server.duration_ns
 

@@ -12,13 +12,11 @@ if TYPE_CHECKING:
 
 
 def critical_ns(service: str, trace_id: str, world: World) -> int | None:
-    """Return the share of a service, None where the trace has no root."""
-    root = world.forest.root(trace_id)
-    if root is None:
-        return None
-    shares: Counter[str] = Counter()
-    _walk_back(root, root.end_ns, world, shares, {root})
-    return shares[service]
+    """Return the share of a service, None where it takes no part in the trace, or the trace has no root."""
+    shares = shares_ns(trace_id, world)
+    took_part = {span.service for span in world.forest.spans if span.trace_id == trace_id}
+    took_part |= {one.callee for one in world.calls.tries if one.trace_id == trace_id}
+    return shares[service] if shares is not None and service in took_part else None
 
 
 def shares_ns(trace_id: str, world: World) -> Counter[str] | None:
@@ -47,11 +45,6 @@ def _walk_back(span: Span, until_ns: int, world: World, shares: Counter[str], se
         last = max(waited_for, key=lambda child: child.end_ns)
         seen.add(last)
         shares[owner] += until_ns - last.end_ns
-        if last.start_ns < start_ns:  # clocks differ: no more than the parent lasted
-            inner: Counter[str] = Counter()
-            _walk_back(last, last.end_ns, world, inner, seen)
-            shares[last.service] += last.end_ns - start_ns
-            return
         _walk_back(last, last.end_ns, world, shares, seen)
         until_ns = last.start_ns
     shares[owner] += until_ns - start_ns

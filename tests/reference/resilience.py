@@ -8,7 +8,7 @@ from spanproof.query_lang import syntax as s
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
-from spanproof.tests.reference.selections import World, fits, fits_service, matches, select
+from spanproof.tests.reference.selections import World, fits, fits_service, is_selection_stable, matches, select
 
 
 def judge_retry(node: s.Retry, world: World) -> Outcome:
@@ -33,9 +33,9 @@ def _is_hidden(call: Logical, world: World) -> bool:
 
 
 def judge_no_retry(node: s.NoRetry, world: World) -> Outcome:
-    """Judge ``no retry``: what was tried twice stays so."""
+    """Judge ``no retry``: what was tried twice stays so, and stays selected if nothing is asked of it."""
     oks = [(call.last.trace_id, call.attempts == 1) for call in _calls(node.call, world)]
-    return all_hold(oks, world, stable=True)
+    return all_hold(oks, world, stable=is_selection_stable(node.call))
 
 
 def judge_fallback(node: s.Fallback, world: World) -> Outcome:

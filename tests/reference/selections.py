@@ -109,8 +109,6 @@ def is_selection_stable(selection: s.Selection) -> bool:
     """Tell whether what is selected stays selected while spans are still to come."""
     if isinstance(selection, s.Target):
         return is_stable(selection.where)
-    if not is_stable(selection.caller.where):
-        return False
     if selection.attempts:
-        return is_stable(selection.callee.where)
-    return selection.callee.where is None
+        return is_stable(selection.caller.where) and is_stable(selection.callee.where)
+    return selection.caller.where is None and selection.callee.where is None and selection.callee.operation is None

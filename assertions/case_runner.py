@@ -75,7 +75,7 @@ def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
         for traces, assertion in scene.assertions:
             if assertion.outcome == "invalid":
                 if variation is VARIATIONS[0]:
-                    yield CaseResult(assertion, variation.name, None, _refusal(assertion))
+                    yield CaseResult(assertion, variation.name, None, _refusal(assertion, _scope(traces)))
                 continue
             sender = _Sender(traces, variation)
             if len(traces) > known or known == 0:
@@ -91,16 +91,20 @@ def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
 
 def _judge(judge: Judge, sender: _Sender, assertion: Assertion, variation: Variation) -> CaseResult:
     parsed = parse_claim(assertion.claim)
-    problems = check_claim(parsed, Scope(baseline=any(trace.baseline for trace in sender.traces)))
+    problems = check_claim(parsed, _scope(sender.traces))
     if problems or parsed.expectation is None:
         return CaseResult(assertion, variation.name, None, "refused: " + "; ".join(each.message for each in problems))
     verdict = judge.judge(parsed.expectation, assertion.claim, Bindings())
     return CaseResult(assertion, variation.name, verdict, _difference(assertion, verdict, sender))
 
 
-def _refusal(assertion: Assertion) -> str | None:
+def _scope(traces: tuple[CaseTrace, ...]) -> Scope:
+    return Scope(baseline=any(trace.baseline for trace in traces))
+
+
+def _refusal(assertion: Assertion, scope: Scope) -> str | None:
     """Return what is wrong with how an ``invalid`` claim is refused."""
-    problems = check_claim(parse_claim(assertion.claim))
+    problems = check_claim(parse_claim(assertion.claim), scope)
     if not problems:
         return "was not refused"
     said = "; ".join(f"{each.message} {each.help or ''}" for each in problems)

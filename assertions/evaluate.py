@@ -226,7 +226,7 @@ class Judge:
             plan.stable and tally.n and _is_decided(plan, tally, explainer.difference(plan, tally))
         ):
             return explainer.open(plan, tally)
-        if tally.empty:
+        if tally.empty or not tally.n:
             return explainer.nothing(plan)
         return explainer.passed(plan, tally) if tally.holds else explainer.fail(plan, tally)
 

@@ -88,16 +88,19 @@ def look(connection: duckdb.DuckDBPyConnection, trace_id: str) -> State:
 
 
 def mark_incomplete(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the table ``incomplete(trace_id)``: those of ``judged`` that lack something sure, or are too young.
+    """Make the table ``incomplete(trace_id)``: those of ``judged`` that lack something sure.
 
-    A stored trace counts as complete once nothing sure is missing and nothing has arrived for 5 s.
+    Traces that are still growing are taken out of ``judged``: those for which something has arrived in the last
+    300 ms, or, where only time can tell whether something is still to come, in the last 5 s.
     """
     _find_missing(connection)
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE incomplete AS SELECT trace_id FROM missing WHERE sure"
-        " UNION SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id) GROUP BY trace_id"
-        " HAVING max(arrived_ns) > getvariable('long_past_ns')"
+        "DELETE FROM judged WHERE trace_id IN (SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id)"
+        " GROUP BY trace_id HAVING max(arrived_ns) > $now - CASE WHEN trace_id IN (SELECT trace_id FROM missing)"
+        " THEN $patience ELSE $quiet END)",
+        {"now": time.time_ns(), "patience": PATIENCE_NS, "quiet": QUIET_NS},
     )
+    connection.execute("CREATE OR REPLACE TEMP TABLE incomplete AS SELECT DISTINCT trace_id FROM missing WHERE sure")
 
 
 def _find_missing(connection: duckdb.DuckDBPyConnection) -> None:

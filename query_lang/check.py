@@ -13,7 +13,7 @@ from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.library import Definition, Library
 from spanproof.query_lang.parse import ParsedClaim, ProofFile
-from spanproof.query_lang.types import Scope, Types, names
+from spanproof.query_lang.types import Scope, Types, mentions_baseline, names
 from spanproof.query_lang.windows import read_instant
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
@@ -322,7 +322,7 @@ class _Checker:
 
     def not_worse(self, claim: s.NotWorse, scope: Scope) -> None:
         value = self.types.of(claim.value, scope)
-        if not is_estimable(claim.value):
+        if not is_estimable(claim.value) or mentions_baseline(claim.value):
             self.problem(
                 "not-an-estimate", "this compares an error rate or a quantile with the baseline", claim.value.at
             )

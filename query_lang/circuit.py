@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import Parameters, constant
-from spanproof.query_lang.constants import Bindings, evaluate
+from spanproof.query_lang.conditions import Parameters, limit
+from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.selections import select
 from spanproof.query_lang.vocabulary import Type
@@ -27,11 +27,11 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     for clause in claim.clauses:
         match clause:
             case s.Opens():
-                failures = constant(evaluate(clause.failures, bindings), rows.parameters).sql
+                failures = limit(clause.failures, bindings, rows.parameters)
             case s.Limit(name="holds"):
-                holds = constant(evaluate(clause.value, bindings), rows.parameters).sql
+                holds = limit(clause.value, bindings, rows.parameters)
             case s.Limit():
-                probes = constant(evaluate(clause.value, bindings), rows.parameters).sql
+                probes = limit(clause.value, bindings, rows.parameters)
     sql = f"""
     WITH attempts AS ({attempts}),
     islands AS (  -- failures in a row share the number of successes before them

@@ -23,7 +23,7 @@ SIMPLE: Final = {
     "stddev": "stddev_samp(value)",
     "distinct": "nullif(count(DISTINCT value), 0)",
     "count": "count(*)",
-    "error_rate": "count(*) FILTER (value) / count(*)",
+    "error_rate": "count(*) FILTER (value) / nullif(count(*), 0)",
 }
 ZERO_WHEN_EMPTY: Final = ("count", "sum")
 ONE_NUMBER: Final = ("count", "error_rate", "rate")  # functions that are aggregates of the rows themselves
@@ -120,7 +120,7 @@ class _Comparison:
             f"SELECT sel.trace_id, {holds} AS ok, {value.sql} AS value, sel.witness, {rank} AS rank,"
             f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.joins()}"
         )
-        untold = "what it is compared with has no value"
+        untold = "there is nothing to compare with"
         return Plan(self.with_steps(findings), self.parameters.values, "all", shown, self.stable, untold=untold)
 
     def of_numbers(self, left: Value, holds: str, sign: str, shown: Type) -> Plan:
@@ -165,12 +165,12 @@ class _Comparison:
 
     def emit(self, node: s.Expression) -> Value:
         """Return the SQL of one side."""
+        if is_constant(node):
+            return constant(evaluate(node, self.bindings), self.parameters)
         if isinstance(node, s.Arithmetic):
             return arithmetic(node.operator, self.emit(node.left), self.emit(node.right))
         if isinstance(node, s.Negative):
             return negative(self.emit(node.value))
-        if is_constant(node):
-            return constant(evaluate(node, self.bindings), self.parameters)
         if isinstance(node, s.Name):
             return self.baseline()
         assert isinstance(node, s.Function)  # noqa: S101 (checked before)
@@ -232,7 +232,7 @@ class _Comparison:
         here = f" AND {bag}.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
         shows = (
             f"flatten((SELECT arg_min(witness, start_ns, 5){filtered} FROM {bag} WHERE true{here}))"
-            if name in ONE_NUMBER
+            if name in (*ONE_NUMBER, "distinct")
             else f"(SELECT arg_min(witness, start_ns) FROM {bag} WHERE {bag}.value = made.value{here})"
         )
         self.steps += [
@@ -263,7 +263,7 @@ class _Comparison:
                 "SELECT max(s.end_ns) - min(s.start_ns) FROM spans s"
                 f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){mine}"
             )
-            return f"count(*) * 1000000000 / nullif(({lasted}), 0)"
+            return f"nullif(count(*), 0) * 1000000000 / nullif(({lasted}), 0)"
         top, bottom = (_percentage(name, arguments) / 100).as_integer_ratio()
         return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
 

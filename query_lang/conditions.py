@@ -13,7 +13,7 @@ from typing import Final
 from spanproof.collector.semconv import read_attribute
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
-from spanproof.query_lang.constants import Bindings, Constant, NoValue, encode, evaluate, fill, is_constant
+from spanproof.query_lang.constants import Bindings, Constant, NoValue, encode, evaluate, fill, is_constant, number
 from spanproof.query_lang.vocabulary import Type
 
 OPERATORS: Final = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
@@ -188,7 +188,8 @@ class Conditions:
     def _call_column(self, name: str) -> str:
         place = self.row.place
         if name == "attempts" and self.row.attempts:
-            return f"(SELECT k.attempts FROM calls k WHERE k.call_key = {place}.call_key)"
+            self.row.joined.add("call")
+            return f"{place}_call.attempts"
         if name == "attempt" and not self.row.attempts:
             name = "attempts"
         if name == "trace_id":
@@ -205,12 +206,19 @@ class Conditions:
 
 
 def constant(found: Constant | None, parameters: Parameters) -> Value:
-    """Return a constant as a parameter; one that is missing is NULL."""
-    if found is None or found.kind == "nothing":
+    """Return a constant as a parameter. One that is missing is no ``null``: it is like nothing, itself included."""
+    if found is None:
+        return Value("CAST(NULL AS VARCHAR)", "any")
+    if found.kind == "nothing":
         return Value("NULL", "nothing")
     if found.kind == "any":
         return Value(f"CAST({parameters.add(encode(found.value))} AS VARCHAR)", "any")
     return Value(parameters.add(found.value), found.kind)
+
+
+def limit(node: s.Expression, bindings: Bindings, parameters: Parameters) -> str:
+    """Return a number that a claim sets as a parameter. Raises :class:`NoValue` where it is missing."""
+    return parameters.add(number(evaluate(node, bindings)))
 
 
 def _text_function(function: str, value: Value) -> Value:

@@ -8,8 +8,8 @@ that nobody answered is its peer's.
 from __future__ import annotations
 
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import Parameters, Row, Value, constant, matches_service
-from spanproof.query_lang.constants import Bindings, evaluate
+from spanproof.query_lang.conditions import Parameters, Row, Value, limit, matches_service
+from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.selections import Rows
 from spanproof.query_lang.vocabulary import Type
@@ -91,13 +91,13 @@ def select_shares(service: s.Name | s.Text, parameters: Parameters, bindings: Bi
 def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:
     """Compile ``budget``: a finding for each trace and part; ``note`` is [number of the part, 0 for the total]."""
     parameters = Parameters()
-    total = constant(evaluate(claim.total, bindings), parameters).sql
+    total = limit(claim.total, bindings, parameters)
     selects = [
         f"SELECT trace_id, end_ns - start_ns <= {total} AS ok, end_ns - start_ns AS value, [span_key] AS witness,"
         f" -(end_ns - start_ns) / {total} AS rank, [0] AS note FROM timed WHERE root"
     ]
-    for number, (part, limit) in enumerate(claim.parts, 1):
-        most = constant(evaluate(limit, bindings), parameters).sql
+    for number, (part, within) in enumerate(claim.parts, 1):
+        most = limit(within, bindings, parameters)
         if part is None:
             named = [part for part, _ in claim.parts if part is not None]
             matches = [f"NOT {matches_service('service', each, parameters, bindings)}" for each in named]

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from spanproof.collector.semconv import read_attribute
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, Row, constant, subject
-from spanproof.query_lang.constants import Bindings, evaluate
+from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, Row, limit, subject
+from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.selections import CALL_SPANS, Rows, call_row, joins_of, match_span, select
 from spanproof.query_lang.vocabulary import Type
@@ -47,14 +47,12 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     for number, clause in enumerate(claim.clauses, 1):
         match clause:
             case s.Limit(name="attempts"):
-                limit = constant(evaluate(clause.value, bindings), rows.parameters)
-                tests.append(f"coalesce(attempts {OPERATORS[clause.operator]} {limit.sql}, false)")
+                most = limit(clause.value, bindings, rows.parameters)
+                tests.append(f"coalesce(attempts {OPERATORS[clause.operator]} {most}, false)")
                 observed.append("attempts::VARCHAR")
             case s.Limit():
-                limit = constant(evaluate(clause.value, bindings), rows.parameters)
-                wrong = (
-                    f"list_filter(gaps, lambda gap: NOT coalesce(gap {OPERATORS[clause.operator]} {limit.sql}, false))"
-                )
+                most = limit(clause.value, bindings, rows.parameters)
+                wrong = f"list_filter(gaps, lambda gap: NOT coalesce(gap {OPERATORS[clause.operator]} {most}, false))"
                 tests.append(f"len({wrong}) = 0")
                 observed.append(f"{wrong}[1]::VARCHAR")
             case s.Flag(name="backoff grows"):
@@ -145,7 +143,7 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
     """
     assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
     rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
-    limit = constant(evaluate(claim.limit, bindings), rows.parameters).sql
+    longest = limit(claim.limit, bindings, rows.parameters)
     cut_off = (
         f"(regexp_matches(concat_ws(' ', {read_attribute('client.attributes', 'error.type')}, client.status_message,"
         " list_aggregate(list_transform(client.events, lambda event: event.attributes['exception.type']),"
@@ -156,9 +154,9 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
     )
     lasted = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
     sql = rows.select(
-        f"c.trace_id, {lasted} <= {limit} AS ok, {lasted} AS value, {rows.witness} AS witness,"
+        f"c.trace_id, {lasted} <= {longest} AS ok, {lasted} AS value, {rows.witness} AS witness,"
         f" -{lasted} AS rank, NULL::BIGINT[] AS note",
-        f"({lasted} > {limit} OR {cut_off})",
+        f"({lasted} > {longest} OR {cut_off})",
     )
     return Plan(sql, rows.parameters.values, "all", Type("duration"), stable=True, if_then=True)
 

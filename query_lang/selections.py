@@ -82,6 +82,8 @@ class Rows:
 def joins_of(row: Row, parameters: Parameters) -> list[str]:
     """Return the joins that the conditions about `row` turned out to need."""
     joins = []
+    if "call" in row.joined:
+        joins.append(f"JOIN calls {row.place}_call ON {row.place}_call.call_key = {row.place}.call_key")
     for span in row.spans:
         if "resource" in row.joined:
             joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {span}.resource_key")

@@ -302,8 +302,8 @@ class Types:
         for side, other in ((node.left, node.right), (node.right, node.left)):
             if scope.baseline and mentions_baseline(side) and not mentions_baseline(other):
                 beside = self.of(other, scope)
-                inner = replace(scope, variables={**scope.variables, "baseline": beside})
-                found = self.of(side, inner)
+                inner = replace(scope, variables={**scope.variables, "baseline": replace(beside, many=False)})
+                found = replace(self.of(side, inner), many=beside.many)
                 return (found, beside) if side is node.left else (beside, found)
         if isinstance(node.right, s.Name) and isinstance(node.left, s.Name):
             left = self.of(node.left, scope)

@@ -26,6 +26,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 COMMAND = Path(sys.executable).with_name("spanproof")
 DEADLINE_S = 30.0
 FREE = "127.0.0.1:0"
+FREE_PORTS = ("--otlp-grpc", FREE, "--otlp-http", FREE)
 
 
 @dataclass(frozen=True, slots=True)

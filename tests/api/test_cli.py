@@ -13,12 +13,11 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from spanproof import __version__
-from spanproof.tests.command import FREE, Finished, Running, Service, find_address
+from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service, find_address
 
 Command = Callable[..., Finished]
 Starter = Callable[..., Running]
 Prove = Callable[..., Finished]
-FREE_PORTS = ("--otlp-grpc", FREE, "--otlp-http", FREE)
 SERVE = ("serve", *FREE_PORTS, "--api", FREE)
 GOOD = """\
 let base = env("BASE_URL")
@@ -43,17 +42,6 @@ proof "{name}" [{tag}] {{
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, str], Path]:
-    def write(name: str, text: str) -> Path:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(text.encode())
-        return path
-
-    return write
-
-
-@pytest.fixture
 def proof(write: Callable[[str, str], Path], service: Service) -> Callable[..., Path]:
     """Writes a proof of one claim about the service."""
 
@@ -64,18 +52,6 @@ def proof(write: Callable[[str, str], Path], service: Service) -> Callable[..., 
         return write(f"{name}.proof", text)
 
     return proof
-
-
-@pytest.fixture
-def prove(start: Starter, service: Service) -> Prove:
-    """Runs proofs against the service, which sends its spans where the first line says."""
-
-    def prove(*arguments: object) -> Finished:
-        running = start("run", *arguments, *FREE_PORTS, BASE_URL=service.base_url)
-        service.export_to(find_address(running.read_line(), "HTTP"))
-        return running.finish()
-
-    return prove
 
 
 # ## The command itself

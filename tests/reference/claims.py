@@ -69,7 +69,7 @@ class ClaimMaker:
     def _service(self) -> str:
         return self._pick(SERVICES) + (" " + self._pick(OPERATIONS) if rarely(self.chance, 4) else "")
 
-    def _call(self, arrow: str | None = None, tries: bool | None = None) -> str:  # noqa: FBT001
+    def _call(self, arrow: str | None = None, tries: bool | None = None) -> str:
         caller = self._service() + (f"[{self._span_condition()}]" if rarely(self.chance, 7) else "")
         arrow = arrow or self._pick(("->", "->", "->", "~>"))
         callee = self._pick(PEERS) + (" " + self._pick(OPERATIONS) if rarely(self.chance, 5) else "")
@@ -265,11 +265,8 @@ class ClaimMaker:
 
     def _timed(self) -> str:
         limit = self._pick(DURATIONS)
-        match self._below(3):
-            case 0:
-                return f"timeout {self._call('->', tries=False)} within {limit}"
-            case 1:
-                return f"critical({self._pick(('a', 'b', 'c', 'bank', 'pg'))}) {self._pick(ORDERS)} {limit}"
+        if self._below(2):
+            return f"critical({self._pick(('a', 'b', 'c', 'bank', 'pg'))}) {self._pick(ORDERS)} {limit}"
         return (
             f"budget {self._pick(('60ms', '80ms', '100ms'))} {{ a: {limit}, {self._pick(('b', 'bank', '*'))}: 20ms }}"
         )

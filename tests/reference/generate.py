@@ -149,7 +149,7 @@ class TraceMaker:
             length = self._length()
             client = self._span(span.trace_id, span, span.service, CLIENT, at, length)
             client = self._change(client, name=name)
-            self._put(client, asked | self._http_answer())
+            self._put(client, asked | self._answer(asked))
             if rarely(self.chance, 6) and number and {"url.full", "http.url"} & set(asked):
                 self._put(client, {pick(self.chance, ("http.request.resend_count", "http.resend_count")): number})
             if rarely(self.chance, 4):
@@ -226,9 +226,12 @@ class TraceMaker:
                     {"previous-rpc-attempts": 1},
                 ),
             )
-        elif "db.system" not in made and self._below(2):
-            made |= self._http_answer()
-        return made
+        return made | (self._answer(made) if self._below(2) else {})
+
+    def _answer(self, asked: dict[str, Value]) -> dict[str, Value]:
+        if {"http.request.method", "http.method"} & set(asked):
+            return self._http_answer()
+        return {"error.type": "timeout"} if rarely(self.chance, 3) else {}
 
     def _http_answer(self) -> dict[str, Value]:
         found: dict[str, Value] = {}

@@ -111,4 +111,4 @@ def is_selection_stable(selection: s.Selection) -> bool:
         return is_stable(selection.where)
     if selection.attempts:
         return is_stable(selection.caller.where) and is_stable(selection.callee.where)
-    return selection.caller.where is None and selection.callee.where is None and selection.callee.operation is None
+    return selection.caller.where is None and selection.callee.where is None

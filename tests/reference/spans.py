@@ -209,6 +209,8 @@ class Forest:
         return span.duration_ns - covered
 
     def root(self, trace_id: str) -> Span | None:
-        """Return the trace's root, the first to start if there are several."""
-        roots = [span for span in self.spans if span.trace_id == trace_id and self.is_root(span)]
-        return min(roots, key=lambda span: span.start_ns, default=None)
+        """Return the trace's root. That there is one is for the caller to see."""
+        return next(iter(self.roots(trace_id)), None)
+
+    def roots(self, trace_id: str) -> list[Span]:
+        return [span for span in self.spans if span.trace_id == trace_id and self.is_root(span)]

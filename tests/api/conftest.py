@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spanproof.tests.command import FREE_PORTS, Finished, Running, Service, find_address
+
+Starter = Callable[..., Running]
+Prove = Callable[..., Finished]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    def write(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text.encode())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def prove(start: Starter, service: Service) -> Prove:
+    """Runs proofs against the service, which sends its spans where the first line says."""
+
+    def prove(*arguments: object) -> Finished:
+        running = start("run", *arguments, *FREE_PORTS, BASE_URL=service.base_url)
+        service.export_to(find_address(running.read_line(), "HTTP"))
+        return running.finish()
+
+    return prove

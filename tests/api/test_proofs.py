@@ -1,0 +1,156 @@
+"""What a proof file can hold besides one request and its claims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from spanproof.tests.command import Finished, Service
+
+Write = Callable[[str, str], Path]
+Prove = Callable[..., Finished]
+BASE = 'let base = env("BASE_URL")\n'
+
+
+def test_requests_run_in_order_and_hand_values_on(prove: Prove, write: Write, service: Service) -> None:
+    path = write(
+        "steps.proof",
+        BASE
+        + """
+proof "two steps" {
+  when GET "{base}/first" as first
+  let state = response.json.state
+  expect path shop "GET /first" -> bank
+  when GET "{base}/{state}"
+  expect path shop "GET /paid" -> bank
+  expect no shop "GET /first"
+  expect first.response.status == 200
+  expect response.json.state == state
+}
+""",
+    )
+    ran = prove(path)
+    assert ran.code == 0, ran
+    assert service.requests == ["/first", "/paid"]
+    assert "5 passed" in ran.out
+
+
+HOOKS = """
+before { when GET "{base}/seed" }
+after { when GET "{base}/clean" }
+
+proof "prepared" {
+  before { when GET "{base}/stub" }
+  after { when GET "{base}/unstub" }
+  when GET "{base}/main"
+  expect path shop "GET %s" -> bank
+}
+"""
+
+
+@pytest.mark.parametrize(("seen", "code"), [("/main", 0), ("/other", 1)])
+def test_what_prepares_runs_before_and_what_cleans_up_whatever_happens(
+    prove: Prove, write: Write, service: Service, seen: str, code: int
+) -> None:
+    ran = prove(write("hooks.proof", BASE + HOOKS % seen))
+    assert ran.code == code, ran
+    assert service.requests == ["/seed", "/stub", "/main", "/unstub", "/clean"]
+
+
+def test_a_preparation_that_fails_is_an_error(prove: Prove, write: Write, service: Service) -> None:
+    ran = prove(write("hooks.proof", BASE + HOOKS.replace("/seed", "/fail") % "/main"))
+    assert ran.code == 4, ran
+    assert "`before` was answered with 500" in ran.out
+    assert service.requests == ["/fail", "/unstub", "/clean"]
+
+
+def test_definitions_of_another_file_are_applied(prove: Prove, write: Write) -> None:
+    write("lib/common.proof", "let most = 5s\n\ndefine quick(svc, limit) {\n  expect duration(svc) < limit\n}\n")
+    text = 'use "lib/common.proof"\n' + BASE
+    text += '\nproof "x" {\n  when GET "{base}/a"\n  apply quick(shop, most)\n  apply quick(bank, 1ns)\n}\n'
+    ran = prove(write("x.proof", text))
+    assert ran.code == 1, ran
+    assert "1 passed, 1 failed" in ran.out
+    assert "common.proof:4:10" in ran.out
+    assert "expect duration(svc) < limit" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("used", "said"),
+    [
+        (None, "error[unreadable-use]"),
+        ('use "x.proof"\n', "uses this file in turn"),
+        ("let a = nobody\n", "error[broken-use]"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_named(
+    spanproof: Callable[..., Finished], write: Write, used: str | None, said: str
+) -> None:
+    if used is not None:
+        write("used.proof", used)
+    path = write("x.proof", 'use "used.proof"\n\nproof "x" {\n  when GET "http://127.0.0.1:1/"\n  expect some a\n}\n')
+    checked = spanproof("check", path)
+    assert checked.code == 2
+    assert said in checked.out
+
+
+def test_stored_traces_are_judged_and_compared_with_others(prove: Prove, write: Write) -> None:
+    first = write("first.proof", BASE + '\nproof "a" {\n  when GET "{base}/a"\n  expect path shop -> bank\n}\n')
+    assert prove(first, "--db", "spans.duckdb").code == 0
+    stored = write(
+        "stored.proof",
+        """
+proof "stored" {
+  given traces from shop "GET /a" over last 1h
+  compare baseline from shop over last 2h
+  expect count(traces) == 1
+  expect path shop -> bank in >= 99% of traces
+  expect error_rate(shop) not worse than baseline by 5pp
+  expect max(duration(shop)) <= baseline * 1.1
+  expect p95(duration(*)) < 10s by service
+}
+
+proof "not there" {
+  given traces from shop "GET /b" over last 1h where resource.service.version == "2"
+  expect error_rate(shop) < 1%
+}
+
+proof "long ago" {
+  given traces from shop between "2020-01-01T00:00:00Z" and "2020-01-02"
+  expect count(traces) == 0
+}
+""",
+    )
+    ran = prove(stored, "--db", "spans.duckdb")
+    assert ran.code == 3, ran
+    assert "stored.proof::stored   4 passed, 1 inconclusive" in ran.out
+    assert "more would decide" in ran.out or "would decide" in ran.out
+    assert "stored.proof::not there   1 inconclusive" in ran.out
+    assert "stored.proof::long ago   1 passed" in ran.out
+
+
+def test_a_response_is_held_against_its_contract(prove: Prove, write: Write) -> None:
+    schema = {"type": "object", "properties": {"state": {"enum": ["paid"]}}}
+    write("ok.json", json.dumps(schema))
+    write("bad.json", json.dumps(schema | {"required": ["id"]}))
+    text = BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect response matches schema "%s.json"\n}\n'
+    assert prove(write("x.proof", text % "ok")).code == 0
+
+
+def test_laying_out_rewrites_files_and_checking_only_says_so(spanproof: Callable[..., Finished], write: Write) -> None:
+    ugly, pretty = (
+        'proof "x"{\nwhen GET "u"\n  expect count(a)==1}\n',
+        'proof "x" {\n  when GET "u"\n  expect count(a) == 1 }\n',
+    )
+    path = write("x.proof", ugly)
+    told = spanproof("fmt", "--check", path)
+    assert (told.code, path.read_text()) == (1, ugly)
+    assert spanproof("fmt", path).code == 0
+    assert path.read_text() == pretty
+    assert spanproof("fmt", "--check", path).code == 0
+    broken = write("broken.proof", 'proof "x" {\n  expect =\n}\n')
+    assert spanproof("fmt", broken).code == 2
+    assert broken.read_text() == 'proof "x" {\n  expect =\n}\n'

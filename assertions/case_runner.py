@@ -183,8 +183,10 @@ class _Sender:
         made.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers
         if span.orphan:
             made.parent_span_id = self._hash(f"{trace.name}/{copy}/{index}/absent")[:8]
-        elif span.parent is not None:
-            made.parent_span_id = self._span_id(trace, copy, span.parent)
+        else:
+            parent = trace.spans[span.parent].parent if span.shared and span.parent is not None else span.parent
+            if parent is not None:
+                made.parent_span_id = self._span_id(trace, copy, parent)
         for event in span.events:
             made.events.add(
                 name=event.name, time_unix_nano=zero + event.at_ns, attributes=_key_values(event.attributes)
@@ -199,6 +201,9 @@ class _Sender:
         return self._hash(f"{trace.name}/{copy}")
 
     def _span_id(self, trace: CaseTrace, copy: int, index: int) -> bytes:
+        span = trace.spans[index]
+        if span.shared and span.parent is not None:
+            return self._span_id(trace, copy, span.parent)
         return self._hash(f"{trace.name}/{copy}/{index}")[:8]
 
     def _hash(self, text: str) -> bytes:

@@ -47,6 +47,7 @@ class CaseSpan:
     end_ns: int
     parent: int | None
     orphan: bool = False
+    shared: bool = False  # its id, and its parent, are those of the span above: a server that took over its client's
     status: int = 0
     attributes: dict[str, JsonValue] = field(default_factory=dict)
     resource: dict[str, JsonValue] = field(default_factory=dict)
@@ -203,13 +204,15 @@ class _SpanReader:
         self.tokens = list(_tokens(line))
 
     def read(self, parent: int | None) -> tuple[CaseSpan, int]:
-        orphan = self._skip("orphan")
+        orphan, shared = self._skip("orphan"), self._skip("shared")
+        if shared and parent is None:
+            raise CaseError(self.line.number, "there is no span above whose id this one could share")
         service, name, kind = self._value(), self._value(), str(self._value())
         if kind not in SPAN_KINDS:
             raise CaseError(self.line.number, f"`{kind}` is not a span kind: {', '.join(SPAN_KINDS)}")
         start = self._duration()
         self._expect("..")
-        span = CaseSpan(str(service), str(name), SPAN_KINDS[kind], start, self._duration(), parent, orphan)
+        span = CaseSpan(str(service), str(name), SPAN_KINDS[kind], start, self._duration(), parent, orphan, shared)
         copies = 1
         while self.tokens:
             if self.tokens[0] == ("mark", "{"):

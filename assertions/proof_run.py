@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,16 +15,19 @@ import duckdb
 from spanproof.assertions.evaluate import Judge, Selected
 from spanproof.assertions.events import Event, Judged, ProofFinished, Waiting
 from spanproof.assertions.evidence import TraceView, view_trace
-from spanproof.assertions.triggers.http import HttpResponse, TraceContext, TriggerFailed, send
+from spanproof.assertions.triggers.command import run
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
+from spanproof.assertions.triggers.http import HttpResponse, send
 from spanproof.assertions.verdict import Outcome, Verdict, worst
 from spanproof.collector.calls import derive
 from spanproof.collector.completeness import State, look
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.constants import Bindings, Constant, NoValue, evaluate, number
+from spanproof.query_lang.constants import Bindings, Constant, NoValue, ResponseParts, evaluate, fill, number
 from spanproof.query_lang.modules import Module
 from spanproof.query_lang.parse import ProofFile
 
+TRACE_ID: Final = re.compile("[0-9a-fA-F]{32}")
 SETTLE_NS: Final = 15_000_000_000
 PICTURE_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
 
@@ -113,8 +117,7 @@ class ProofRun:
                 case s.Let():
                     bindings = self._bind((statement,), bindings)
                 case s.When():
-                    context = TraceContext()
-                    self._expect_trace(context)
+                    context = self._context(statement, bindings)
                     bindings = self._send(statement, bindings, context)
                     self.segments.append(Segment(context))
                 case s.Given(baseline=True):
@@ -144,8 +147,25 @@ class ProofRun:
                 planned.append(Planned(definition.file, statement, inner))
         return planned
 
+    def _context(self, when: s.When, bindings: Bindings) -> TraceContext:
+        """Return the trace that a ``when`` starts, or names."""
+        if when.kind == "trace":
+            trace_id = _fill(when, bindings)
+            if not TRACE_ID.fullmatch(trace_id):
+                raise NoValue(f"`{trace_id}` is not a trace id: 32 hexadecimal digits")
+            return TraceContext(trace_id.lower())
+        context = TraceContext()
+        self._expect_trace(context)
+        return context
+
     def _send(self, when: s.When, bindings: Bindings, context: TraceContext) -> Bindings:
-        response = send(when, bindings, context, self.run_id)
+        if when.kind == "trace":
+            return bindings
+        response: ResponseParts = (
+            run(_fill(when, bindings), context, self.run_id)
+            if when.kind == "run"
+            else send(when, bindings, context, self.run_id)
+        )
         names = [None, *([when.name.text] if when.name else [])]
         return replace(bindings, responses={**bindings.responses, **dict.fromkeys(names, response)})
 
@@ -171,9 +191,9 @@ class ProofRun:
                 inner = self._bind((statement,), inner)
                 if isinstance(statement, s.When):
                     inner = self._send(statement, inner, TraceContext())
-                    status = inner.responses[None].read("status", ())
-                    if status is not None and number(status) >= 400:
-                        raise TriggerFailed(f"`{time_}` was answered with {status.value}")
+                    status = int(number(inner.responses[None].read("status", ())))
+                    if status >= 400 or (statement.kind == "run" and status):
+                        raise TriggerFailed(f"`{time_}` was answered with {status}")
 
     # ## Judging
 
@@ -269,6 +289,13 @@ class ProofRun:
         else:
             return None
         return view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
+
+
+def _fill(when: s.When, bindings: Bindings) -> str:
+    """Return the text after ``run`` or ``trace``."""
+    (target,) = when.targets
+    assert isinstance(target, s.Text)  # noqa: S101 (the grammar's own)
+    return fill(target, bindings)
 
 
 def _words(state: State) -> tuple[str, ...]:

@@ -105,7 +105,7 @@ class _Checker:
             match statement:
                 case s.Let():
                     scope = self.let(statement, scope)
-                case s.When():
+                case s.When() if statement.kind != "trace":
                     scope = self.when(statement, scope)
                 case _:
                     self.problem("misplaced", f"`{hook.time}` holds `when` and `let`", statement.at)
@@ -223,8 +223,11 @@ class _Checker:
 
     def when(self, when: s.When, scope: Scope) -> Scope:
         """Check a request; return the scope with its response."""
-        if when.kind in ("grpc", "publish", "run", "trace"):
+        if when.kind in ("grpc", "publish"):
             self.not_yet(f"`when {when.kind}`", when.at)
+        elif when.kind in ("run", "trace"):
+            for option in when.options:
+                self.problem("misplaced", f"`{option.kind}` belongs to a request over HTTP", option.at)
         elif when.kind not in METHODS:
             self.problem(
                 "unknown-word", f"`{when.kind}` is not an HTTP method", when.at, did_you_mean(when.kind, METHODS)

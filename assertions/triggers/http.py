@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import json
-import secrets
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 import httpx
 
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed, first_line, read_json
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.constants import Bindings, Constant, JsonValue, NoValue, as_text, evaluate, fill
 
 TIMEOUT_S: Final = 30.0
-
-
-class TriggerFailed(Exception):
-    """The request could not be carried out; the message says why."""
-
-
-@dataclass(frozen=True, slots=True)
-class TraceContext:
-    """The trace that a request starts, as W3C ``traceparent`` carries it; ids in hexadecimal."""
-
-    trace_id: str = field(default_factory=lambda: secrets.token_hex(16))
-    span_id: str = field(default_factory=lambda: secrets.token_hex(8))
-
-    @property
-    def traceparent(self) -> str:
-        """The header, sampled."""
-        return f"00-{self.trace_id}-{self.span_id}-01"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,23 +40,7 @@ class HttpResponse:
                 value = self.headers.get(str(keys[0]))
                 return None if value is None else Constant(value, "text")
             case _:
-                return self._read_json(keys)
-
-    def _read_json(self, keys: tuple[str | int, ...]) -> Constant | None:
-        try:
-            value: JsonValue = json.loads(self.body)
-        except ValueError:
-            raise NoValue("the response is not JSON") from None
-        for key in keys:
-            if isinstance(value, dict) and isinstance(key, str):
-                if key not in value:
-                    return None
-                value = value[key]
-            elif isinstance(value, list) and isinstance(key, int) and key < len(value):
-                value = value[key]
-            else:
-                return None
-        return Constant(value, "any")
+                return read_json(self.body, keys)
 
 
 def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -> HttpResponse:
@@ -87,7 +54,7 @@ def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -
         raise TriggerFailed(f"{request.method} {request.url} was not answered within {timeout:g}s") from None
     except httpx.HTTPError as error:
         reason = str(error) or type(error).__name__
-        raise TriggerFailed(f"{request.method} {request.url} failed: {_first_line(reason)}") from None
+        raise TriggerFailed(f"{request.method} {request.url} failed: {first_line(reason)}") from None
     return HttpResponse(
         request, response.status_code, response.headers, response.text, time.perf_counter_ns() - started_ns
     )
@@ -130,7 +97,7 @@ def _build(when: s.When, bindings: Bindings, context: TraceContext, run_id: str)
             data=form if body is None else None,
         )
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, TypeError) as error:
-        raise TriggerFailed(f"`{url}` cannot be requested: {_first_line(str(error))}") from None
+        raise TriggerFailed(f"`{url}` cannot be requested: {first_line(str(error))}") from None
     if request.url.scheme not in ("http", "https") or not request.url.host:
         raise TriggerFailed(f"`{url}` is not an address such as http://127.0.0.1:8080/path")
     return request, timeout
@@ -168,7 +135,3 @@ def _text(option: s.Option, bindings: Bindings) -> str:
     if found is None:
         raise NoValue(f"`{option.kind}` has no value")
     return as_text(found)
-
-
-def _first_line(text: str) -> str:
-    return text.splitlines()[0] if text else text

@@ -154,3 +154,39 @@ def test_laying_out_rewrites_files_and_checking_only_says_so(spanproof: Callable
     broken = write("broken.proof", 'proof "x" {\n  expect =\n}\n')
     assert spanproof("fmt", broken).code == 2
     assert broken.read_text() == 'proof "x" {\n  expect =\n}\n'
+
+
+def test_a_command_goes_on_with_the_trace(prove: Prove, write: Write, service: Service) -> None:
+    ask = f"""
+import os, urllib.request
+headers = {{"traceparent": os.environ["TRACEPARENT"]}}
+print(urllib.request.urlopen(urllib.request.Request("{service.base_url}/a", headers=headers)).read().decode())
+"""
+    write("ask.py", ask)
+    text = """
+proof "x" {
+  when run "python3 ask.py"
+  expect response.status == 0
+  expect response.json.state == "paid"
+  expect path shop "GET /a" -> bank
+}
+
+proof "y" {
+  when run "no-such-command"
+  expect some shop
+}
+"""
+    ran = prove(write("x.proof", text))
+    assert ran.code == 4, ran
+    assert "x.proof::x   3 passed" in ran.out
+    assert "`no-such-command` cannot be run" in ran.out
+
+
+def test_a_stored_trace_is_judged_by_its_id(prove: Prove, write: Write) -> None:
+    first = write("first.proof", BASE + '\nproof "a" {\n  when GET "{base}/a"\n  expect path shop -> nobody\n}\n')
+    ran = prove(first, "--db", "spans.duckdb")
+    trace_id = ran.out.split("= trace ")[1][:32]
+    again = write("again.proof", f'proof "a" {{\n  when trace "{trace_id}"\n  expect path shop -> bank\n}}\n')
+    assert prove(again, "--db", "spans.duckdb").code == 0
+    wrong = write("wrong.proof", 'proof "a" {\n  when trace "abc"\n  expect path shop -> bank\n}\n')
+    assert prove(wrong).code == 4

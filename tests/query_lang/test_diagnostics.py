@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,14 @@ import pytest
 import spanproof
 from spanproof.query_lang.check import check_claim, check_file
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, nearest
+from spanproof.query_lang.modules import load_module
 from spanproof.query_lang.parse import parse_claim, parse_file
 
 SOURCES = [
     Path(spanproof.__file__).parent / "query_lang" / f"{name}.py"
     for name in ("check", "comparisons", "parse", "tree", "types")
 ]
+DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 PROOF = 'proof "p" {{\n  when GET "http://x/" as one\n  {}\n}}\n'
 EXPECT = "expect response.status == 200"
 WITH = f'proof "p" {{ when %s\n {EXPECT} }}'
@@ -236,17 +239,45 @@ def test_what_is_merely_long_is_fine(claim: str) -> None:
     assert check_claim(parse_claim(claim)) == ()
 
 
-def test_every_id_has_a_row() -> None:
+def ids_in(source: Path) -> set[str]:
     used = set()
-    for source in SOURCES:
-        for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
-                continue
-            function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if function in ("problem", "Diagnostic"):
-                used.add(node.args[0].value)
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
+            continue
+        function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if function in ("problem", "Diagnostic"):
+            used.add(node.args[0].value)
+    return used
+
+
+def test_every_id_has_a_row() -> None:
+    used = set().union(*map(ids_in, SOURCES))
     assert len(used) > 25
     assert used - {id_ for _, id_, _ in [*CLAIMS, *FILES]} == {"too-deep"}  # that one has tests of its own
+
+
+# ## The page that describes them
+
+SECTIONS = re.findall(
+    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim) refused\n(.*?)\n```$", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S
+)
+
+
+def test_every_id_has_a_section() -> None:
+    used = set().union(*map(ids_in, SOURCES[0].parent.glob("*.py")))
+    assert sorted(used) == [id_ for id_, _, _, _ in SECTIONS]
+    assert len(re.findall(r"^## ", DOCUMENT.read_text(encoding="utf-8"), re.M)) == len(SECTIONS)
+
+
+@pytest.mark.parametrize(("id_", "words", "kind", "text"), SECTIONS, ids=[section[0] for section in SECTIONS])
+def test_the_example_of_a_section_is_refused_for_that(
+    id_: str, words: str, kind: str, text: str, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.proof").write_text("let a =\n", encoding="utf-8")
+    path = tmp_path / "example.proof"
+    path.write_text(text if kind == "proof" else PROOF.format(f"expect {text}"), encoding="utf-8")
+    assert {found.id for found in load_module(path).diagnostics} == {id_}
+    assert len(words) > 40
 
 
 # ## Odd input

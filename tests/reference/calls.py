@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -116,7 +117,7 @@ class Try:
         found = set()
         for operation in {arrival.name for arrival in self.arrivals}:
             same = [arrival for arrival in self.arrivals if arrival.name == operation]
-            for one, next_ in zip(same, same[1:], strict=False):
+            for one, next_ in itertools.pairwise(same):
                 if arrival_failed(one) or one.end_ns > next_.start_ns:
                     found |= {one, next_}
         return tuple(arrival for arrival in self.arrivals if arrival in found)

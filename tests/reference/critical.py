@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from spanproof.tests.reference.conditions import NotCovered
-from spanproof.tests.reference.spans import Span
+from spanproof.tests.reference.spans import CLIENT, CONSUMER, Span
 
 if TYPE_CHECKING:
     from spanproof.tests.reference.selections import World
@@ -27,7 +27,7 @@ def shares_ns(trace_id: str, world: World) -> Counter[str] | None:
     if root is None:
         return None
     shares: Counter[str] = Counter()
-    _walk_back(root, root.end_ns, world, shares, {root})
+    _walk_back(root, root.start_ns, root.end_ns, world, shares)
     return shares
 
 
@@ -37,21 +37,22 @@ def _owner(span: Span, world: World) -> str:
     return unanswered[0].callee if unanswered else span.service
 
 
-def _walk_back(span: Span, until_ns: int, world: World, shares: Counter[str], seen: set[Span]) -> None:
-    """Share out the time from the start of `span` up to `until_ns`."""
+def _walk_back(span: Span, start_ns: int, until_ns: int, world: World, shares: Counter[str]) -> None:
+    """Share out the time of `span` from `start_ns` up to `until_ns`.
+
+    It waited for a child that ended within it, and for the answer to its call, however that clock goes; for what
+    takes up a message nobody waits. Of children that end together, the last to start is the one.
+    """
+    waited_for = []
+    for child in world.forest.children(span):
+        answer = span.kind == CLIENT and world.forest.is_entry(child)
+        start, end = max(child.start_ns, start_ns), min(child.end_ns, until_ns) if answer else child.end_ns
+        if child.kind != CONSUMER and start < end <= until_ns:
+            waited_for.append((end, start, child))
     owner = _owner(span, world)
-    start_ns = span.start_ns
-    while True:
-        waited_for = [
-            child
-            for child in world.forest.children(span)
-            if child not in seen and child.end_ns <= until_ns and child.end_ns > start_ns
-        ]
-        if not waited_for:
-            break
-        last = max(waited_for, key=lambda child: child.end_ns)
-        seen.add(last)
-        shares[owner] += until_ns - last.end_ns
-        _walk_back(last, last.end_ns, world, shares, seen)
-        until_ns = last.start_ns
+    for end, start, child in sorted(waited_for, key=lambda each: each[:2], reverse=True):
+        if end <= until_ns:
+            shares[owner] += until_ns - end
+            _walk_back(child, start, end, world, shares)
+            until_ns = start
     shares[owner] += until_ns - start_ns

@@ -34,20 +34,22 @@ def judge_path(node: s.Path, world: World) -> Outcome:
     if any(world.settled[trace] for trace in missing):
         return "fail"
     if node.mode == "only":
-        return _judge_only(node, world, missing)
+        used = _used_by(node, world)
+        others = {one.trace_id for one in world.tries() if one.server is not None and one not in used}
+        if any(world.settled[trace] for trace in others):
+            return "fail"
+        return "pass" if world.all_settled else "open"
     return "open" if missing else "pass"
 
 
-def _judge_only(node: s.Path, world: World, missing: set[str]) -> Outcome:
+def _used_by(node: s.Path, world: World) -> set[Try]:
+    """Return the calls of every way to go the path."""
     used: set[Try] = set()
     for span in world.spans():
         start = Stop(span, None)
         if _is_step(node.leg.step, start, world) and _goes_on(node.leg, start, world):
             used |= _used(node.leg, start, world)
-    others = [one for one in world.tries() if one.server is not None and one not in used]
-    if missing or not world.all_settled:
-        return "open"
-    return "fail" if others else "pass"
+    return used
 
 
 def _is_step(step: s.Step, stop: Stop, world: World) -> bool:

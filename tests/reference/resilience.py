@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fractions import Fraction
 
 from spanproof.query_lang import syntax as s
@@ -70,14 +71,14 @@ def _first_failed(call: Logical) -> bool:
 
 def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
     attempts = call.each
-    gaps = [after.start_ns - before.end_ns for before, after in zip(attempts, attempts[1:], strict=False)]
+    gaps = [after.start_ns - before.end_ns for before, after in itertools.pairwise(attempts)]
     match clause:
         case s.Limit(name="attempts"):
             return ORDERS[clause.operator](call.attempts, _number(clause.value))
         case s.Limit(name="backoff"):
             return all(ORDERS[clause.operator](gap, _number(clause.value)) for gap in gaps)
         case s.Flag(name="backoff grows"):
-            return all(one < next_ for one, next_ in zip(gaps, gaps[1:], strict=False))
+            return all(one < next_ for one, next_ in itertools.pairwise(gaps))
         case s.Flag(name="recovered"):
             return not call.last.failed
         case s.Flag(name="exhausted"):

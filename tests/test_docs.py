@@ -1,0 +1,36 @@
+"""Every proof, claim and case that the documentation shows: it can be run, and cases give their verdicts."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spanproof.assertions.case_runner import run_cases
+from spanproof.query_lang.check import check_claim, check_file
+from spanproof.query_lang.format import format_file
+from spanproof.query_lang.parse import parse_claim, parse_file
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(proof|claim|case)\n(.*?)^```$", re.M | re.S)
+SHOWN = [
+    pytest.param(found[1], found[2], id=f"{page.name}:{text[: found.start()].count(chr(10)) + 1}")
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for text in [page.read_text(encoding="utf-8")]
+    for found in BLOCK.finditer(text)
+]
+
+
+@pytest.mark.parametrize(("kind", "text"), SHOWN)
+def test_what_the_documentation_shows_works(kind: str, text: str) -> None:
+    if kind == "case":
+        assert [result.difference for result in run_cases(text) if result.difference] == []
+    elif kind == "claim":
+        assert check_claim(parse_claim(text.rstrip("\n"))) == ()
+    else:
+        file = parse_file(text, "shown.proof")
+        assert check_file(file) == ()
+        assert format_file(file) == text
+
+
+def test_much_is_shown() -> None:
+    assert len(SHOWN) >= 20

@@ -252,10 +252,10 @@ WITH explicit AS (
 candidates AS (
     SELECT
         *,
-        (trace_id, caller_entry, parent_key, protocol, method, target, callee)::VARCHAR AS thing
+        (trace_id, caller_entry, parent_key, method, target, callee)::VARCHAR AS thing
     FROM tries
     WHERE shape IN ('paired', 'unpaired') AND NOT async
-    WINDOW same_thing AS (PARTITION BY trace_id, caller_entry, parent_key, protocol, method, target, callee)
+    WINDOW same_thing AS (PARTITION BY trace_id, caller_entry, parent_key, method, target, callee)
     QUALIFY count(*) OVER same_thing > 1 AND bool_or(retryable) OVER same_thing
 ),
 turns AS (

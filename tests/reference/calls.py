@@ -212,7 +212,7 @@ class Calls:
         parent, entry = forest.parent(exit_), forest.entry(exit_)
         found: dict[tuple[str, bool], list[Span]] = defaultdict(list)
         for span in answers:
-            found[span.service, span.kind == CONSUMER].append(span)
+            found[span.service, exit_.kind == PRODUCER or span.kind == CONSUMER].append(span)
         for (service, asynchronous), spans in found.items():
             spans.sort(key=lambda span: span.start_ns)
             yield Try(
@@ -304,8 +304,9 @@ def _target(one: Try) -> tuple[str | None, ...]:
     if get("messaging.system"):
         sent = get("messaging.destination.name"), get("messaging.message.id")
         return "messaging", get("messaging.system"), *sent, name
-    if get("rpc.system.name"):
+    if get("rpc.system.name") or get("rpc.service") or get("rpc.method"):
         return "rpc", get("rpc.service"), get("rpc.method")
     if get("url.full"):
         return "http", get("http.request.method"), get("url.full")
-    return "", name, get("service.peer.name") or get("server.address"), get("server.port")
+    http = get("http.request.method") or get("http.response.status_code")
+    return "http" if http else "", name, get("service.peer.name") or get("server.address"), get("server.port")

@@ -283,8 +283,7 @@ def elements(found: Found) -> list[Found]:
 def relate(operator: str, left: Found, right: Found) -> bool:
     """Compare two values; an array by its elements."""
     if operator in ("!=", "!~") and isinstance(left.value, list):
-        positive = "==" if operator == "!=" else "=~"
-        return not any(_relate(positive, element, right) for element in elements(left))
+        return all(_relate(operator, element, right) for element in elements(left))
     if isinstance(left.value, list) or not isinstance(right.value, list):
         return any(_relate(operator, element, right) for element in elements(left))
     raise NotCovered("an array on the right")
@@ -333,7 +332,7 @@ def is_one_of(found: Found, node: s.OneOf, row: Row | None) -> bool:
     """Tell whether a value is, or is not, among the options."""
     if not node.negated:
         return any(_is(element, option, row, node) for element in elements(found) for option in node.options)
-    if not isinstance(found.value, list) and any(_is_missing(found, option) for option in node.options):
+    if any(_is_missing(element, option) for element in elements(found) for option in node.options):
         return False
     return not any(_is(element, option, row, node) for element in elements(found) for option in node.options)
 

@@ -177,7 +177,12 @@ class TraceMaker:
         self._put(producer, {"messaging.system": "nats", "messaging.destination.name": "orders"})
         if self._below(2):
             consumer = self._span(
-                span.trace_id, producer, pick(self.chance, SERVICES), CONSUMER, at + self._below(30), self._length()
+                span.trace_id,
+                producer,
+                pick(self.chance, SERVICES),
+                CONSUMER if not rarely(self.chance, 6) else SERVER,
+                at + self._below(30),
+                self._length(),
             )
             self._work(consumer, at + 5, deep + 2)
 

@@ -22,6 +22,8 @@ def judge_before(node: s.Before, world: World) -> Outcome:
     for outcome in ("fail", "open"):
         if outcome in found:
             return outcome  # type: ignore[return-value]
+    if not world.all_settled:
+        return "open"
     return "pass" if "pass" in found else "nothing"
 
 
@@ -34,7 +36,7 @@ def _before(node: s.Before, world: World) -> Outcome:
     gap_ns = next_.start_ns - last.end_ns
     one, other = _span(last), _span(next_)
     descends = one in world.forest.above(other) or other in world.forest.above(one)
-    if one.service != other.service and abs(gap_ns) <= MAX_CLOCK_SKEW_NS and not descends:
+    if not _in_one_process(one, other) and abs(gap_ns) <= MAX_CLOCK_SKEW_NS and not descends:
         chain = _ordered_by_cause(one, other, world)
         if chain is None:
             return "open"
@@ -50,10 +52,14 @@ def _span(item: Span | Logical | Try) -> Span:
     return (item.last if isinstance(item, Logical) else item).seen
 
 
+def _in_one_process(one: Span, other: Span) -> bool:
+    return (one.service, one.resource) == (other.service, other.resource)
+
+
 def _ordered_by_cause(one: Span, other: Span, world: World) -> bool | None:
     for above_one in (one, *world.forest.above(one)):
         for above_other in (other, *world.forest.above(other)):
-            if above_one is above_other or above_one.service != above_other.service:
+            if above_one is above_other or not _in_one_process(above_one, above_other):
                 continue
             if above_one.end_ns <= above_other.start_ns:
                 return True

@@ -22,7 +22,7 @@ from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.windows import compile_window
 
 TALLY: Final = """
-SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, count(*) AS n,
+SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, {stable} AS stable, count(*) AS n,
     arg_min({{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}}, coalesce(f.rank, 0), 3)
 FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
 GROUP BY ALL
@@ -32,6 +32,7 @@ COMPLETE: Final = """
 CREATE OR REPLACE TEMP TABLE {table} AS
 SELECT trace_id, true AS settled, true AS trusting FROM judged WHERE trace_id NOT IN (FROM incomplete)
 """
+UNTOLD: Final = "bool_or(f.ok IS NULL) AND bool_and(f.ok) IS DISTINCT FROM false"
 PER_TRACE: Final = """
 SELECT sel.trace_id, {ok} AS ok, arg_min(f.value, f.rank) FILTER (NOT f.ok) AS value,
     arg_min(f.witness, f.rank) FILTER (NOT f.ok) AS witness, coalesce(min(f.rank), 0) AS rank,
@@ -75,19 +76,23 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many findings hold, fail or had nothing to judge; ``sure`` counts those that nothing can change."""
+    """How many findings hold, fail or had nothing to judge; ``sure`` counts those that nothing can change.
+
+    ``undecided`` are traces that may still come to hold or fail, or of which it cannot be told.
+    """
 
     holds: int = 0
     fails: int = 0
     sure_holds: int = 0
     sure_fails: int = 0
     empty: int = 0
+    undecided: int = 0
     samples: tuple[Finding, ...] = field(default=())
 
     @property
     def n(self) -> int:
         """How many findings there were something to judge in."""
-        return self.holds + self.fails
+        return self.holds + self.fails + self.undecided
 
 
 class Judge:
@@ -175,23 +180,29 @@ class Judge:
         assert isinstance(claim, s.Comparison)  # noqa: S101 (checked before)
         return estimator.judge_limit(claim)
 
-    def _tally(self, plan: Plan, findings: str, *, by: bool = False) -> dict[str | None, Tally]:
-        """Count the findings, for each group by itself; without groups, or without findings, there is one."""
-        sql = TALLY.format(findings=findings, group="f.grp" if by else "NULL")
+    def _tally(
+        self, plan: Plan, findings: str, *, by: bool = False, per_trace: bool = False
+    ) -> dict[str | None, Tally]:
+        """Count the findings, for each group by itself; without groups, or without findings, there is one.
+
+        With `per_trace` each finding sums up a trace: what holds for all of it so far is sure once it is settled.
+        """
+        stable = plan.stable_where if plan.stable_where and not per_trace else str(plan.stable).lower()
+        sql = TALLY.format(findings=findings, group="f.grp" if by else "NULL", stable=stable)
         parameters = {**plan.parameters, "settled": self.all_settled}
         groups: dict[str | None, Tally] = {}
-        for group, ok, settled, n, samples in self.connection.execute(sql, parameters).fetchall():
+        for group, ok, settled, lasts, n, samples in self.connection.execute(sql, parameters).fetchall():
             tally = groups.get(group, Tally())
-            found = tuple(Finding(ok=ok, **sample) for sample in samples or [])
-            sure = n if settled or plan.stable else 0
             if ok is None:
-                tally = replace(tally, empty=tally.empty + n)
+                open_ = n if per_trace and not settled else 0
+                tally = replace(tally, empty=tally.empty + n - open_, undecided=tally.undecided + open_)
             elif ok:
-                tally = replace(tally, holds=tally.holds + n, sure_holds=tally.sure_holds + sure)
+                sure = settled or (lasts and not (per_trace and plan.family in ("all", "none")))
+                tally = replace(tally, holds=tally.holds + n, sure_holds=tally.sure_holds + n * sure)
             else:
-                settled_only = plan.family in ("some", "number")
-                sure = n if settled else 0 if settled_only else sure
-                tally = replace(tally, fails=tally.fails + n, sure_fails=tally.sure_fails + sure)
+                sure = settled or (lasts and plan.family in ("all", "none"))
+                tally = replace(tally, fails=tally.fails + n, sure_fails=tally.sure_fails + n * sure)
+            found = tuple(Finding(ok=ok, **sample) for sample in samples or [])
             groups[group] = replace(tally, samples=tally.samples + found)
         return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: Tally()}
 
@@ -236,17 +247,32 @@ class Judge:
             findings = plan.sql
         else:
             nothing = "true" if plan.family == "none" else "NULL"
-            ok = f"CASE WHEN count(f.trace_id) = 0 THEN {nothing} ELSE bool_and(f.ok) END"
+            ok = f"CASE WHEN count(f.trace_id) = 0 THEN {nothing} WHEN {UNTOLD} THEN NULL ELSE bool_and(f.ok) END"
             findings = PER_TRACE.format(ok=ok, findings=plan.sql)
-        unsure = replace(plan, stable=plan.stable and plan.family == "some")
-        tally = self._tally(unsure, findings)[None]
-        open_ = tally.n - tally.sure_holds - tally.sure_fails
+        tally = self._tally(plan, findings, per_trace=True)[None]
+        untold = self._count_untold(plan) if plan.untold else 0
+        tally = replace(tally, empty=tally.empty - untold, undecided=tally.undecided + untold)
         if not tally.n:
             return explainer.nothing(plan) if self.all_settled else explainer.open(plan, tally)
-        holds = OPERATIONS[share.operator]
+        open_ = tally.n - tally.sure_holds - tally.sure_fails
         low, high = Decimal(tally.sure_holds) / tally.n, Decimal(tally.sure_holds + open_) / tally.n
-        decided = open_ == 0 or (share.operator not in ("==", "!=") and holds(low, wanted) == holds(high, wanted))
-        return explainer.share(plan, tally, share, passed=holds(high, wanted) if decided else None)
+        holds = OPERATIONS[share.operator]
+        passed = holds(high, wanted)
+        if open_ and share.operator in ("==", "!="):
+            decided = not low <= wanted <= high
+        else:
+            decided = holds(low, wanted) == passed
+        return explainer.share(plan, tally, share, passed=passed if decided else None)
+
+    def _count_untold(self, plan: Plan) -> int:
+        """Count the settled traces of which it cannot be told whether the claim holds."""
+        row = self.connection.execute(
+            f"SELECT count(*) FROM (SELECT f.trace_id FROM ({plan.sql}) f SEMI JOIN"  # noqa: S608 (what was compiled)
+            " (FROM selected WHERE settled) USING (trace_id) GROUP BY f.trace_id"
+            f" HAVING {UNTOLD})",
+            plan.parameters,
+        ).fetchone()
+        return int(row[0]) if row else 0
 
     def _check_loss(self, plan: Plan, verdict: Verdict) -> Verdict:
         """A bound or absence is not proved by traces of which something was dropped or not sampled."""
@@ -277,7 +303,7 @@ def _is_decided(plan: Plan, tally: Tally, difference: Decimal | None) -> bool:
             return holds == up
         case "<" | "<=":
             return holds != up
-        case "==" | "!=":
+        case "==" | "!=" | "in" | "not in":
             return difference > 0 if up else difference < 0
     return False
 

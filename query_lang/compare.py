@@ -94,6 +94,8 @@ class _Comparison:
         else:
             right = Value("NULL", "nothing")
             holds = membership(left, self.node, lambda option, _: self.emit(option))
+            if function is None:
+                sign = self.above_all(left, self.node)
         judged = " AND ".join(f"{name}.value IS NOT NULL" for name in self.must_exist) or "true"
         holds = f"CASE WHEN {judged} THEN {holds} END"
         shown = Type(Types().of(left_node, self.bindings.scope).kind)
@@ -102,6 +104,13 @@ class _Comparison:
         if rows is not None and things is not None:
             return self.of_bag(rows, things, left, right, holds, shown)
         return self.of_numbers(left, holds, sign, shown)
+
+    def above_all(self, left: Value, node: s.OneOf) -> str:
+        """Return the SQL of 1 where a number lies above all options, which it can then not fall back to."""
+        highest = [self.emit(option.high if isinstance(option, s.Range) else option) for option in node.options]
+        if not {left.kind, *(option.kind for option in highest)} <= {"number", "duration", "fraction", "rate"}:
+            return "NULL"
+        return f"sign({left.sql} - greatest({', '.join(option.sql for option in highest)}))"
 
     def of_bag(self, rows: Rows, things: Value, left: Value, right: Value, holds: str, shown: Type) -> Plan:
         """Every value must hold; the worst one is shown."""
@@ -139,6 +148,8 @@ class _Comparison:
         if isinstance(self.node, s.Compare):
             trend = _minus(_trend(self.node.left), _trend(self.node.right))
             operator = self.node.operator
+        elif all(is_constant(option) for option in self.node.options):
+            trend, operator = _trend(self.node.value), "not in" if self.node.negated else "in"
         if not self.aggregates:
             trend = "fixed"
         return Plan(

@@ -109,4 +109,4 @@ def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:
             f" FROM critical WHERE {chosen}"
         )
     sql = f"WITH RECURSIVE {SHARES.format(traces=parameters.traces)} {' UNION ALL '.join(selects)}"
-    return Plan(sql, parameters.values, "all", Type("duration"), stable=False)
+    return Plan(sql, parameters.values, "all", Type("duration"), stable=False, stable_where="f.note[1] = 0")

@@ -34,7 +34,7 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
         " FROM exchanges e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
         " c.start_ns AS rank, [c.tier] AS note"
     )
-    return Plan(sql, rows.parameters.values, "all", Type("number"), stable=False, untold=UNTOLD)
+    return Plan(sql, rows.parameters.values, "all", Type("number"), stable=True, untold=UNTOLD)
 
 
 def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
@@ -78,7 +78,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     joins = [*[line.replace("c.", "e.") for line in CALL_SPANS if told], *joins_of(row, rows.parameters)]
     sql = (
         f"WITH asked AS ({asked}), gaps AS ("
-        f"SELECT e.*, a.error AS failed_for_good, {UNSEEN.format(call='a')} AS unseen, e.start_ns - lag(e.end_ns) OVER"
+        f"SELECT e.*, a.failed AS failed_for_good, {UNSEEN.format(call='a')} AS unseen, e.start_ns - lag(e.end_ns) OVER"
         " (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
         + "".join(f", {column}" for column in told)
         + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join(joins)}"
@@ -102,7 +102,7 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
     """Compile ``fallback``. ``value`` lists what the caller asked instead; ``note`` is [reason it does not hold]."""
     parameters = Parameters()
     rows = _calls(claim.call, parameters, bindings)
-    asked = rows.select("c.*", "c.error")
+    asked = rows.select("c.*", "c.failed")
     if claim.to.spans == "any":
         row = Row("span", ("s",), "t")
         where = match_span(claim.to, "s", Conditions(row, parameters, bindings))

@@ -7,9 +7,12 @@ CREATE OR REPLACE TEMP MACRO failed(status, http_status, rpc_status) AS
     OR coalesce(rpc_status NOT IN ('0', 'OK'), false);
 
 -- A redirect and a request for credentials are answered by another request, not by another try.
+CREATE OR REPLACE TEMP MACRO answered_otherwise(http_status) AS
+    coalesce(http_status IN ('401', '407') OR http_status LIKE '3__', false);
+
 CREATE OR REPLACE TEMP MACRO worth_retrying(error, error_type, http_status) AS
     (error OR error_type IS NOT NULL OR coalesce(http_status IN ('408', '425', '429'), false))
-    AND NOT coalesce(http_status IN ('401', '407') OR http_status LIKE '3__', false);
+    AND NOT answered_otherwise(http_status);
 
 -- ## Where each span stands -------------------------------------------------------------------------
 
@@ -156,7 +159,7 @@ WITH known AS (
 ),
 named AS (
     SELECT
-        c.trace_id, coalesce(p.server_key, p.client_key) AS exchange_key, p.shape,
+        c.trace_id, CAST(hash(p.client_key, p.server_key) >> 1 AS BIGINT) AS exchange_key, p.shape,
         c.service AS caller,
         coalesce(
             s.service, c.peer_name, c.db_system, c.messaging_system, k.service, nullif(c.server_address, ''), 'unknown'
@@ -171,7 +174,7 @@ named AS (
             ELSE 'other'
         END AS protocol,
         p.shape = 'message' OR c.kind = 4 AS async,
-        c.parent_key, c.entry_key AS caller_entry, s.entry_key AS callee_entry,
+        c.parent_id, c.entry_key AS caller_entry, s.entry_key AS callee_entry,
         CASE WHEN p.shape <> 'bare' THEN c.span_key END AS client_key, s.span_key AS server_key,
         CASE WHEN p.shape = 'bare' THEN s.start_ns ELSE c.start_ns END AS start_ns,
         CASE WHEN p.shape IN ('bare', 'message') THEN s.end_ns ELSE c.end_ns END AS end_ns,
@@ -241,8 +244,9 @@ WITH explicit AS (
     FROM tries t
     JOIN tries b
         ON b.trace_id = t.trace_id AND b.callee = t.callee
-        AND b.parent_key IS NOT DISTINCT FROM t.parent_key AND b.method IS NOT DISTINCT FROM t.method
+        AND b.parent_id IS NOT DISTINCT FROM t.parent_id AND b.method IS NOT DISTINCT FROM t.method
         AND coalesce(b.resend_count, 0) = t.resend_count - 1 AND b.start_ns <= t.start_ns
+        AND NOT answered_otherwise(b.http_status)
     WHERE t.resend_count >= 1
     GROUP BY t.exchange_key
 ),
@@ -252,10 +256,10 @@ WITH explicit AS (
 candidates AS (
     SELECT
         *,
-        (trace_id, caller_entry, parent_key, method, target, callee)::VARCHAR AS thing
+        (trace_id, caller_entry, parent_id, method, target, callee)::VARCHAR AS thing
     FROM tries
     WHERE shape IN ('paired', 'unpaired') AND NOT async
-    WINDOW same_thing AS (PARTITION BY trace_id, caller_entry, parent_key, method, target, callee)
+    WINDOW same_thing AS (PARTITION BY trace_id, caller_entry, parent_id, method, target, callee)
     QUALIFY count(*) OVER same_thing > 1 AND bool_or(retryable) OVER same_thing
 ),
 turns AS (
@@ -302,8 +306,10 @@ SELECT * FROM chain;
 
 INSERT INTO exchanges BY NAME
 WITH every AS (
-    SELECT t.*, c.call_key, true AS is_attempt, false AS arrived
+    SELECT t.*, c.call_key, a.client_key IS NULL AS is_attempt, false AS arrived
     FROM tries t JOIN chains c USING (exchange_key)
+    LEFT JOIN (SELECT DISTINCT client_key, callee FROM arrivals WHERE is_attempt) a
+        ON a.client_key = t.client_key AND a.callee = t.callee
     WHERE t.exchange_key NOT IN (SELECT exchange_key FROM arrivals WHERE is_attempt)
     UNION ALL BY NAME
     SELECT
@@ -355,7 +361,7 @@ SELECT
     t.trace_id, s.call_key, n.attempts, n.tier, t.shape, t.caller, t.callee, t.operation, t.protocol, t.async,
     t.caller_entry, t.callee_entry, t.client_key, t.server_key, s.start_ns, s.end_ns,
     s.end_ns - s.start_ns AS duration_ns,
-    t.network_ns, t.lag_ns, t.status, t.error, t.definite
+    t.network_ns, t.lag_ns, t.status, t.error, t.error OR t.retryable AS failed, t.definite
 FROM spans_of s
 JOIN tries t ON t.exchange_key = s.last_key
 JOIN counted n ON n.call_key = s.call_key;

@@ -91,7 +91,7 @@ CREATE TABLE tree (
 CREATE TABLE exchanges (
     trace_id     UUID NOT NULL,
     call_key     BIGINT NOT NULL,   -- of its logical call
-    exchange_key BIGINT NOT NULL,   -- span_key of the callee's entry span, else of the exit span
+    exchange_key BIGINT NOT NULL,   -- hash of the two span keys
     attempt      INTEGER,           -- from 1; NULL: no attempt of its own (a redirect followed out of sight)
     tier         UTINYINT NOT NULL, -- evidence that attempts belong together: 1 explicit, 2 arrivals, 3 inferred, 0 single
     shape        VARCHAR NOT NULL,  -- paired, unpaired, bare, message
@@ -141,6 +141,7 @@ CREATE TABLE calls (
     lag_ns       BIGINT,
     status       INTEGER NOT NULL,
     error        BOOLEAN NOT NULL,
+    failed       BOOLEAN NOT NULL,  -- for good: in error, or in a way that would be worth another try
     definite     BOOLEAN NOT NULL
 );
 

@@ -8,8 +8,11 @@ PYTHON ?=
 # What else pytest is to be told: make test ARGS='-k retry'
 ARGS ?=
 
+# How many verdicts `make fuzz` compares.
+FUZZ ?= 20000
+
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test lint types format
+.PHONY: help venv demo test fuzz lint types format
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -21,6 +24,9 @@ demo: $(READY) ## start the demo shop, run its proofs, stop it
 
 test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+fuzz: $(READY) ## compare 20,000 verdicts on made-up traces with the reference evaluator (FUZZ=n for others)
+	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py --timeout 7200 $(ARGS)
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check .

@@ -252,7 +252,7 @@ class Judge:
         tally = self._tally(plan, findings, per_trace=True)[None]
         untold = self._count_untold(plan) if plan.untold else 0
         tally = replace(tally, empty=tally.empty - untold, undecided=tally.undecided + untold)
-        if not tally.n:
+        if not (tally.holds or tally.fails or untold):  # in the end there may be nothing to judge
             return explainer.nothing(plan) if self.all_settled else explainer.open(plan, tally)
         open_ = tally.n - tally.sure_holds - tally.sure_fails
         low, high = Decimal(tally.sure_holds) / tally.n, Decimal(tally.sure_holds + open_) / tally.n

@@ -218,6 +218,8 @@ def value_of(node: s.Expression, row: Row | None) -> Found | None:
             return Found("number", calculate(node.operator, left, right))
         case s.Function(name="lower" | "upper" | "len"):
             found = value_of(node.arguments[0], row)
+            if found is not None and isinstance(found.value, list):
+                return Found("number", Fraction(len(found.value))) if node.name == "len" else None
             text = None if found is None else as_text(found.value)  # type: ignore[arg-type]
             if text is None:
                 return None

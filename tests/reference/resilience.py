@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from fractions import Fraction
 
 from spanproof.query_lang import syntax as s
@@ -58,7 +59,15 @@ def judge_timeout(node: s.Timeout, world: World) -> Outcome:
 
 
 def _cut_off(one: Try) -> bool:
-    return one.failed_retryably and one.http_status is None
+    """An error that is called a timeout or the like, or a failure whose callee ran on."""
+    if one.exit is None:
+        return False
+    said = f"{one.exit.attributes.get('error.type', '')}".lower()
+    if re.search(r"time.?out|timed.?out|deadline|cancel", said):
+        return True
+    if f"{one.exit.attributes.get('rpc.grpc.status_code', '')}" in ("1", "4"):
+        return True
+    return one.failed and one.server is not None and one.server.duration_ns > one.exit.duration_ns
 
 
 def _calls(selection: s.Selection, world: World) -> list[Logical]:

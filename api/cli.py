@@ -13,7 +13,7 @@ from rich.console import Console
 from spanproof import __version__
 from spanproof.assertions.proof_files import Selection, find_files, read_module
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
-from spanproof.collector.addresses import split_address
+from spanproof.collector.addresses import refuse_open_addresses, split_address
 from spanproof.collector.failures import Unusable
 from spanproof.query_lang.modules import Module
 
@@ -50,6 +50,16 @@ HttpAddress = Annotated[
         envvar="SPANPROOF_OTLP_HTTP",
         help="OTLP over HTTP; port 0 takes a free one.",
     ),
+]
+
+
+InsecureNoAuth = Annotated[
+    bool,
+    typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
+]
+Proxies = Annotated[
+    list[str] | None,
+    typer.Option("--proxy", metavar="SERVICE", help="A sidecar: no hop of its own; may be repeated."),
 ]
 
 
@@ -95,18 +105,22 @@ def run(
     inconclusive: Annotated[
         str, typer.Option(metavar="pass|fail|keep", help="What an inconclusive proof counts as in the exit code.")
     ] = "keep",
+    proxy: Proxies = None,
     db: Database = ":memory:",
     otlp_grpc: GrpcAddress = "127.0.0.1:4317",
     otlp_http: HttpAddress = "127.0.0.1:4318",
+    insecure_no_auth: InsecureNoAuth = False,
 ) -> None:
     """Receive spans, send the requests of proofs and judge their traces."""
     if inconclusive not in ("pass", "fail", "keep"):
         fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
-    for address in (otlp_grpc, otlp_http):
-        try:
+    try:
+        for address in (otlp_grpc, otlp_http):
             split_address(address)
-        except ValueError as error:
-            fail(str(error))
+        if not insecure_no_auth:
+            refuse_open_addresses(otlp_grpc, otlp_http)
+    except ValueError as error:
+        fail(str(error))
     from spanproof.api.run import run_proofs
 
     variables = dict(split_variable(each) for each in var or [])
@@ -122,6 +136,7 @@ def run(
             proofs,
             console(),
             db=db,
+            proxies=proxy or [],
             otlp_grpc=otlp_grpc,
             otlp_http=otlp_http,
             variables=variables,
@@ -234,6 +249,7 @@ def lsp(
 @app.command(epilog="Example: spanproof serve --db spans.duckdb")
 def serve(
     *,
+    proxy: Proxies = None,
     db: Database = "spanproof.duckdb",
     otlp_grpc: GrpcAddress = "127.0.0.1:4317",
     otlp_http: HttpAddress = "127.0.0.1:4318",
@@ -241,16 +257,13 @@ def serve(
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
     ] = "127.0.0.1:8321",
-    insecure_no_auth: Annotated[
-        bool,
-        typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
-    ] = False,
+    insecure_no_auth: InsecureNoAuth = False,
 ) -> None:
     """Receive and keep spans, and answer questions about them, until stopped."""
     from spanproof.api.server import Server
 
     try:
-        server = Server(db, otlp_grpc, otlp_http, api, insecure_no_auth=insecure_no_auth)
+        server = Server(db, otlp_grpc, otlp_http, api, proxies=proxy or [], insecure_no_auth=insecure_no_auth)
     except ValueError as error:
         fail(str(error))
     server.run(lambda line: typer.echo(line))

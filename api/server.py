@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any, TypeAlias
 
 import uvicorn
 
 from spanproof.api.app import make_app
-from spanproof.collector.addresses import is_loopback, listen, replace_port
+from spanproof.collector.addresses import listen, refuse_open_addresses, replace_port
+from spanproof.collector.calls import declare_proxies
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
 
@@ -20,21 +21,30 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 class Server:
     """Serves until SIGINT or SIGTERM. Raises ValueError for an address that must not be used like this."""
 
-    def __init__(self, db: str, otlp_grpc: str, otlp_http: str, api: str, *, insecure_no_auth: bool = False) -> None:
-        for address in (otlp_grpc, otlp_http, api):
-            if not insecure_no_auth and not is_loopback(address):
-                raise ValueError(
-                    f"{address} can be reached from other machines; add --insecure-no-auth if that is meant"
-                )
+    def __init__(
+        self,
+        db: str,
+        otlp_grpc: str,
+        otlp_http: str,
+        api: str,
+        *,
+        proxies: Sequence[str] = (),
+        insecure_no_auth: bool = False,
+    ) -> None:
+        if not insecure_no_auth:
+            refuse_open_addresses(otlp_grpc, otlp_http, api)
         self.db = db
         self.otlp_grpc = otlp_grpc
         self.otlp_http = otlp_http
         self.api = api
+        self.proxies = proxies
 
     def run(self, say: Callable[[str], None]) -> None:
         """Serve; the first line said names all addresses. Raises AddressInUse, StoreError."""
         listener = listen(self.api)
         with listener, Store.open(self.db) as store, Receiver(store, self.otlp_grpc, self.otlp_http) as receiver:
+            if self.proxies:
+                declare_proxies(store, self.proxies)
             config = uvicorn.Config(make_app(store), log_config=None, access_log=False, lifespan="off", ws="none")
             server = uvicorn.Server(config)
             before = _stop_when_signalled(server)

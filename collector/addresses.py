@@ -59,6 +59,13 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def refuse_open_addresses(*addresses: str) -> None:
+    """Raise ValueError for the first address that other machines can reach, or that is none."""
+    for address in addresses:
+        if not is_loopback(address):
+            raise ValueError(f"{address} can be reached from other machines; add --insecure-no-auth if that is meant")
+
+
 def _explain_failure(address: str, error: OSError) -> AddressInUse:
     if error.errno == errno.EADDRINUSE:
         return AddressInUse(f"{address} is in use; stop what listens there, or name another address (port 0 picks one)")

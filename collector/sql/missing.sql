@@ -24,7 +24,7 @@ unanswered AS (
     FROM mine m
     LEFT JOIN instrumented i ON i.address = m.address
     LEFT JOIN (SELECT DISTINCT service FROM resources) r ON r.service = m.callee
-    WHERE m.shape = 'unpaired' AND m.protocol <> 'db'
+    WHERE m.shape = 'unpaired' AND m.protocol <> 'db' AND m.callee NOT IN (FROM proxies)
 )
 SELECT j.trace_id, 'root' AS kind, true AS sure, NULL AS caller, NULL AS callee
 FROM judged j

@@ -190,3 +190,16 @@ def test_a_stored_trace_is_judged_by_its_id(prove: Prove, write: Write) -> None:
     assert prove(again, "--db", "spans.duckdb").code == 0
     wrong = write("wrong.proof", 'proof "a" {\n  when trace "abc"\n  expect path shop -> bank\n}\n')
     assert prove(wrong).code == 4
+
+
+@pytest.mark.parametrize(("options", "code"), [((), 0), (("--proxy", "bank"), 3)])
+def test_the_spans_of_a_sidecar_answer_no_call(prove: Prove, write: Write, options: tuple[str, ...], code: int) -> None:
+    text = BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect network(shop -> bank) < 1h\n}\n'
+    assert prove(write("x.proof", text), *options).code == code
+
+
+def test_an_address_that_others_can_reach_is_refused(spanproof: Callable[..., Finished], write: Write) -> None:
+    path = write("x.proof", BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect some a\n}\n')
+    ran = spanproof("run", path, "--otlp-grpc", "0.0.0.0:0")
+    assert (ran.code, ran.out) == (2, "")
+    assert "--insecure-no-auth" in ran.err

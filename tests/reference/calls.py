@@ -293,10 +293,10 @@ def _thing(one: Try) -> tuple[object, ...]:
 
 
 def _target(one: Try) -> tuple[str | None, ...]:
-    """Return the protocol and what was asked for."""
+    """Return the protocol and what was asked for, as the caller says it."""
 
     def get(name: str) -> str | None:
-        return as_text(one.attribute(name))
+        return as_text(read(one.seen.attributes, name))
 
     name = one.seen.name
     if get("db.system.name"):

@@ -197,7 +197,7 @@ class Judge:
                 open_ = n if per_trace and not settled else 0
                 tally = replace(tally, empty=tally.empty + n - open_, undecided=tally.undecided + open_)
             elif ok:
-                sure = settled or (lasts and not (per_trace and plan.family in ("all", "none")))
+                sure = settled or (lasts and plan.family != "number" and not (per_trace and plan.family != "some"))
                 tally = replace(tally, holds=tally.holds + n, sure_holds=tally.sure_holds + n * sure)
             else:
                 sure = settled or (lasts and plan.family in ("all", "none"))
@@ -251,18 +251,13 @@ class Judge:
             findings = PER_TRACE.format(ok=ok, findings=plan.sql)
         tally = self._tally(plan, findings, per_trace=True)[None]
         untold = self._count_untold(plan) if plan.untold else 0
+        possible = _possible_shares(tally, untold, share.operator, wanted)
         tally = replace(tally, empty=tally.empty - untold, undecided=tally.undecided + untold)
-        if not (tally.holds or tally.fails or untold):  # in the end there may be nothing to judge
-            return explainer.nothing(plan) if self.all_settled else explainer.open(plan, tally)
-        open_ = tally.n - tally.sure_holds - tally.sure_fails
-        low, high = Decimal(tally.sure_holds) / tally.n, Decimal(tally.sure_holds + open_) / tally.n
-        holds = OPERATIONS[share.operator]
-        passed = holds(high, wanted)
-        if open_ and share.operator in ("==", "!="):
-            decided = not low <= wanted <= high
-        else:
-            decided = holds(low, wanted) == passed
-        return explainer.share(plan, tally, share, passed=passed if decided else None)
+        if possible == {None}:
+            return explainer.nothing(plan)
+        if not tally.holds + tally.fails + untold:
+            return explainer.open(plan, tally)
+        return explainer.share(plan, tally, share, passed=possible.pop() if len(possible) == 1 else None)
 
     def _count_untold(self, plan: Plan) -> int:
         """Count the settled traces of which it cannot be told whether the claim holds."""
@@ -290,6 +285,29 @@ class Judge:
         return replace(
             verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(what)}"
         )
+
+
+def _possible_shares(tally: Tally, untold: int, comparator: str, wanted: Decimal) -> set[bool | None]:
+    """Return whether the share of traces that hold can come to satisfy the comparison, to miss it, or to be of nothing.
+
+    A trace seen to hold or fail, but not for sure, can become either, as can one of which it cannot be told; one
+    with nothing to judge yet can also stay so.
+    """
+    holds = OPERATIONS[comparator]
+    open_ = tally.holds + tally.fails - tally.sure_holds - tally.sure_fails + untold
+    possible: set[bool | None] = set()
+    for coming in range(tally.undecided + 1):
+        free = open_ + coming
+        total = tally.sure_holds + tally.sure_fails + free
+        if not total:
+            possible.add(None)
+            continue
+        passing = [tally.sure_holds, tally.sure_holds + free]
+        exact = wanted * total
+        if exact == int(exact) and passing[0] <= exact <= passing[1]:
+            passing.append(int(exact))
+        possible |= {holds(Decimal(count), exact) for count in passing}
+    return possible
 
 
 def _is_decided(plan: Plan, tally: Tally, difference: Decimal | None) -> bool:

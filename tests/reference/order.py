@@ -22,9 +22,9 @@ def judge_before(node: s.Before, world: World) -> Outcome:
     for outcome in ("fail", "open"):
         if outcome in found:
             return outcome  # type: ignore[return-value]
-    if not world.all_settled:
-        return "open"
-    return "pass" if "pass" in found else "nothing"
+    if "pass" not in found:
+        return "nothing"
+    return "pass" if world.all_settled else "open"
 
 
 def _before(node: s.Before, world: World) -> Outcome:

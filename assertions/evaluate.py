@@ -250,7 +250,8 @@ class Judge:
             ok = f"CASE WHEN count(f.trace_id) = 0 THEN {nothing} WHEN {UNTOLD} THEN NULL ELSE bool_and(f.ok) END"
             findings = PER_TRACE.format(ok=ok, findings=plan.sql)
         tally = self._tally(plan, findings, per_trace=True)[None]
-        untold = self._count_untold(plan) if plan.untold else 0
+        comparison = isinstance(explainer.claim, s.Comparison)  # with nothing to compare with there is nothing to judge
+        untold = self._count_untold(plan) if plan.untold and not comparison else 0
         possible = _possible_shares(tally, untold, share.operator, wanted)
         tally = replace(tally, empty=tally.empty - untold, undecided=tally.undecided + untold)
         if possible == {None}:

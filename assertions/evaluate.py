@@ -193,6 +193,7 @@ class Judge:
         groups: dict[str | None, Tally] = {}
         for group, ok, settled, lasts, n, samples in self.connection.execute(sql, parameters).fetchall():
             tally = groups.get(group, Tally())
+            settled = settled and (self.all_settled or not plan.rests_on_all)
             if ok is None:
                 open_ = n if per_trace and not settled else 0
                 tally = replace(tally, empty=tally.empty + n - open_, undecided=tally.undecided + open_)

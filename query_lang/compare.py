@@ -130,8 +130,11 @@ class _Comparison:
             f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.joins()}"
         )
         untold = "there is nothing to compare with"
+        rests = bool(self.aggregates) and self.per is None
         stable = self.stable and not self.aggregates  # a number compared with may still move
-        return Plan(self.with_steps(findings), self.parameters.values, "all", shown, stable, untold=untold)
+        return Plan(
+            self.with_steps(findings), self.parameters.values, "all", shown, stable, untold=untold, rests_on_all=rests
+        )
 
     def of_numbers(self, left: Value, holds: str, sign: str, shown: Type) -> Plan:
         """Compare numbers, once or for each trace; ``note`` is [n, hits, sign of left minus right]."""

@@ -31,5 +31,6 @@ class Plan:
     if_then: bool = False  # nothing found means: not exercised
     trend: Trend = "unknown"  # of number: how left minus right moves as spans arrive
     operator: str = ""  # of number
+    rests_on_all: bool = False  # a finding compares with something made of all traces
     stable_where: str = ""  # SQL over a finding `f`: those that are stable although not all are
     untold: str = ""  # of `all`: why `ok` may be NULL

@@ -138,7 +138,7 @@ WITH by_parent AS (
 by_link AS (
     SELECT DISTINCT p.span_key AS client_key, s.span_key AS server_key, 'message' AS shape
     FROM entry_links l
-    JOIN placed s ON s.trace_id = l.trace_id AND s.span_key = l.span_key AND s.kind = 5 AND s.is_entry
+    JOIN placed s ON s.trace_id = l.trace_id AND s.span_key = l.span_key AND s.kind = 5
     JOIN placed p ON p.trace_id = l.linked_trace_id AND p.span_id = l.linked_span_id AND p.kind = 4
 ),
 answered AS (

@@ -13,7 +13,8 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
 
 from spanproof.assertions.cases import Assertion, CaseSpan, CaseTrace, Scene, parse_cases
-from spanproof.assertions.evaluate import Judge, Selected
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.selected import Selected
 from spanproof.assertions.verdict import Verdict
 from spanproof.collector.calls import declare_proxies, derive
 from spanproof.collector.decode import Decoder

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
-from uuid import UUID
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from spanproof.assertions import units
 from spanproof.assertions.paths import Miss, PathFinder, fill_service
@@ -22,20 +20,10 @@ from spanproof.query_lang.vocabulary import Type
 if TYPE_CHECKING:
     import duckdb
 
-    from spanproof.assertions.evaluate import Tally
+    from spanproof.assertions.shares import Traces
+    from spanproof.assertions.tally import Finding, Tally
 
 TIERS = {0: "single", 1: "told by a counter", 2: "arrivals at the callee", 3: "inferred from order"}
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One row of a plan's findings."""
-
-    ok: bool | None
-    trace_id: UUID | None
-    value: Any
-    witness: list[int] | None
-    note: list[int] | None
 
 
 class Explainer:
@@ -63,7 +51,7 @@ class Explainer:
 
     def passed(self, plan: Plan, tally: Tally) -> Verdict:
         """The claim holds."""
-        sample = self._sample(tally, ok=True) or self._sample(tally, ok=None)
+        sample = tally.sample(ok=True) or tally.sample(ok=None)
         observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
         witnesses = self._witnesses(sample)
         n = self._n(plan, tally, sample)
@@ -73,7 +61,7 @@ class Explainer:
 
     def fail(self, plan: Plan, tally: Tally) -> Verdict:
         """A counterexample is in hand, or the claim does not hold on complete evidence."""
-        sample = self._sample(tally, ok=False)
+        sample = tally.sample(ok=False)
         n = self._n(plan, tally, sample)
         match self.claim:
             case s.Path(mode="only") if sample and sample.note and sample.note[0] == legs.OTHER_CALL:
@@ -154,7 +142,7 @@ class Explainer:
     def open(self, plan: Plan, tally: Tally) -> Verdict:
         """The evidence cannot decide yet, or time is up."""
         listed = "; ".join(self.missing) or "the trace is not complete"
-        sample = self._sample(tally, ok=False)
+        sample = tally.sample(ok=False)
         seen = ""
         if sample is not None and sample.value is not None and plan.value.kind != "nothing":
             seen = f", so far {self._subject()} {units.show(sample.value, plan.value)}"
@@ -163,34 +151,24 @@ class Explainer:
             witnesses=self._witnesses(sample), final=False,
         )  # fmt: skip
 
-    def share(self, plan: Plan, tally: Tally, share: s.Share, *, passed: bool | None) -> Verdict:
+    def share(self, traces: Traces, share: s.Share, *, passed: bool | None) -> Verdict:
         """``in OP P of traces``."""
-        held = f"{tally.holds} of {tally.n} traces ({units.show_fraction(tally.holds / tally.n)})"
-        left_out = f"; {tally.empty} had nothing to judge" if tally.empty else ""
-        sample = self._sample(tally, ok=passed is not False)
+        held = f"{traces.holds} of {_count(traces.n, 'trace')} ({units.show_fraction(traces.holds / traces.n)})"
+        empty = traces.fates["nothing"] + traces.fates["coming"]
+        left_out = f"; {empty} had nothing to judge" if empty else ""
         if passed is None:
-            undecided = tally.n - tally.sure_holds - tally.sure_fails
-            reason = f"held in {held} so far, {undecided} are not complete{left_out}"
+            reason = f"held in {held} so far, {traces.fates['open']} are not complete{left_out}"
             return Verdict(
-                Outcome.INCONCLUSIVE, "incomplete", reason, share.at, "cannot be decided", tally.n, final=False
+                Outcome.INCONCLUSIVE, "incomplete", reason, share.at, "cannot be decided", traces.n, final=False
             )
-        outcome = Outcome.PASS if passed else Outcome.FAIL
+        outcome, id_ = (Outcome.PASS, "pass") if passed else (Outcome.FAIL, "share")
+        sample = next(iter(traces.samples.get(passed, ())), None)
         return Verdict(
-            outcome, "pass" if passed else "share", f"held in {held}{left_out}", share.at, f"held in {held}", tally.n,
-            units.show_fraction(tally.holds / tally.n), self._witnesses(sample),
+            outcome, id_, f"held in {held}{left_out}", share.at, f"held in {held}", traces.n,
+            units.show_fraction(traces.holds / traces.n), self._witnesses(sample),
         )  # fmt: skip
 
-    def difference(self, plan: Plan, tally: Tally) -> Decimal | None:
-        """Return the sign of left minus right of a compared number."""
-        sample = self._sample(tally, ok=bool(tally.holds))
-        if plan.family != "number" or sample is None or not sample.note or sample.note[2] is None:
-            return None
-        return Decimal(sample.note[2])
-
     # ## What the evidence says
-
-    def _sample(self, tally: Tally, *, ok: bool | None) -> Finding | None:
-        return next((finding for finding in tally.samples if finding.ok is ok), None)
 
     def _shows(self, plan: Plan, sample: Finding | None) -> bool:
         return sample is not None and sample.value is not None and plan.value.kind != "nothing"

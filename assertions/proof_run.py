@@ -12,9 +12,10 @@ from typing import Final
 
 import duckdb
 
-from spanproof.assertions.evaluate import Judge, Selected
+from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.events import Event, Judged, ProofFinished, Waiting
 from spanproof.assertions.evidence import TraceView, view_trace
+from spanproof.assertions.selected import Selected
 from spanproof.assertions.triggers.command import run
 from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
 from spanproof.assertions.triggers.http import HttpResponse, send

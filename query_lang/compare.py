@@ -133,7 +133,14 @@ class _Comparison:
         rests = bool(self.aggregates) and self.per is None
         stable = self.stable and not self.aggregates  # a number compared with may still move
         return Plan(
-            self.with_steps(findings), self.parameters.values, "all", shown, stable, untold=untold, rests_on_all=rests
+            self.with_steps(findings),
+            self.parameters.values,
+            "all",
+            shown,
+            stable,
+            rests_on_all=rests,
+            untold=untold,
+            nothing_if_untold=True,
         )
 
     def of_numbers(self, left: Value, holds: str, sign: str, shown: Type) -> Plan:

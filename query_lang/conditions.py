@@ -297,7 +297,8 @@ def _test(operator: str, left: str, right: Value, *, stored: bool = False) -> st
     if not stored or right.kind == "text":
         return f"{left} {OPERATORS[operator]} {right.sql}"
     if right.kind == "boolean":
-        return f"{left} {OPERATORS[operator]} CAST({right.sql} AS VARCHAR)"
+        known = f"CASE WHEN {left} IN ('true', 'false') THEN {left} END"
+        return f"({known}) {OPERATORS[operator]} CAST({right.sql} AS VARCHAR)"
     if right.kind == "any" and operator in ("==", "!="):
         return f"{left} {OPERATORS[operator]} {right.sql}"
     limit = f"TRY_CAST({right.sql} AS DOUBLE)" if right.kind == "any" else right.sql

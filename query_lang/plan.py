@@ -34,3 +34,25 @@ class Plan:
     rests_on_all: bool = False  # a finding compares with something made of all traces
     stable_where: str = ""  # SQL over a finding `f`: those that are stable although not all are
     untold: str = ""  # of `all`: why `ok` may be NULL
+    nothing_if_untold: bool = False  # where `ok` is NULL there is nothing to judge
+
+    @property
+    def is_stable_sql(self) -> str:
+        """SQL over a finding `f`: whether it stays what it is while spans are still to come."""
+        return self.stable_where or str(self.stable).lower()
+
+    def is_decided(self, sign: int | None, *, holds: bool) -> bool:
+        """Tell whether left minus right, of this sign, moving on as its trend says, keeps the comparison as it is."""
+        if self.trend == "fixed":
+            return True
+        if sign is None or not self.stable or self.trend == "unknown":
+            return False
+        up = self.trend == "up"
+        match self.operator:
+            case ">" | ">=":
+                return holds == up
+            case "<" | "<=":
+                return holds != up
+            case "==" | "!=" | "in" | "not in":
+                return sign > 0 if up else sign < 0
+        return False

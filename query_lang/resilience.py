@@ -9,7 +9,7 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, Row, limit, subject
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Plan
-from spanproof.query_lang.selections import CALL_SPANS, Rows, call_row, joins_of, match_span, select
+from spanproof.query_lang.selections import CALL_SPANS, Rows, call_row, is_stable, joins_of, match_span, select
 from spanproof.query_lang.vocabulary import Type
 
 NEVER_TRIED_AGAIN = 0
@@ -34,7 +34,7 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
         " FROM exchanges e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
         " c.start_ns AS rank, [c.tier] AS note"
     )
-    return Plan(sql, rows.parameters.values, "all", Type("number"), stable=True, untold=UNTOLD)
+    return Plan(sql, rows.parameters.values, "all", Type("number"), is_stable(claim.call), untold=UNTOLD)
 
 
 def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
@@ -112,7 +112,7 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
             f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
         )
     else:
-        call = s.Call(s.Target("entry", None, None, None, claim.to.at), "->", claim.to, False, claim.to.at)
+        call = s.Call(s.Target("entry", None, None, None, claim.to.at), "=>", claim.to, False, claim.to.at)
         turned = select(call, parameters, bindings).select(
             "c.caller_entry, c.start_ns, coalesce(c.client_key, c.server_key) AS witness"
         )

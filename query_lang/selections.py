@@ -171,7 +171,7 @@ def _select_calls(node: s.Call, parameters: Parameters, bindings: Bindings) -> R
         row=call_row("c", attempts=node.attempts),
         tables=[f"{parameters.traces} sel JOIN {table} c ON c.trace_id = sel.trace_id", *CALL_SPANS],
         where=[
-            "c.async" if node.arrow == "~>" else "NOT c.async",
+            *{"->": ["NOT c.async"], "~>": ["c.async"]}.get(node.arrow, []),
             "(sel.trusting OR c.definite)",
             *(["c.attempt IS NOT NULL"] if node.attempts else []),
         ],

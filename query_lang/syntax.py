@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from decimal import Decimal
 from typing import Literal, TypeAlias
 
-Arrow: TypeAlias = Literal["->", "->>", "~>"]
+Arrow: TypeAlias = Literal["->", "->>", "~>", "=>"]
 Comparator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">=", "=~", "!~", "contains"]
 Unit: TypeAlias = Literal["", "ns", "%", "pp", "/s"]
 

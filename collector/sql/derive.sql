@@ -128,7 +128,7 @@ WITH by_parent AS (
         c.span_key AS client_key, s.span_key AS server_key,
         CASE
             WHEN c.kind NOT IN (3, 4) THEN 'bare'
-            WHEN s.kind = 5 THEN 'message'
+            WHEN s.kind = 5 OR c.kind = 4 THEN 'message'
             ELSE 'paired'
         END AS shape
     FROM placed s JOIN placed c ON c.span_key = s.parent_key
@@ -173,7 +173,7 @@ named AS (
             WHEN coalesce(c.http_method, c.url, c.http_status, s.http_method, s.http_status) IS NOT NULL THEN 'http'
             ELSE 'other'
         END AS protocol,
-        p.shape = 'message' OR c.kind = 4 AS async,
+        p.shape = 'message' OR c.kind = 4 AS async,  -- what nobody took up was sent all the same
         c.parent_id, c.entry_key AS caller_entry, s.entry_key AS callee_entry,
         CASE WHEN p.shape <> 'bare' THEN c.span_key END AS client_key, s.span_key AS server_key,
         CASE WHEN p.shape = 'bare' THEN s.start_ns ELSE c.start_ns END AS start_ns,
@@ -237,10 +237,11 @@ CREATE OR REPLACE TEMP TABLE tries AS
 SELECT * FROM found
 WHERE exchange_key NOT IN (SELECT exchange_key FROM arrivals WHERE NOT is_last);
 
--- T1: a counter says which attempt this is. The one before it has the same parent, method and callee.
+-- T1: a counter says which attempt this is. The one before it has the same parent, method and callee, and the count
+-- before; of several, the last that failed or was still running, else the last. It is taken up once.
 CREATE OR REPLACE TEMP TABLE successions AS
-WITH explicit AS (
-    SELECT t.exchange_key, arg_max(b.exchange_key, b.start_ns) AS before_key, 1 AS tier
+WITH preferred AS (
+    SELECT t.exchange_key, b.exchange_key AS before_key, t.start_ns
     FROM tries t
     JOIN tries b
         ON b.trace_id = t.trace_id AND b.callee = t.callee
@@ -248,7 +249,14 @@ WITH explicit AS (
         AND coalesce(b.resend_count, 0) = t.resend_count - 1 AND b.start_ns <= t.start_ns
         AND NOT answered_otherwise(b.http_status)
     WHERE t.resend_count >= 1
-    GROUP BY t.exchange_key
+    QUALIFY row_number() OVER (
+        PARTITION BY t.exchange_key
+        ORDER BY (b.retryable OR b.end_ns > t.start_ns) DESC, b.start_ns DESC, b.exchange_key
+    ) = 1
+),
+explicit AS (
+    SELECT exchange_key, before_key, 1 AS tier FROM preferred
+    QUALIFY row_number() OVER (PARTITION BY before_key ORDER BY start_ns, exchange_key) = 1
 ),
 -- T3: each retryable failure waits, in the order in which they ended, for the next start at the same target.
 -- Reading ends as +1 and starts as -1 in time, a start that finds a failure waiting is one that does not

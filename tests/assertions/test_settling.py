@@ -7,7 +7,8 @@ from collections.abc import Callable
 import duckdb
 import pytest
 
-from spanproof.assertions.evaluate import Judge, Selected
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.selected import Selected
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.collector.calls import DERIVED, derive
 from spanproof.collector.completeness import PATIENCE_NS, QUIET_NS, State, look

@@ -16,7 +16,8 @@ import duckdb
 import httpx
 import pytest
 
-from spanproof.assertions.evaluate import Judge, select_all
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.selected import Selected
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.collector.calls import derive
 from spanproof.collector.receiver import Receiver
@@ -171,7 +172,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.fixture(scope="module")
 def judge(connection: duckdb.DuckDBPyConnection) -> Callable[[str], Verdict]:
     judge = Judge(connection)
-    judge.select(select_all(sorted({span.trace for span in spans()}), settled=True))
+    judge.select(Selected(dict.fromkeys(sorted({span.trace for span in spans()}), True)))
 
     def decide(claim: str) -> Verdict:
         parsed = parse_claim(claim)

@@ -246,12 +246,8 @@ class Calls:
         after: dict[Try, Try] = {}  # what took up what
         in_order = sorted(tries, key=lambda one: one.start_ns)
         for one in in_order:
-            if _counted(one):
-                earlier = [
-                    other for other in in_order if other.start_ns < one.start_ns and _call_key(other) == _call_key(one)
-                ]
-                if earlier and not earlier[-1].is_redirect:
-                    after[earlier[-1]] = one
+            if (before := _counted_before(one, in_order)) is not None:
+                after.setdefault(before, one)
         for one in sorted(tries, key=lambda one: (one.end_ns, one.start_ns)):
             if one.failed_retryably and one not in after:
                 later = [
@@ -273,10 +269,27 @@ class Calls:
                 yield Logical(tuple(chain), tuple(attempt for each in chain for attempt in each.each))
 
 
-def _counted(one: Try) -> bool:
-    """Tell whether a try says that it is not the first (T1)."""
-    counts = (as_number(one.attribute(name)) for name in ("http.request.resend_count", "previous-rpc-attempts"))
-    return any(count is not None and count > 0 for count in counts)
+def _count(one: Try) -> int:
+    """Return how often a try says that it was made before (T1)."""
+    for name in ("http.request.resend_count", "previous-rpc-attempts"):
+        count = as_number(one.attribute(name))
+        if count is not None:
+            return int(count)
+    return 0
+
+
+def _counted_before(one: Try, in_order: list[Try]) -> Try | None:
+    """Return the try counted one before: the last that failed or was still running, else the last."""
+    earlier = [
+        other
+        for other in in_order
+        if other.start_ns < one.start_ns
+        and _count(other) == _count(one) - 1
+        and _call_key(other) == _call_key(one)
+        and not other.is_redirect
+    ]
+    likely = [other for other in earlier if other.failed_retryably or other.end_ns > one.start_ns]
+    return next(reversed(likely or earlier), None)
 
 
 def _method(one: Try) -> str | None:

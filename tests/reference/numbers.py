@@ -60,7 +60,7 @@ def compare(node: s.Expression, world: World) -> Outcome:
     if other.found is None:
         return "nothing"
     if other.trend != "fixed" and not world.all_settled:
-        return "open"  # the limit itself may move
+        return "open" if bag.values else "nothing"  # the limit itself may move
     limit = other.found
     turned = isinstance(right, Bag)
     oks = [

@@ -19,6 +19,7 @@ class Stop:
 
     served: Span | None
     unanswered: Try | None
+    arrival: Span | None = None  # what came first of the request: a message may be taken up within another
 
 
 def judge_path(node: s.Path, world: World) -> Outcome:
@@ -57,6 +58,12 @@ def _is_step(step: s.Step, stop: Stop, world: World) -> bool:
 
 
 def _is_target(target: s.Target, stop: Stop, world: World) -> bool:
+    if stop.arrival is not None:
+        return (
+            fits_service(target, stop.arrival.service)
+            and matches(target.operation, stop.arrival.name)
+            and (target.where is None or holds(target.where, world.row(stop.served or stop.arrival)))
+        )
     if stop.served is not None:
         return fits(target, stop.served, world)
     one = stop.unanswered
@@ -98,7 +105,7 @@ def _calls_from(stop: Stop, *, asynchronous: bool, world: World) -> Iterator[tup
             if one.server is None:
                 yield one, Stop(None, one)
             for arrival in one.arrivals:
-                yield one, Stop(arrival, None)
+                yield one, Stop(world.forest.entry(arrival), None, arrival)
 
 
 def _used(leg: s.Leg, stop: Stop, world: World) -> set[Try]:

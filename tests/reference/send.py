@@ -11,7 +11,8 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from spanproof.assertions.case_runner import ZERO_NS
-from spanproof.assertions.evaluate import Judge, Selected
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.selected import Selected
 from spanproof.collector.calls import derive
 from spanproof.collector.decode import Decoder
 from spanproof.collector.store import Store

@@ -1,0 +1,79 @@
+"""Counting what a plan found."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
+
+from spanproof.query_lang.plan import Plan
+
+if TYPE_CHECKING:
+    import duckdb
+
+TALLY: Final = """
+SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, {stable} AS stable, count(*) AS n,
+    arg_min({{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}}, coalesce(f.rank, 0), 3)
+FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
+GROUP BY ALL
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of a plan's findings."""
+
+    ok: bool | None
+    trace_id: UUID | None
+    value: Any
+    witness: list[int] | None
+    note: list[int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many findings hold, fail or had nothing to judge; ``sure`` counts those that nothing can change."""
+
+    holds: int = 0
+    fails: int = 0
+    sure_holds: int = 0
+    sure_fails: int = 0
+    empty: int = 0
+    samples: tuple[Finding, ...] = field(default=())
+
+    @property
+    def n(self) -> int:
+        """How many findings there were something to judge in."""
+        return self.holds + self.fails
+
+    def sample(self, *, ok: bool | None) -> Finding | None:
+        """Return the finding that shows best what holds, fails or had nothing to judge."""
+        return next((finding for finding in self.samples if finding.ok is ok), None)
+
+
+def tally_findings(
+    connection: duckdb.DuckDBPyConnection, plan: Plan, *, by: bool, all_settled: bool
+) -> dict[str | None, Tally]:
+    """Count the findings of a plan, for each group by itself; without groups, or without findings, there is one."""
+    sql = TALLY.format(findings=plan.sql, group="f.grp" if by else "NULL", stable=plan.is_stable_sql)
+    groups: dict[str | None, Tally] = {}
+    rows = connection.execute(sql, {**plan.parameters, "settled": all_settled}).fetchall()
+    for group, ok, settled, lasts, n, samples in rows:
+        tally = groups.get(group, Tally())
+        settled = settled and (all_settled or not plan.rests_on_all)
+        if ok is None:
+            tally = replace(tally, empty=tally.empty + n)
+        elif ok:
+            sure = settled or (lasts and plan.family != "number")
+            tally = replace(tally, holds=tally.holds + n, sure_holds=tally.sure_holds + n * sure)
+        else:
+            sure = settled or (lasts and plan.family in ("all", "none"))
+            tally = replace(tally, fails=tally.fails + n, sure_fails=tally.sure_fails + n * sure)
+        groups[group] = replace(tally, samples=tally.samples + read_samples(ok, samples))
+    return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: Tally()}
+
+
+def read_samples(ok: bool | None, rows: Iterable[dict[str, Any]] | None) -> tuple[Finding, ...]:
+    """Return findings as a query lists them."""
+    return tuple(Finding(ok=ok, **row) for row in rows or ())

@@ -41,7 +41,7 @@ def bound_ranks(n: int, share: Decimal, confidence: float) -> tuple[int | None, 
     from scipy.stats import binom  # takes half a second, and only estimates need it
 
     q = float(share)
-    lower = int(binom.ppf(1 - confidence, n, q))
+    lower = int(binom.ppf(1 - confidence, n, q)) + 1
     while lower > 0 and binom.sf(lower - 1, n, q) < confidence:
         lower -= 1
     upper = int(binom.ppf(confidence, n, q)) + 1

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from spanproof.collector.store import Store
 
+# gRPC's own instrumentation has a span for each attempt, of no certain kind; each is an exit span (gRFC A66, A72).
+RPC_ATTEMPT: Final = "(starts_with(name, 'Attempt.') AND attributes['previous-rpc-attempts'] IS NOT NULL)"
 MAX_RETRY_GAP_NS: Final = 60_000_000_000
 DERIVED: Final = ("tree", "exchanges", "calls", "entry_links", "continuations")
 
@@ -69,8 +71,10 @@ def _derive_dirty(connection: duckdb.DuckDBPyConnection, max_retry_gap_ns: int) 
         f"{semconv.read_attribute('attributes', name)} AS {column}" for column, name in semconv.FACTS.items()
     )
     connection.execute(
-        "CREATE OR REPLACE TEMP TABLE fresh AS SELECT span_key, trace_id, span_id, parent_id, service, name, kind,"  # noqa: S608
-        f" start_ns, end_ns, status, links, {facts} FROM spans WHERE trace_id IN (FROM dirty)"
+        "CREATE OR REPLACE TEMP TABLE fresh AS SELECT *"  # noqa: S608 (fixed names)
+        " REPLACE (CASE WHEN rpc_attempt THEN 3 ELSE kind END AS kind)"
+        " FROM (SELECT span_key, trace_id, span_id, parent_id, service, name, kind, start_ns, end_ns, status, links,"
+        f" {RPC_ATTEMPT} AS rpc_attempt, {facts} FROM spans WHERE trace_id IN (FROM dirty))"
     )
     connection.execute("SET VARIABLE max_retry_gap_ns = $gap", {"gap": max_retry_gap_ns})
     connection.execute(_sql("derive.sql"))

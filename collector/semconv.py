@@ -23,6 +23,11 @@ DEPRECATED: Final[Mapping[str, tuple[str, ...]]] = {
     "http.response.body.size": ("http.response_content_length",),
     "http.response.status_code": ("http.status_code",),
     "messaging.destination.name": ("messaging.destination",),
+    # no common name yet: the counters of two systems
+    "messaging.message.delivery_count": (
+        "messaging.servicebus.message.delivery_count",
+        "messaging.gcp_pubsub.message.delivery_attempt",
+    ),
     "messaging.message.id": ("messaging.message_id",),
     "messaging.operation.type": ("messaging.operation",),
     "network.peer.address": ("net.sock.peer.addr", "net.peer.ip"),
@@ -46,6 +51,7 @@ FACTS: Final[Mapping[str, str]] = {
     "db_namespace": "db.namespace",
     "db_statement": "db.query.text",
     "db_system": "db.system.name",
+    "deliveries": "messaging.message.delivery_count",
     "destination": "messaging.destination.name",
     "error_type": "error.type",
     "http_method": "http.request.method",

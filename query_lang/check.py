@@ -275,7 +275,7 @@ class _Checker:
     def expectation(self, expectation: s.Expectation, scope: Scope) -> None:
         self.claim(expectation.claim, scope)
         if expectation.share is not None:
-            self.expect(expectation.share.value, scope, "fraction", "a share of traces")
+            self.share(expectation.claim, expectation.share, scope)
         if expectation.by is not None:
             self.by(expectation, expectation.by, scope)
         if expectation.confidence is not None:
@@ -283,6 +283,14 @@ class _Checker:
             self.estimate(expectation, scope)
         if expectation.label is not None:
             self.types.check_names(expectation.label, scope)
+
+    def share(self, claim: s.Claim, share: s.Share, scope: Scope) -> None:
+        """``in OP P of traces`` needs a claim that can be made of one trace by itself."""
+        self.expect(share.value, scope, "fraction", "a share of traces")
+        if isinstance(claim, s.Circuit | s.NotWorse):
+            self.problem("misplaced", "this is about all traces together: no share of them can be told", share.at)
+        elif isinstance(claim, s.Contract) or (isinstance(claim, s.Comparison) and is_constant(claim.condition)):
+            self.problem("misplaced", "this is not about traces: no share of them can be told", share.at)
 
     def by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
         claim = expectation.claim

@@ -8,7 +8,7 @@ from typing import Final, Literal
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.conditions import Parameters, Value, arithmetic, comparison, constant, membership, negative
-from spanproof.query_lang.constants import Bindings, evaluate, is_constant
+from spanproof.query_lang.constants import Bindings, evaluate, is_constant, number
 from spanproof.query_lang.critical import select_shares
 from spanproof.query_lang.plan import Plan, Trend
 from spanproof.query_lang.selections import Rows, is_stable, select, select_traces
@@ -130,7 +130,7 @@ class _Comparison:
             f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.joins()}"
         )
         untold = "there is nothing to compare with"
-        rests = bool(self.aggregates) and self.per is None
+        rests = bool(self.aggregates) and self.per != "trace_id"
         stable = self.stable and not self.aggregates  # a number compared with may still move
         return Plan(
             self.with_steps(findings),
@@ -157,10 +157,10 @@ class _Comparison:
         )
         trend, operator = "unknown", ""
         if isinstance(self.node, s.Compare):
-            trend = _minus(_trend(self.node.left), _trend(self.node.right))
+            trend = _minus(self.trend(self.node.left), self.trend(self.node.right))
             operator = self.node.operator
         elif all(is_constant(option) for option in self.node.options):
-            trend, operator = _trend(self.node.value), "not in" if self.node.negated else "in"
+            trend, operator = self.trend(self.node.value), "not in" if self.node.negated else "in"
         if not self.aggregates:
             trend = "fixed"
         return Plan(
@@ -172,6 +172,23 @@ class _Comparison:
             trend=trend,  # type: ignore[arg-type]  # a Trend by construction
             operator=operator,
         )
+
+    def trend(self, node: s.Expression) -> Trend:
+        """Return how a number can move while spans are still to come."""
+        if is_constant(node):
+            return "fixed"
+        if isinstance(node, s.Function):
+            return TRENDS.get(node.name, "unknown")
+        if isinstance(node, s.Arithmetic) and node.operator in ("+", "-"):
+            right = self.trend(node.right)
+            return _minus(self.trend(node.left), OPPOSITE[right] if node.operator == "+" else right)
+        if isinstance(node, s.Arithmetic):
+            moving, factor = node.left, node.right
+            if node.operator == "*" and is_constant(moving):
+                moving, factor = factor, moving
+            if is_constant(factor) and number(evaluate(factor, self.bindings)) > 0:
+                return self.trend(moving)
+        return "unknown"
 
     def groups(self) -> str:
         """Return the query for the groups that occur in any bag."""
@@ -318,18 +335,6 @@ def _percentage(name: str, arguments: tuple[s.Expression, ...]) -> Decimal:
         return Decimal(percent)
     assert isinstance(arguments[0], s.Number)  # noqa: S101 (checked before)
     return arguments[0].value
-
-
-def _trend(node: s.Expression) -> Trend:
-    """Return how a number can move while spans are still to come."""
-    if is_constant(node):
-        return "fixed"
-    if isinstance(node, s.Function):
-        return TRENDS.get(node.name, "unknown")
-    if isinstance(node, s.Arithmetic) and node.operator in ("+", "-"):
-        right = _trend(node.right)
-        return _minus(_trend(node.left), OPPOSITE[right] if node.operator == "+" else right)
-    return "unknown"
 
 
 def _minus(left: Trend, right: Trend) -> Trend:

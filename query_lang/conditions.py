@@ -275,11 +275,14 @@ def membership(value: Value, node: s.OneOf, emit: Callable[[s.Expression, Value]
     others = [emit(option, value) for option in node.options if not isinstance(option, s.Range)]
 
     def test(text: str, *, stored: bool = True) -> str:
-        terms = [_test("==", text, option, stored=stored) for option in others]
+        terms = [_test("!=" if node.negated else "==", text, option, stored=stored) for option in others]
         for low, high in ranges:
-            terms.append(f"({_test('>=', text, low, stored=stored)} AND {_test('<=', text, high, stored=stored)})")
-        found = "(" + " OR ".join(f"coalesce({term}, false)" for term in terms) + ")" if terms else "FALSE"
-        return f"(NOT {found} AND {text} IS NOT NULL)" if node.negated else found
+            within = f"({_test('>=', text, low, stored=stored)} AND {_test('<=', text, high, stored=stored)})"
+            terms.append(f"(NOT {within})" if node.negated else within)
+        told = [f"coalesce({term}, false)" for term in terms]
+        if node.negated:
+            return "(" + " AND ".join([*told, f"{text} IS NOT NULL"]) + ")"
+        return "(" + " OR ".join([*told, "false"]) + ")"
 
     if value.kind != "any":
         return f"coalesce({test(value.sql, stored=False)}, false)"

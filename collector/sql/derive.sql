@@ -150,7 +150,9 @@ SELECT client_key, server_key, shape FROM answered
 UNION ALL
 SELECT span_key, NULL, 'unpaired' FROM placed
 WHERE kind IN (3, 4) AND span_key NOT IN (SELECT client_key FROM answered WHERE shape <> 'bare')
-    AND service NOT IN (FROM proxies);
+    AND service NOT IN (FROM proxies)
+    -- gRPC's attempts are the calls, not the span above them
+    AND span_key NOT IN (SELECT parent_key FROM placed WHERE rpc_attempt AND parent_key IS NOT NULL);
 
 -- The peer of a call that nobody answered. A host name's first label counts where such a service is known.
 CREATE OR REPLACE TEMP TABLE found AS
@@ -164,46 +166,55 @@ named AS (
         coalesce(
             s.service, c.peer_name, c.db_system, c.messaging_system, k.service, nullif(c.server_address, ''), 'unknown'
         ) AS callee,
-        coalesce(s.name, c.name) AS operation,
-        CASE WHEN p.shape <> 'bare' THEN nullif(concat_ws(':', c.server_address, c.server_port), '') END AS address,
+        coalesce(s.name, x.name) AS operation,
+        nullif(concat_ws(':', x.server_address, x.server_port), '') AS address,
         CASE
-            WHEN coalesce(c.db_system, s.db_system) IS NOT NULL THEN 'db'
-            WHEN coalesce(c.messaging_system, s.messaging_system) IS NOT NULL OR p.shape = 'message' THEN 'messaging'
-            WHEN coalesce(c.rpc_system, c.rpc_service, s.rpc_system, s.rpc_service) IS NOT NULL THEN 'rpc'
-            WHEN coalesce(c.http_method, c.url, c.http_status, s.http_method, s.http_status) IS NOT NULL THEN 'http'
+            WHEN coalesce(x.db_system, s.db_system) IS NOT NULL THEN 'db'
+            WHEN coalesce(x.messaging_system, s.messaging_system) IS NOT NULL OR p.shape = 'message' THEN 'messaging'
+            WHEN coalesce(x.rpc_system, x.rpc_service, s.rpc_system, s.rpc_service) IS NOT NULL THEN 'rpc'
+            WHEN coalesce(x.http_method, x.url, x.http_status, s.http_method, s.url, s.http_status) IS NOT NULL
+                THEN 'http'
             ELSE 'other'
         END AS protocol,
         p.shape = 'message' OR c.kind = 4 AS async,  -- what nobody took up was sent all the same
-        c.parent_id, c.entry_key AS caller_entry, s.entry_key AS callee_entry,
-        CASE WHEN p.shape <> 'bare' THEN c.span_key END AS client_key, s.span_key AS server_key,
-        CASE WHEN p.shape = 'bare' THEN s.start_ns ELSE c.start_ns END AS start_ns,
-        CASE WHEN p.shape IN ('bare', 'message') THEN s.end_ns ELSE c.end_ns END AS end_ns,
-        CASE WHEN p.shape = 'paired' THEN (c.end_ns - c.start_ns) - (s.end_ns - s.start_ns) END AS network_ns,
-        CASE WHEN p.shape = 'message' THEN s.start_ns - c.end_ns END AS lag_ns,
-        CASE WHEN p.shape = 'bare' THEN s.status ELSE c.status END AS status,
-        CASE WHEN p.shape = 'bare' THEN s.http_status ELSE coalesce(c.http_status, s.http_status) END AS http_status,
-        CASE WHEN p.shape = 'bare' THEN s.rpc_status ELSE coalesce(c.rpc_status, s.rpc_status) END AS rpc_status,
-        CASE WHEN p.shape = 'bare' THEN s.error_type ELSE coalesce(c.error_type, s.error_type) END AS error_type,
+        CASE WHEN p.shape = 'bare' THEN c.span_id ELSE x.parent_id END AS parent_id,
+        c.entry_key AS caller_entry, s.entry_key AS callee_entry,
+        x.span_key AS client_key, s.span_key AS server_key,
+        coalesce(x.start_ns, s.start_ns) AS start_ns,
+        CASE WHEN p.shape = 'message' THEN s.end_ns ELSE coalesce(x.end_ns, s.end_ns) END AS end_ns,
+        CASE WHEN p.shape = 'paired' THEN (x.end_ns - x.start_ns) - (s.end_ns - s.start_ns) END AS network_ns,
+        CASE WHEN p.shape = 'message' THEN s.start_ns - x.end_ns END AS lag_ns,
+        coalesce(x.status, s.status) AS status,
+        coalesce(x.http_status, s.http_status) AS http_status,
+        coalesce(x.rpc_status, s.rpc_status) AS rpc_status,
+        coalesce(x.error_type, s.error_type) AS error_type,
         s.start_ns AS server_start_ns, s.end_ns AS server_end_ns, s.status AS server_status, s.error AS server_error,
         worth_retrying(s.error, s.error_type, s.http_status) AS server_retryable,
-        c.http_method AS method, TRY_CAST(coalesce(c.resend_count, c.attempts_before) AS INTEGER) AS resend_count,
+        coalesce(x.http_method, x.rpc_method) AS method,
+        coalesce(
+            TRY_CAST(coalesce(x.resend_count, x.attempts_before) AS INTEGER),
+            CASE WHEN p.shape = 'message' THEN TRY_CAST(s.deliveries AS INTEGER) - 1 END
+        ) AS resend_count,
         CASE
-            WHEN c.db_system IS NOT NULL
-                THEN concat_ws(' ', c.db_system, c.db_namespace, coalesce(c.db_statement, c.name))
-            WHEN coalesce(c.messaging_system, c.destination) IS NOT NULL
-                THEN concat_ws(' ', c.messaging_system, c.destination, c.message_id, c.name)
-            WHEN c.rpc_service IS NOT NULL THEN concat_ws('/', c.rpc_service, c.rpc_method)
-            WHEN c.url IS NOT NULL THEN concat_ws(' ', c.http_method, c.url)
-            ELSE concat_ws(' ', c.name, coalesce(c.peer_name, c.server_address), c.server_port)
+            WHEN x.db_system IS NOT NULL
+                THEN concat_ws(' ', x.db_system, x.db_namespace, coalesce(x.db_statement, x.name))
+            WHEN coalesce(x.messaging_system, x.destination) IS NOT NULL
+                THEN concat_ws(' ', x.messaging_system, x.destination, x.message_id, x.name)
+            WHEN x.rpc_service IS NOT NULL THEN concat_ws('/', x.rpc_service, x.rpc_method)
+            WHEN x.url IS NOT NULL THEN concat_ws(' ', x.http_method, x.url)
+            ELSE concat_ws(' ', x.name, coalesce(x.peer_name, x.server_address), x.server_port)
         END AS target,
         c.definite AND coalesce(s.definite, false) AS definite
     FROM pairs p
     JOIN placed c ON c.span_key = p.client_key
+    LEFT JOIN placed x ON x.span_key = p.client_key AND p.shape <> 'bare'  -- the exit span
     LEFT JOIN placed s ON s.span_key = p.server_key
     LEFT JOIN known k ON k.service = split_part(c.server_address, '.', 1)
 )
 SELECT *, worth_retrying(error, error_type, http_status) AS retryable
-FROM (SELECT *, failed(status, http_status, rpc_status) AS error FROM named);
+FROM (  -- a message has failed, too, where what took it up did
+    SELECT *, failed(status, http_status, rpc_status) OR shape = 'message' AND server_error AS error FROM named
+);
 
 -- ## Which attempts belong together ------------------------------------------------------------------
 
@@ -238,7 +249,8 @@ SELECT * FROM found
 WHERE exchange_key NOT IN (SELECT exchange_key FROM arrivals WHERE NOT is_last);
 
 -- T1: a counter says which attempt this is. The one before it has the same parent, method and callee, and the count
--- before; of several, the last that failed or was still running, else the last. It is taken up once.
+-- before; of several, the last that failed or was still running, else the last. It is taken up once. Deliveries of
+-- one message are counted by the consumer.
 CREATE OR REPLACE TEMP TABLE successions AS
 WITH preferred AS (
     SELECT t.exchange_key, b.exchange_key AS before_key, t.start_ns
@@ -246,7 +258,9 @@ WITH preferred AS (
     JOIN tries b
         ON b.trace_id = t.trace_id AND b.callee = t.callee
         AND b.parent_id IS NOT DISTINCT FROM t.parent_id AND b.method IS NOT DISTINCT FROM t.method
-        AND coalesce(b.resend_count, 0) = t.resend_count - 1 AND b.start_ns <= t.start_ns
+        AND (t.shape <> 'message' OR b.client_key = t.client_key)
+        AND coalesce(b.resend_count, 0) = t.resend_count - 1
+        AND coalesce(b.server_start_ns, b.start_ns) <= coalesce(t.server_start_ns, t.start_ns)
         AND NOT answered_otherwise(b.http_status)
     WHERE t.resend_count >= 1
     QUALIFY row_number() OVER (

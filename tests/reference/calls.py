@@ -11,7 +11,6 @@ from typing import Final
 
 from spanproof.tests.reference.spans import (
     CONSUMER,
-    EXITS,
     PRODUCER,
     Forest,
     Span,
@@ -91,11 +90,28 @@ class Try:
         return None
 
     @property
+    def protocol(self) -> str:
+        """What the two spoke, by the attributes of either."""
+
+        def told(*names: str) -> bool:
+            return any(self.attribute(name) is not None for name in names)
+
+        if told("db.system.name"):
+            return "db"
+        if told("messaging.system") or (self.asynchronous and self.server is not None):
+            return "messaging"
+        if told("rpc.system.name", "rpc.service"):
+            return "rpc"
+        return "http" if told("http.request.method", "url.full", "http.response.status_code") else "other"
+
+    @property
     def http_status(self) -> Fraction | None:
         return as_number(self.attribute("http.response.status_code"))
 
     @property
     def error(self) -> bool:
+        if self.asynchronous and self.server is not None and self.server.error:
+            return True
         return is_error(self.status, self.http_status, self.attribute("rpc.response.status_code"))
 
     @property
@@ -194,10 +210,17 @@ class Calls:
     def _tries(self) -> Iterable[Try]:
         forest = self.forest
         for span in forest.spans:
-            if span.kind in EXITS:
+            if span.service in forest.proxies:
+                continue
+            if span.is_exit and not any(child.is_rpc_attempt for child in forest.children(span)):
                 yield from self._made_by(span)
             parent = forest.parent(span)
-            if parent and forest.is_entry(span) and parent.service != span.service and parent.kind not in EXITS:
+            if (
+                parent
+                and forest.is_entry(span)
+                and parent.service not in (span.service, *forest.proxies)
+                and not parent.is_exit
+            ):
                 entry = forest.entry(parent)
                 yield Try(
                     span.trace_id, parent.service, span.service, False, entry, parent, None, span, (span,)
@@ -206,7 +229,9 @@ class Calls:
     def _made_by(self, exit_: Span) -> Iterable[Try]:
         """Yield the calls made by an exit span: one for each service that answered, else one to its peer."""
         forest = self.forest
-        answers = {span for span in forest.children(exit_) if forest.is_entry(span)}
+        answers = {
+            span for span in forest.children(exit_) if forest.is_entry(span) and span.service not in forest.proxies
+        }
         if exit_.kind == PRODUCER:
             answers |= set(self._linked_to(exit_))
         parent, entry = forest.parent(exit_), forest.entry(exit_)
@@ -272,9 +297,12 @@ class Calls:
 def _count(one: Try) -> int:
     """Return how often a try says that it was made before (T1)."""
     for name in ("http.request.resend_count", "previous-rpc-attempts"):
-        count = as_number(one.attribute(name))
+        count = None if one.exit is None else as_number(read(one.exit.attributes, name))
         if count is not None:
             return int(count)
+    if one.asynchronous and one.server is not None:
+        deliveries = as_number(read(one.server.attributes, "messaging.message.delivery_count"))
+        return 0 if deliveries is None else int(deliveries) - 1
     return 0
 
 
@@ -293,7 +321,8 @@ def _counted_before(one: Try, in_order: list[Try]) -> Try | None:
 
 
 def _method(one: Try) -> str | None:
-    return as_text(one.attribute("http.request.method")) or as_text(one.attribute("rpc.method"))
+    attributes = {} if one.exit is None else one.exit.attributes
+    return as_text(read(attributes, "http.request.method")) or as_text(read(attributes, "rpc.method"))
 
 
 def _call_key(one: Try) -> tuple[object, ...]:

@@ -12,7 +12,9 @@ DURATIONS = ("0ms", "5ms", "10ms", "20ms", "40ms", "60ms")
 TEXTS = ('"a"', '"b"', '"op"', '"GET /x"', '"x"', '"bank"')
 STATUSES = ("500", "200", "404", '"503"')
 NUMBERS = ("2", "1.5", '"2"', "-1")
+RATES = ("10/s", "20/s", "35/s", "0/s")
 NUMBER_SETS = ("[1, 2]", '["x", "2"]', "0..2")
+PROTOCOLS = ('"http"', '"rpc"', '"db"', '"messaging"', '"other"')
 TAGS = ('"x"', '"y"', '"z"')
 TAG_SETS = ('["x"]', "[1, 3]", '["y", "z"]')
 PLAIN = ('"x"', "true", "false", '"true"')
@@ -42,8 +44,14 @@ class ClaimMaker:
                 self._fallback,
                 self._before,
                 self._timed,
+                self._circuit,
+                self._confident,
             )
         )()
+        if " with confidence " in claim or claim.startswith("circuit"):
+            return claim
+        if rarely(self.chance, 8):
+            return f"{claim} by {self._pick(('service', 'name', 'span.plain', 'error', 'status'))}"
         if rarely(self.chance, 3):
             share = self._pick(("0%", "50%", "60%", "100%", "34%"))
             claim += f" in {self._pick(ORDERS)} {share} of traces"
@@ -114,6 +122,7 @@ class ClaimMaker:
                 self._attribute,
                 self._attribute,
                 lambda: f"resource.service.version {self._pick(('==', '!='))} {self._pick(VERSIONS)}",
+                lambda: f"(error or root) {self._pick(('==', '!='))} {self._pick(('true', 'false'))}",
                 lambda: f"event[{self._event()}]",
                 lambda: f'len(name) {order} 4 and lower(name) contains "get"',
             )
@@ -134,6 +143,7 @@ class ClaimMaker:
                 lambda: f"operation {self._pick(('==', '!=', '=~'))} {self._pick(TEXTS)}",
                 lambda: f"exists({self._pick(('network', 'attempt', 'callee'))})",
                 lambda: f"end {order} start",
+                lambda: f"protocol {self._pick(('==', '!='))} {self._pick(PROTOCOLS)}",
                 self._attribute,
                 self._attribute,
                 self._attribute,
@@ -159,6 +169,7 @@ class ClaimMaker:
                 lambda: f"exists({self._pick(('app.n', 'app.tags', 'http.response.status_code', 'span.plain'))})",
                 lambda: f'db.query.text {self._pick(("=~", "contains", "=="))} "SELECT"',
                 lambda: f'error.type {self._pick(("==", "!="))} "timeout"',
+                lambda: f"{self._pick(('app.n', 'error.type', 'span.plain'))} {self._pick(('==', '!='))} null",
             )
         )()
 
@@ -239,6 +250,9 @@ class ClaimMaker:
                 lambda: f"distinct(values({selection}, trace_id)) {order} {small}",
                 lambda: f"sum(values({selection}, app.n)) {order} {small}",
                 lambda: f"count(traces) {order} {small}",
+                lambda: f"rate({self._pick((selection, selection, 'traces'))}) {order} {self._pick(RATES)}",
+                lambda: f"error_rate(traces) {order} {self._pick(('0%', '50%', '100%'))}",
+                lambda: f"duration(traces) {order} {self._pick(('60ms', '80ms', '120ms'))}",
             )
         )()
 
@@ -283,6 +297,20 @@ class ClaimMaker:
         ]
         chosen = [clause for clause in clauses if rarely(self.chance, 4)]
         return f"retry {self._call('->', tries=False)} {{ {', '.join(chosen or ['attempts >= 2'])} }}"
+
+    def _circuit(self) -> str:
+        clauses = [f"holds >= {self._pick(DURATIONS)}", f"probes {self._pick(('<=', '<', '=='))} {self._below(3)}"]
+        chosen = [clause for clause in clauses if self._below(2)]
+        opens = f"opens after {1 + self._below(3)} failures"
+        return f"circuit {self._call('->', tries=False)} {{ {', '.join([opens, *chosen])} }}"
+
+    def _confident(self) -> str:
+        selection, _ = self._selection()
+        order, level = self._pick(("<", "<=", ">", ">=")), self._pick(("60%", "80%", "95%"))
+        limit = f"error_rate({selection}) {order} {self._pick(('10%', '50%', '90%'))}"
+        if self._below(2):
+            limit = f"{self._pick(('p50', 'p90'))}(duration({selection})) {order} {self._pick(DURATIONS)}"
+        return f"{limit} with confidence {level}"
 
     def _no_retry(self) -> str:
         return f"no retry {self._call(tries=False)}"

@@ -9,16 +9,19 @@ from spanproof.tests.reference.selections import World
 from spanproof.tests.reference.spans import Event, Link, Span
 
 
-def world_of(traces: Iterable[CaseTrace]) -> World:
+def world_of(traces: Iterable[CaseTrace], proxies: Iterable[str] = ()) -> World:
     """Return what a store knows that was sent these traces."""
     traces = tuple(traces)
-    settled = {
-        _trace_id(trace, copy): not trace.unsettled
-        for trace in traces
-        if not trace.baseline
-        for copy in range(trace.copies)
-    }
-    return World.of(_spans(traces), settled)
+    settled, baseline = (
+        {
+            _trace_id(trace, copy): not trace.unsettled
+            for trace in traces
+            if trace.baseline is of_baseline
+            for copy in range(trace.copies)
+        }
+        for of_baseline in (False, True)
+    )
+    return World.of(_spans(traces), settled, baseline, proxies)
 
 
 def _trace_id(trace: CaseTrace, copy: int) -> str:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
+from dataclasses import replace
 from fractions import Fraction
 
 from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
-from spanproof.tests.reference.numbers import One, Outcome, all_hold, compare, evaluate
+from spanproof.tests.reference.estimates import gravest, judge_limit, judge_not_worse
+from spanproof.tests.reference.numbers import Outcome, all_hold, compare, group_keys
 from spanproof.tests.reference.order import judge_before, judge_budget
 from spanproof.tests.reference.paths import judge_path
 from spanproof.tests.reference.resilience import judge_fallback, judge_no_retry, judge_retry, judge_timeout
-from spanproof.tests.reference.selections import World, is_selection_stable, select
-
-Z95 = 1.959963984540054
+from spanproof.tests.reference.selections import Group, World, is_selection_stable, select
 
 
 def judge(expectation: s.Expectation, world: World) -> str:
     """Return ``pass``, ``fail`` or ``inconclusive``."""
-    if expectation.by is not None:
-        raise NotCovered("by")
-    if expectation.confidence is not None:
-        outcome = _judge_with_confidence(expectation, world)
+    if isinstance(expectation.claim, s.NotWorse):
+        outcome = judge_not_worse(expectation, world)
+    elif expectation.confidence is not None:
+        outcome = judge_limit(expectation, world)
+    elif expectation.by is not None:
+        outcome = _judge_groups(expectation, expectation.by, world)
     elif expectation.share is not None:
         outcome = _judge_share(expectation.claim, expectation.share, world)
     else:
@@ -53,6 +55,8 @@ def judge_claim(claim: s.Claim, world: World) -> Outcome:
             return judge_fallback(claim, world)
         case s.Timeout():
             return judge_timeout(claim, world)
+        case s.Circuit():
+            return judge_circuit(claim, world)
         case s.Budget():
             return judge_budget(claim, world)
         case _:
@@ -117,26 +121,9 @@ def _judge_share(claim: s.Claim, share: s.Share, world: World) -> Outcome:
     return possible.pop() if len(possible) == 1 else "open"
 
 
-def _judge_with_confidence(expectation: s.Expectation, world: World) -> Outcome:
-    """Judge an error rate by its Wilson interval."""
+def _judge_groups(expectation: s.Expectation, by: s.Name, world: World) -> Outcome:
+    """Judge each group by itself; the gravest verdict counts."""
     claim = expectation.claim
-    if not isinstance(claim, s.Comparison) or not isinstance(claim.condition, s.Compare):
-        raise NotCovered("confidence in this claim")
-    node = claim.condition
-    if not isinstance(node.left, s.Function) or node.left.name != "error_rate" or node.operator not in ("<", "<="):
-        raise NotCovered("confidence in this claim")
-    rate = evaluate(node.left, world)
-    n = evaluate(s.Function("count", node.left.arguments, node.at, node.at), world)
-    limit = evaluate(node.right, world)
-    assert isinstance(rate, One)
-    assert isinstance(n, One)
-    assert isinstance(limit, One)
-    assert limit.found is not None
-    if rate.found is None or n.found is None:
-        return "nothing"
-    p, size, bound = (float(convert(each, "number")) for each in (rate.found, n.found, limit.found))
-    middle = (p + Z95**2 / (2 * size)) / (1 + Z95**2 / size)
-    half = Z95 / (1 + Z95**2 / size) * math.sqrt(p * (1 - p) / size + Z95**2 / (4 * size**2))
-    if middle + half <= bound:
-        return "pass"
-    return "fail" if middle - half > bound else "open"
+    assert isinstance(claim, s.Comparison | s.Every)
+    keys = group_keys(claim, by, world)
+    return gravest(judge_claim(claim, replace(world, group=Group(by, key))) for key in keys)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.types import as_selection
-from spanproof.tests.reference.calls import Logical
+from spanproof.query_lang.vocabulary import AGGREGATES, SELECTION_FUNCTIONS
+from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import (
     ORDERS,
     CallRow,
@@ -24,9 +27,11 @@ from spanproof.tests.reference.conditions import (
 )
 from spanproof.tests.reference.critical import critical_ns
 from spanproof.tests.reference.selections import World, is_selection_stable, select, word
+from spanproof.tests.reference.spans import Span
 
 Trend: TypeAlias = Literal["fixed", "up", "down", "unknown"]
 Outcome: TypeAlias = Literal["pass", "fail", "open", "nothing"]
+COUNTED: Final = ("count", "error_rate", "rate")
 TURNED: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
 
@@ -51,7 +56,7 @@ def compare(node: s.Expression, world: World) -> Outcome:
     if isinstance(node, s.OneOf):
         return _judge_membership(node, world)
     assert isinstance(node, s.Compare)
-    left, right = evaluate(node.left, world), evaluate(node.right, world)
+    left, right = evaluate(node.left, world, node.right), evaluate(node.right, world, node.left)
     if isinstance(left, One) and isinstance(right, One):
         return _judge_numbers(node.operator, left, right, world)
     bag, other = (left, right) if isinstance(left, Bag) else (right, left)
@@ -81,6 +86,14 @@ def all_hold(oks: list[tuple[str, bool]], world: World, *, stable: bool) -> Outc
 
 def _judge_membership(node: s.OneOf, world: World) -> Outcome:
     value = evaluate(node.value, world)
+    made = [evaluate(option, world) for option in node.options if isinstance(option, s.Function)]
+    if any(isinstance(option, One) and option.found is None for option in made):
+        return "nothing"
+    if made and not world.all_settled:
+        return "open"
+    options = [option.found for option in made if isinstance(option, One)]
+    others = [option for option in node.options if not isinstance(option, s.Function)]
+    node = replace(node, options=(*others, *options))  # type: ignore[arg-type]  # a value stands for itself
     if isinstance(value, Bag):
         return all_hold(
             [(trace, is_one_of(found, node, None)) for trace, found in value.values], world, stable=value.stable
@@ -139,9 +152,14 @@ def _add(one: Trend, other: Trend) -> Trend:
     return one if other in ("fixed", one) else "unknown"
 
 
-def evaluate(node: s.Expression, world: World) -> One | Bag:
-    """Return what an expression over selections yields."""
+def evaluate(node: s.Expression, world: World, opposite: s.Expression | None = None) -> One | Bag:
+    """Return what an expression over selections yields; `opposite` is what it is compared with."""
     match node:
+        case s.Name(text="baseline"):
+            assert opposite is not None
+            there = evaluate(opposite, world.in_baseline())
+            assert isinstance(there, One)
+            return One(there.found, "fixed")
         case s.Function(name="count" | "error_rate" | "rate"):
             return _counted(node, world)
         case s.Function(name="duration" | "self_time" | "network" | "lag" | "attempts" | "values" | "critical"):
@@ -151,15 +169,15 @@ def evaluate(node: s.Expression, world: World) -> One | Bag:
         case s.Function():
             return _aggregate(node, world)
         case s.Negative():
-            return _map(evaluate(node.value, world), Fraction(0), "-", turned=True)
+            return _map(evaluate(node.value, world, opposite), Fraction(0), "-", turned=True)
         case s.Arithmetic():
-            return _arithmetic(node, world)
+            return _arithmetic(node, world, opposite)
         case _:
             return One(value_of(node, None), "fixed")
 
 
-def _arithmetic(node: s.Arithmetic, world: World) -> One | Bag:
-    left, right = evaluate(node.left, world), evaluate(node.right, world)
+def _arithmetic(node: s.Arithmetic, world: World, opposite: s.Expression | None) -> One | Bag:
+    left, right = evaluate(node.left, world, opposite), evaluate(node.right, world, opposite)
     if isinstance(left, Bag) or isinstance(right, Bag):
         bag, other = (left, right) if isinstance(left, Bag) else (right, left)
         assert isinstance(other, One)
@@ -218,20 +236,42 @@ def _is_traces(node: s.Expression) -> bool:
 def _counted(node: s.Function, world: World) -> One:
     argument = node.arguments[0]
     if _is_traces(argument):
-        if node.name == "count":
-            return One(Found("number", Fraction(len(world.settled))), "up")
-        raise NotCovered(f"{node.name}(traces)")
-    selection = as_selection(argument)
-    assert selection is not None
-    if node.name == "rate":
-        raise NotCovered("rate")
-    items = select(selection, world)
+        stable = True
+        errors = [any(root.error for root in _tops(trace, world)) for trace in world.settled]
+    else:
+        selection = as_selection(argument)
+        assert selection is not None
+        stable = is_selection_stable(selection)
+        errors = [
+            (item.last if isinstance(item, Logical) else item).error  # type: ignore[union-attr]
+            for item in select(selection, world)
+        ]
     if node.name == "count":
-        return One(Found("number", Fraction(len(items))), "up" if is_selection_stable(selection) else "unknown")
-    if not items:
+        return One(Found("number", Fraction(len(errors))), "up" if stable else "unknown")
+    spans = list(world.spans())
+    lasted_ns = max((span.end_ns for span in spans), default=0) - min((span.start_ns for span in spans), default=0)
+    if not errors or (node.name == "rate" and lasted_ns == 0):
         return One(None, "unknown")
-    errors = sum(1 for item in items if (item.last if isinstance(item, Logical) else item).error)
-    return One(Found("number", Fraction(errors, len(items))), "unknown")
+    if node.name == "rate":
+        return One(Found("number", Fraction(len(errors) * 1_000_000_000, lasted_ns)), "unknown")
+    return One(Found("number", Fraction(sum(errors), len(errors))), "unknown")
+
+
+def _tops(trace_id: str, world: World) -> list[Span]:
+    """Return the spans of a trace above which none is known."""
+    return [span for span in world.forest.spans if span.trace_id == trace_id and world.forest.parent(span) is None]
+
+
+def values_behind(node: s.Function, world: World) -> list[Fraction]:
+    """Return the values that a quantile, or an error rate (1 for an error), is made of."""
+    if node.name == "error_rate":
+        selection = as_selection(node.arguments[0])
+        assert selection is not None
+        found = (item.last if isinstance(item, Logical) else item for item in select(selection, world))
+        return [Fraction(item.error) for item in found]  # type: ignore[union-attr]
+    bag = evaluate(node.arguments[-1], world)
+    assert isinstance(bag, Bag)
+    return [convert(found, "number") for _, found in bag.values]
 
 
 def _bag(node: s.Function, world: World) -> Bag:
@@ -242,21 +282,65 @@ def _bag(node: s.Function, world: World) -> Bag:
         shares = ((trace, critical_ns(name, trace, world)) for trace in world.settled)
         return Bag(tuple((t, Found("number", Fraction(ns))) for t, ns in shares if ns is not None), stable=False)
     if _is_traces(argument):
-        raise NotCovered(f"{node.name}(traces)")
+        assert node.name == "duration"
+        lasted = [(trace, [s for s in world.forest.spans if s.trace_id == trace]) for trace in world.settled]
+        return Bag(
+            tuple(
+                (trace, Found("number", Fraction(max(s.end_ns for s in spans) - min(s.start_ns for s in spans))))
+                for trace, spans in lasted
+                if spans
+            ),
+            stable=False,
+        )
     selection = as_selection(argument)
     assert selection is not None
-    items = select(selection, world)
-    field = node.arguments[1] if node.name == "values" else s.Name(node.name, node.at)
-    found = []
-    for item in items:
-        row = world.row(item)
-        value = _network(row) if node.name == "network" else value_of(field, row)
-        if value is not None:
-            found.append((row.trace_id, value))
+    found = [(world.row(item).trace_id, value) for item, value in _valued(node, selection, world)]
+    field = _field(node)
     stable = is_selection_stable(selection) and is_stable(field)
     if isinstance(selection, s.Call) and not selection.attempts:
         stable = False
     return Bag(tuple(found), stable)
+
+
+def _field(node: s.Function) -> s.Expression:
+    return node.arguments[1] if node.name == "values" else s.Name(node.name, node.at)
+
+
+def _valued(node: s.Function, selection: s.Selection, world: World) -> Iterator[tuple[Span | Logical | Try, Found]]:
+    """Yield what is selected of which the function has a value."""
+    for item in select(selection, world):
+        row = world.row(item)
+        value = _network(row) if node.name == "network" else value_of(_field(node), row)
+        if value is not None:
+            yield item, value
+
+
+def group_keys(claim: s.Comparison | s.Every, by: s.Name, world: World) -> set[str | None]:
+    """Return the groups of what is compared: of many values, theirs, else of all that numbers are made of."""
+    if isinstance(claim, s.Every):
+        return {world.group_of(item, by) for item in select(claim.selection, world)}
+    functions = list(_functions(claim.condition, AGGREGATES)) or list(_functions(claim.condition, {}))
+    keys = set()
+    for node in functions:
+        selection = as_selection(node.arguments[0])
+        assert selection is not None
+        if node.name in COUNTED:
+            keys |= {world.group_of(item, by) for item in select(selection, world)}
+        else:
+            keys |= {world.group_of(item, by) for item, _ in _valued(node, selection, world)}
+    return keys
+
+
+def _functions(node: object, outside: Collection[str]) -> Iterator[s.Function]:
+    """Yield the functions of a selection; with `outside` only those that yield many values beside such functions."""
+    if isinstance(node, s.Function):
+        if node.name in outside:
+            return
+        if node.name in SELECTION_FUNCTIONS and not (outside and node.name in COUNTED):
+            yield node
+    if not isinstance(node, s.Target | s.Call):
+        for child in s.children(node):
+            yield from _functions(child, outside)
 
 
 def _network(row: object) -> Found | None:
@@ -278,7 +362,7 @@ def _aggregate(node: s.Function, world: World) -> One:
     trend = "unknown"
     if inner.stable:
         trend = "up" if node.name == "max" else "down" if node.name == "min" else "unknown"
-    if not numbers:
+    if not numbers or (node.name == "stddev" and len(numbers) == 1):
         return One(None, trend)
     return One(Found("number", _made(node, numbers)), trend)
 
@@ -296,10 +380,13 @@ def _made(node: s.Function, numbers: list[Fraction]) -> Fraction:
         case "avg":
             return sum(numbers, Fraction(0)) / len(numbers)
         case "stddev":
-            raise NotCovered("stddev")
-        case "p":
-            assert isinstance(node.arguments[0], s.Number)
-            percent = Fraction(node.arguments[0].value)
-        case _:
-            percent = Fraction(node.name[1:])
-    return numbers[math.ceil(percent / 100 * len(numbers)) - 1]
+            return Fraction(statistics.stdev(numbers))
+    return numbers[math.ceil(percent_of(node) / 100 * len(numbers)) - 1]
+
+
+def percent_of(node: s.Function) -> Fraction:
+    """Return which percentile ``p50`` … ``p99`` or ``p(99.9, …)`` is."""
+    if node.name == "p":
+        assert isinstance(node.arguments[0], s.Number)
+        return Fraction(node.arguments[0].value)
+    return Fraction(node.name[1:])

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from spanproof.query_lang import syntax as s
 from spanproof.tests.reference.calls import Calls, Logical, Try
-from spanproof.tests.reference.conditions import CallRow, SpanRow, holds, is_stable
-from spanproof.tests.reference.spans import Forest, Span
+from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, is_stable, value_of
+from spanproof.tests.reference.spans import Forest, Span, as_text
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One group of ``by FIELD``."""
+
+    by: s.Name
+    key: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +27,31 @@ class World:
     forest: Forest
     calls: Calls
     settled: dict[str, bool]
+    baseline: dict[str, bool] = field(default_factory=dict)
+    group: Group | None = None
 
     @classmethod
-    def of(cls, spans: Iterable[Span], settled: dict[str, bool]) -> World:
-        forest = Forest(spans)
-        return cls(forest, Calls(forest), settled)
+    def of(
+        cls,
+        spans: Iterable[Span],
+        settled: dict[str, bool],
+        baseline: dict[str, bool] | None = None,
+        proxies: Iterable[str] = (),
+    ) -> World:
+        forest = Forest(spans, proxies)
+        return cls(forest, Calls(forest), settled, baseline or {})
+
+    def in_baseline(self) -> World:
+        """Return the same with the baseline's traces to judge."""
+        return replace(self, settled=self.baseline)
+
+    def is_grouped(self, item: Span | Logical | Try) -> bool:
+        """Tell whether a span or call belongs to the group to judge."""
+        return self.group is None or self.group_of(item, self.group.by) == self.group.key
+
+    def group_of(self, item: Span | Logical | Try, by: s.Name) -> str | None:
+        found = value_of(by, self.row(item))
+        return None if found is None else as_text(convert(found, found.kind))
 
     def only(self, trace_id: str) -> World:
         """Return the same with one trace to judge."""
@@ -99,10 +127,11 @@ def fits_call(selection: s.Call, call: Logical | Try, world: World) -> bool:
 def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] | list[Try]:
     """Return what a selection means, in the traces to judge."""
     if isinstance(selection, s.Target):
-        return [span for span in world.spans() if fits(selection, span, world)]
+        return [span for span in world.spans() if fits(selection, span, world) and world.is_grouped(span)]
     if selection.attempts:
-        return [one for call in world.logical() for one in call.each if fits_call(selection, one, world)]
-    return [call for call in world.logical() if fits_call(selection, call, world)]
+        tries = (one for call in world.logical() for one in call.each)
+        return [one for one in tries if fits_call(selection, one, world) and world.is_grouped(one)]
+    return [call for call in world.logical() if fits_call(selection, call, world) and world.is_grouped(call)]
 
 
 def is_selection_stable(selection: s.Selection) -> bool:

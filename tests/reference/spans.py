@@ -62,6 +62,15 @@ class Span:
         return self.end_ns - self.start_ns
 
     @property
+    def is_rpc_attempt(self) -> bool:
+        """Tell an attempt as gRPC's own instrumentation records it, of no certain kind."""
+        return self.name.startswith("Attempt.") and "previous-rpc-attempts" in self.attributes
+
+    @property
+    def is_exit(self) -> bool:
+        return self.kind in EXITS or self.is_rpc_attempt
+
+    @property
     def http_status(self) -> Fraction | None:
         return as_number(read(self.attributes, "http.response.status_code"))
 
@@ -106,7 +115,8 @@ def is_error(status: int, http_status: Fraction | None, rpc_status: Value | None
 class Forest:
     """All spans there are. Of duplicates the one that ends last is kept."""
 
-    def __init__(self, spans: Iterable[Span]) -> None:
+    def __init__(self, spans: Iterable[Span], proxies: Iterable[str] = ()) -> None:
+        self.proxies = frozenset(proxies)
         kept: dict[tuple[str, str, int, str], Span] = {}
         for span in spans:
             key = (span.trace_id, span.span_id, span.kind, span.service)
@@ -119,6 +129,7 @@ class Forest:
         self._parents = {span: self._find_parent(span) for span in self.spans}
         for span in [span for span in self.spans if self._leads_round(span)]:
             self._parents[span] = None
+        self._parents |= {span: self._past_proxies(span) for span in self.spans if span.service not in self.proxies}
         self._children: dict[Span, list[Span]] = defaultdict(list)
         for span, parent in self._parents.items():
             if parent is not None:
@@ -136,7 +147,7 @@ class Forest:
         """
         if span.kind in ARRIVALS:
             for other in self.by_id[span.trace_id, span.span_id]:
-                if other.kind in EXITS and other is not span:
+                if other.is_exit and other is not span:
                     return other
         if span.parent_id is None:
             return None
@@ -144,6 +155,13 @@ class Forest:
         if not named:
             return None  # it is missing, or the span names itself
         return min(named, key=lambda other: (other.service != span.service, other.kind not in ARRIVALS))
+
+    def _past_proxies(self, span: Span) -> Span | None:
+        """Return the parent; what came through a sidecar comes from whoever asked the sidecar."""
+        parent = self._parents[span]
+        while parent is not None and parent.service in self.proxies:
+            parent = self._parents[parent]
+        return parent
 
     def _leads_round(self, span: Span) -> bool:
         """Tell whether the way up ends in a circle; then nobody can say what stands above what."""
@@ -177,7 +195,7 @@ class Forest:
         if span.kind not in ARRIVALS:
             return False
         for other in self.above(span):
-            if other.service != span.service or other.kind in EXITS:
+            if other.service != span.service or other.is_exit:
                 return True
             if other.kind in ARRIVALS:
                 return False
@@ -207,10 +225,6 @@ class Forest:
                 covered += end - start
                 reached = end
         return span.duration_ns - covered
-
-    def root(self, trace_id: str) -> Span | None:
-        """Return the trace's root. That there is one is for the caller to see."""
-        return next(iter(self.roots(trace_id)), None)
 
     def roots(self, trace_id: str) -> list[Span]:
         return [span for span in self.spans if span.trace_id == trace_id and self.is_root(span)]

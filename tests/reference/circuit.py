@@ -1,0 +1,78 @@
+"""``circuit``: after so many failures in a row a caller stops asking for a while."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+
+from spanproof.query_lang import syntax as s
+from spanproof.tests.reference.calls import Try
+from spanproof.tests.reference.conditions import ORDERS, convert, value_of
+from spanproof.tests.reference.numbers import Outcome, all_hold
+from spanproof.tests.reference.selections import World, select
+
+
+def judge_circuit(node: s.Circuit, world: World) -> Outcome:
+    """Judge ``circuit`` for each instance of the caller, over all traces."""
+    assert isinstance(node.call, s.Call)
+    tries: list[Try] = select(replace(node.call, attempts=True), world)  # type: ignore[assignment]  # `try`
+    instances: dict[object, list[Try]] = defaultdict(list)
+    for one in sorted(tries, key=lambda one: (one.start_ns, one.end_ns)):
+        instances[_instance(one)].append(one)
+    judged = [
+        (opened, _judge(opened, place, mine, node, world))
+        for mine in instances.values()
+        for opened, place in _openings(mine, node)
+    ]
+    oks = [(opened.trace_id, ok) for opened, ok in judged if ok is not None]
+    outcome = all_hold(oks, world, stable=False)
+    return "open" if len(oks) < len(judged) and outcome != "fail" else outcome
+
+
+def _instance(one: Try) -> object:
+    return None if one.exit is None else (one.exit.service, repr(sorted(one.exit.resource.items())))
+
+
+def _openings(tries: list[Try], node: s.Circuit) -> Iterator[tuple[Try, int]]:
+    """Yield the try with which the circuit should have opened, and its place."""
+    wanted = next((_number(clause.failures) for clause in node.clauses if isinstance(clause, s.Opens)), Fraction(1))
+    in_row = 0
+    for place, one in enumerate(tries):
+        in_row = in_row + 1 if one.error else 0
+        if in_row == wanted:
+            yield one, place
+
+
+def _judge(opened: Try, place: int, tries: list[Try], node: s.Circuit, world: World) -> bool | None:
+    """Judge one opening; None where the caller was asked nothing meanwhile."""
+    limits = {clause.name: clause for clause in node.clauses if isinstance(clause, s.Limit)}
+    holds_ns = _number(limits["holds"].value) if "holds" in limits else Fraction(0)
+    closes_ns = opened.end_ns + holds_ns
+    if any(opened.end_ns <= one.start_ns < closes_ns for one in tries):
+        return False
+    asked = any(
+        world.forest.is_entry(span)
+        and opened.exit is not None
+        and (span.service, span.resource) == (opened.exit.service, opened.exit.resource)
+        and opened.end_ns <= span.start_ns < closes_ns
+        for span in world.spans()
+    )
+    if holds_ns > 0 and not asked:
+        return None
+    if "probes" not in limits:
+        return True
+    probes = 0
+    for one in tries[place + 1 :]:
+        probes += not one.error or one.start_ns >= closes_ns
+        if not one.error:
+            break
+    return ORDERS[limits["probes"].operator](probes, _number(limits["probes"].value))
+
+
+def _number(node: s.Expression) -> Fraction:
+    found = value_of(node, None)
+    number = None if found is None else convert(found, "number")
+    assert number is not None
+    return Fraction(number)

@@ -42,7 +42,7 @@ def read_seen(db: str | None) -> Seen:
         operations: dict[str, list[str]] = {}
         for service, name in connection.execute("SELECT DISTINCT service, name FROM spans ORDER BY ALL").fetchall():
             operations.setdefault(service, []).append(name)
-        names = connection.execute("SELECT DISTINCT unnest(map_keys(attributes)) AS name FROM spans ORDER BY name")
+        names = connection.execute("SELECT DISTINCT unnest(attributes.keys) AS name FROM spans ORDER BY name")
         attributes = tuple(str(name) for (name,) in names.fetchall())
         connection.close()
     return Seen({service: tuple(names) for service, names in operations.items()}, attributes)

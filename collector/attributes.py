@@ -1,4 +1,4 @@
-"""Attribute lists as columns: a map of texts, and one letter per attribute for its kind (see sql/schema.sql)."""
+"""Attribute lists as columns: keys, texts, and one letter per attribute for its kind (see sql/schema.sql)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
@@ -17,6 +18,7 @@ from spanproof.collector.repeated import Repeated
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ATTRIBUTES = pa.struct([("keys", pa.list_(pa.string())), ("texts", pa.list_(pa.string()))])
 # Precedes the kind letter in a text that is not to be compared as it stands.
 MARK = "\x01"
 # A plain value would make pyarrow look for the types of libraries that are not installed, at every call.
@@ -30,9 +32,9 @@ _NESTED_DEPTH = 8
 
 @dataclass(frozen=True, slots=True)
 class AttributeColumns:
-    """One map and one string of kind letters per list read; `faults` says which lists cannot be stored, and why."""
+    """Keys and texts, and one string of kind letters, per list read; `faults` says which cannot be stored, and why."""
 
-    maps: pa.MapArray
+    lists: pa.StructArray
     kinds: pa.StringArray
     faults: dict[int, str]
 
@@ -57,7 +59,9 @@ def read_attributes(lists: pa.ListArray) -> AttributeColumns:
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), before]).take(offsets)
         keys, texts, kinds = (column.filter(kept) for column in (keys, texts, kinds))
     return AttributeColumns(
-        maps=pa.MapArray.from_arrays(offsets, keys, texts),
+        lists=pa.StructArray.from_arrays(
+            [pa.ListArray.from_arrays(offsets, column) for column in (keys, texts)], fields=list(ATTRIBUTES)
+        ),
         # one byte per attribute: the list offsets are the string offsets
         kinds=pa.StringArray.from_buffers(len(lists), _data_of(offsets), _data_of(kinds)),
         faults=faults,
@@ -128,11 +132,11 @@ _RARE: tuple[tuple[str, str, Callable[[bytes], str]], ...] = (
 
 
 def _find_last_of_each_key(lists: pa.Int64Array, keys: pa.StringArray) -> pa.BooleanArray | None:
-    """Mark the attributes to keep, where a list has two of one key: a map cannot hold both."""
+    """Mark the attributes to keep, where a list has two of one key, which OTLP forbids."""
     encoded = keys.dictionary_encode()
-    keys_in_all = pa.scalar(max(len(encoded.dictionary), 1), pa.int64())
-    groups = pc.add(pc.multiply(lists, keys_in_all), encoded.indices.cast(pa.int64()))
-    if pc.count_distinct(groups).as_py() == len(keys):
+    groups = lists.to_numpy() * len(encoded.dictionary) + encoded.indices.to_numpy()
+    ordered = np.sort(groups)
+    if not np.any(ordered[1:] == ordered[:-1]):
         return None
     items = pa.arange(0, len(keys))
     last = pa.table({"group": groups, "item": items}).group_by("group").aggregate([("item", "max")])

@@ -105,7 +105,7 @@ def _to_bytes(span_id: int | None) -> bytes:
 def _fill_attributes(
     owner: Resource | InstrumentationScope | Span | Span.Event | Span.Link, row: dict[str, Any]
 ) -> None:
-    for (key, text), kind in zip(row["attributes"].items(), row["attribute_kinds"], strict=True):
+    for key, text, kind in zip(*row["attributes"].values(), row["attribute_kinds"], strict=True):
         _fill_value(owner.attributes.add(key=key).value, kind, text.removeprefix(f"{MARK}{kind}"))
     owner.dropped_attributes_count = row["dropped_attributes_count"]
 

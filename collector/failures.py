@@ -3,3 +3,7 @@
 
 class Unusable(Exception):
     """Something that a user can mend; the message says in one line what is wrong, and what to do."""
+
+
+class StoreError(Unusable):
+    """The store cannot be opened or used; the message says why and what to do."""

@@ -1,15 +1,19 @@
-"""From request to commit: a bounded queue and one writer, which commits once for all that is waiting."""
+"""From request to commit: a bounded queue, and two threads that take what waits together, as one batch.
+
+One decodes a batch while the other commits the one before.
+"""
 
 from __future__ import annotations
 
 import logging
+import queue
 import threading
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from spanproof.collector.decode import Accepted, Decoder, Undecodable
+from spanproof.collector.decode import Accepted, Decoded, Decoder, Undecodable
 from spanproof.collector.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -21,7 +25,8 @@ MAX_QUEUED_REQUESTS = 4096
 RETRY_AFTER_S = 1
 
 # One commit for more gains nothing more, and delays the first answer.
-_BATCH_BYTES = 32 * 2**20
+_BATCH_BYTES = 8 * 2**20
+_Outcomes: TypeAlias = "Sequence[Accepted | Undecodable | StoreError]"
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +52,7 @@ class Ingest:
     ) -> None:
         self._store = store
         self._decoder = Decoder()
+        self._decoding = threading.Lock()
         self._max_bytes = max_queued_bytes
         self._max_requests = max_queued_requests
         self._queue: deque[_Waiting] = deque()
@@ -55,6 +61,8 @@ class Ingest:
         self._pending_requests = 0
         self._stopping = False
         self._changed = threading.Condition()
+        self._decoded: queue.Queue[tuple[list[_Waiting], Decoded] | None] = queue.Queue(1)
+        threading.Thread(target=self._decode_until_stopped, name="spanproof-decoder", daemon=True).start()
         self._writer = threading.Thread(target=self._write_until_stopped, name="spanproof-writer", daemon=True)
         self._writer.start()
 
@@ -88,22 +96,6 @@ class Ingest:
         self._writer.join(timeout)
         return not self._writer.is_alive()
 
-    def _write_until_stopped(self) -> None:
-        while batch := self._take_batch():
-            try:
-                outcomes = self._write(batch)
-            except Exception as error:  # a bug must cost this batch, not the collector
-                _log.exception("a batch of %d requests could not be written", len(batch))
-                outcomes = [StoreError(f"the spans could not be stored: {error}")] * len(batch)
-            with self._changed:
-                self._pending_requests -= len(batch)
-                self._pending_bytes -= sum(len(waiting.body) for waiting in batch)
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                if isinstance(outcome, Accepted):
-                    waiting.answer.set_result(outcome)
-                else:
-                    waiting.answer.set_exception(outcome)
-
     def _take_batch(self) -> list[_Waiting]:
         """Wait for requests and take those that one commit should hold; none means stop."""
         with self._changed:
@@ -115,13 +107,50 @@ class Ingest:
                 size += len(batch[-1].body)
             return batch
 
-    def _write(self, batch: Sequence[_Waiting]) -> list[Accepted | Undecodable | StoreError]:
-        decoded = self._decoder.decode([waiting.body for waiting in batch])
+    def _decode_until_stopped(self) -> None:
+        while batch := self._take_batch():
+            try:
+                decoded = self._decode(batch)
+            except Exception as error:  # a bug must cost this batch, not the collector
+                self._answer(batch, _fail(batch, error))
+            else:
+                self._decoded.put((batch, decoded))
+        self._decoded.put(None)
+
+    def _write_until_stopped(self) -> None:
+        while work := self._decoded.get():
+            batch, decoded = work
+            try:
+                outcomes = self._write(batch, decoded)
+            except Exception as error:
+                outcomes = _fail(batch, error)
+            self._answer(batch, outcomes)
+
+    def _decode(self, batch: Sequence[_Waiting]) -> Decoded:
+        with self._decoding:
+            return self._decoder.decode([waiting.body for waiting in batch])
+
+    def _write(self, batch: Sequence[_Waiting], decoded: Decoded) -> _Outcomes:
         try:
             self._store.append(decoded)
         except StoreError as error:
             if len(batch) == 1:
                 return [error]
             # should the store refuse one request, the others need not share its fate
-            return [outcome for waiting in batch for outcome in self._write([waiting])]
-        return list(decoded.outcomes)
+            return [outcome for waiting in batch for outcome in self._write([waiting], self._decode([waiting]))]
+        return decoded.outcomes
+
+    def _answer(self, batch: Sequence[_Waiting], outcomes: _Outcomes) -> None:
+        with self._changed:
+            self._pending_requests -= len(batch)
+            self._pending_bytes -= sum(len(waiting.body) for waiting in batch)
+        for waiting, outcome in zip(batch, outcomes, strict=True):
+            if isinstance(outcome, Accepted):
+                waiting.answer.set_result(outcome)
+            else:
+                waiting.answer.set_exception(outcome)
+
+
+def _fail(batch: Sequence[_Waiting], error: Exception) -> _Outcomes:
+    _log.error("a batch of %d requests could not be written", len(batch), exc_info=error)
+    return [StoreError(f"the spans could not be stored: {error}")] * len(batch)

@@ -10,7 +10,7 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import EntityRef
 
-from spanproof.collector.attributes import read_attributes, read_text
+from spanproof.collector.attributes import ATTRIBUTES, read_attributes, read_text
 from spanproof.collector.otlp_json import dump_json, render_message
 from spanproof.collector.wire import RESOURCE, SCOPE, MalformedMessage, WireReader
 
@@ -21,7 +21,7 @@ UNKNOWN_SERVICE = "unknown_service"
 
 _CACHED = 4096
 _ATTRIBUTES = [
-    pa.field("attributes", pa.map_(pa.string(), pa.string())),
+    pa.field("attributes", ATTRIBUTES),
     pa.field("attribute_kinds", pa.string()),
     pa.field("dropped_attributes_count", pa.uint32()),
 ]
@@ -101,7 +101,7 @@ class OriginReader:
         attributes = read_attributes(message["attributes"])
         fault = attributes.faults.get(0, "")
         columns = {
-            "attributes": attributes.maps,
+            "attributes": attributes.lists,
             "attribute_kinds": attributes.kinds,
             "dropped_attributes_count": message["dropped_attributes_count"],
         }
@@ -122,8 +122,8 @@ def _render_entity_refs(refs: list[bytes]) -> str:
 
 
 def _find_service(columns: dict[str, pa.Array]) -> str:
-    kinds = columns["attribute_kinds"][0].as_py()
-    for (key, text), kind in zip(columns["attributes"][0].as_py(), kinds, strict=True):
+    attributes, kinds = columns["attributes"][0].as_py(), columns["attribute_kinds"][0].as_py()
+    for key, text, kind in zip(attributes["keys"], attributes["texts"], kinds, strict=True):
         if key == "service.name" and kind == "s" and text:
             return str(text)
     return UNKNOWN_SERVICE

@@ -86,11 +86,11 @@ def spellings(name: str) -> tuple[str, ...]:
 
 
 def read_attribute(attributes: str, name: str) -> str:
-    """Return the SQL that reads attribute `name`, under any of its spellings, from the map `attributes`."""
-    reads = [f"{attributes}[{quote(spelling)}]" for spelling in spellings(name)]
+    """Return the SQL that reads attribute `name`, under any of its spellings, from the column `attributes`."""
+    reads = [f"{attributes}.texts[list_position({attributes}.keys, {quote(spelling)})]" for spelling in spellings(name)]
     return reads[0] if len(reads) == 1 else f"coalesce({', '.join(reads)})"
 
 
 def quote(text: str) -> str:
-    """Return `text` as an SQL string literal; for map keys, which DuckDB looks up faster as constants."""
+    """Return `text` as an SQL string literal; for attribute keys, which DuckDB looks up faster as constants."""
     return "'" + text.replace("'", "''") + "'"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.attributes import read_attributes, read_text
+from spanproof.collector.attributes import ATTRIBUTES, read_attributes, read_text
 from spanproof.collector.repeated import Repeated
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ _LATEST_NS = pa.scalar(2**63 - 1, pa.uint64())
 _ID_BYTES = 8
 _TRACE_ID_BYTES = 16
 
-_MAP = pa.map_(pa.string(), pa.string())
 _EVENT = pa.struct(
     [
         ("time_ns", pa.int64()),
         ("name", pa.string()),
-        ("attributes", _MAP),
+        ("attributes", ATTRIBUTES),
         ("attribute_kinds", pa.string()),
         ("dropped_attributes_count", pa.uint32()),
     ]
@@ -37,7 +36,7 @@ _LINK = pa.struct(
         ("span_id", pa.uint64()),
         ("trace_state", pa.string()),
         ("flags", pa.uint32()),
-        ("attributes", _MAP),
+        ("attributes", ATTRIBUTES),
         ("attribute_kinds", pa.string()),
         ("dropped_attributes_count", pa.uint32()),
     ]
@@ -86,21 +85,21 @@ class _Rows:
         return pc.if_else(right, fixed, pa.scalar(None, pa.binary(width))) if optional else fixed
 
     def read_attributes(self) -> list[pa.Array]:
-        """Read the attributes: maps, kinds and how many were dropped."""
+        """Read the attributes: keys and texts, kinds and how many were dropped."""
         attributes = read_attributes(self.rows.field("attributes"))
         for row, fault in attributes.faults.items():
             self.note(row, fault)
-        return [attributes.maps, attributes.kinds, self.rows.field("dropped_attributes_count")]
+        return [attributes.lists, attributes.kinds, self.rows.field("dropped_attributes_count")]
 
-    def open_list(self, name: str) -> _Rows:
-        """Read the rows of a repeated message inside these rows; what is wrong there is wrong here."""
+    def open_list(self, name: str) -> tuple[_Rows, pa.Int32Array]:
+        """Read the rows of a repeated message in these rows, and their offsets; what is wrong there is wrong here."""
         inner = Repeated(self.rows.field(name))
 
         def note(row: int, fault: str) -> None:
             parent, place = inner.find_parent(row)
             self.note(parent, f"{name}[{place}].{fault}")
 
-        return _Rows(inner.rows, note)
+        return _Rows(inner.rows, note), inner.offsets
 
 
 def read_spans(spans: pa.StructArray) -> tuple[dict[str, pa.Array], dict[int, str]]:
@@ -134,9 +133,9 @@ def read_spans(spans: pa.StructArray) -> tuple[dict[str, pa.Array], dict[int, st
         "attributes": attributes,
         "attribute_kinds": kinds,
         "dropped_attributes_count": dropped,
-        "events": _make_list(spans.field("events"), _EVENT, _read_events(rows.open_list("events"))),
+        "events": _read_list(rows, "events", _EVENT, _read_events),
         "dropped_events_count": spans.field("dropped_events_count"),
-        "links": _make_list(spans.field("links"), _LINK, _read_links(rows.open_list("links"))),
+        "links": _read_list(rows, "links", _LINK, _read_links),
         "dropped_links_count": spans.field("dropped_links_count"),
     }
     return columns, faults
@@ -161,8 +160,11 @@ def _read_links(links: _Rows) -> list[pa.Array]:
     ]
 
 
-def _make_list(lists: pa.ListArray, item: pa.StructType, columns: list[pa.Array]) -> pa.ListArray:
-    return pa.ListArray.from_arrays(Repeated(lists).offsets, pa.StructArray.from_arrays(columns, fields=list(item)))
+def _read_list(rows: _Rows, name: str, item: pa.StructType, read: Callable[[_Rows], list[pa.Array]]) -> pa.ListArray:
+    inner, offsets = rows.open_list(name)
+    # mostly there are none, and reading no rows takes as many calls as reading many
+    columns = read(inner) if len(inner.rows) else [pa.nulls(0, field.type) for field in item]
+    return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(columns, fields=list(item)))
 
 
 def _read_big_endian(ids: pa.FixedSizeBinaryArray) -> pa.UInt64Array:

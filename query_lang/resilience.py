@@ -146,7 +146,8 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
     longest = limit(claim.limit, bindings, rows.parameters)
     cut_off = (
         f"(regexp_matches(concat_ws(' ', {read_attribute('client.attributes', 'error.type')}, client.status_message,"
-        " list_aggregate(list_transform(client.events, lambda event: event.attributes['exception.type']),"
+        " list_aggregate(list_transform(client.events,"
+        f" lambda event: {read_attribute('event.attributes', 'exception.type')}),"
         " 'string_agg', ' ')), '(?i)time.?out|timed.?out|deadline|cancel')"
         f" OR coalesce({read_attribute('client.attributes', 'rpc.response.status_code')} IN ('1', '4', 'CANCELLED',"
         " 'DEADLINE_EXCEEDED'), false)"

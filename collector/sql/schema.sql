@@ -1,8 +1,9 @@
 -- Spans as they came (`spans`, `resources`, `scopes`), and what is derived from them
--- (`tree`, `attempts`, `calls`, `links`). Derived tables hold nothing that cannot be made again.
+-- (`tree`, `exchanges`, `calls`, `entry_links`, `continuations`). Derived tables hold nothing that cannot be made again.
 --
--- Attributes are MAP(VARCHAR, VARCHAR) in the order sent. `…_kinds` holds one letter per attribute, in
--- that order, so that no type is lost:
+-- Attributes are two lists of one length, in the order sent, each key once: no MAP, as DuckDB would look for
+-- doubled keys in each, at several times the cost of all else. `attribute_kinds` holds one letter per attribute,
+-- in that order, so that no type is lost:
 --   s string   b bool ("true", "false")   i int   d double   y bytes (base64)
 --   a array and k kvlist (both as the OTLP/JSON text of the AnyValue's content)   n no value ("")
 -- The text of an `a`, `k` or `y` value is preceded by U+0001 and its letter. A string that itself begins
@@ -11,7 +12,7 @@
 CREATE TABLE resources (
     resource_key             UBIGINT NOT NULL,  -- hash of the content
     service                  VARCHAR NOT NULL,  -- service.name, else 'unknown_service'
-    attributes               MAP(VARCHAR, VARCHAR) NOT NULL,
+    attributes               STRUCT(keys VARCHAR[], texts VARCHAR[]) NOT NULL,
     attribute_kinds          VARCHAR NOT NULL,
     dropped_attributes_count UINTEGER NOT NULL,
     entity_refs              VARCHAR NOT NULL,  -- OTLP/JSON, '[]' where there are none
@@ -22,7 +23,7 @@ CREATE TABLE scopes (
     scope_key                UBIGINT NOT NULL,  -- hash of the content
     name                     VARCHAR NOT NULL,
     version                  VARCHAR NOT NULL,
-    attributes               MAP(VARCHAR, VARCHAR) NOT NULL,
+    attributes               STRUCT(keys VARCHAR[], texts VARCHAR[]) NOT NULL,
     attribute_kinds          VARCHAR NOT NULL,
     dropped_attributes_count UINTEGER NOT NULL,
     schema_url               VARCHAR NOT NULL
@@ -43,13 +44,13 @@ CREATE TABLE spans (
     end_ns                   BIGINT NOT NULL,
     status                   INTEGER NOT NULL,  -- OTLP StatusCode: 0 unset 1 ok 2 error
     status_message           VARCHAR NOT NULL,
-    attributes               MAP(VARCHAR, VARCHAR) NOT NULL,
+    attributes               STRUCT(keys VARCHAR[], texts VARCHAR[]) NOT NULL,
     attribute_kinds          VARCHAR NOT NULL,
     dropped_attributes_count UINTEGER NOT NULL,
     events                   STRUCT(
         time_ns BIGINT,
         name VARCHAR,
-        attributes MAP(VARCHAR, VARCHAR),
+        attributes STRUCT(keys VARCHAR[], texts VARCHAR[]),
         attribute_kinds VARCHAR,
         dropped_attributes_count UINTEGER
     )[] NOT NULL,
@@ -59,7 +60,7 @@ CREATE TABLE spans (
         span_id UBIGINT,
         trace_state VARCHAR,
         flags UINTEGER,
-        attributes MAP(VARCHAR, VARCHAR),
+        attributes STRUCT(keys VARCHAR[], texts VARCHAR[]),
         attribute_kinds VARCHAR,
         dropped_attributes_count UINTEGER
     )[] NOT NULL,

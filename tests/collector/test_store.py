@@ -10,7 +10,7 @@ import pytest
 
 from spanproof.collector.decode import Decoder
 from spanproof.collector.encode import export_request
-from spanproof.collector.store import SCHEMA_VERSION, Store, StoreError
+from spanproof.collector.store import Store, StoreError
 
 
 def append(store: Store, *requests) -> None:
@@ -94,28 +94,6 @@ def test_a_file_in_use_names_its_holder(tmp_path: Path) -> None:
             Store.open(path)
         holder.communicate(b"\n")
     assert str(error.value) == f"{path} is in use by process {holder.pid}; stop it or name another file"
-
-
-def test_a_newer_store_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "spans.duckdb"
-    Store.open(path).close()
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("UPDATE meta SET schema_version = schema_version + 1")
-    with pytest.raises(StoreError) as error:
-        Store.open(path)
-    assert str(error.value) == (
-        f"{path} was written by a newer spanproof (schema {SCHEMA_VERSION + 1}, this one has {SCHEMA_VERSION}); "
-        "upgrade spanproof or name another file"
-    )
-
-
-def test_an_older_store_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "spans.duckdb"
-    Store.open(path).close()
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("UPDATE meta SET schema_version = 0")
-    with pytest.raises(StoreError, match=r"an older spanproof \(schema 0, this one has \d+\); name another file"):
-        Store.open(path)
 
 
 def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ ARGS ?=
 FUZZ ?= 20000
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test fuzz lint types format
+.PHONY: help venv demo test faults fuzz lint types format bench-ingest bench-phoenix
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
 
 venv: $(READY) ## make the environment in .venv (done by itself where it is needed)
 
@@ -27,6 +27,15 @@ test: $(READY) ## run the tests
 
 fuzz: $(READY) ## compare 20,000 verdicts on made-up traces with the reference evaluator (FUZZ=n for others)
 	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py --timeout 7200 $(ARGS)
+
+faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
+	@SPANPROOF_KILLS=25 $(BIN)/pytest tests/faults --timeout 1200 $(ARGS)
+
+bench-ingest: $(READY) ## measure how fast spans are taken in (ARGS='--only grpc64,grpc1' for a part of it)
+	@$(BIN)/python bench/ingest.py $(ARGS)
+
+bench-phoenix: $(READY) ## install Phoenix into .phoenix, for bench-ingest to compare with
+	@$(BIN)/python -m venv .phoenix && .phoenix/bin/python -m pip install --quiet arize-phoenix
 
 lint: $(READY) ## check style and formatting
 	@$(BIN)/ruff check .

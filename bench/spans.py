@@ -42,7 +42,10 @@ def make_requests(spans: int, *, encoding: str = "protobuf", seed: int = 1) -> I
     """Make requests of that many spans each, without end, the same for the same seed."""
     dice = random.Random(seed)  # noqa: S311 (no secrets are made)
     templates = [_make_template(dice, spans) for _ in range(_TEMPLATES)]
-    digits = np.random.default_rng(seed)
+    return _vary(templates, np.random.default_rng(seed), encoding)
+
+
+def _vary(templates: list[_Template], digits: np.random.Generator, encoding: str) -> Iterator[bytes]:
     begin_ns = time.time_ns()
     while True:
         for template in templates:

@@ -15,6 +15,8 @@ from spanproof.assertions.proof_files import Selection, find_files, read_module
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
 from spanproof.collector.addresses import refuse_open_addresses, split_address
 from spanproof.collector.failures import Unusable
+from spanproof.collector.rules import Rules
+from spanproof.query_lang.literals import read_duration_ns
 from spanproof.query_lang.modules import Module
 
 # What a command alone needs is imported in it: `spanproof check` must not wait for DuckDB and gRPC.
@@ -59,7 +61,37 @@ InsecureNoAuth = Annotated[
 ]
 Proxies = Annotated[
     list[str] | None,
-    typer.Option("--proxy", metavar="SERVICE", help="A sidecar: no hop of its own; may be repeated."),
+    typer.Option(
+        "--proxy",
+        metavar="SERVICE",
+        envvar="SPANPROOF_PROXY",
+        help="A sidecar: no hop of its own; may be repeated.",
+    ),
+]
+RetryGap = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        envvar="SPANPROOF_MAX_RETRY_GAP",
+        help="The longest wait after which a call is another attempt, where no counter tells.",
+    ),
+]
+ClockSkew = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        envvar="SPANPROOF_MAX_CLOCK_SKEW",
+        help="How far the clocks of two processes may be apart.",
+    ),
+]
+CircuitMarkers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--circuit-marker",
+        metavar="NAME",
+        envvar="SPANPROOF_CIRCUIT_MARKER",
+        help="An attribute, event or exception type that an open circuit leaves behind; may be repeated.",
+    ),
 ]
 
 
@@ -106,6 +138,9 @@ def run(
         str, typer.Option(metavar="pass|fail|keep", help="What an inconclusive proof counts as in the exit code.")
     ] = "keep",
     proxy: Proxies = None,
+    max_retry_gap: RetryGap = "60s",
+    max_clock_skew: ClockSkew = "10ms",
+    circuit_marker: CircuitMarkers = None,
     db: Database = ":memory:",
     otlp_grpc: GrpcAddress = "127.0.0.1:4317",
     otlp_http: HttpAddress = "127.0.0.1:4318",
@@ -123,6 +158,7 @@ def run(
         fail(str(error))
     from spanproof.api.run import run_proofs
 
+    rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     variables = dict(split_variable(each) for each in var or [])
     modules = load(paths or [Path()])
     if show_problems(modules):
@@ -136,13 +172,33 @@ def run(
             proofs,
             console(),
             db=db,
-            proxies=proxy or [],
+            rules=rules,
             otlp_grpc=otlp_grpc,
             otlp_http=otlp_http,
             variables=variables,
             fail_fast=fail_fast,
             inconclusive=inconclusive,
         )
+    )
+
+
+def read_rules(
+    proxies: list[str] | None, max_retry_gap: str, max_clock_skew: str, circuit_markers: list[str] | None
+) -> Rules:
+    """Read what the options say of the services."""
+    limits = {}
+    for option, text in (("--max-retry-gap", max_retry_gap), ("--max-clock-skew", max_clock_skew)):
+        try:
+            limits[option] = read_duration_ns(text)
+        except ValueError as error:
+            fail(f"{option}: {error}")
+        if limits[option] < 0:
+            fail(f"{option}: {text} is negative")
+    return Rules(
+        tuple(proxies or ()),
+        limits["--max-retry-gap"],
+        limits["--max-clock-skew"],
+        (*Rules().circuit_markers, *(circuit_markers or ())),
     )
 
 
@@ -250,6 +306,9 @@ def lsp(
 def serve(
     *,
     proxy: Proxies = None,
+    max_retry_gap: RetryGap = "60s",
+    max_clock_skew: ClockSkew = "10ms",
+    circuit_marker: CircuitMarkers = None,
     db: Database = "spanproof.duckdb",
     otlp_grpc: GrpcAddress = "127.0.0.1:4317",
     otlp_http: HttpAddress = "127.0.0.1:4318",
@@ -263,7 +322,8 @@ def serve(
     from spanproof.api.server import Server
 
     try:
-        server = Server(db, otlp_grpc, otlp_http, api, proxies=proxy or [], insecure_no_auth=insecure_no_auth)
+        rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
+        server = Server(db, otlp_grpc, otlp_http, api, rules=rules, insecure_no_auth=insecure_no_auth)
     except ValueError as error:
         fail(str(error))
     server.run(lambda line: typer.echo(line))

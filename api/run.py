@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from rich.console import Console
 
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
-from spanproof.collector.calls import declare_proxies
 from spanproof.collector.receiver import Receiver
+from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.modules import Module
@@ -21,7 +21,7 @@ def run_proofs(
     console: Console,
     *,
     db: str,
-    proxies: Sequence[str],
+    rules: Rules,
     otlp_grpc: str,
     otlp_http: str,
     variables: Mapping[str, str],
@@ -31,8 +31,7 @@ def run_proofs(
     """Receive spans while carrying out `proofs`; return the exit code. Raises Unusable."""
     report = TerminalReport(console)
     with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
-        if proxies:
-            declare_proxies(store, proxies)
+        declare_rules(store, rules)
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
         outcomes = Runner(store, report, variables, fail_fast).run(proofs)
     return exit_code(list(outcomes), inconclusive)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -11,8 +11,8 @@ import uvicorn
 
 from spanproof.api.app import make_app
 from spanproof.collector.addresses import listen, refuse_open_addresses, replace_port
-from spanproof.collector.calls import declare_proxies
 from spanproof.collector.receiver import Receiver
+from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
 
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
@@ -28,7 +28,7 @@ class Server:
         otlp_http: str,
         api: str,
         *,
-        proxies: Sequence[str] = (),
+        rules: Rules,
         insecure_no_auth: bool = False,
     ) -> None:
         if not insecure_no_auth:
@@ -37,14 +37,13 @@ class Server:
         self.otlp_grpc = otlp_grpc
         self.otlp_http = otlp_http
         self.api = api
-        self.proxies = proxies
+        self.rules = rules
 
     def run(self, say: Callable[[str], None]) -> None:
         """Serve; the first line said names all addresses. Raises AddressInUse, StoreError."""
         listener = listen(self.api)
         with listener, Store.open(self.db) as store, Receiver(store, self.otlp_grpc, self.otlp_http) as receiver:
-            if self.proxies:
-                declare_proxies(store, self.proxies)
+            declare_rules(store, self.rules)
             config = uvicorn.Config(make_app(store), log_config=None, access_log=False, lifespan="off", ws="none")
             server = uvicorn.Server(config)
             before = _stop_when_signalled(server)

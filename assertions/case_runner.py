@@ -16,8 +16,9 @@ from spanproof.assertions.cases import Assertion, CaseSpan, CaseTrace, Scene, pa
 from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.selected import Selected
 from spanproof.assertions.verdict import Verdict
-from spanproof.collector.calls import declare_proxies, derive
+from spanproof.collector.calls import derive
 from spanproof.collector.decode import Decoder
+from spanproof.collector.rules import declare_rules
 from spanproof.collector.store import Store
 from spanproof.query_lang.check import check_claim
 from spanproof.query_lang.constants import Bindings, JsonValue
@@ -68,7 +69,7 @@ def run_cases(text: str) -> Iterator[CaseResult]:
 
 def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
     with Store.open() as store:
-        declare_proxies(store, scene.proxies)
+        declare_rules(store, scene.rules)
         known = 0
         connection = store.cursor()
         judge = Judge(connection)

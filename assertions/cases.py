@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
+from spanproof.collector.rules import Rules
 from spanproof.collector.semconv import SPAN_KINDS
 from spanproof.query_lang.constants import JsonValue
+from spanproof.query_lang.literals import Refused, read_duration_ns, read_text
 from spanproof.query_lang.syntax import Source
-from spanproof.query_lang.tree import Refused, read_number, read_text
 
 TOKEN: Final = re.compile(
     r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<span>\.\.)|(?P<number>-?[0-9]+(?:\.[0-9]+)?[A-Za-zµ%]*)'
@@ -84,7 +85,7 @@ class Scene:
     """The traces since the last ``clear``, and what is asserted of those before each assertion."""
 
     assertions: tuple[tuple[tuple[CaseTrace, ...], Assertion], ...]
-    proxies: tuple[str, ...] = ()
+    rules: Rules
 
 
 def parse_cases(text: str) -> tuple[Scene, ...]:
@@ -92,7 +93,7 @@ def parse_cases(text: str) -> tuple[Scene, ...]:
     return tuple(_Reader(text).scenes())
 
 
-def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]], proxies: list[str]) -> Scene:
+def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]], rules: Rules) -> Scene:
     for traces, assertion in asserted:
         spans = [span for trace in traces for span in trace.spans]
         labels = {span.label for span in spans}
@@ -100,7 +101,19 @@ def _scene(asserted: list[tuple[tuple[CaseTrace, ...], Assertion]], proxies: lis
         for label in named:
             if label not in labels:
                 raise CaseError(assertion.line, f"no span above this is called `{label}`")
-    return Scene(tuple(asserted), tuple(proxies))
+    return Scene(tuple(asserted), rules)
+
+
+def _add_rule(rules: Rules, word: str, text: str, line: int) -> Rules:
+    match word:
+        case "proxy":
+            return replace(rules, proxies=(*rules.proxies, text))
+        case "circuit-marker":
+            return replace(rules, circuit_markers=(*rules.circuit_markers, text))
+        case "max-retry-gap":
+            return replace(rules, max_retry_gap_ns=_duration(text, line))
+        case _:
+            return replace(rules, max_clock_skew_ns=_duration(text, line))
 
 
 @dataclass(slots=True)
@@ -118,7 +131,7 @@ class _Reader:
     def scenes(self) -> Iterator[Scene]:
         traces: list[CaseTrace] = []
         asserted: list[tuple[tuple[CaseTrace, ...], Assertion]] = []
-        proxies: list[str] = []
+        rules = Rules()
         while self.place < len(self.lines):
             line = self._take()
             word, _, rest = line.text.partition(" ")
@@ -128,16 +141,17 @@ class _Reader:
                 case "assert" | "invalid":
                     asserted.append((tuple(traces), self._assertion(line, word, rest)))
                 case "clear":
-                    yield _scene(asserted, proxies)
-                    traces, asserted, proxies = [], [], []
-                case "proxy":
-                    proxies.append(rest.strip().strip('"'))
+                    yield _scene(asserted, rules)
+                    traces, asserted, rules = [], [], Rules()
+                case "proxy" | "circuit-marker" | "max-retry-gap" | "max-clock-skew":
+                    rules = _add_rule(rules, word, rest.strip().strip('"'), line.number)
                 case _:
                     raise CaseError(
                         line.number,
-                        f"`{word}` begins nothing here: write trace, baseline, proxy, assert, invalid or clear",
+                        f"`{word}` begins nothing here: write trace, baseline, assert, invalid or clear, or a rule:"
+                        " proxy, circuit-marker, max-retry-gap or max-clock-skew",
                     )
-        yield _scene(asserted, proxies)
+        yield _scene(asserted, rules)
 
     def _take(self) -> _Line:
         self.place += 1
@@ -327,11 +341,7 @@ def _unquote(literal: str, line: int) -> str:
 
 
 def _duration(text: str, line: int) -> int:
-    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
     try:
-        number = read_number(digits, Source(0, len(digits)))
-    except (Refused, AssertionError):
-        raise CaseError(line, f"`{text}` is not a duration") from None
-    if number.unit != "ns":
-        raise CaseError(line, f"`{text}` is not a duration")
-    return sign * int(number.value)
+        return read_duration_ns(text)
+    except ValueError as error:
+        raise CaseError(line, str(error)) from None

@@ -5,7 +5,6 @@ The rules stand in ``sql/derive.sql`` and work on all traces at once that have c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -18,12 +17,13 @@ if TYPE_CHECKING:
     from spanproof.collector.store import Store
 
 # gRPC's own instrumentation has a span for each attempt, of no certain kind; each is an exit span (gRFC A66, A72).
-RPC_ATTEMPT: Final = "(starts_with(name, 'Attempt.') AND attributes['previous-rpc-attempts'] IS NOT NULL)"
-MAX_RETRY_GAP_NS: Final = 60_000_000_000
+RPC_ATTEMPT: Final = (
+    f"(starts_with(name, 'Attempt.') AND {semconv.read_attribute('attributes', 'previous-rpc-attempts')} IS NOT NULL)"
+)
 DERIVED: Final = ("tree", "exchanges", "calls", "entry_links", "continuations")
 
 
-def derive(store: Store, *, max_retry_gap_ns: int = MAX_RETRY_GAP_NS) -> int:
+def derive(store: Store) -> int:
     """Bring the derived tables up to date with the spans stored so far; return how many traces changed.
 
     Duplicates of a span (same trace, span id, kind and service) are dropped on the way: the one that ends
@@ -35,7 +35,7 @@ def derive(store: Store, *, max_retry_gap_ns: int = MAX_RETRY_GAP_NS) -> int:
             connection.execute("BEGIN")
             changed = _find_dirty(connection)
             if changed:
-                _derive_dirty(connection, max_retry_gap_ns)
+                _derive_dirty(connection)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
@@ -45,18 +45,6 @@ def derive(store: Store, *, max_retry_gap_ns: int = MAX_RETRY_GAP_NS) -> int:
     return changed
 
 
-def declare_proxies(store: Store, services: Sequence[str]) -> None:
-    """Name sidecars: their hops between two services are collapsed. Spans derived before are derived again."""
-    with store.lock:
-        connection = store.cursor()
-        known = {str(name) for (name,) in connection.execute("FROM proxies").fetchall()}
-        if known != set(services):
-            connection.execute("DELETE FROM proxies")
-            connection.execute("INSERT INTO proxies SELECT unnest($services::VARCHAR[])", {"services": list(services)})
-            connection.execute("UPDATE derivation SET last_span_key = -1")
-        connection.close()
-
-
 def _find_dirty(connection: duckdb.DuckDBPyConnection) -> int:
     """Fill ``dirty`` with the traces that have new spans, and those tied to one of these by a link."""
     connection.execute(_sql("dirty.sql"))
@@ -64,7 +52,7 @@ def _find_dirty(connection: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def _derive_dirty(connection: duckdb.DuckDBPyConnection, max_retry_gap_ns: int) -> None:
+def _derive_dirty(connection: duckdb.DuckDBPyConnection) -> None:
     for table in DERIVED:
         connection.execute(f"DELETE FROM {table} WHERE trace_id IN (FROM dirty)")  # noqa: S608 (fixed names)
     facts = ", ".join(
@@ -76,7 +64,6 @@ def _derive_dirty(connection: duckdb.DuckDBPyConnection, max_retry_gap_ns: int) 
         " FROM (SELECT span_key, trace_id, span_id, parent_id, service, name, kind, start_ns, end_ns, status, links,"
         f" {RPC_ATTEMPT} AS rpc_attempt, {facts} FROM spans WHERE trace_id IN (FROM dirty))"
     )
-    connection.execute("SET VARIABLE max_retry_gap_ns = $gap", {"gap": max_retry_gap_ns})
     connection.execute(_sql("derive.sql"))
 
 

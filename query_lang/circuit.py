@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from spanproof.collector.semconv import read_attribute
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import Parameters, limit
 from spanproof.query_lang.constants import Bindings
@@ -13,12 +14,23 @@ from spanproof.query_lang.vocabulary import Type
 
 TOO_EARLY, TOO_MANY = 1, 2
 
+# What a span says that may mark an open circuit: its attributes, but for those that are false, its events, and the
+# types of its exceptions, with and without their packages.
+_EXCEPTION = read_attribute("event.attributes", "exception.type")
+MARKS = (
+    "list_filter(s.attributes.keys, lambda key, place: s.attributes.texts[place] <> 'false')"
+    " || list_transform(s.events, lambda event: event.name)"
+    f" || list_transform(s.events, lambda event: {_EXCEPTION})"
+    f" || list_transform(s.events, lambda event: regexp_extract({_EXCEPTION}, '[^.]*$'))"
+)
+
 
 def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     """Compile ``circuit``: per caller instance (the resource of its client spans), over all selected traces.
 
     ``value`` is how soon the first attempt came after the circuit should have opened; ``note`` is [what is wrong,
-    attempts until one succeeded]. ``ok`` is NULL where the caller was asked nothing meanwhile.
+    attempts until one succeeded]. ``ok`` is NULL where the caller was asked nothing meanwhile: it served no request
+    then, and no mark of an open circuit was seen.
     """
     assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
     rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
@@ -61,6 +73,10 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 SELECT 1 FROM selected sel JOIN tree t ON t.trace_id = sel.trace_id AND t.is_entry
                 JOIN spans s ON s.span_key = t.span_key
                 WHERE s.resource_key = o.resource_key AND s.start_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
+            ) OR EXISTS (
+                SELECT 1 FROM selected sel JOIN spans s ON s.trace_id = sel.trace_id
+                WHERE s.resource_key = o.resource_key AND s.end_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
+                    AND list_has_any({MARKS}, (SELECT circuit_markers FROM rules))
             ) AS asked
         FROM opened o
     )

@@ -9,13 +9,11 @@ from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.selections import is_stable, select
 from spanproof.query_lang.vocabulary import Type
 
-MAX_CLOCK_SKEW_NS = 10_000_000
-
 
 def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     """Compile ``first before second``; ``value`` is by how much the second starts after the first has ended.
 
-    Clocks of two processes are compared only beyond ``MAX_CLOCK_SKEW_NS``. Nearer than that, the order is known
+    Clocks of two processes are compared only beyond the skew that the rules allow. Nearer than that, the order is known
     where one descends from the other, or where synchronous ancestors of the two in one process are ordered;
     else ``ok`` is NULL.
     """
@@ -39,7 +37,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
         JOIN spans a ON a.span_key = e.span_key
         JOIN spans b ON b.span_key = o.span_key
     ),
-    near AS (SELECT * FROM pairs WHERE NOT together AND abs(gap_ns) <= {MAX_CLOCK_SKEW_NS}),
+    near AS (SELECT * FROM pairs WHERE NOT together AND abs(gap_ns) <= (SELECT max_clock_skew_ns FROM rules)),
     sides AS (SELECT trace_id, 1 AS side, one AS span_key FROM near UNION ALL SELECT trace_id, 2, two FROM near),
     above AS (
         SELECT trace_id, side, span_key, true AS waited_for FROM sides
@@ -66,12 +64,13 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     SELECT
         p.trace_id,
         CASE
-            WHEN p.together OR abs(p.gap_ns) > {MAX_CLOCK_SKEW_NS} OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
+            WHEN n.trace_id IS NULL OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
             WHEN o.forward THEN true
             WHEN o.backward THEN false
         END AS ok,
         p.gap_ns AS value, [p.one, p.two] AS witness, p.start_ns AS rank, NULL::BIGINT[] AS note
     FROM pairs p
+    LEFT JOIN near n ON n.trace_id = p.trace_id
     LEFT JOIN related r ON r.trace_id = p.trace_id
     LEFT JOIN ordered o ON o.trace_id = p.trace_id
     """

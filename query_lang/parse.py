@@ -18,8 +18,9 @@ from lark.lexer import PatternStr
 
 from spanproof.query_lang import syntax
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
+from spanproof.query_lang.literals import Refused
 from spanproof.query_lang.syntax import Source
-from spanproof.query_lang.tree import Refused, TreeBuilder
+from spanproof.query_lang.tree import TreeBuilder
 from spanproof.query_lang.vocabulary import RESPONSE_PARTS
 
 MAX_DEPTH: Final = 100  # of rules, of which a pair of parentheses takes three

@@ -310,7 +310,7 @@ ranked AS (
 inferred AS (
     SELECT s.exchange_key, f.exchange_key AS before_key, 3 AS tier
     FROM ranked s JOIN ranked f ON f.thing = s.thing AND f.rank = s.rank AND s.delta = -1 AND f.delta = 1
-    WHERE s.at_ns - f.at_ns <= getvariable('max_retry_gap_ns')
+    WHERE s.at_ns - f.at_ns <= (SELECT max_retry_gap_ns FROM rules)
 )
 SELECT * FROM explicit
 UNION ALL

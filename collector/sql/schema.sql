@@ -163,10 +163,17 @@ CREATE TABLE continuations (
     continued_key BIGINT NOT NULL  -- entry span of the request that it continues
 );
 
--- Sidecars: spans of these services are no hops of their own.
-CREATE TABLE proxies (
-    service VARCHAR NOT NULL
+-- What the user says of the services (see rules.py); one row.
+CREATE TABLE rules (
+    proxies           VARCHAR[] NOT NULL DEFAULT [],
+    max_retry_gap_ns  BIGINT NOT NULL DEFAULT 60000000000,
+    max_clock_skew_ns BIGINT NOT NULL DEFAULT 10000000,
+    circuit_markers   VARCHAR[] NOT NULL DEFAULT []
 );
+INSERT INTO rules DEFAULT VALUES;
+
+-- Sidecars: spans of these services are no hops of their own.
+CREATE VIEW proxies AS SELECT unnest(proxies) AS service FROM rules;
 
 CREATE TABLE derivation (
     last_span_key BIGINT NOT NULL  -- spans up to here are in the derived tables

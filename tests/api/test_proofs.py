@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from spanproof.collector.store import Store
 from spanproof.tests.command import Finished, Service
 
 Write = Callable[[str, str], Path]
@@ -196,6 +197,26 @@ def test_a_stored_trace_is_judged_by_its_id(prove: Prove, write: Write) -> None:
 def test_the_spans_of_a_sidecar_answer_no_call(prove: Prove, write: Write, options: tuple[str, ...], code: int) -> None:
     text = BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect network(shop -> bank) < 1h\n}\n'
     assert prove(write("x.proof", text), *options).code == code
+
+
+def test_the_store_keeps_the_rules_given_on_the_command_line(prove: Prove, write: Write, tmp_path: Path) -> None:
+    path = write("x.proof", BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect some shop\n}\n')
+    options = ("--max-retry-gap", "1.5s", "--max-clock-skew", "0ms", "--circuit-marker", "breaker.refused")
+    assert prove(path, "--db", "spans.duckdb", *options).code == 0
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        row = store.cursor().execute("SELECT max_retry_gap_ns, max_clock_skew_ns, circuit_markers[-1] FROM rules")
+        assert row.fetchone() == (1_500_000_000, 0, "breaker.refused")
+
+
+@pytest.mark.parametrize("wrong", [("--max-retry-gap", "soon"), ("--max-clock-skew", "-1ms"), ("--max-retry-gap", "5")])
+def test_a_rule_that_is_no_duration_is_refused(
+    spanproof: Callable[..., Finished], write: Write, wrong: tuple[str, str]
+) -> None:
+    path = write("x.proof", BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect some shop\n}\n')
+    ran = spanproof("run", path, *wrong)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{wrong[0]}: " in ran.err
+    assert wrong[1] in ran.err
 
 
 def test_an_address_that_others_can_reach_is_refused(spanproof: Callable[..., Finished], write: Write) -> None:

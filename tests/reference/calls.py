@@ -21,7 +21,6 @@ from spanproof.tests.reference.spans import (
     read,
 )
 
-MAX_RETRY_GAP_NS: Final = 60_000_000_000
 RETRYABLE_HTTP: Final = (408, 425, 429)
 
 
@@ -198,7 +197,8 @@ class Logical:
 class Calls:
     """All calls of a forest."""
 
-    def __init__(self, forest: Forest) -> None:
+    def __init__(self, forest: Forest, max_retry_gap_ns: int) -> None:
+        self.max_retry_gap_ns = max_retry_gap_ns
         self.forest = forest
         self.services = {span.service for span in forest.spans}
         self.tries = tuple(self._tries())
@@ -279,7 +279,7 @@ class Calls:
                     other
                     for other in in_order
                     if other.start_ns > one.start_ns
-                    and 0 <= other.start_ns - one.end_ns <= MAX_RETRY_GAP_NS
+                    and 0 <= other.start_ns - one.end_ns <= self.max_retry_gap_ns
                     and other not in after.values()
                     and _thing(other) == _thing(one)
                 ]

@@ -12,6 +12,7 @@ from spanproof.tests.reference.calls import Try
 from spanproof.tests.reference.conditions import ORDERS, convert, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, select
+from spanproof.tests.reference.spans import Span
 
 
 def judge_circuit(node: s.Circuit, world: World) -> Outcome:
@@ -60,7 +61,16 @@ def _judge(opened: Try, place: int, tries: list[Try], node: s.Circuit, world: Wo
         for span in world.spans()
     )
     if holds_ns > 0 and not asked:
-        return None
+        marked = any(
+            opened.exit is not None
+            and (span.service, span.resource) == (opened.exit.service, opened.exit.resource)
+            and opened.end_ns <= span.end_ns
+            and span.start_ns < closes_ns
+            and _marks(span) & set(world.rules.circuit_markers)
+            for span in world.spans()
+        )
+        if not marked:
+            return None
     if "probes" not in limits:
         return True
     probes = 0
@@ -69,6 +79,13 @@ def _judge(opened: Try, place: int, tries: list[Try], node: s.Circuit, world: Wo
         if not one.error:
             break
     return ORDERS[limits["probes"].operator](probes, _number(limits["probes"].value))
+
+
+def _marks(span: Span) -> set[str]:
+    """Return what may say that a circuit is open: attributes, events, types of exceptions."""
+    types = {str(event.attributes.get("exception.type", "")) for event in span.events}
+    names = {name for name, value in span.attributes.items() if value not in (False, "false")}
+    return names | {event.name for event in span.events} | types | {type_.split(".")[-1] for type_ in types}
 
 
 def _number(node: s.Expression) -> Fraction:

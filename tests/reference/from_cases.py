@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from spanproof.assertions.cases import CaseTrace
+from spanproof.collector.rules import Rules
 from spanproof.tests.reference.selections import World
 from spanproof.tests.reference.spans import Event, Link, Span
 
 
-def world_of(traces: Iterable[CaseTrace], proxies: Iterable[str] = ()) -> World:
+def world_of(traces: Iterable[CaseTrace], rules: Rules) -> World:
     """Return what a store knows that was sent these traces."""
     traces = tuple(traces)
     settled, baseline = (
@@ -21,7 +22,7 @@ def world_of(traces: Iterable[CaseTrace], proxies: Iterable[str] = ()) -> World:
         }
         for of_baseline in (False, True)
     )
-    return World.of(_spans(traces), settled, baseline, proxies)
+    return World.of(_spans(traces), settled, baseline, rules)
 
 
 def _trace_id(trace: CaseTrace, copy: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from fractions import Fraction
-from typing import Final
 
 from spanproof.query_lang import syntax as s
 from spanproof.tests.reference.calls import Logical, Try
@@ -12,8 +11,6 @@ from spanproof.tests.reference.critical import shares_ns
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, is_selection_stable, select, word
 from spanproof.tests.reference.spans import Span
-
-MAX_CLOCK_SKEW_NS: Final = 10_000_000
 
 
 def judge_before(node: s.Before, world: World) -> Outcome:
@@ -36,7 +33,7 @@ def _before(node: s.Before, world: World) -> Outcome:
     gap_ns = next_.start_ns - last.end_ns
     one, other = _span(last), _span(next_)
     descends = one in world.forest.above(other) or other in world.forest.above(one)
-    if not _in_one_process(one, other) and abs(gap_ns) <= MAX_CLOCK_SKEW_NS and not descends:
+    if not _in_one_process(one, other) and abs(gap_ns) <= world.rules.max_clock_skew_ns and not descends:
         chain = _ordered_by_cause(one, other, world)
         if chain is None:
             return "open"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Final
 
+from spanproof.collector.rules import Rules
 from spanproof.query_lang import syntax as s
 from spanproof.tests.reference.calls import Calls, Logical, Try
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, is_stable, value_of
 from spanproof.tests.reference.spans import Forest, Span, as_text
+
+DEFAULTS: Final = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class World:
     forest: Forest
     calls: Calls
     settled: dict[str, bool]
+    rules: Rules
     baseline: dict[str, bool] = field(default_factory=dict)
     group: Group | None = None
 
@@ -36,10 +41,10 @@ class World:
         spans: Iterable[Span],
         settled: dict[str, bool],
         baseline: dict[str, bool] | None = None,
-        proxies: Iterable[str] = (),
+        rules: Rules = DEFAULTS,
     ) -> World:
-        forest = Forest(spans, proxies)
-        return cls(forest, Calls(forest), settled, baseline or {})
+        forest = Forest(spans, rules.proxies)
+        return cls(forest, Calls(forest, rules.max_retry_gap_ns), settled, rules, baseline or {})
 
     def in_baseline(self) -> World:
         """Return the same with the baseline's traces to judge."""

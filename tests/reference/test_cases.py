@@ -26,4 +26,4 @@ def assertions() -> list[object]:
 def test_case(scene: Scene, traces: tuple[CaseTrace, ...], assertion: Assertion) -> None:
     expectation = parse_claim(assertion.claim).expectation
     assert expectation is not None
-    assert judge(expectation, world_of(traces, scene.proxies)) == assertion.outcome
+    assert judge(expectation, world_of(traces, scene.rules)) == assertion.outcome

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -62,9 +63,12 @@ class Ingest:
         self._stopping = False
         self._changed = threading.Condition()
         self._decoded: queue.Queue[tuple[list[_Waiting], Decoded] | None] = queue.Queue(1)
-        threading.Thread(target=self._decode_until_stopped, name="spanproof-decoder", daemon=True).start()
-        self._writer = threading.Thread(target=self._write_until_stopped, name="spanproof-writer", daemon=True)
-        self._writer.start()
+        self._threads = [
+            threading.Thread(target=self._decode_until_stopped, name="spanproof-decoder", daemon=True),
+            threading.Thread(target=self._write_until_stopped, name="spanproof-writer", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, body: bytes) -> Future[Accepted]:
         """Queue a serialized `ExportTraceServiceRequest`.
@@ -93,8 +97,10 @@ class Ingest:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
-        self._writer.join(timeout)
-        return not self._writer.is_alive()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for thread in self._threads:
+            thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _take_batch(self) -> list[_Waiting]:
         """Wait for requests and take those that one commit should hold; none means stop."""

@@ -75,7 +75,11 @@ class Receiver:
             target=lambda: asyncio.run(self._serve(ready)), name="spanproof-receiver", daemon=True
         )
         self._thread.start()
-        self._request_stop = ready.result()
+        try:
+            self._request_stop = ready.result()
+        except BaseException:
+            self._thread.join(STOP_TIMEOUT_S)  # it lets go of the store
+            raise
 
     def stop(self, timeout: float = STOP_TIMEOUT_S) -> bool:
         """Answer what has come in, then stop; False where that takes longer than `timeout` seconds."""

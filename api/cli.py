@@ -245,18 +245,41 @@ def read(path: Path, reader: Callable[[Path], T]) -> T:
         fail(f"{path}: not text in UTF-8, see byte {error.start}")
 
 
-@app.command(epilog="Example: spanproof check checks")
+@app.command(epilog="Example: spanproof check checks --db spans.duckdb")
 def check(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
+    ] = None,
+    *,
+    db: Annotated[
+        str | None,
+        typer.Option("--db", metavar="FILE", help="A store: warn of services and attributes that it has not seen."),
     ] = None,
 ) -> None:
     """Check proofs without sending anything: syntax, names, types, units."""
     modules = load(paths or [Path()])
     problems = show_problems(modules)
     proofs = sum(len(module.proofs) for module in modules)
-    console().print(f"{len(modules)} files, {proofs} proofs, {problems} problems")
+    warnings = "" if db is None else f", {show_unseen(modules, db)} warnings"
+    console().print(f"{len(modules)} files, {proofs} proofs, {problems} problems{warnings}")
     sys.exit(USAGE if problems else 0)
+
+
+def show_unseen(modules: list[Module], db: str) -> int:
+    """Print what files name that a store has not seen; return how many names these are."""
+    from spanproof.collector.seen import read_seen
+    from spanproof.query_lang.unseen import find_unseen
+
+    if not Path(db).exists():
+        fail(f"{db}: no such file")
+    seen = read_seen(db)
+    count = 0
+    for module in modules:
+        found = find_unseen(module, seen)
+        count += len(found)
+        if found:
+            console().print(render_diagnostics(module.file.path, module.file.text, found))
+    return count
 
 
 @app.command(name="fmt", epilog="Example: spanproof fmt --check checks")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from lsprotocol import types as lsp
@@ -13,39 +11,17 @@ from pygls.workspace import TextDocument
 from pygls.workspace.position_codec import ServerTextPosition, ServerTextRange
 
 from spanproof import __version__
+from spanproof.collector.seen import Seen, read_seen
 from spanproof.collector.semconv import DEPRECATED, FACTS
-from spanproof.collector.store import Store
 from spanproof.query_lang.diagnostics import Diagnostic, locate
 from spanproof.query_lang.format import format_file
 from spanproof.query_lang.help import FIELD_HELP, FUNCTION_HELP, WORD_HELP
 from spanproof.query_lang.modules import Module, load_text
 from spanproof.query_lang.parse import keywords
 from spanproof.query_lang.syntax import Source
+from spanproof.query_lang.unseen import find_unseen
 
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*")
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What a store has seen: operations by service, and attribute names."""
-
-    operations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    attributes: tuple[str, ...] = ()
-
-
-def read_seen(db: str | None) -> Seen:
-    """Read what a store has seen; nothing without one. Raises Unusable."""
-    if db is None:
-        return Seen()
-    with Store.open(db) as store:
-        connection = store.cursor()
-        operations: dict[str, list[str]] = {}
-        for service, name in connection.execute("SELECT DISTINCT service, name FROM spans ORDER BY ALL").fetchall():
-            operations.setdefault(service, []).append(name)
-        names = connection.execute("SELECT DISTINCT unnest(attributes.keys) AS name FROM spans ORDER BY name")
-        attributes = tuple(str(name) for (name,) in names.fetchall())
-        connection.close()
-    return Seen({service: tuple(names) for service, names in operations.items()}, attributes)
 
 
 def make_server(seen: Seen) -> LanguageServer:
@@ -54,7 +30,9 @@ def make_server(seen: Seen) -> LanguageServer:
 
     def publish(uri: str) -> None:
         document = server.workspace.get_text_document(uri)
-        found = [_diagnostic(document, each) for each in _load(document).diagnostics]
+        module = _load(document)
+        problems = (*module.diagnostics, *(find_unseen(module, seen) if seen.operations else ()))
+        found = [_diagnostic(document, each) for each in problems]
         server.text_document_publish_diagnostics(
             lsp.PublishDiagnosticsParams(uri=uri, diagnostics=found, version=document.version)
         )
@@ -94,7 +72,7 @@ def make_server(seen: Seen) -> LanguageServer:
 
 def serve(db: str | None) -> None:
     """Serve over standard input and output until the editor is done. Raises Unusable."""
-    make_server(read_seen(db)).start_io()
+    make_server(Seen() if db is None else read_seen(db)).start_io()
 
 
 def _load(document: TextDocument) -> Module:
@@ -113,9 +91,8 @@ def _range(document: TextDocument, at: Source) -> lsp.Range:
 
 def _diagnostic(document: TextDocument, found: Diagnostic) -> lsp.Diagnostic:
     message = f"{found.message}\n{found.help}" if found.help else found.message
-    return lsp.Diagnostic(
-        _range(document, found.at), message, lsp.DiagnosticSeverity.Error, code=found.id, source="spanproof"
-    )
+    severity = lsp.DiagnosticSeverity.Error if found.severity == "error" else lsp.DiagnosticSeverity.Warning
+    return lsp.Diagnostic(_range(document, found.at), message, severity, code=found.id, source="spanproof")
 
 
 def _complete(text: str, offset: int, seen: Seen) -> list[lsp.CompletionItem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from spanproof.query_lang.syntax import Source
 
@@ -17,6 +18,7 @@ class Diagnostic:
     message: str
     at: Source
     help: str | None = None
+    severity: Literal["error", "warning"] = "error"
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,9 +119,9 @@ def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]
     """Render the problems of a file, each with its line."""
     rendered = Text()
     for each in diagnostics:
-        rendered.append_text(
-            _render_place(path, text, f"error[{each.id}]", each.message, each.at, "", each.help, STYLES[Outcome.FAIL])
-        )
+        style = STYLES[Outcome.FAIL if each.severity == "error" else Outcome.INCONCLUSIVE]
+        title = f"{each.severity}[{each.id}]"
+        rendered.append_text(_render_place(path, text, title, each.message, each.at, "", each.help, style))
     return rendered
 
 

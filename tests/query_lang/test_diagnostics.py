@@ -9,14 +9,16 @@ from pathlib import Path
 import pytest
 
 import spanproof
+from spanproof.collector.seen import Seen
 from spanproof.query_lang.check import check_claim, check_file
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, nearest
 from spanproof.query_lang.modules import load_module
 from spanproof.query_lang.parse import parse_claim, parse_file
+from spanproof.query_lang.unseen import find_unseen
 
 SOURCES = [
     Path(spanproof.__file__).parent / "query_lang" / f"{name}.py"
-    for name in ("check", "comparisons", "parse", "tree", "types")
+    for name in ("check", "comparisons", "literals", "parse", "tree", "types", "unseen")
 ]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 PROOF = 'proof "p" {{\n  when GET "http://x/" as one\n  {}\n}}\n'
@@ -248,7 +250,7 @@ def ids_in(source: Path) -> set[str]:
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
             continue
         function = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-        if function in ("problem", "Diagnostic"):
+        if function in ("problem", "Diagnostic", "_warn"):
             used.add(node.args[0].value)
     return used
 
@@ -256,13 +258,18 @@ def ids_in(source: Path) -> set[str]:
 def test_every_id_has_a_row() -> None:
     used = set().union(*map(ids_in, SOURCES))
     assert len(used) > 25
-    assert used - {id_ for _, id_, _ in [*CLAIMS, *FILES]} == {"too-deep"}  # that one has tests of its own
+    used -= {id_ for _, id_, _ in [*CLAIMS, *FILES]}
+    assert used == {"too-deep", *WARNINGS}  # which have tests of their own
 
 
 # ## The page that describes them
 
+SEEN = Seen({"orders": ("POST /orders",), "payments": ("POST /charge",)}, ("http.route",))
+WARNINGS = ("unseen-attribute", "unseen-operation", "unseen-service")
 SECTIONS = re.findall(
-    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim) refused\n(.*?)\n```$", DOCUMENT.read_text(encoding="utf-8"), re.M | re.S
+    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim) (?:refused|warned)\n(.*?)\n```$",
+    DOCUMENT.read_text(encoding="utf-8"),
+    re.M | re.S,
 )
 
 
@@ -279,7 +286,9 @@ def test_the_example_of_a_section_is_refused_for_that(
     (tmp_path / "broken.proof").write_text("let a =\n", encoding="utf-8")
     path = tmp_path / "example.proof"
     path.write_text(text if kind == "proof" else PROOF.format(f"expect {text}"), encoding="utf-8")
-    assert {found.id for found in load_module(path).diagnostics} == {id_}
+    module = load_module(path)
+    warned = find_unseen(module, SEEN) if id_ in WARNINGS else ()
+    assert {found.id for found in (*module.diagnostics, *warned)} == {id_}
     assert len(words) > 40
 
 

@@ -7,3 +7,7 @@ class Unusable(Exception):
 
 class StoreError(Unusable):
     """The store cannot be opened or used; the message says why and what to do."""
+
+
+class StoreDown(StoreError):
+    """The store takes nothing at present, whatever it is."""

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from spanproof.collector.decode import Accepted, Decoded, Decoder, Undecodable
-from spanproof.collector.store import Store, StoreError
+from spanproof.collector.failures import StoreDown, StoreError
+from spanproof.collector.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,8 +141,8 @@ class Ingest:
         try:
             self._store.append(decoded)
         except StoreError as error:
-            if len(batch) == 1:
-                return [error]
+            if len(batch) == 1 or isinstance(error, StoreDown):
+                return [error] * len(batch)
             # should the store refuse one request, the others need not share its fate
             return [outcome for waiting in batch for outcome in self._write([waiting], self._decode([waiting]))]
         return decoded.outcomes

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-import re
 import threading
 import time
+import weakref
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spanproof.collector.database import open_database
+from spanproof.collector.failures import StoreDown
 from spanproof.collector.failures import StoreError as StoreError
-from spanproof.collector.schema import prepare_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,12 +27,10 @@ if TYPE_CHECKING:
 
 MEMORY = ":memory:"
 
-# DuckDB moves what stands in its write-ahead log into the file at this size of the log. Each time it writes the
-# last 122,880 rows anew, so seldom is cheap; but appends wait meanwhile, and memory holds what is in the log.
-_CHECKPOINT = "256MB"
-
 _log = logging.getLogger(__name__)
-_LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
+# After these, the database is out of order, or has no room: the next request would fare no better.
+_DOWN = (duckdb.FatalException, duckdb.IOException, duckdb.TransactionException, duckdb.ConnectionException)
+_REOPEN_EVERY_S = 1.0
 
 
 class Store:
@@ -40,31 +40,49 @@ class Store:
     take it: DuckDB lets writers of different tables go on side by side.
     """
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, path: str, settings: Mapping[str, str]) -> None:
         self.lock = threading.RLock()
-        self._connection = connection
-        self._writer = connection.cursor()
-        self._appending = threading.Lock()
+        self._path = path
+        self._settings = settings
+        self._appending = threading.RLock()
         self._listeners: list[Listener] = []
+        self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+        self._closed = False
+        self._tried_at = 0.0
+        self._connect()
+
+    @classmethod
+    def open(cls, path: str | Path = MEMORY, *, settings: Mapping[str, str] | None = None) -> Self:
+        """Open the file at `path`, or a new store in memory; `settings` are DuckDB's."""
+        return cls(str(path), settings or {})
+
+    def _connect(self) -> None:
+        self._down = True
+        connection = self._connection = open_database(self._path, self._settings)
+        self._writer = connection.cursor()
         self._next_span_key = int(_fetch_value(connection, "SELECT coalesce(max(span_key), 0) + 1 FROM spans"))
         self._known = {
             table: {int(key) for (key,) in connection.execute(f"SELECT {table[:-1]}_key FROM {table}").fetchall()}  # noqa: S608 (fixed names)
             for table in ("resources", "scopes")
         }
+        self._down = False
 
-    @classmethod
-    def open(cls, path: str | Path = MEMORY, *, settings: Mapping[str, str] | None = None) -> Self:
-        """Open the file at `path`, or a new store in memory; `settings` are DuckDB's."""
+    def _ensure_up(self) -> None:
+        """Open the database anew after an error that has put it out of order, such as a full disk."""
+        if self._closed or not self._down or self._path == MEMORY:
+            return
+        if time.monotonic() - self._tried_at < _REOPEN_EVERY_S:
+            raise StoreDown(f"{self._path} is out of order; it is opened again in a moment")
+        self._tried_at = time.monotonic()
+        # DuckDB forgets the broken database with the last connection to it
+        for connection in (self._writer, self._connection, *self._cursors):
+            with suppress(duckdb.Error):
+                connection.close()
         try:
-            connection = duckdb.connect(str(path), config={"checkpoint_threshold": _CHECKPOINT, **(settings or {})})
-        except duckdb.Error as error:
-            raise StoreError(_explain_failure(str(path), str(error))) from error
-        try:
-            prepare_schema(connection, str(path))
-            return cls(connection)
-        except BaseException:
-            connection.close()
-            raise
+            self._connect()
+        except (StoreError, duckdb.Error) as error:
+            raise StoreDown(f"{self._path} is out of order: {error}") from error
+        _log.warning("%s was opened again", self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +96,7 @@ class Store:
         if not count:
             return
         with self._appending:
+            self._ensure_up()
             new = {
                 "resources": self._find_new("resources", decoded.resources),
                 "scopes": self._find_new("scopes", decoded.scopes),
@@ -93,10 +112,19 @@ class Store:
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Make a connection of its own for one thread; close it after use."""
+        if self._down:
+            with self._appending:
+                self._ensure_up()
         try:
-            return self._connection.cursor()
+            cursor = self._connection.cursor()
+            cursor.execute("SELECT 1")
         except duckdb.ConnectionException as error:
             raise StoreError("the store is closed") from error
+        except duckdb.FatalException as error:
+            self._down = True  # the next one finds it opened again
+            raise StoreDown(f"{self._path} is out of order: {error}") from error
+        self._cursors.add(cursor)
+        return cursor
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` after each commit with the ids (32 hex digits) of the traces it added to.
@@ -113,6 +141,7 @@ class Store:
     def close(self) -> None:
         """Close the store, once no append is under way."""
         with self._appending:
+            self._closed = True
             self._writer.close()
             self._connection.close()
 
@@ -129,8 +158,12 @@ class Store:
                         _insert_rows(self._writer, name, rows)
                 self._writer.execute("COMMIT")
             except BaseException:
-                self._writer.execute("ROLLBACK")
+                with suppress(duckdb.Error):  # a commit that fails has rolled back already
+                    self._writer.execute("ROLLBACK")
                 raise
+        except _DOWN as error:
+            self._down = isinstance(error, duckdb.FatalException)
+            raise StoreDown(f"the spans could not be stored: {error}") from error
         except duckdb.Error as error:
             raise StoreError(f"the spans could not be stored: {error}") from error
 
@@ -158,13 +191,3 @@ def _fetch_value(connection: duckdb.DuckDBPyConnection, sql: str) -> str | int:
         raise StoreError(f"no answer to {sql}")
     value: str | int = row[0]
     return value
-
-
-def _explain_failure(path: str, error: str) -> str:
-    if "Could not set lock" in error:
-        holder = _LOCK_HOLDER.search(error)
-        by = f"process {holder[1]}" if holder else "another process"
-        return f"{path} is in use by {by}; stop it or name another file"
-    if "not a valid DuckDB database" in error:
-        return f"{path} is no DuckDB database; name another file"
-    return f"{path} cannot be opened: {error.splitlines()[0]}"

@@ -93,15 +93,25 @@ class Running:
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
 
+    def wait(self, seconds: float) -> bool:
+        """Wait for its end for so long at most; say whether it came."""
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+
     def stop(self) -> None:
         """End it if it still runs."""
         if self.process.poll() is None:
             self.process.terminate()
-            try:
-                self.process.wait(10)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+            if not self.wait(10):
+                self.kill()
 
     def close(self) -> None:
         self.stop()

@@ -23,8 +23,8 @@ def store() -> Iterator[Store]:
 class GatedStore(Store):
     """Holds each append until the gate is open; refuses a batch that has a span of the name `poison`."""
 
-    def __init__(self, connection) -> None:
-        super().__init__(connection)
+    def __init__(self, path, settings) -> None:
+        super().__init__(path, settings)
         self.gate = threading.Event()
         self.arrived = threading.Event()
         self.batches: list[int] = []

@@ -1,0 +1,71 @@
+"""Opens the database file of a store: says who holds it, and mends a log whose end was damaged."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import duckdb
+
+from spanproof.collector.failures import StoreError
+from spanproof.collector.schema import prepare_schema
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# DuckDB moves what stands in its write-ahead log into the file at this size of the log. Each time it writes the
+# last 122,880 rows anew, so seldom is cheap; but appends wait meanwhile, and memory holds what is in the log.
+_CHECKPOINT = "256MB"
+_LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
+_DAMAGE = re.compile(r"Corrupt WAL file: entry at byte position (\d+)")
+_log = logging.getLogger(__name__)
+
+
+def open_database(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    """Open the database at `path`, with today's schema. Raises StoreError."""
+    connection = _connect(path, settings)
+    try:
+        prepare_schema(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {"checkpoint_threshold": _CHECKPOINT, **settings}
+    try:
+        return duckdb.connect(path, config=config)
+    except duckdb.Error as error:
+        damage = _DAMAGE.search(str(error))
+        if not damage:
+            raise StoreError(_explain_failure(path, str(error))) from error
+        _cut_log(Path(f"{path}.wal"), int(damage[1]))
+    try:
+        return duckdb.connect(path, config=config)
+    except duckdb.Error as error:
+        raise StoreError(_explain_failure(path, str(error))) from error
+
+
+def _cut_log(log: Path, good: int) -> None:
+    """Cut the log where it is damaged, as a log that was torn while being written is; keep a copy of it."""
+    copy = log.with_name(f"{log.name}.damaged-{time.time_ns()}")
+    shutil.copyfile(log, copy)
+    size = log.stat().st_size
+    os.truncate(log, good)
+    _log.warning("%s is damaged at byte %d of %d; it is read up to there, and kept as %s", log, good, size, copy)
+
+
+def _explain_failure(path: str, error: str) -> str:
+    if "Could not set lock" in error:
+        holder = _LOCK_HOLDER.search(error)
+        by = f"process {holder[1]}" if holder else "another process"
+        return f"{path} is in use by {by}; stop it or name another file"
+    if "not a valid DuckDB database" in error:
+        return f"{path} is no DuckDB database; name another file"
+    return f"{path} cannot be opened: {error.splitlines()[0]}"

@@ -79,7 +79,7 @@ def test_a_disk_full_of_log_is_survived_by_opening_the_file_again(small_disk: Sm
     decoder = Decoder()
 
     def append() -> bool:
-        body, traces = make_request()
+        body, traces = make_request(800)
         try:
             store.append(decoder.decode([body]))
         except StoreDown:

@@ -1,0 +1,71 @@
+"""Where the time of ingestion goes: each stage by itself, in one thread, in microseconds a span.
+
+Example: python bench/stages.py --requests 32
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from spanproof.bench.spans import make_requests
+from spanproof.collector.decode import Decoder
+from spanproof.collector.store import Store
+from spanproof.collector.wire import REQUEST, WireReader
+
+_SPANS = 512
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Clock:
+    """Adds up what each stage takes, in time and in processor time."""
+
+    def __init__(self) -> None:
+        self.wall: dict[str, float] = {}
+        self.cpu: dict[str, float] = {}
+
+    def run(self, stage: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run one stage."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        try:
+            return work(*args, **kwargs)
+        finally:
+            self.wall[stage] = self.wall.get(stage, 0.0) + time.perf_counter() - wall
+            self.cpu[stage] = self.cpu.get(stage, 0.0) + time.process_time() - cpu
+
+
+def main() -> None:
+    """Read the command line, measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--requests", type=int, default=32, help="requests a commit")
+    parser.add_argument("--spans", type=int, default=500_000, help="spans in all")
+    args = parser.parse_args()
+    batches = max(1, args.spans // (args.requests * _SPANS))
+    clock, reader, decoder = Clock(), WireReader(REQUEST), Decoder()
+    endless = make_requests(_SPANS)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.open(Path(folder) / "spans.duckdb", settings={"checkpoint_threshold": "64GB"}) as store,
+    ):
+        for _ in range(batches):
+            bodies = list(itertools.islice(endless, args.requests))
+            for body in bodies:
+                clock.run("check that it is well-formed", reader.check, body)
+            clock.run("protobuf to Arrow", reader.read, bodies)
+            decoded = clock.run("both, and the columns of the store", decoder.decode, bodies)
+            clock.run("insert and commit", store.append, decoded)
+        clock.run("move the log into the file", store.cursor().execute, "CHECKPOINT")
+    spans = batches * args.requests * _SPANS
+    print(f"{'microseconds a span':<40}{'time':>8}{'CPU':>8}")
+    for stage, wall in clock.wall.items():
+        print(f"{stage:<40}{wall / spans * 1e6:>8.2f}{clock.cpu[stage] / spans * 1e6:>8.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # DuckDB moves what stands in its write-ahead log into the file at this size of the log. Each time it writes the
 # last 122,880 rows anew, so seldom is cheap; but appends wait meanwhile, and memory holds what is in the log.
 _CHECKPOINT = "256MB"
+# What DuckDB may hold, its cache of the file included; what needs more goes through files beside the database.
+_MEMORY = "512MB"
 _LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
 _DAMAGE = re.compile(r"Corrupt WAL file: entry at byte position (\d+)")
 _log = logging.getLogger(__name__)
@@ -38,7 +40,11 @@ def open_database(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConn
 
 
 def _connect(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
-    config: dict[str, str | bool | int | float | list[str]] = {"checkpoint_threshold": _CHECKPOINT, **settings}
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "checkpoint_threshold": _CHECKPOINT,
+        "memory_limit": _MEMORY,
+        **settings,
+    }
     try:
         return duckdb.connect(path, config=config)
     except duckdb.Error as error:

@@ -17,6 +17,8 @@ from spanproof.collector.repeated import Repeated
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spanproof.collector.redaction import Redaction
+
 # Precedes the kind letter in a text that is not to be compared as it stands.
 MARK = "\x01"
 # A plain value would make pyarrow look for the types of libraries that are not installed, at every call.
@@ -37,8 +39,8 @@ class AttributeColumns:
     faults: dict[int, str]
 
 
-def read_attributes(lists: pa.ListArray) -> AttributeColumns:
-    """Read a column of `repeated KeyValue`."""
+def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColumns:
+    """Read a column of `repeated KeyValue`, without what must not be kept."""
     items = Repeated(lists)
     offsets = items.offsets
     keys, bad_keys = read_text(items.rows.field("key"))
@@ -56,6 +58,8 @@ def read_attributes(lists: pa.ListArray) -> AttributeColumns:
         before = pc.cumulative_sum(kept.cast(pa.int32()))
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), before]).take(offsets)
         keys, texts, kinds = (column.filter(kept) for column in (keys, texts, kinds))
+    if redaction:
+        texts, kinds = redaction.redact_attributes(keys, texts, kinds)
     return AttributeColumns(
         maps=pa.MapArray.from_arrays(offsets, keys, texts),
         # one byte per attribute: the list offsets are the string offsets

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.origins import Origin, OriginReader
+from spanproof.collector.redaction import NOTHING_REDACTED, Redaction
 from spanproof.collector.repeated import Repeated
 from spanproof.collector.span_columns import read_spans
 from spanproof.collector.wire import REQUEST, RESOURCE, SCOPE, MalformedMessage, WireReader
@@ -50,10 +51,11 @@ class Decoded:
 class Decoder:
     """Decodes requests, and remembers the resources and scopes it has met. Not for several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, redaction: Redaction = NOTHING_REDACTED) -> None:
+        self._redaction = redaction
         self._requests = WireReader(REQUEST)
-        self._resources = OriginReader(RESOURCE)
-        self._scopes = OriginReader(SCOPE)
+        self._resources = OriginReader(RESOURCE, redaction)
+        self._scopes = OriginReader(SCOPE, redaction)
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
         """Decode serialized `ExportTraceServiceRequest`s as one batch; a bad one spoils no other."""
@@ -88,7 +90,7 @@ class Decoder:
         resource_of_span = scope_spans.parents.take(spans.parents)
         request_of_span = resource_spans.parents.take(resource_of_span)
 
-        columns, faults = read_spans(spans.rows)
+        columns, faults = read_spans(spans.rows, self._redaction)
         resources = _read_origins(self._resources, resource_spans.rows, "resource")
         scopes = _read_origins(self._scopes, scope_spans.rows, "scope")
         for origins, of_span in ((resources, resource_of_span), (scopes, spans.parents)):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spanproof.collector.decode import Accepted, Decoder, Undecodable
+from spanproof.collector.redaction import NOTHING_REDACTED, Redaction
 from spanproof.collector.store import Store, StoreError
 
 if TYPE_CHECKING:
@@ -44,9 +45,10 @@ class Ingest:
         *,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
         max_queued_requests: int = MAX_QUEUED_REQUESTS,
+        redaction: Redaction = NOTHING_REDACTED,
     ) -> None:
         self._store = store
-        self._decoder = Decoder()
+        self._decoder = Decoder(redaction)
         self._max_bytes = max_queued_bytes
         self._max_requests = max_queued_requests
         self._queue: deque[_Waiting] = deque()

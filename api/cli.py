@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 
 from spanproof import __version__
+from spanproof.api.receiving import Receiving, receives
 from spanproof.assertions.proof_files import Selection, find_files, read_module
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
-from spanproof.collector.addresses import refuse_open_addresses, split_address
 from spanproof.collector.failures import Unusable
 from spanproof.query_lang.modules import Module
 
@@ -32,30 +32,6 @@ app = typer.Typer(
 
 Database = Annotated[
     str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file for the spans.")
-]
-GrpcAddress = Annotated[
-    str,
-    typer.Option(
-        "--otlp-grpc",
-        metavar="HOST:PORT",
-        envvar="SPANPROOF_OTLP_GRPC",
-        help="OTLP over gRPC; port 0 takes a free one.",
-    ),
-]
-HttpAddress = Annotated[
-    str,
-    typer.Option(
-        "--otlp-http",
-        metavar="HOST:PORT",
-        envvar="SPANPROOF_OTLP_HTTP",
-        help="OTLP over HTTP; port 0 takes a free one.",
-    ),
-]
-
-
-InsecureNoAuth = Annotated[
-    bool,
-    typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
 ]
 Proxies = Annotated[
     list[str] | None,
@@ -91,6 +67,7 @@ def spanproof(
 
 
 @app.command(epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080"')
+@receives
 def run(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
@@ -107,18 +84,13 @@ def run(
     ] = "keep",
     proxy: Proxies = None,
     db: Database = ":memory:",
-    otlp_grpc: GrpcAddress = "127.0.0.1:4317",
-    otlp_http: HttpAddress = "127.0.0.1:4318",
-    insecure_no_auth: InsecureNoAuth = False,
+    receiving: Receiving,
 ) -> None:
     """Receive spans, send the requests of proofs and judge their traces."""
     if inconclusive not in ("pass", "fail", "keep"):
         fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
     try:
-        for address in (otlp_grpc, otlp_http):
-            split_address(address)
-        if not insecure_no_auth:
-            refuse_open_addresses(otlp_grpc, otlp_http)
+        options = receiving.make_options()
     except ValueError as error:
         fail(str(error))
     from spanproof.api.run import run_proofs
@@ -137,8 +109,9 @@ def run(
             console(),
             db=db,
             proxies=proxy or [],
-            otlp_grpc=otlp_grpc,
-            otlp_http=otlp_http,
+            otlp_grpc=receiving.otlp_grpc,
+            otlp_http=receiving.otlp_http,
+            options=options,
             variables=variables,
             fail_fast=fail_fast,
             inconclusive=inconclusive,
@@ -247,25 +220,25 @@ def lsp(
 
 
 @app.command(epilog="Example: spanproof serve --db spans.duckdb")
+@receives
 def serve(
     *,
     proxy: Proxies = None,
     db: Database = "spanproof.duckdb",
-    otlp_grpc: GrpcAddress = "127.0.0.1:4317",
-    otlp_http: HttpAddress = "127.0.0.1:4318",
     api: Annotated[
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
     ] = "127.0.0.1:8321",
-    insecure_no_auth: InsecureNoAuth = False,
+    receiving: Receiving,
 ) -> None:
     """Receive and keep spans, and answer questions about them, until stopped."""
     from spanproof.api.server import Server
 
     try:
-        server = Server(db, otlp_grpc, otlp_http, api, proxies=proxy or [], insecure_no_auth=insecure_no_auth)
+        options = receiving.make_options(api)
     except ValueError as error:
         fail(str(error))
+    server = Server(db, receiving.otlp_grpc, receiving.otlp_http, api, options, proxies=proxy or [])
     server.run(lambda line: typer.echo(line))
 
 
@@ -301,15 +274,28 @@ def trace(
     server: Annotated[
         str, typer.Option("--server", metavar="URL", envvar="SPANPROOF_SERVER", help="The server to ask.")
     ] = "http://127.0.0.1:8321",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Show the server the first token of this file."
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trust a server with a certificate of these CAs (PEM).")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM, with its key).")
+    ] = None,
 ) -> None:
     """Draw a stored trace as a waterfall."""
     if len(trace_id) != 32 or any(digit not in "0123456789abcdefABCDEF" for digit in trace_id):
         fail(f"{trace_id!r} is not a trace id: 32 hexadecimal digits")
-    from spanproof.api.client import fetch_trace, read_trace
+    from spanproof.api.client import Access, fetch_trace, read_trace
 
     if db is not None and not Path(db).exists():
         fail(f"{db}: no such file")
-    view = fetch_trace(server, trace_id.lower()) if db is None else read_trace(db, trace_id.lower())
+    access = Access(server, token_file, tls_ca, tls_cert)
+    view = fetch_trace(access, trace_id.lower()) if db is None else read_trace(db, trace_id.lower())
     if view is None:
         fail(f"no span of trace {trace_id} is stored", 1)
     console().print(render_trace(view), end="")

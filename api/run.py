@@ -10,6 +10,7 @@ from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
 from spanproof.collector.calls import declare_proxies
+from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
@@ -24,13 +25,14 @@ def run_proofs(
     proxies: Sequence[str],
     otlp_grpc: str,
     otlp_http: str,
+    options: Options,
     variables: Mapping[str, str],
     fail_fast: bool,
     inconclusive: str,
 ) -> int:
     """Receive spans while carrying out `proofs`; return the exit code. Raises Unusable."""
     report = TerminalReport(console)
-    with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
+    with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http, options) as receiver:
         if proxies:
             declare_proxies(store, proxies)
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")

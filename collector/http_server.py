@@ -134,6 +134,7 @@ class _Protocol(H11Protocol):
             fields = [("content-type", "application/json"), ("connection", "close"), *headers]
             fields.append(("content-length", str(len(body))))
             answer = h11.Response(status_code=status, headers=fields, reason=STATUS_PHRASES[status])
-            for event in (answer, h11.Data(data=body), h11.EndOfMessage()):
+            to_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+            for event in (answer, h11.Data(data=b"" if to_head else body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()

@@ -65,6 +65,14 @@ def test_a_broken_chunk_in_a_body_ends_the_connection(receiver: Receiver) -> Non
     assert status == b"400"
 
 
+def test_a_head_request_that_breaks_off_gets_no_body(receiver: Receiver, capfd) -> None:
+    head = HEAD.replace(b"POST", b"HEAD") + b"transfer-encoding: chunked\r\n\r\n"
+    answer = send_http(receiver.http_address, head + b"nonsense\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("begun", [b"", b"P", HEAD, HEAD + b"content-length: 2\r\n\r\n{"])
 def test_who_does_not_get_on_is_cut_off(serve: Callable[..., Receiver], begun: bytes) -> None:
     receiver = serve(receive_timeout_s=0.2)

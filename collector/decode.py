@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -103,15 +103,21 @@ class Decoder:
         if faults:
             refused = pc.is_in(pa.arange(0, len(table)), value_set=pa.array(list(faults), pa.int64()))
             table = table.filter(pc.invert(refused))
+        refused_spans = sorted(faults)
+        requests_of_refused = request_of_span.take(pa.array(refused_spans, pa.int64())).to_pylist()
+        refusals = Counter(requests_of_refused)
         messages: dict[int, list[str]] = defaultdict(list)
-        for span, fault in sorted(faults.items()):
-            scope_index, span_place = spans.find_parent(span)
-            resource_index, scope_place = scope_spans.find_parent(scope_index)
-            request, resource_place = resource_spans.find_parent(resource_index)
-            place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
-            messages[request].append(f"{place}.{fault}")
+        for span, request in zip(refused_spans, requests_of_refused, strict=True):
+            if len(messages[request]) < _FAULTS_NAMED:  # there may be a million
+                scope_index, span_place = spans.find_parent(span)
+                resource_index, scope_place = scope_spans.find_parent(scope_index)
+                _, resource_place = resource_spans.find_parent(resource_index)
+                place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
+                messages[request].append(f"{place}.{faults[span]}")
         counts = {count["values"]: count["counts"] for count in pc.value_counts(request_of_span).to_pylist()}
-        accepted = [_sum_up(counts.get(request, 0), messages[request]) for request in range(len(batch))]
+        accepted = [
+            _sum_up(counts.get(request, 0), refusals[request], messages[request]) for request in range(len(batch))
+        ]
         return table, self._resources.make_table(resources), self._scopes.make_table(scopes), accepted
 
 
@@ -132,9 +138,8 @@ def _spread_faults(origins: list[Origin], of_span: pa.Int64Array, faults: dict[i
             faults.setdefault(span, origins[of_span[span].as_py()].fault)
 
 
-def _sum_up(spans: int, faults: list[str]) -> Accepted:
-    if not faults:
+def _sum_up(spans: int, refused: int, named: list[str]) -> Accepted:
+    if not refused:
         return Accepted(spans)
-    named = "; ".join(faults[:_FAULTS_NAMED])
-    more = f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else ""
-    return Accepted(spans - len(faults), len(faults), f"{len(faults)} of {spans} spans rejected: {named}{more}")
+    more = f"; and {refused - len(named)} more" if refused > len(named) else ""
+    return Accepted(spans - refused, refused, f"{refused} of {spans} spans rejected: {'; '.join(named)}{more}")

@@ -17,7 +17,7 @@ VOLUME /data
 EXPOSE 4317 4318 8321
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8321/healthz', timeout=2)"]
-# Without the flag, serve refuses to listen beyond loopback without a token. In a container it has to, to be
-# reached at all; publish the ports only to those who may read and write the traces.
+# In a container, serve has to listen beyond loopback, to be reached at all. Publish the ports only to those who may
+# read and write the traces, or mount a file of tokens, set SPANPROOF_TOKEN_FILE to it, and leave out the flag.
 CMD ["spanproof", "serve", "--db", "/data/spanproof.duckdb", "--otlp-grpc", "0.0.0.0:4317", \
      "--otlp-http", "0.0.0.0:4318", "--api", "0.0.0.0:8321", "--insecure-no-auth"]

@@ -8,8 +8,9 @@ PYTHON ?=
 # What else pytest is to be told: make test ARGS='-k retry'
 ARGS ?=
 
-# How many verdicts `make fuzz` compares.
+# How many verdicts `make fuzz` compares, and how many requests it sends.
 FUZZ ?= 20000
+FUZZ_REQUESTS ?= 200000
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test faults fuzz lint types format bench-ingest bench-phoenix
@@ -25,8 +26,9 @@ demo: $(READY) ## start the demo shop, run its proofs, stop it
 test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-fuzz: $(READY) ## compare 20,000 verdicts on made-up traces with the reference evaluator (FUZZ=n for others)
+fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n)
 	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py --timeout 7200 $(ARGS)
+	@SPANPROOF_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
 
 faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
 	@SPANPROOF_KILLS=25 $(BIN)/pytest tests/faults --timeout 1200 $(ARGS)

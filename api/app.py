@@ -8,10 +8,12 @@ import duckdb
 from fastapi import FastAPI, Path, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp
 
 from spanproof import __version__
 from spanproof.api.schemas import Health, Problem, TraceDocument
 from spanproof.assertions.evidence import view_trace
+from spanproof.collector.auth import TokenGate, Tokens
 from spanproof.collector.calls import derive
 from spanproof.collector.store import Store, StoreError
 
@@ -24,8 +26,8 @@ class ProblemError(Exception):
         self.problem = Problem(title=title, status=status, detail=detail)
 
 
-def make_app(store: Store) -> FastAPI:
-    """Make the API over `store`."""
+def make_app(store: Store, tokens: Tokens | None = None) -> ASGIApp:
+    """Make the API over `store`; of who shows no token, it says only whether it is well."""
     app = FastAPI(title="spanproof", version=__version__)
 
     @app.exception_handler(ProblemError)
@@ -64,4 +66,10 @@ def make_app(store: Store) -> FastAPI:
             raise ProblemError(404, "no such trace", f"no span of trace {trace_id} is stored")
         return TraceDocument.of(view)
 
-    return app
+    def refuse(request: Request) -> JSONResponse:
+        detail = "show a token that this server knows: authorization: Bearer TOKEN"
+        answer = answer_problem(request, ProblemError(401, "a token is needed", detail))
+        answer.headers["WWW-Authenticate"] = "Bearer"
+        return answer
+
+    return TokenGate(app, tokens, refuse, frozenset({"/healthz", "/readyz"})) if tokens else app

@@ -11,9 +11,9 @@ import typer
 from rich.console import Console
 
 from spanproof import __version__
+from spanproof.api.receiving import Receiving, receives
 from spanproof.assertions.proof_files import Selection, find_files, read_module
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
-from spanproof.collector.addresses import refuse_open_addresses, split_address
 from spanproof.collector.failures import Unusable
 from spanproof.collector.rules import Rules
 from spanproof.query_lang.literals import read_duration_ns
@@ -34,30 +34,6 @@ app = typer.Typer(
 
 Database = Annotated[
     str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file for the spans.")
-]
-GrpcAddress = Annotated[
-    str,
-    typer.Option(
-        "--otlp-grpc",
-        metavar="HOST:PORT",
-        envvar="SPANPROOF_OTLP_GRPC",
-        help="OTLP over gRPC; port 0 takes a free one.",
-    ),
-]
-HttpAddress = Annotated[
-    str,
-    typer.Option(
-        "--otlp-http",
-        metavar="HOST:PORT",
-        envvar="SPANPROOF_OTLP_HTTP",
-        help="OTLP over HTTP; port 0 takes a free one.",
-    ),
-]
-
-
-InsecureNoAuth = Annotated[
-    bool,
-    typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
 ]
 Proxies = Annotated[
     list[str] | None,
@@ -123,6 +99,7 @@ def spanproof(
 
 
 @app.command(epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080"')
+@receives
 def run(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
@@ -142,18 +119,13 @@ def run(
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
     db: Database = ":memory:",
-    otlp_grpc: GrpcAddress = "127.0.0.1:4317",
-    otlp_http: HttpAddress = "127.0.0.1:4318",
-    insecure_no_auth: InsecureNoAuth = False,
+    receiving: Receiving,
 ) -> None:
     """Receive spans, send the requests of proofs and judge their traces."""
     if inconclusive not in ("pass", "fail", "keep"):
         fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
     try:
-        for address in (otlp_grpc, otlp_http):
-            split_address(address)
-        if not insecure_no_auth:
-            refuse_open_addresses(otlp_grpc, otlp_http)
+        options = receiving.make_options()
     except ValueError as error:
         fail(str(error))
     from spanproof.api.run import run_proofs
@@ -173,8 +145,9 @@ def run(
             console(),
             db=db,
             rules=rules,
-            otlp_grpc=otlp_grpc,
-            otlp_http=otlp_http,
+            otlp_grpc=receiving.otlp_grpc,
+            otlp_http=receiving.otlp_http,
+            options=options,
             variables=variables,
             fail_fast=fail_fast,
             inconclusive=inconclusive,
@@ -326,6 +299,7 @@ def lsp(
 
 
 @app.command(epilog="Example: spanproof serve --db spans.duckdb")
+@receives
 def serve(
     *,
     proxy: Proxies = None,
@@ -333,22 +307,21 @@ def serve(
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
     db: Database = "spanproof.duckdb",
-    otlp_grpc: GrpcAddress = "127.0.0.1:4317",
-    otlp_http: HttpAddress = "127.0.0.1:4318",
     api: Annotated[
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
     ] = "127.0.0.1:8321",
-    insecure_no_auth: InsecureNoAuth = False,
+    receiving: Receiving,
 ) -> None:
     """Receive and keep spans, and answer questions about them, until stopped."""
     from spanproof.api.server import Server
 
     try:
-        rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
-        server = Server(db, otlp_grpc, otlp_http, api, rules=rules, insecure_no_auth=insecure_no_auth)
+        options = receiving.make_options(api)
     except ValueError as error:
         fail(str(error))
+    rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
+    server = Server(db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules)
     server.run(lambda line: typer.echo(line))
 
 
@@ -384,15 +357,28 @@ def trace(
     server: Annotated[
         str, typer.Option("--server", metavar="URL", envvar="SPANPROOF_SERVER", help="The server to ask.")
     ] = "http://127.0.0.1:8321",
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Show the server the first token of this file."
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trust a server with a certificate of these CAs (PEM).")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM, with its key).")
+    ] = None,
 ) -> None:
     """Draw a stored trace as a waterfall."""
     if len(trace_id) != 32 or any(digit not in "0123456789abcdefABCDEF" for digit in trace_id):
         fail(f"{trace_id!r} is not a trace id: 32 hexadecimal digits")
-    from spanproof.api.client import fetch_trace, read_trace
+    from spanproof.api.client import Access, fetch_trace, read_trace
 
     if db is not None and not Path(db).exists():
         fail(f"{db}: no such file")
-    view = fetch_trace(server, trace_id.lower()) if db is None else read_trace(db, trace_id.lower())
+    access = Access(server, token_file, tls_ca, tls_cert)
+    view = fetch_trace(access, trace_id.lower()) if db is None else read_trace(db, trace_id.lower())
     if view is None:
         fail(f"no span of trace {trace_id} is stored", 1)
     console().print(render_trace(view), end="")

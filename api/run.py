@@ -9,6 +9,7 @@ from rich.console import Console
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
+from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
@@ -24,13 +25,14 @@ def run_proofs(
     rules: Rules,
     otlp_grpc: str,
     otlp_http: str,
+    options: Options,
     variables: Mapping[str, str],
     fail_fast: bool,
     inconclusive: str,
 ) -> int:
     """Receive spans while carrying out `proofs`; return the exit code. Raises Unusable."""
     report = TerminalReport(console)
-    with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
+    with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http, options) as receiver:
         declare_rules(store, rules)
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
         outcomes = Runner(store, report, variables, fail_fast).run(proofs)

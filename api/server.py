@@ -10,7 +10,9 @@ from typing import Any, TypeAlias
 import uvicorn
 
 from spanproof.api.app import make_app
-from spanproof.collector.addresses import listen, refuse_open_addresses, replace_port
+from spanproof.collector.addresses import listen, replace_port
+from spanproof.collector.http_server import make_http_server
+from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
@@ -19,7 +21,7 @@ Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
 
 class Server:
-    """Serves until SIGINT or SIGTERM. Raises ValueError for an address that must not be used like this."""
+    """Serves until SIGINT or SIGTERM."""
 
     def __init__(
         self,
@@ -27,29 +29,32 @@ class Server:
         otlp_grpc: str,
         otlp_http: str,
         api: str,
+        options: Options,
         *,
         rules: Rules,
-        insecure_no_auth: bool = False,
     ) -> None:
-        if not insecure_no_auth:
-            refuse_open_addresses(otlp_grpc, otlp_http, api)
         self.db = db
         self.otlp_grpc = otlp_grpc
         self.otlp_http = otlp_http
         self.api = api
+        self.options = options
         self.rules = rules
 
     def run(self, say: Callable[[str], None]) -> None:
         """Serve; the first line said names all addresses. Raises AddressInUse, StoreError."""
         listener = listen(self.api)
-        with listener, Store.open(self.db) as store, Receiver(store, self.otlp_grpc, self.otlp_http) as receiver:
+        with (
+            listener,
+            Store.open(self.db) as store,
+            Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,
+        ):
             declare_rules(store, self.rules)
-            config = uvicorn.Config(make_app(store), log_config=None, access_log=False, lifespan="off", ws="none")
-            server = uvicorn.Server(config)
+            server = make_http_server(make_app(store, self.options.tokens), self.options)
             before = _stop_when_signalled(server)
+            scheme = "https" if self.options.tls else "http"
             say(
                 f"spanproof: OTLP/gRPC {receiver.grpc_address}  OTLP/HTTP {receiver.http_address}"
-                f"  API http://{replace_port(self.api, listener.getsockname()[1])}  store {self.db}"
+                f"  API {scheme}://{replace_port(self.api, listener.getsockname()[1])}  store {self.db}"
             )
             try:
                 server.run(sockets=[listener])

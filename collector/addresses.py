@@ -63,7 +63,10 @@ def refuse_open_addresses(*addresses: str) -> None:
     """Raise ValueError for the first address that other machines can reach, or that is none."""
     for address in addresses:
         if not is_loopback(address):
-            raise ValueError(f"{address} can be reached from other machines; add --insecure-no-auth if that is meant")
+            raise ValueError(
+                f"{address} can be reached from other machines; add --token-file or --tls-client-ca, "
+                "or --insecure-no-auth if everybody may send and read spans"
+            )
 
 
 def _explain_failure(address: str, error: OSError) -> AddressInUse:

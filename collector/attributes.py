@@ -18,6 +18,8 @@ from spanproof.collector.repeated import Repeated
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spanproof.collector.redaction import Redaction
+
 ATTRIBUTES = pa.struct([("keys", pa.list_(pa.string())), ("texts", pa.list_(pa.string()))])
 # Precedes the kind letter in a text that is not to be compared as it stands.
 MARK = "\x01"
@@ -39,8 +41,8 @@ class AttributeColumns:
     faults: dict[int, str]
 
 
-def read_attributes(lists: pa.ListArray) -> AttributeColumns:
-    """Read a column of `repeated KeyValue`."""
+def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColumns:
+    """Read a column of `repeated KeyValue`, without what must not be kept."""
     items = Repeated(lists)
     offsets = items.offsets
     keys, bad_keys = read_text(items.rows.field("key"))
@@ -58,6 +60,8 @@ def read_attributes(lists: pa.ListArray) -> AttributeColumns:
         before = pc.cumulative_sum(kept.cast(pa.int32()))
         offsets = pa.concat_arrays([pa.array([0], pa.int32()), before]).take(offsets)
         keys, texts, kinds = (column.filter(kept) for column in (keys, texts, kinds))
+    if redaction:
+        texts, kinds = redaction.redact_attributes(keys, texts, kinds)
     return AttributeColumns(
         lists=pa.StructArray.from_arrays(
             [pa.ListArray.from_arrays(offsets, column) for column in (keys, texts)], fields=list(ATTRIBUTES)

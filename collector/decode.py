@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.origins import Origin, OriginReader
+from spanproof.collector.redaction import NOTHING_REDACTED, Redaction
 from spanproof.collector.repeated import Repeated
 from spanproof.collector.span_columns import read_spans
 from spanproof.collector.wire import REQUEST, RESOURCE, SCOPE, MalformedMessage, WireReader
@@ -50,10 +51,11 @@ class Decoded:
 class Decoder:
     """Decodes requests, and remembers the resources and scopes it has met. Not for several threads at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, redaction: Redaction = NOTHING_REDACTED) -> None:
+        self._redaction = redaction
         self._requests = WireReader(REQUEST)
-        self._resources = OriginReader(RESOURCE)
-        self._scopes = OriginReader(SCOPE)
+        self._resources = OriginReader(RESOURCE, redaction)
+        self._scopes = OriginReader(SCOPE, redaction)
 
     def decode(self, bodies: Sequence[bytes]) -> Decoded:
         """Decode serialized `ExportTraceServiceRequest`s as one batch; a bad one spoils no other."""
@@ -88,7 +90,7 @@ class Decoder:
         resource_of_span = scope_spans.parents.take(spans.parents)
         request_of_span = resource_spans.parents.take(resource_of_span)
 
-        columns, faults = read_spans(spans.rows)
+        columns, faults = read_spans(spans.rows, self._redaction)
         resources = _read_origins(self._resources, resource_spans.rows, "resource")
         scopes = _read_origins(self._scopes, scope_spans.rows, "scope")
         for origins, of_span in ((resources, resource_of_span), (scopes, spans.parents)):
@@ -101,15 +103,21 @@ class Decoder:
         if faults:
             refused = pc.is_in(pa.arange(0, len(table)), value_set=pa.array(list(faults), pa.int64()))
             table = table.filter(pc.invert(refused))
+        refused_spans = sorted(faults)
+        requests_of_refused = request_of_span.take(pa.array(refused_spans, pa.int64())).to_pylist()
+        refusals = Counter(requests_of_refused)
         messages: dict[int, list[str]] = defaultdict(list)
-        for span, fault in sorted(faults.items()):
-            scope_index, span_place = spans.find_parent(span)
-            resource_index, scope_place = scope_spans.find_parent(scope_index)
-            request, resource_place = resource_spans.find_parent(resource_index)
-            place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
-            messages[request].append(f"{place}.{fault}")
+        for span, request in zip(refused_spans, requests_of_refused, strict=True):
+            if len(messages[request]) < _FAULTS_NAMED:  # there may be a million
+                scope_index, span_place = spans.find_parent(span)
+                resource_index, scope_place = scope_spans.find_parent(scope_index)
+                _, resource_place = resource_spans.find_parent(resource_index)
+                place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
+                messages[request].append(f"{place}.{faults[span]}")
         counts = {count["values"]: count["counts"] for count in pc.value_counts(request_of_span).to_pylist()}
-        accepted = [_sum_up(counts.get(request, 0), messages[request]) for request in range(len(batch))]
+        accepted = [
+            _sum_up(counts.get(request, 0), refusals[request], messages[request]) for request in range(len(batch))
+        ]
         return table, self._resources.make_table(resources), self._scopes.make_table(scopes), accepted
 
 
@@ -130,9 +138,8 @@ def _spread_faults(origins: list[Origin], of_span: pa.Int64Array, faults: dict[i
             faults.setdefault(span, origins[of_span[span].as_py()].fault)
 
 
-def _sum_up(spans: int, faults: list[str]) -> Accepted:
-    if not faults:
+def _sum_up(spans: int, refused: int, named: list[str]) -> Accepted:
+    if not refused:
         return Accepted(spans)
-    named = "; ".join(faults[:_FAULTS_NAMED])
-    more = f"; and {len(faults) - _FAULTS_NAMED} more" if len(faults) > _FAULTS_NAMED else ""
-    return Accepted(spans - len(faults), len(faults), f"{len(faults)} of {spans} spans rejected: {named}{more}")
+    more = f"; and {refused - len(named)} more" if refused > len(named) else ""
+    return Accepted(spans - refused, refused, f"{refused} of {spans} spans rejected: {'; '.join(named)}{more}")

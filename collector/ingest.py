@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from spanproof.collector.decode import Accepted, Decoded, Decoder, Undecodable
 from spanproof.collector.failures import StoreDown, StoreError
+from spanproof.collector.redaction import NOTHING_REDACTED, Redaction
 from spanproof.collector.store import Store
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ class Ingest:
         *,
         max_queued_bytes: int = MAX_QUEUED_BYTES,
         max_queued_requests: int = MAX_QUEUED_REQUESTS,
+        redaction: Redaction = NOTHING_REDACTED,
     ) -> None:
         self._store = store
-        self._decoder = Decoder()
+        self._decoder = Decoder(redaction)
         self._decoding = threading.Lock()
         self._max_bytes = max_queued_bytes
         self._max_requests = max_queued_requests

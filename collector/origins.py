@@ -17,6 +17,8 @@ from spanproof.collector.wire import RESOURCE, SCOPE, MalformedMessage, WireRead
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from spanproof.collector.redaction import Redaction
+
 UNKNOWN_SERVICE = "unknown_service"
 
 _CACHED = 4096
@@ -58,7 +60,8 @@ class Origin:
 class OriginReader:
     """Reads resources (or scopes) from their bytes, and remembers them."""
 
-    def __init__(self, full_name: str) -> None:
+    def __init__(self, full_name: str, redaction: Redaction) -> None:
+        self._redaction = redaction
         self._label = {RESOURCE: "resource", SCOPE: "scope"}[full_name]
         self.schema = {RESOURCE: _RESOURCES, SCOPE: _SCOPES}[full_name]
         self._reader = WireReader(full_name)
@@ -98,7 +101,7 @@ class OriginReader:
         return Origin(key, service, row, "")
 
     def _read_columns(self, message: pa.RecordBatch, schema_url: bytes) -> tuple[dict[str, pa.Array], str]:
-        attributes = read_attributes(message["attributes"])
+        attributes = read_attributes(message["attributes"], self._redaction)
         fault = attributes.faults.get(0, "")
         columns = {
             "attributes": attributes.lists,

@@ -5,29 +5,37 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import RetryInfo
-from google.rpc.status_pb2 import Status
 
-from spanproof.collector.decode import Undecodable
-from spanproof.collector.ingest import RETRY_AFTER_S, Backpressure
-from spanproof.collector.store import StoreError
+from spanproof.collector.refusals import REFUSALS, Unauthenticated, describe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from google.rpc.status_pb2 import Status
+
+    from spanproof.collector.auth import Tokens
+    from spanproof.collector.options import Options
     from spanproof.collector.signals import Signal
 
+    _Handler = grpc.RpcMethodHandler[Any, Any]
 
-def make_server(signals: Iterable[Signal], *, max_message_bytes: int) -> grpc.aio.Server:
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def make_server(signals: Iterable[Signal], options: Options) -> grpc.aio.Server:
     """Make a server for these signals, bound to no port yet; needs a running event loop."""
     server = grpc.aio.server(
+        interceptors=[_TokenGate(options.tokens)] if options.tokens else [],
         options=[
             # with it, a second collector on this port would silently get every other connection
             ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", max_message_bytes),
+            # it holds for what comes and, while it is unpacked, for what that becomes
+            ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-        ]
+            ("grpc.max_allowed_incoming_connections", options.max_connections),
+            ("grpc.server_handshake_timeout_ms", int(options.receive_timeout_s * 1000)),
+        ],
     )
     server.add_generic_rpc_handlers(
         [
@@ -44,23 +52,41 @@ def _make_handler(signal: Signal) -> Callable[[bytes, Any], Awaitable[bytes]]:
     async def export(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
             response = await signal.export(body)
-        except Undecodable as error:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        except (Backpressure, StoreError) as error:
-            await context.abort(grpc.StatusCode.UNAVAILABLE, str(error), _retry_metadata(str(error)))
+        except REFUSALS as refusal:
+            status = describe(refusal)
+            await context.abort(_CODES[status.code], status.message, _describe_in_metadata(status))
         return bytes(response.SerializeToString())
 
     return export
 
 
-def _retry_metadata(message: str) -> tuple[tuple[str, bytes], ...]:
-    """Say when to try again, in both places that exporters look."""
+class _TokenGate(grpc.aio.ServerInterceptor):
+    """Refuses who shows no token, before anything of the message is read."""
+
+    def __init__(self, tokens: Tokens) -> None:
+        self._tokens = tokens
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
+        details: grpc.HandlerCallDetails,
+    ) -> _Handler | None:
+        shown = [value for name, value in details.invocation_metadata if name == "authorization"]
+        if any(isinstance(value, str) and self._tokens.admit(value) for value in shown):
+            return await continuation(details)
+        # as a stream of requests, of which none is awaited
+        return grpc.stream_unary_rpc_method_handler(_refuse_unauthenticated)
+
+
+async def _refuse_unauthenticated(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+    status = describe(Unauthenticated())
+    await context.abort(_CODES[status.code], status.message, _describe_in_metadata(status))
+
+
+def _describe_in_metadata(status: Status) -> tuple[tuple[str, bytes], ...]:
+    """Put the details where clients look; some look for RetryInfo in a place of its own."""
     retry = RetryInfo()
-    retry.retry_delay.seconds = RETRY_AFTER_S
-    detail = AnyMessage()
-    detail.Pack(retry)
-    status = Status(code=grpc.StatusCode.UNAVAILABLE.value[0], message=message, details=[detail])
-    return (
-        ("google.rpc.retryinfo-bin", retry.SerializeToString()),
-        ("grpc-status-details-bin", status.SerializeToString()),
-    )
+    alone = [
+        ("google.rpc.retryinfo-bin", retry.SerializeToString()) for detail in status.details if detail.Unpack(retry)
+    ]
+    return (*alone, ("grpc-status-details-bin", status.SerializeToString()))

@@ -1,109 +1,153 @@
-"""OTLP over HTTP: an ASGI app for /v1/traces, /v1/logs and /v1/metrics, in protobuf or JSON."""
+"""OTLP over HTTP: an ASGI app for /v1/traces, /v1/logs, /v1/metrics and profiles, in protobuf or JSON."""
 
 from __future__ import annotations
 
 import asyncio
-import zlib
 from typing import TYPE_CHECKING, Final
 
-from google.rpc.code_pb2 import INVALID_ARGUMENT, RESOURCE_EXHAUSTED, UNAVAILABLE
+from google.protobuf import json_format
+from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE
 from google.rpc.status_pb2 import Status
 from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-from spanproof.collector.decode import Undecodable
-from spanproof.collector.ingest import RETRY_AFTER_S, Backpressure
-from spanproof.collector.otlp_json import InvalidJson, dump_json, json_to_protobuf, render_message
-from spanproof.collector.store import StoreError
+from spanproof.collector.auth import TokenGate
+from spanproof.collector.http_body import Room, read_body
+from spanproof.collector.ingest import RETRY_AFTER_S
+from spanproof.collector.otlp_json import dump_json, json_to_protobuf, render_message
+from spanproof.collector.refusals import REFUSALS, NotFound, Unauthenticated, describe, shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from google.protobuf.message import Message
+    from starlette.types import ASGIApp
 
+    from spanproof.collector.options import Options
     from spanproof.collector.signals import Signal
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
 
-_PATHS = {"trace": "/v1/traces", "logs": "/v1/logs", "metrics": "/v1/metrics"}
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_STATUS_CODES = {
+    INVALID_ARGUMENT: 400,
+    UNAUTHENTICATED: 401,
+    NOT_FOUND: 404,
+    RESOURCE_EXHAUSTED: 413,
+    UNAVAILABLE: 503,
+}
+# In Python objects, JSON takes some fifteen times its size.
+_LARGE_JSON = 2**20
+_PREFLIGHT_HOLDS_S = 7200
 
 
-class _TooLarge(Exception):
-    """The body, as sent or once unpacked, is larger than the limit."""
-
-
-def make_app(signals: Iterable[Signal], *, max_message_bytes: int) -> Starlette:
+def make_app(signals: Sequence[Signal], options: Options) -> ASGIApp:
     """Make the app for these signals."""
-    return Starlette(
+    room = Room(options.max_bytes_in_flight)
+    one_at_a_time = asyncio.Semaphore()
+    paths = ", ".join(signal.path for signal in signals)
+
+    async def refuse_path(request: Request, _error: Exception) -> Response:
+        return refuse(request, NotFound(f"nothing is served at {request.scope['path']}; OTLP is posted to {paths}"))
+
+    async def refuse_method(request: Request, _error: Exception) -> Response:
+        problem = _say(f"OTLP is posted; {request.method} means nothing here")
+        return _answer(problem, _find_encoding(request), 405, Allow="POST")
+
+    async def admit_bug(request: Request, error: Exception) -> Response:
+        return _answer(_say(f"a bug of spanproof: {error!r}"), _find_encoding(request), 500)
+
+    router = Starlette(
         routes=[
-            Route(_PATHS[signal.name], _make_endpoint(signal, max_message_bytes), methods=["POST"])
+            Route(signal.path, _make_endpoint(signal, options.max_message_bytes, room, one_at_a_time), methods=["POST"])
             for signal in signals
-        ]
+        ],
+        exception_handlers={404: refuse_path, 405: refuse_method, 500: admit_bug},
     )
+    router.router.redirect_slashes = False
+    app: ASGIApp = router
+    if options.tokens:
+        app = TokenGate(app, options.tokens, lambda request: refuse(request, Unauthenticated()))
+    if options.cors_origins:  # before the tokens: a browser asks without
+        app = CORSMiddleware(
+            app,
+            allow_origins=options.cors_origins,
+            allow_methods=["POST"],
+            allow_headers=["*"],
+            expose_headers=["Retry-After"],
+            max_age=_PREFLIGHT_HOLDS_S,
+        )
+    return app
 
 
-def _make_endpoint(signal: Signal, limit: int) -> Callable[[Request], Awaitable[Response]]:
+def refuse(request: Request, refusal: Exception) -> Response:
+    """Answer with what a refusal says, in the encoding of the request."""
+    status = describe(refusal)
+    headers = {}
+    if status.code == UNAVAILABLE:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if status.code == UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = "Bearer"
+    return _answer(status, _find_encoding(request), _STATUS_CODES[status.code], **headers)
+
+
+def _make_endpoint(
+    signal: Signal, limit: int, room: Room, one_at_a_time: asyncio.Semaphore
+) -> Callable[[Request], Awaitable[Response]]:
     async def export(request: Request) -> Response:
-        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        media_type = _read_media_type(request)
         if media_type not in (PROTOBUF, JSON):
-            return PlainTextResponse(f"the content type is to be {PROTOBUF} or {JSON}", 415)
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip"):
-            return PlainTextResponse("the content encoding is to be gzip or identity", 415)
+            problem = _say(f"the content type is to be {PROTOBUF} or {JSON}, not {media_type or 'left out'}")
+            return _answer(problem, JSON, 415, Accept=f"{PROTOBUF}, {JSON}")
+        packing = request.headers.get("content-encoding", "identity").strip().lower()
+        if packing not in ("identity", "gzip"):
+            problem = _say(f"the content encoding is to be gzip or identity, not {packing or 'nothing'}")
+            return _answer(problem, media_type, 415, **{"Accept-Encoding": "gzip"})
         try:
-            body = await _read_body(request, limit, unpack=encoding == "gzip")
-            if media_type == JSON:
-                # off the event loop: what is large takes a while in Python
-                body = await asyncio.to_thread(json_to_protobuf, body, signal.request)
-            response = await signal.export(body)
-        except _TooLarge:
-            problem = Status(code=RESOURCE_EXHAUSTED, message=f"the request is larger than {limit} bytes")
-            return _respond(problem, media_type, 413)
-        except (InvalidJson, Undecodable) as error:
-            return _respond(Status(code=INVALID_ARGUMENT, message=str(error)), media_type, 400)
-        except (Backpressure, StoreError) as error:
-            answer = _respond(Status(code=UNAVAILABLE, message=str(error)), media_type, 503)
-            answer.headers["Retry-After"] = str(RETRY_AFTER_S)
-            return answer
+            with room.reserve() as share:
+                body = await read_body(request, share, limit, unpack=packing == "gzip")
+                if media_type == JSON:
+                    body = await _convert(body, signal, one_at_a_time)
+                response = await signal.export(body)
+        except REFUSALS as refusal:
+            return refuse(request, refusal)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is left to read it
-        return _respond(response, media_type, 200)
+        return _answer(response, media_type, 200)
 
     return export
 
 
-async def _read_body(request: Request, limit: int, *, unpack: bool) -> bytes:
-    """Read the body, refusing it as soon as it is too large."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > limit:
-            raise _TooLarge
-    return _unpack(bytes(body), limit) if unpack else bytes(body)
+async def _convert(body: bytes, signal: Signal, one_at_a_time: asyncio.Semaphore) -> bytes:
+    """Turn JSON into protobuf, off the event loop: what is large takes a while in Python, and much memory."""
+    if len(body) < _LARGE_JSON:
+        return await asyncio.to_thread(json_to_protobuf, body, signal.request)
+    async with one_at_a_time:
+        return await asyncio.to_thread(json_to_protobuf, body, signal.request)
 
 
-def _unpack(body: bytes, limit: int) -> bytes:
-    unpacked = bytearray()
-    while body:  # one gzip member after the other
-        member = zlib.decompressobj(_GZIP_WINDOW)
-        try:
-            unpacked += member.decompress(body, limit - len(unpacked) + 1)
-        except zlib.error as error:
-            raise Undecodable(f"the body is not gzip: {error}") from None
-        if len(unpacked) > limit:
-            raise _TooLarge
-        if not member.eof:
-            raise Undecodable("the body is not gzip: it ends too early")
-        body = member.unused_data
-    return bytes(unpacked)
+def _say(message: str) -> Status:
+    """Say what is wrong where no code says more than the HTTP status."""
+    return Status(message=shorten(message))
 
 
-def _respond(message: Message, media_type: str, status: int) -> Response:
-    """Answer in the encoding of the request."""
-    if media_type == JSON:
-        return Response(dump_json(render_message(message)), status, media_type=JSON)
-    return Response(message.SerializeToString(), status, media_type=PROTOBUF)
+def _read_media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _find_encoding(request: Request) -> str:
+    """Find the encoding to answer in: the request's, or what people can read where it has none of the two."""
+    return PROTOBUF if _read_media_type(request) == PROTOBUF else JSON
+
+
+def _answer(message: Message, media_type: str, status: int, **headers: str) -> Response:
+    if media_type == PROTOBUF:
+        content = message.SerializeToString()
+    elif isinstance(message, Status):  # its details need the mapping's rules for Any and Duration
+        content = dump_json(json_format.MessageToDict(message)).encode()
+    else:
+        content = dump_json(render_message(message)).encode()
+    return Response(content, status, headers, media_type)

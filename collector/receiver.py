@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from contextlib import closing
 from typing import TYPE_CHECKING, Self
 
-import uvicorn
-
 from spanproof.collector.addresses import AddressInUse, listen, replace_port
-from spanproof.collector.ingest import MAX_QUEUED_BYTES, Ingest
+from spanproof.collector.http_server import make_http_server
+from spanproof.collector.ingest import Ingest
+from spanproof.collector.options import Options
 from spanproof.collector.otlp_grpc import make_server
 from spanproof.collector.otlp_http import make_app
 from spanproof.collector.signals import make_signals
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 GRPC_ADDRESS = "127.0.0.1:4317"
 HTTP_ADDRESS = "127.0.0.1:4318"
-MAX_MESSAGE_BYTES = 64 * 2**20
 STOP_TIMEOUT_S = 10.0
 
 
@@ -49,15 +48,12 @@ class Receiver:
         store: Store,
         grpc_address: str = GRPC_ADDRESS,
         http_address: str = HTTP_ADDRESS,
-        *,
-        max_message_bytes: int = MAX_MESSAGE_BYTES,
-        max_queued_bytes: int = MAX_QUEUED_BYTES,
+        options: Options = Options(),  # noqa: B008 (it is frozen)
     ) -> None:
         self.grpc_address = grpc_address
         self.http_address = http_address
         self._store = store
-        self._max_message_bytes = max_message_bytes
-        self._max_queued_bytes = max_queued_bytes
+        self._options = options
         self._thread: threading.Thread | None = None
         self._request_stop: Callable[[float], None] | None = None
 
@@ -91,23 +87,22 @@ class Receiver:
         return not self._thread.is_alive()
 
     async def _serve(self, ready: Future[Callable[[float], None]]) -> None:
-        ingest = Ingest(self._store, max_queued_bytes=self._max_queued_bytes)
+        options = self._options
+        ingest = Ingest(self._store, max_queued_bytes=options.max_bytes_in_flight, redaction=options.redaction)
         signals = make_signals(ingest)
         timeout = STOP_TIMEOUT_S
         try:
             listen(self.grpc_address).close()  # gRPC would log what we can say better
             # gRPC comes last: a server that never starts does not give back the port it has bound
             with closing(listen(self.http_address)) as http_socket:
-                grpc_server = make_server(signals, max_message_bytes=self._max_message_bytes)
-                self.grpc_address = replace_port(self.grpc_address, _bind(grpc_server, self.grpc_address))
+                grpc_server = make_server(signals, options)
+                self.grpc_address = replace_port(self.grpc_address, _bind(grpc_server, self.grpc_address, options))
                 self.http_address = replace_port(self.http_address, http_socket.getsockname()[1])
                 await grpc_server.start()
-                app = make_app(signals, max_message_bytes=self._max_message_bytes)
-                config = uvicorn.Config(app, lifespan="off", ws="none", log_config=None, access_log=False)
-                http_server = uvicorn.Server(config)
+                http_server = make_http_server(make_app(signals, options), options)
                 serving = asyncio.create_task(http_server.serve(sockets=[http_socket]))
                 timeout = await _wait_for_stop(ready)
-                config.timeout_graceful_shutdown = math.ceil(timeout)
+                http_server.config.timeout_graceful_shutdown = math.ceil(timeout)
                 http_server.should_exit = True
                 await asyncio.gather(grpc_server.stop(timeout), serving)
         except Exception as error:
@@ -130,8 +125,10 @@ async def _wait_for_stop(ready: Future[Callable[[float], None]]) -> float:
     return await asked
 
 
-def _bind(server: grpc.aio.Server, address: str) -> int:
+def _bind(server: grpc.aio.Server, address: str, options: Options) -> int:
     try:
+        if options.tls:
+            return int(server.add_secure_port(address, options.tls.make_credentials()))
         return int(server.add_insecure_port(address))
     except RuntimeError as error:  # somebody was faster
         raise AddressInUse(f"{address} cannot be listened on: {error}") from error

@@ -1,4 +1,4 @@
-"""The OTLP signals: what is asked and answered for traces, logs and metrics, whichever transport carries it."""
+"""The OTLP signals: what is asked and answered for traces, logs, metrics and profiles, whatever carries it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
+from opentelemetry.proto.collector.profiles.v1development import profiles_service_pb2 as profiles
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2 as traces
 
 from spanproof.collector.decode import Undecodable
+from spanproof.collector.refusals import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -27,35 +29,49 @@ NOT_STORED = "spanproof stores traces only"
 class Signal:
     """One service of OTLP. `export` takes a serialized request and gives the response, once it is true."""
 
-    name: str
+    service: str  # the full name of the gRPC service
+    path: str
     request: type[Message]
     export: Callable[[bytes], Awaitable[Message]]
 
-    @property
-    def service(self) -> str:
-        """The full name of the gRPC service."""
-        return f"opentelemetry.proto.collector.{self.name}.v1.{self.name.capitalize()}Service"
-
 
 def make_signals(ingest: Ingest) -> tuple[Signal, ...]:
-    """Make the three signals; only traces go to `ingest`, the others are answered as not stored."""
+    """Make all signals; only traces go to `ingest`, the others are answered as not stored."""
 
-    async def export_trace(body: bytes) -> Message:
+    async def export_traces(body: bytes) -> Message:
         accepted = await asyncio.wrap_future(ingest.submit(body))
         response = traces.ExportTraceServiceResponse()
         if accepted.rejected_spans:
             response.partial_success.rejected_spans = accepted.rejected_spans
-            response.partial_success.error_message = accepted.error_message
+            response.partial_success.error_message = shorten(accepted.error_message)
         return response
 
+    async def export_logs(body: bytes) -> Message:
+        return await asyncio.to_thread(_refuse_logs, body)
+
+    async def export_metrics(body: bytes) -> Message:
+        return await asyncio.to_thread(_refuse_metrics, body)
+
+    async def export_profiles(body: bytes) -> Message:
+        return await asyncio.to_thread(_refuse_profiles, body)
+
+    package = "opentelemetry.proto.collector"
     return (
-        Signal("trace", traces.ExportTraceServiceRequest, export_trace),
-        Signal("logs", logs.ExportLogsServiceRequest, _export_logs),
-        Signal("metrics", metrics.ExportMetricsServiceRequest, _export_metrics),
+        Signal(f"{package}.trace.v1.TraceService", "/v1/traces", traces.ExportTraceServiceRequest, export_traces),
+        Signal(f"{package}.logs.v1.LogsService", "/v1/logs", logs.ExportLogsServiceRequest, export_logs),
+        Signal(
+            f"{package}.metrics.v1.MetricsService", "/v1/metrics", metrics.ExportMetricsServiceRequest, export_metrics
+        ),
+        Signal(
+            f"{package}.profiles.v1development.ProfilesService",
+            "/v1development/profiles",
+            profiles.ExportProfilesServiceRequest,
+            export_profiles,
+        ),
     )
 
 
-async def _export_logs(body: bytes) -> Message:
+def _refuse_logs(body: bytes) -> Message:
     request, response = logs.ExportLogsServiceRequest(), logs.ExportLogsServiceResponse()
     _parse(request, body)
     records = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
@@ -65,7 +81,7 @@ async def _export_logs(body: bytes) -> Message:
     return response
 
 
-async def _export_metrics(body: bytes) -> Message:
+def _refuse_metrics(body: bytes) -> Message:
     request, response = metrics.ExportMetricsServiceRequest(), metrics.ExportMetricsServiceResponse()
     _parse(request, body)
     points = 0
@@ -76,6 +92,16 @@ async def _export_metrics(body: bytes) -> Message:
                 points += len(getattr(metric, kind).data_points) if kind else 0
     if points:
         response.partial_success.rejected_data_points = points
+        response.partial_success.error_message = NOT_STORED
+    return response
+
+
+def _refuse_profiles(body: bytes) -> Message:
+    request, response = profiles.ExportProfilesServiceRequest(), profiles.ExportProfilesServiceResponse()
+    _parse(request, body)
+    count = sum(len(scope.profiles) for resource in request.resource_profiles for scope in resource.scope_profiles)
+    if count:
+        response.partial_success.rejected_profiles = count
         response.partial_success.error_message = NOT_STORED
     return response
 

@@ -15,6 +15,8 @@ from spanproof.collector.repeated import Repeated
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from spanproof.collector.redaction import Redaction
+
 # typed: pyarrow compares unsigned numbers with a plain int as signed ones
 _ZERO = pa.scalar(0, pa.uint64())
 _LATEST_NS = pa.scalar(2**63 - 1, pa.uint64())
@@ -46,8 +48,9 @@ _LINK = pa.struct(
 class _Rows:
     """The rows of one repeated message, read column by column, noting the rows that cannot be stored."""
 
-    def __init__(self, rows: pa.StructArray, note: Callable[[int, str], None]) -> None:
+    def __init__(self, rows: pa.StructArray, redaction: Redaction, note: Callable[[int, str], None]) -> None:
         self.rows = rows
+        self.redaction = redaction
         self.note = note
 
     def read_text(self, name: str, label: str) -> pa.StringArray:
@@ -86,7 +89,7 @@ class _Rows:
 
     def read_attributes(self) -> list[pa.Array]:
         """Read the attributes: keys and texts, kinds and how many were dropped."""
-        attributes = read_attributes(self.rows.field("attributes"))
+        attributes = read_attributes(self.rows.field("attributes"), self.redaction)
         for row, fault in attributes.faults.items():
             self.note(row, fault)
         return [attributes.lists, attributes.kinds, self.rows.field("dropped_attributes_count")]
@@ -99,17 +102,17 @@ class _Rows:
             parent, place = inner.find_parent(row)
             self.note(parent, f"{name}[{place}].{fault}")
 
-        return _Rows(inner.rows, note), inner.offsets
+        return _Rows(inner.rows, self.redaction, note), inner.offsets
 
 
-def read_spans(spans: pa.StructArray) -> tuple[dict[str, pa.Array], dict[int, str]]:
+def read_spans(spans: pa.StructArray, redaction: Redaction) -> tuple[dict[str, pa.Array], dict[int, str]]:
     """Read spans into columns; the second part says which cannot be stored, and why."""
     faults: dict[int, str] = {}
 
     def note(row: int, fault: str) -> None:
         faults.setdefault(row, fault)
 
-    rows = _Rows(spans, note)
+    rows = _Rows(spans, redaction, note)
     trace_ids = rows.read_id("trace_id", "traceId", _TRACE_ID_BYTES, optional=False)
     span_ids = rows.read_id("span_id", "spanId", _ID_BYTES, optional=False)
     parent_ids = _read_big_endian(rows.read_id("parent_span_id", "parentSpanId", _ID_BYTES, optional=True))
@@ -124,12 +127,12 @@ def read_spans(spans: pa.StructArray) -> tuple[dict[str, pa.Array], dict[int, st
         "parent_id": pc.if_else(pc.equal(parent_ids, _ZERO), pa.scalar(None, pa.uint64()), parent_ids),
         "trace_state": rows.read_text("trace_state", "traceState"),
         "flags": spans.field("flags"),
-        "name": rows.read_text("name", "name"),
+        "name": redaction.redact_texts(rows.read_text("name", "name")),
         "kind": spans.field("kind"),
         "start_ns": rows.read_time("start_time_unix_nano", "startTimeUnixNano"),
         "end_ns": rows.read_time("end_time_unix_nano", "endTimeUnixNano"),
         "status": code.fill_null(0),
-        "status_message": status_messages.fill_null(""),
+        "status_message": redaction.redact_texts(status_messages.fill_null("")),
         "attributes": attributes,
         "attribute_kinds": kinds,
         "dropped_attributes_count": dropped,
@@ -144,7 +147,7 @@ def read_spans(spans: pa.StructArray) -> tuple[dict[str, pa.Array], dict[int, st
 def _read_events(events: _Rows) -> list[pa.Array]:
     return [
         events.read_time("time_unix_nano", "timeUnixNano"),
-        events.read_text("name", "name"),
+        events.redaction.redact_texts(events.read_text("name", "name")),
         *events.read_attributes(),
     ]
 

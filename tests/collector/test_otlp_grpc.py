@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
@@ -14,6 +14,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from spanproof.collector.encode import export_request
+from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
 
@@ -52,6 +53,10 @@ def test_undecodable(channel: grpc.Channel, signal: str) -> None:
         method_of(channel, signal)(b"\xff")
     assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
     assert error.value.details().endswith("cannot be decoded: not a well-formed protobuf message of this type")
+    status = Status.FromString(dict(error.value.trailing_metadata())["grpc-status-details-bin"])
+    bad_request = BadRequest()
+    assert status.details[0].Unpack(bad_request)
+    assert bad_request.field_violations[0].description == status.message == error.value.details()
 
 
 def test_logs_and_metrics_are_answered_as_not_stored(channel: grpc.Channel) -> None:
@@ -73,20 +78,21 @@ def test_logs_and_metrics_are_answered_as_not_stored(channel: grpc.Channel) -> N
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip])
 def test_too_large(store: Store, make_request, compression) -> None:
     with (
-        Receiver(store, "127.0.0.1:0", "127.0.0.1:0", max_message_bytes=10_000) as receiver,
+        Receiver(store, "127.0.0.1:0", "127.0.0.1:0", Options(max_message_bytes=10_000)) as receiver,
         grpc.insecure_channel(receiver.grpc_address) as channel,
     ):
         export = method_of(channel, "trace")
         with pytest.raises(grpc.RpcError) as error:
             export(make_request(1_000).SerializeToString(), compression=compression)
         assert error.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert list(error.value.trailing_metadata()) == []  # with RetryInfo, it would be sent again
         assert export(make_request(2).SerializeToString()) == b""
 
 
 def test_a_full_queue_names_when_to_try_again(gated_store, make_request) -> None:
     body = make_request().SerializeToString()
     with (
-        Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", max_queued_bytes=1) as receiver,
+        Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", Options(max_bytes_in_flight=1)) as receiver,
         grpc.insecure_channel(receiver.grpc_address) as channel,
     ):
         export = method_of(channel, "trace")

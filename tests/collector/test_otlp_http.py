@@ -7,11 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
 from spanproof.collector.encode import export_request
+from spanproof.collector.options import Options
 from spanproof.collector.otlp_http import JSON, PROTOBUF
 from spanproof.collector.otlp_json import dump_json, render_message
 from spanproof.collector.receiver import Receiver
@@ -78,18 +80,31 @@ def test_undecodable(client: httpx.Client, path: str) -> None:
     status = Status.FromString(answer.content)
     assert status.code == 3
     assert status.message.endswith("cannot be decoded: not a well-formed protobuf message of this type")
+    assert describe_violations(status) == [status.message]
 
     answer = post(client, b"[]", JSON, path)
     assert (answer.status_code, answer.headers["content-type"]) == (400, JSON)
-    assert answer.json() == {"code": 3, "message": "$: an object is expected, not an array"}
+    problem = "$: an object is expected, not an array"
+    details = {
+        "@type": "type.googleapis.com/google.rpc.BadRequest",
+        "fieldViolations": [{"description": problem}],
+    }
+    assert answer.json() == {"code": 3, "message": problem, "details": [details]}
+
+
+def describe_violations(status: Status) -> list[str]:
+    (packed,) = status.details
+    bad_request = BadRequest()
+    assert packed.Unpack(bad_request)
+    return [each.description for each in bad_request.field_violations]
 
 
 @pytest.mark.parametrize(
     ("body", "problem"),
     [
         (b"plain", "incorrect header check"),
-        (gzip.compress(b"x")[:-1], "it ends too early"),
-        (gzip.compress(b"x") + b"more", "incorrect header check"),
+        (gzip.compress(b"x", mtime=0)[:-1], "it ends too early"),
+        (gzip.compress(b"x", mtime=0) + b"more", "incorrect header check"),
     ],
 )
 def test_what_is_not_gzip(client: httpx.Client, body: bytes, problem: str) -> None:
@@ -121,7 +136,7 @@ def test_wrong_types_methods_and_paths(client: httpx.Client) -> None:
 def test_too_large(store: Store, make_request) -> None:
     large = make_request(1_000)
     with (
-        Receiver(store, "127.0.0.1:0", "127.0.0.1:0", max_message_bytes=20_000) as receiver,
+        Receiver(store, "127.0.0.1:0", "127.0.0.1:0", Options(max_message_bytes=20_000)) as receiver,
         connect(receiver) as client,
     ):
         body = encode(large, PROTOBUF)
@@ -129,7 +144,7 @@ def test_too_large(store: Store, make_request) -> None:
         assert len(packed) < 20_000 < len(body)
         for answer in (post(client, body), post(client, packed, **{"content-encoding": "gzip"})):
             assert answer.status_code == 413
-            assert Status.FromString(answer.content).message == "the request is larger than 20000 bytes"
+            assert Status.FromString(answer.content).message.startswith("the request is larger than 20000 bytes")
         in_json = post(client, encode(large, JSON), JSON)
         assert (in_json.status_code, in_json.json()["code"]) == (413, 8)
         assert post(client, encode(make_request(2), PROTOBUF)).status_code == 200
@@ -138,7 +153,7 @@ def test_too_large(store: Store, make_request) -> None:
 def test_a_full_queue_names_when_to_try_again(gated_store, make_request) -> None:
     body = make_request().SerializeToString()
     with (
-        Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", max_queued_bytes=1) as receiver,
+        Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", Options(max_bytes_in_flight=1)) as receiver,
         connect(receiver) as client,
         ThreadPoolExecutor(1) as others,
     ):
@@ -148,9 +163,10 @@ def test_a_full_queue_names_when_to_try_again(gated_store, make_request) -> None
         gated_store.gate.set()
         assert first.result(30).status_code == 200
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    assert Status.FromString(refused.content) == Status(
-        code=14, message="the collector is busy: 1 requests are waiting"
-    )
+    status, retry = Status.FromString(refused.content), RetryInfo()
+    assert (status.code, status.message) == (14, f"the collector is busy: {len(body)} bytes of requests are held")
+    assert status.details[0].Unpack(retry)
+    assert retry.retry_delay.seconds == 1
 
 
 def test_logs_are_answered_as_not_stored(client: httpx.Client) -> None:

@@ -1,0 +1,129 @@
+"""The options of commands that receive spans: where, from whom, how much, and what is not to be kept."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import wraps
+from inspect import Parameter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from spanproof.collector.addresses import refuse_open_addresses, split_address
+
+if TYPE_CHECKING:
+    from spanproof.collector.options import Options
+
+_ORIGIN = re.compile(r"\*|https?://[^/\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Receiving:
+    """What a command is told of receiving; each field is an option of it."""
+
+    otlp_grpc: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", envvar="SPANPROOF_OTLP_GRPC", help="OTLP over gRPC; port 0: a free one."),
+    ] = "127.0.0.1:4317"
+    otlp_http: Annotated[
+        str,
+        typer.Option(metavar="HOST:PORT", envvar="SPANPROOF_OTLP_HTTP", help="OTLP over HTTP; port 0: a free one."),
+    ] = "127.0.0.1:4318"
+    insecure_no_auth: Annotated[
+        bool,
+        typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
+    ] = False
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Admit only who shows a token of this file, one a line."
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Serve TLS with this certificate (PEM, with its chain).")
+    ] = None
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of --tls-cert (PEM).")] = None
+    tls_client_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Admit only clients with a certificate of these CAs (PEM).")
+    ] = None
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ORIGIN", help="Let pages of this origin send spans, * any; may be repeated."),
+    ] = None
+    redact: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="Do not keep this attribute's value; * stands for anything; may be repeated."),
+    ] = None
+    redact_value: Annotated[
+        list[str] | None,
+        typer.Option(metavar="REGEX", help="Do not keep what looks like this, in any value; may be repeated."),
+    ] = None
+    redact_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="More such rules, lines of `key NAME` or `value REGEX`.")
+    ] = None
+    max_message_bytes: Annotated[
+        int, typer.Option(min=1, metavar="BYTES", help="The largest request taken, as sent and once unpacked.")
+    ] = 64 * 2**20
+    max_bytes_in_flight: Annotated[
+        int,
+        typer.Option(min=1, metavar="BYTES", help="How much may wait to be stored; more is told to come back."),
+    ] = 256 * 2**20
+    max_connections: Annotated[
+        int, typer.Option(min=1, metavar="N", help="How many connections each address takes.")
+    ] = 1024
+    receive_timeout: Annotated[
+        float,
+        typer.Option(min=0.01, metavar="SECONDS", help="In which a request's headers, and then its body, must come."),
+    ] = 30.0
+
+    def make_options(self, *more_addresses: str) -> Options:
+        """Read the files that are named. Raises ValueError for what cannot be used, and for open addresses."""
+        from spanproof.collector.auth import read_tokens
+        from spanproof.collector.options import Options
+        from spanproof.collector.redaction import make_redaction
+        from spanproof.collector.tls import read_tls
+
+        addresses = (self.otlp_grpc, self.otlp_http, *more_addresses)
+        for address in addresses:
+            split_address(address)
+        for origin in self.cors_origin or ():
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin!r} is no origin; write what browsers send, such as https://shop.example")
+        options = Options(
+            max_message_bytes=self.max_message_bytes,
+            max_bytes_in_flight=self.max_bytes_in_flight,
+            max_connections=self.max_connections,
+            receive_timeout_s=self.receive_timeout,
+            tokens=read_tokens(self.token_file) if self.token_file else None,
+            tls=read_tls(self.tls_cert, self.tls_key, self.tls_client_ca),
+            cors_origins=tuple(self.cors_origin or ()),
+            redaction=make_redaction(self.redact or (), self.redact_value or (), self.redact_file),
+        )
+        if not self.insecure_no_auth and not options.knows_senders:
+            refuse_open_addresses(*addresses)
+        return options
+
+
+def receives(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the fields of Receiving as options of its own; it gets them as `receiving`."""
+    hints = get_type_hints(Receiving, include_extras=True)
+
+    @wraps(command)
+    def run(**arguments: Any) -> None:
+        command(
+            receiving=Receiving(**{field.name: arguments.pop(field.name) for field in fields(Receiving)}), **arguments
+        )
+
+    signature = inspect.signature(command, eval_str=True)
+    parameters = [each for each in signature.parameters.values() if each.name != "receiving"] + [
+        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
+        for field in fields(Receiving)
+    ]
+    # typer reads both
+    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as inspect has it
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run

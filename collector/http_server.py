@@ -1,0 +1,140 @@
+"""An HTTP server with limits: on connections, and on the time in which a request has to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from spanproof.collector.otlp_json import dump_json
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from uvicorn.server import ServerState
+
+    from spanproof.collector.options import Options
+
+# Exporters send every five seconds by default; a connection that was closed just then would cost them a request.
+_KEEP_ALIVE_S = 75
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)  # uvicorn would warn of whatever anybody sends
+
+
+def make_http_server(app: Callable[..., Any], options: Options) -> uvicorn.Server:
+    """Make a server for an ASGI app; `serve` takes the sockets that it listens on."""
+    config = uvicorn.Config(
+        app,
+        http=H11Protocol,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+    return _Server(config, options)
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, options: Options) -> None:
+        super().__init__(config)
+        self._options = options
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with what uvicorn has no parameters for: the protocol's, and the time for a TLS handshake."""
+        await self.lifespan.startup()
+        options, tls = self._options, self._options.tls
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                lambda: _Protocol(self.config, self.server_state, options),
+                sock=each,
+                ssl=tls.make_context() if tls else None,
+                ssl_handshake_timeout=options.receive_timeout_s if tls else None,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+
+class _Protocol(H11Protocol):
+    """One connection."""
+
+    def __init__(self, config: uvicorn.Config, server_state: ServerState, options: Options) -> None:
+        super().__init__(config, server_state, app_state={})
+        self.logger = _log
+        self._options = options
+        # what arrives now, the headers (None) or the body of a request, has until then
+        self._arriving: object = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if len(self.connections) > self._options.max_connections:
+            self._refuse(503, f"there are {self._options.max_connections} connections already", ("retry-after", "1"))
+        else:
+            self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, "this is not HTTP/1.1, or its headers are too long")
+
+    def _watch(self) -> None:
+        """Give headers, and then the body, their time; slow senders hold connections for nothing."""
+        if self.transport.is_closing():
+            return
+        in_body = self.conn.their_state is h11.SEND_BODY
+        if in_body or (self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]):
+            arriving = self.cycle if in_body else None
+            if self._deadline is None or arriving is not self._arriving:
+                self._arriving = arriving
+                self._set_deadline()
+        else:
+            self._clear_deadline()
+
+    def _set_deadline(self) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(self._options.receive_timeout_s, self._give_up)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        self._refuse(408, f"the request did not arrive within {self._options.receive_timeout_s:g} s")
+
+    def _refuse(self, status: int, message: str, *headers: tuple[str, str]) -> None:
+        """Answer, if there is no answer yet, and close the connection."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # so the app says no more
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            body = dump_json({"message": message}).encode()
+            fields = [("content-type", "application/json"), ("connection", "close"), *headers]
+            fields.append(("content-length", str(len(body))))
+            answer = h11.Response(status_code=status, headers=fields, reason=STATUS_PHRASES[status])
+            to_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+            for event in (answer, h11.Data(data=b"" if to_head else body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()

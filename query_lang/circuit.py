@@ -34,7 +34,13 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     """
     assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
     rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
-    attempts = rows.select("c.trace_id, c.start_ns, c.end_ns, c.error, c.caller, c.client_key, client.resource_key")
+    # a bare call has no client's span: its caller's is the one above the callee's
+    rows.tables.append("LEFT JOIN tree served ON served.span_key = c.server_key")
+    rows.tables.append("LEFT JOIN spans above ON above.span_key = served.parent_key")
+    attempts = rows.select(
+        "c.trace_id, c.start_ns, c.end_ns, c.error, c.caller, coalesce(c.client_key, c.server_key) AS span_key,"
+        " coalesce(client.resource_key, above.resource_key) AS resource_key"
+    )
     failures, holds, probes = "1", "0", "NULL"
     for clause in claim.clauses:
         match clause:
@@ -48,16 +54,16 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     WITH attempts AS ({attempts}),
     islands AS (  -- failures in a row share the number of successes before them
         SELECT *, count(*) FILTER (NOT error) OVER (
-            PARTITION BY resource_key ORDER BY start_ns, end_ns, client_key ROWS UNBOUNDED PRECEDING
+            PARTITION BY resource_key ORDER BY start_ns, end_ns, span_key ROWS UNBOUNDED PRECEDING
         ) AS island
         FROM attempts
     ),
     streaks AS (
-        SELECT *, row_number() OVER (PARTITION BY resource_key, island ORDER BY start_ns, end_ns, client_key) AS nth
+        SELECT *, row_number() OVER (PARTITION BY resource_key, island ORDER BY start_ns, end_ns, span_key) AS nth
         FROM islands WHERE error
     ),
     opened AS (
-        SELECT resource_key, caller, island, trace_id, client_key, start_ns, end_ns AS open_ns
+        SELECT resource_key, caller, island, trace_id, span_key, start_ns, end_ns AS open_ns
         FROM streaks WHERE nth = {failures}
     ),
     judged AS (
@@ -87,7 +93,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
             WHEN NOT asked AND {holds} > 0 THEN NULL
             ELSE coalesce(probes <= {probes}, true)
         END AS ok,
-        next_ns - open_ns AS value, [client_key] AS witness, start_ns AS rank,
+        next_ns - open_ns AS value, [span_key] AS witness, start_ns AS rank,
         [CASE WHEN next_ns < open_ns + {holds} THEN {TOO_EARLY} ELSE {TOO_MANY} END, probes] AS note
     FROM judged
     """

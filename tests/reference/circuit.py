@@ -21,7 +21,7 @@ def judge_circuit(node: s.Circuit, world: World) -> Outcome:
     tries: list[Try] = select(replace(node.call, attempts=True), world)  # type: ignore[assignment]  # `try`
     instances: dict[object, list[Try]] = defaultdict(list)
     for one in sorted(tries, key=lambda one: (one.start_ns, one.end_ns)):
-        instances[_instance(one)].append(one)
+        instances[_instance(one, world)].append(one)
     judged = [
         (opened, _judge(opened, place, mine, node, world))
         for mine in instances.values()
@@ -32,8 +32,14 @@ def judge_circuit(node: s.Circuit, world: World) -> Outcome:
     return "open" if len(oks) < len(judged) and outcome != "fail" else outcome
 
 
-def _instance(one: Try) -> object:
-    return None if one.exit is None else (one.exit.service, repr(sorted(one.exit.resource.items())))
+def _instance(one: Try, world: World) -> tuple[str, str] | None:
+    """Return which process asked: the one of the client's span, or of the span above the callee's."""
+    above = one.exit or (world.forest.parent(one.server) if one.server is not None else None)
+    return None if above is None else _process(above)
+
+
+def _process(span: Span) -> tuple[str, str]:
+    return span.service, repr(sorted(span.resource.items()))
 
 
 def _openings(tries: list[Try], node: s.Circuit) -> Iterator[tuple[Try, int]]:
@@ -53,17 +59,14 @@ def _judge(opened: Try, place: int, tries: list[Try], node: s.Circuit, world: Wo
     closes_ns = opened.end_ns + holds_ns
     if any(opened.end_ns <= one.start_ns < closes_ns for one in tries):
         return False
+    asking = _instance(opened, world)
     asked = any(
-        world.forest.is_entry(span)
-        and opened.exit is not None
-        and (span.service, span.resource) == (opened.exit.service, opened.exit.resource)
-        and opened.end_ns <= span.start_ns < closes_ns
+        world.forest.is_entry(span) and _process(span) == asking and opened.end_ns <= span.start_ns < closes_ns
         for span in world.spans()
     )
     if holds_ns > 0 and not asked:
         marked = any(
-            opened.exit is not None
-            and (span.service, span.resource) == (opened.exit.service, opened.exit.resource)
+            _process(span) == asking
             and opened.end_ns <= span.end_ns
             and span.start_ns < closes_ns
             and _marks(span) & set(world.rules.circuit_markers)

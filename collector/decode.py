@@ -13,7 +13,7 @@ from spanproof.collector.origins import Origin, OriginReader
 from spanproof.collector.redaction import NOTHING_REDACTED, Redaction
 from spanproof.collector.repeated import Repeated
 from spanproof.collector.span_columns import read_spans
-from spanproof.collector.wire import REQUEST, RESOURCE, SCOPE, MalformedMessage, WireReader
+from spanproof.collector.wire import REQUEST, RESOURCE, SCOPE, MalformedMessage, WireReader, check_density
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,6 +76,7 @@ class Decoder:
 
     def _find_problem(self, body: bytes, *, read: bool = False) -> Undecodable | None:
         try:
+            check_density(body)
             self._requests.check(body)
             if read:
                 self._requests.read([body])

@@ -12,7 +12,7 @@ Three changes to the published descriptors, none of which changes the wire forma
 from __future__ import annotations
 
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import ptars
 import pyarrow as pa
@@ -32,17 +32,29 @@ RESOURCE = resource_pb2.Resource.DESCRIPTOR.full_name
 SCOPE = common_pb2.InstrumentationScope.DESCRIPTOR.full_name
 
 _READ_AT_ONCE = 4
-_KEPT_RAW = {
-    ("AnyValue", "array_value"),
-    ("AnyValue", "kvlist_value"),
-    ("ResourceSpans", "resource"),
-    ("ScopeSpans", "scope"),
-    ("Resource", "entity_refs"),
-}
+_KEPT_RAW = frozenset(
+    {
+        ("AnyValue", "array_value"),
+        ("AnyValue", "kvlist_value"),
+        ("ResourceSpans", "resource"),
+        ("ScopeSpans", "scope"),
+        ("Resource", "entity_refs"),
+    }
+)
+
+
+# A span that can be stored takes two ids, of 16 and 8 bytes, and three fields' tags and lengths, of two bytes each.
+_SHORTEST_SPAN = 30
+# A shorter request may hold what it will: there cannot be much of it.
+_SHORT = 64 * 2**10
 
 
 class MalformedMessage(ValueError):
     """These bytes are not the protobuf message they should be."""
+
+
+class TooDense(MalformedMessage):
+    """There are so many spans in so few bytes that they have no ids; reading each would cost a great deal."""
 
 
 class WireReader:
@@ -78,23 +90,44 @@ class WireReader:
 
 
 @cache
-def _flat_pool() -> descriptor_pool.DescriptorPool:
+def _flat_pool(*more_raw: tuple[str, str]) -> descriptor_pool.DescriptorPool:
+    """Make the flat types; fields named in `more_raw` stay raw, too."""
     pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2, trace_pb2, trace_service_pb2):
         file = descriptor_pb2.FileDescriptorProto()
         module.DESCRIPTOR.CopyToProto(file)
         for message in file.message_type:
-            _flatten(message)
+            _flatten(message, _KEPT_RAW.union(more_raw))
         pool.AddSerializedFile(file.SerializeToString())
     return pool
 
 
-def _flatten(message: descriptor_pb2.DescriptorProto) -> None:
+def check_density(body: bytes) -> None:
+    """Raise `TooDense` where a request has more spans than can have ids, `MalformedMessage` where it is none."""
+    if len(body) <= _SHORT:
+        return
+    try:
+        outline = _outline().FromString(body)
+    except Exception as error:  # DecodeError, whose class depends on the protobuf implementation
+        raise MalformedMessage("not a well-formed protobuf message of this type") from error
+    spans = sum(len(scope.spans) for resource in outline.resource_spans for scope in resource.scope_spans)
+    if spans * _SHORTEST_SPAN > len(body):
+        raise TooDense(f"{spans} spans in {len(body)} bytes: they cannot have ids")
+
+
+@cache
+def _outline() -> type[Any]:
+    """Return the request's type in which a span stays raw: to count spans without reading them."""
+    descriptor = _flat_pool(("ScopeSpans", "spans")).FindMessageTypeByName(REQUEST)
+    return message_factory.GetMessageClass(descriptor)
+
+
+def _flatten(message: descriptor_pb2.DescriptorProto, kept_raw: frozenset[tuple[str, str]]) -> None:
     for nested in message.nested_type:
-        _flatten(nested)
+        _flatten(nested, kept_raw)
     for field in message.field:
         if field.type == field.TYPE_STRING:
             field.type = field.TYPE_BYTES
-        if (message.name, field.name) in _KEPT_RAW:
+        if (message.name, field.name) in kept_raw:
             field.type = field.TYPE_BYTES
             field.ClearField("type_name")

@@ -292,3 +292,17 @@ def test_what_only_the_reader_refuses_costs_one_request(make_request, monkeypatc
     refused, accepted = decoder.decode([bad, good]).outcomes
     assert str(refused) == "the trace request cannot be decoded: unreadable"
     assert accepted == Accepted(1)
+
+
+def test_more_spans_than_can_have_ids_are_refused_before_they_are_read() -> None:
+    request = ExportTraceServiceRequest()
+    scope = request.resource_spans.add().scope_spans.add()
+    for _ in range(40_000):
+        scope.spans.add()
+    (outcome,) = Decoder().decode([request.SerializeToString()]).outcomes
+    assert isinstance(outcome, Undecodable)
+    assert "40000 spans in 80" in str(outcome)
+    for span in scope.spans:
+        span.trace_id, span.span_id = b"1" * 16, b"2" * 8
+    (outcome,) = Decoder().decode([request.SerializeToString()]).outcomes
+    assert outcome == Accepted(40_000)

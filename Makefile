@@ -13,7 +13,7 @@ FUZZ ?= 20000
 FUZZ_REQUESTS ?= 200000
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz lint types format bench-ingest bench-phoenix
+.PHONY: help venv demo test faults fuzz lint types format bench-check bench-ingest bench-phoenix
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -35,6 +35,9 @@ faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
 
 bench-ingest: $(READY) ## measure how fast spans are taken in (ARGS='--only grpc64,grpc1' for a part of it)
 	@$(BIN)/python bench/ingest.py $(ARGS)
+
+bench-check: $(READY) ## measure how long a proof of 200 claims takes to check
+	@$(BIN)/python bench/check.py $(ARGS)
 
 bench-phoenix: $(READY) ## install Phoenix into .phoenix, for bench-ingest to compare with
 	@$(BIN)/python -m venv .phoenix && .phoenix/bin/python -m pip install --quiet arize-phoenix

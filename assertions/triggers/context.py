@@ -1,4 +1,4 @@
-"""What all triggers share: the trace they start, how they fail, and JSON that they are answered with."""
+"""What all triggers share: the trace they start, how they fail, and what they are answered with."""
 
 from __future__ import annotations
 
@@ -26,7 +26,30 @@ class TraceContext:
         return f"00-{self.trace_id}-{self.span_id}-01"
 
 
-def read_json(body: str, keys: tuple[str | int, ...]) -> Constant | None:
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a trigger came back with: a status (HTTP's, or an exit code), a text, and how long it took."""
+
+    status: int
+    body: str
+    duration_ns: int
+
+    def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
+        """Return a part of the answer, or None where it has no such part."""
+        match part:
+            case "status":
+                return Constant(self.status, "number")
+            case "duration":
+                return Constant(self.duration_ns, "duration")
+            case "body":
+                return Constant(self.body, "text")
+            case "json":
+                return _read_json(self.body, keys)
+            case _:
+                return None
+
+
+def _read_json(body: str, keys: tuple[str | int, ...]) -> Constant | None:
     """Return the part of a JSON text that `keys` lead to, or None where it has no such part."""
     try:
         value: JsonValue = json.loads(body)

@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx
 
-from spanproof.assertions.triggers.context import TraceContext, TriggerFailed, first_line, read_json
+from spanproof.assertions.triggers.context import Answer, TraceContext, TriggerFailed, first_line
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.constants import Bindings, Constant, JsonValue, NoValue, as_text, evaluate, fill
@@ -18,29 +18,18 @@ TIMEOUT_S: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class HttpResponse:
-    """A request and what it was answered with."""
+class HttpResponse(Answer):
+    """What a request was answered with."""
 
     request: httpx.Request
-    status: int
     headers: httpx.Headers
-    body: str
-    duration_ns: int
 
     def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
         """Return a part of the response, or None where it has no such part."""
-        match part:
-            case "status":
-                return Constant(self.status, "number")
-            case "duration":
-                return Constant(self.duration_ns, "duration")
-            case "body":
-                return Constant(self.body, "text")
-            case "headers":
-                value = self.headers.get(str(keys[0]))
-                return None if value is None else Constant(value, "text")
-            case _:
-                return read_json(self.body, keys)
+        if part == "headers":
+            value = self.headers.get(str(keys[0]))
+            return None if value is None else Constant(value, "text")
+        return Answer.read(self, part, keys)
 
 
 def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -> HttpResponse:
@@ -56,7 +45,7 @@ def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -
         reason = str(error) or type(error).__name__
         raise TriggerFailed(f"{request.method} {request.url} failed: {first_line(reason)}") from None
     return HttpResponse(
-        request, response.status_code, response.headers, response.text, time.perf_counter_ns() - started_ns
+        response.status_code, response.text, time.perf_counter_ns() - started_ns, request, response.headers
     )
 
 

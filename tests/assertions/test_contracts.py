@@ -48,7 +48,7 @@ def claim(text: str) -> s.Contract:
 
 def respond(body: str, status: int = 200, path: str = "/v1/orders/3") -> HttpResponse:
     request = httpx.Request("GET", f"http://127.0.0.1:8080{path}")
-    return HttpResponse(request, status, httpx.Headers({"content-type": "application/json"}), body, 1)
+    return HttpResponse(status, body, 1, request, httpx.Headers({"content-type": "application/json"}))
 
 
 @pytest.mark.parametrize(

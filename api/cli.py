@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn, TypeVar
 
@@ -22,6 +23,7 @@ from spanproof.query_lang.modules import Module
 # What a command alone needs is imported in it: `spanproof check` must not wait for DuckDB and gRPC.
 
 T = TypeVar("T")
+Choice = TypeVar("Choice", bound=StrEnum)
 USAGE, NOTHING_SELECTED = 2, 5
 
 app = typer.Typer(
@@ -173,6 +175,14 @@ def read_rules(
         limits["--max-clock-skew"],
         (*Rules().circuit_markers, *(circuit_markers or ())),
     )
+
+
+def read_choice(option: str, text: str, choices: type[Choice]) -> Choice:
+    """Read an option that takes one of a few words."""
+    try:
+        return choices(text)
+    except ValueError:
+        fail(f"{option} is one of {', '.join(choices)}, not {text!r}")
 
 
 def console() -> Console:
@@ -382,6 +392,25 @@ def trace(
     if view is None:
         fail(f"no span of trace {trace_id} is stored", 1)
     console().print(render_trace(view), end="")
+
+
+@app.command(name="import", epilog="Example: spanproof import traces/*.json --db spans.duckdb")
+def import_(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILE...", help="Of OTLP (JSON or protobuf), Jaeger or Zipkin; gzip too.")
+    ],
+    *,
+    file_format: Annotated[
+        str | None, typer.Option("--format", metavar="otlp-json|otlp-proto|jaeger|zipkin", help="Do not guess it.")
+    ] = None,
+    db: Database = "spanproof.duckdb",
+) -> None:
+    """Store the spans of files, each of them whole or not at all."""
+    from spanproof.api.files import import_files
+    from spanproof.collector.files.reading import Format
+
+    told = None if file_format is None else read_choice("--format", file_format, Format)
+    sys.exit(import_files(files, db, told, typer.echo))
 
 
 @app.command(epilog="Example: spanproof demo")

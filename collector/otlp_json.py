@@ -73,7 +73,7 @@ def parse_message(value: object, message: Message, path: str = "", depth: int = 
         _refuse(path, f"nested more than {MAX_DEPTH} messages deep")
     if not isinstance(value, dict):
         _refuse(path, f"an object is expected, not {_name_type(value)}")
-    fields = _fields_by_key(message.DESCRIPTOR)
+    fields = fields_by_key(message.DESCRIPTOR)
     for key, content in value.items():
         field = fields.get(key)
         if field is None or content is None:  # null stands for an absent field
@@ -107,6 +107,12 @@ def render_message(message: Message, depth: int = 1) -> dict[str, Any]:
 def dump_json(value: object) -> str:
     """Write JSON without spaces, and text as it is."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+@cache
+def fields_by_key(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+    """Return the fields of a message by their keys in JSON."""
+    return {field.camelcase_name: field for field in descriptor.fields}
 
 
 def _parse_repeated(value: object, message: Message, field: FieldDescriptor, path: str, depth: int) -> None:
@@ -198,11 +204,6 @@ def _render_value(value: Any, field: FieldDescriptor, depth: int) -> object:
     if field.type == FieldDescriptor.TYPE_DOUBLE and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-@cache
-def _fields_by_key(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
-    return {field.camelcase_name: field for field in descriptor.fields}
 
 
 def _refuse_constant(literal: str) -> NoReturn:

@@ -1,0 +1,102 @@
+"""From a file into the store: all of it is checked before any of it is stored."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import pyarrow.compute as pc
+
+from spanproof.collector.decode import Accepted, Decoded, Decoder
+from spanproof.collector.failures import StoreError
+from spanproof.collector.files.documents import UnreadableFile
+from spanproof.collector.files.messages import read_delimited, write_delimited
+from spanproof.collector.files.pieces import Piece
+from spanproof.collector.files.reading import Format, read_file
+from spanproof.collector.store import Store
+
+_BATCH_BYTES: Final = 4 * 2**20
+_IN_MEMORY: Final = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """What a file held, and what of it is no trace: documents by what they hold."""
+
+    spans: int
+    traces: int
+    skipped: Counter[str]
+
+
+def import_file(store: Store, path: Path, told: Format | None = None) -> Imported:
+    """Store the spans of a file, of the format told or found. Raises UnreadableFile, and then nothing is stored."""
+    skipped: Counter[str] = Counter()
+    trace_ids: set[bytes] = set()
+    decoder = Decoder()
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as checked:
+        try:
+            spans = _check(decoder, read_file(path, told, skipped), checked, trace_ids)
+        except UnreadableFile as error:
+            raise UnreadableFile(f"{path}: {error}") from None
+        if not spans:
+            raise UnreadableFile(f"{path}: no spans in it{tell_skipped(skipped)}")
+        checked.seek(0)
+        _store(store, decoder, checked, f"{path}: of {spans} spans")
+    return Imported(spans, len(trace_ids), skipped)
+
+
+def tell_skipped(skipped: Counter[str]) -> str:
+    """Say what documents were skipped: nothing, or what goes behind a sentence."""
+    told = " and ".join(f"{count} of {kind}" for kind, count in sorted(skipped.items()) if count)
+    return f"; {told} skipped".replace(" of ", " documents of ", 1) if told else ""
+
+
+def _gather(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+    batch: list[Piece] = []
+    size = 0
+    for piece in pieces:
+        if batch and size + len(piece.body) > _BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(piece)
+        size += len(piece.body)
+    if batch:
+        yield batch
+
+
+def _check(decoder: Decoder, pieces: Iterable[Piece], checked: IO[bytes], trace_ids: set[bytes]) -> int:
+    """Decode everything, and write it to `checked`; return how many spans there are."""
+    spans = 0
+    for batch in _gather(pieces):
+        decoded = _decode(decoder, batch)
+        spans += len(decoded.spans)
+        trace_ids.update(pc.unique(decoded.spans["trace_id"].combine_chunks().storage).to_pylist())
+        # requests laid end to end are one request
+        write_delimited(checked, b"".join(piece.body for piece in batch))
+    return spans
+
+
+def _decode(decoder: Decoder, batch: list[Piece]) -> Decoded:
+    decoded = decoder.decode([piece.body for piece in batch])
+    for piece, outcome in zip(batch, decoded.outcomes, strict=True):
+        if not isinstance(outcome, Accepted):
+            raise UnreadableFile(piece.locate(str(outcome)))
+        if outcome.rejected_spans:
+            raise UnreadableFile(piece.locate(outcome.error_message))
+    return decoded
+
+
+def _store(store: Store, decoder: Decoder, checked: IO[bytes], what: str) -> None:
+    stored = 0
+    for body in read_delimited(checked):
+        decoded = decoder.decode([body])
+        try:
+            store.append(decoded)
+        except StoreError as error:
+            again = "; import the file again, what is there twice counts once" if stored else ""
+            raise StoreError(f"{what}, {stored} are stored: {error}{again}") from error
+        stored += len(decoded.spans)

@@ -413,6 +413,36 @@ def import_(
     sys.exit(import_files(files, db, told, typer.echo))
 
 
+@app.command(
+    epilog="Example: spanproof export failing.jsonl --trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb"
+)
+def export(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Ends in .jsonl, .pb or .parquet; - is standard output.")],
+    *,
+    trace_ids: Annotated[
+        list[str] | None, typer.Option("--trace", metavar="ID", help="Only this trace; may be repeated.")
+    ] = None,
+    file_format: Annotated[
+        str | None, typer.Option("--format", metavar="otlp-json|otlp-proto|parquet", help="Whatever the name says.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
+    db: Database = "spanproof.duckdb",
+) -> None:
+    """Write stored spans to a file: OTLP in JSON lines or length-delimited protobuf, or Parquet."""
+    from spanproof.api.files import export_spans
+    from spanproof.collector.encode import read_trace_id
+    from spanproof.collector.files.writing import Target
+
+    told = None if file_format is None else read_choice("--format", file_format, Target)
+    try:
+        chosen = [read_trace_id(each) for each in trace_ids or []]
+    except ValueError as error:
+        fail(f"--trace: {error}")
+    if not Path(db).exists():
+        fail(f"{db}: no such file")
+    typer.echo(export_spans(file, db, told, chosen, overwrite=force), err=True)
+
+
 @app.command(epilog="Example: spanproof demo")
 def demo(
     proofs: Annotated[

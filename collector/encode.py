@@ -13,6 +13,8 @@ from spanproof.collector.attributes import MARK
 from spanproof.collector.otlp_json import load_json, parse_message
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import duckdb
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
@@ -21,21 +23,44 @@ if TYPE_CHECKING:
 
 _TRACE_ID = re.compile(r"[0-9a-fA-F]{32}")
 _ID_BYTES = 8
+_SPANS_AT_ONCE = 2000
 
 
 def export_request(store: Store, trace_id_hex: str) -> TracesData:
     """Give back a trace as OTLP, its spans in the order they came; empty where the store has none of it."""
+    trace_id = read_trace_id(trace_id_hex)
+    with store.cursor() as cursor:
+        return _encode(cursor, "trace_id = ?", [trace_id])
+
+
+def export_requests(cursor: duckdb.DuckDBPyConnection, trace_ids: Sequence[UUID] | None) -> Iterator[TracesData]:
+    """Give back these traces, or all, as OTLP: a bounded number of spans at a time, in the order they came."""
+    chosen = "true" if trace_ids is None else "trace_id IN (SELECT unnest(?::UUID[]))"
+    parameters = [] if trace_ids is None else [list(trace_ids)]
+    numbered = f"SELECT span_key, (row_number() OVER (ORDER BY span_key) - 1) // ? AS part FROM spans WHERE {chosen}"  # noqa: S608 (fixed texts)
+    parts = cursor.execute(
+        f"SELECT min(span_key), max(span_key) FROM ({numbered}) GROUP BY part ORDER BY part",  # noqa: S608 (fixed texts)
+        [_SPANS_AT_ONCE, *parameters],
+    ).fetchall()
+    for part in parts:
+        yield _encode(cursor, f"span_key BETWEEN ? AND ? AND {chosen}", [*part, *parameters])
+
+
+def read_trace_id(trace_id_hex: str) -> UUID:
+    """Read the 32 hex digits of a trace id, or raise ValueError."""
     if not _TRACE_ID.fullmatch(trace_id_hex):
         raise ValueError(f"{trace_id_hex!r} is no trace id; it has 32 hex digits")
-    trace_id = UUID(trace_id_hex)
-    with store.cursor() as cursor:
-        spans = _fetch(cursor, "FROM spans WHERE trace_id = ? ORDER BY span_key", trace_id)
-        resources = _fetch_origins(cursor, "resource", trace_id)
-        scopes = _fetch_origins(cursor, "scope", trace_id)
+    return UUID(trace_id_hex)
+
+
+def _encode(cursor: duckdb.DuckDBPyConnection, chosen: str, parameters: list[Any]) -> TracesData:
+    """Encode the spans of which the condition `chosen` holds."""
+    resources = _fetch_origins(cursor, "resource", chosen, parameters)
+    scopes = _fetch_origins(cursor, "scope", chosen, parameters)
     data = TracesData()
     by_resource: dict[int, ResourceSpans] = {}
     by_scope: dict[tuple[int, int], ScopeSpans] = {}
-    for row in spans:
+    for row in _fetch(cursor, f"FROM spans WHERE {chosen} ORDER BY span_key", parameters):
         resource_key, scope_key = row["resource_key"], row["scope_key"]
         if resource_key not in by_resource:
             by_resource[resource_key] = data.resource_spans.add()
@@ -49,14 +74,16 @@ def export_request(store: Store, trace_id_hex: str) -> TracesData:
     return data
 
 
-def _fetch_origins(cursor: duckdb.DuckDBPyConnection, name: str, trace_id: UUID) -> dict[int, dict[str, Any]]:
+def _fetch_origins(
+    cursor: duckdb.DuckDBPyConnection, name: str, chosen: str, parameters: list[Any]
+) -> dict[int, dict[str, Any]]:
     key = f"{name}_key"
-    of_trace = f"FROM {name}s WHERE {key} IN (SELECT {key} FROM spans WHERE trace_id = ?)"  # noqa: S608 (fixed names)
-    return {row[key]: row for row in _fetch(cursor, of_trace, trace_id)}
+    of_spans = f"FROM {name}s WHERE {key} IN (SELECT {key} FROM spans WHERE {chosen})"  # noqa: S608 (fixed texts)
+    return {row[key]: row for row in _fetch(cursor, of_spans, parameters)}
 
 
-def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, trace_id: UUID) -> list[dict[str, Any]]:
-    cursor.execute(sql, [trace_id])
+def _fetch(cursor: duckdb.DuckDBPyConnection, sql: str, parameters: list[Any]) -> list[dict[str, Any]]:
+    cursor.execute(sql, parameters)
     names = [str(column[0]) for column in cursor.description or ()]
     return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 

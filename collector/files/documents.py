@@ -61,6 +61,12 @@ def take(value: Json, kinds: type | tuple[type, ...], path: str) -> Json:
     return value
 
 
+def take_list(value: Json, path: str) -> list[Json]:
+    """Return `value` if it is an array; an empty one where there is none."""
+    found: list[Json] = [] if value is None else take(value, list, path)
+    return found
+
+
 def check_keys(value: Mapping[str, Json], known: Iterable[str], path: str) -> None:
     """Refuse an object with a key that nothing here would read, comments aside."""
     for key in value:

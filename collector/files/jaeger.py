@@ -21,6 +21,7 @@ from spanproof.collector.files.documents import (
     read_micros,
     refuse,
     take,
+    take_list,
 )
 
 KINDS: Final = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
@@ -116,7 +117,7 @@ def _convert_span(span: Mapping[str, Json], path: str) -> tuple[dict[str, str], 
         "endTimeUnixNano": str(start_ns + read_micros(span.get("duration"), f"{path}.duration")),
         "events": [
             _convert_log(log, f"{path}.logs[{index}]")
-            for index, log in enumerate(take(span.get("logs") or [], list, f"{path}.logs"))
+            for index, log in enumerate(take_list(span.get("logs"), f"{path}.logs"))
         ],
     }
     _add_references(converted, span, path)
@@ -140,7 +141,7 @@ def _add_references(converted: dict[str, Json], span: Mapping[str, Json], path: 
     """Find the parent as Jaeger does, and make links of all references that `parentSpanId` does not say."""
     parent = read_hex(span.get("parentSpanID") or "0", 16, f"{path}.parentSpanID", optional=True)
     references = []
-    for index, reference in enumerate(take(span.get("references") or [], list, f"{path}.references")):
+    for index, reference in enumerate(take_list(span.get("references"), f"{path}.references")):
         where = f"{path}.references[{index}]"
         check_keys(take(reference, dict, where), REFERENCE, where)
         kind = reference.get("refType")
@@ -172,7 +173,7 @@ def _convert_log(log: Json, path: str) -> dict[str, Json]:
 
 def _read_tags(tags: Json, path: str) -> list[dict[str, Json]]:
     found = []
-    for index, tag in enumerate(take(tags or [], list, path)):
+    for index, tag in enumerate(take_list(tags, path)):
         where = f"{path}[{index}]"
         check_keys(take(tag, dict, where), ("key", "type", "value"), where)
         key, kind = take(tag.get("key"), str, f"{where}.key"), tag.get("type")
@@ -211,4 +212,4 @@ TYPES: Final[Mapping[str, Callable[[Json, str], dict[str, Json]]]] = {
 
 
 def _read_texts(value: Json, path: str) -> list[str]:
-    return [take(each, str, f"{path}[{index}]") for index, each in enumerate(take(value or [], list, path))]
+    return [take(each, str, f"{path}[{index}]") for index, each in enumerate(take_list(value, path))]

@@ -30,11 +30,9 @@ _TRACE_ID_BYTES: Final = 16
 def read_messages(stream: io.BufferedReader, skipped: Counter[str], *, certain: bool) -> Iterator[Piece]:
     """Read what stands in a file of messages; unless it is `certain` that it is one, say what else it may be."""
     name, bodies = _split(stream)
-    for number, body in enumerate(bodies):
+    for number, body in enumerate(bodies if certain else _be_sure(bodies)):
         place = f"{name}[{number}]"
         kind = _tell_kind(body)
-        if kind is None and not certain and not number:
-            raise UnreadableFile("neither JSON (of OTLP, Jaeger or Zipkin) nor protobuf of OTLP")
         if kind is None:
             raise UnreadableFile(f"{place}: not a trace request, or one with fields that would be lost")
         if kind != "traces":
@@ -45,6 +43,19 @@ def read_messages(stream: io.BufferedReader, skipped: Counter[str], *, certain: 
         except UnreadableFile as error:
             raise UnreadableFile(f"{place}: {error}") from None
         yield Piece(body, place)
+
+
+def _be_sure(bodies: Iterator[bytes]) -> Iterator[bytes]:
+    """Refuse a file whose first part shows that it is something else altogether."""
+    try:
+        first = next(bodies, b"")
+        known = _tell_kind(first) is not None
+    except UnreadableFile:
+        known = False
+    if not known:
+        raise UnreadableFile("neither JSON (of OTLP, Jaeger or Zipkin) nor whole protobuf of OTLP")
+    yield first
+    yield from bodies
 
 
 def _split(stream: io.BufferedReader) -> tuple[str, Iterator[bytes]]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from google.protobuf.descriptor import FieldDescriptor
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from spanproof.collector.files.documents import Json, UnreadableFile, check_keys, join, refuse, take
+from spanproof.collector.files.documents import Json, UnreadableFile, check_keys, join, refuse, take, take_list
 from spanproof.collector.files.pieces import Piece, refuse_doubled, refuse_doubled_in_span
 from spanproof.collector.otlp_json import InvalidJson, fields_by_key, parse_message
 
@@ -37,7 +37,7 @@ def split_otlp(document: Json, place: str, skipped: Counter[str]) -> Iterator[Pi
     for key, name in OTHERS.items():
         skipped[name] += key in document
     for key in TRACES:
-        for index, content in enumerate(take(document.get(key) or [], list, key)):
+        for index, content in enumerate(take_list(document.get(key), key)):
             yield from _split_resource_spans(content, f"{key}[{index}]", place)
 
 
@@ -49,7 +49,7 @@ def _split_resource_spans(content: Json, path: str, place: str) -> Iterator[Piec
     refuse_doubled(of_resource.resource.attributes, f"{path}.resource")
     of_resource.schema_url = take(content.get("schemaUrl") or "", str, f"{path}.schemaUrl")
     for key, scope_key in _SCOPE_SPANS.items():
-        for index, scope_spans in enumerate(take(content.get(key) or [], list, f"{path}.{key}")):
+        for index, scope_spans in enumerate(take_list(content.get(key), f"{path}.{key}")):
             where = f"{path}.{key}[{index}]"
             check_keys(take(scope_spans, dict, where), (scope_key, "schemaUrl", "spans"), where)
             of_scope = of_resource.scope_spans.add()
@@ -57,7 +57,7 @@ def _split_resource_spans(content: Json, path: str, place: str) -> Iterator[Piec
             refuse_doubled(of_scope.scope.attributes, f"{where}.{scope_key}")
             of_scope.schema_url = take(scope_spans.get("schemaUrl") or "", str, f"{where}.schemaUrl")
             first = size = 0
-            for number, span in enumerate(take(scope_spans.get("spans") or [], list, f"{where}.spans")):
+            for number, span in enumerate(take_list(scope_spans.get("spans"), f"{where}.spans")):
                 message = of_scope.spans.add()
                 _fill(message, span, f"{where}.spans[{number}]", _SPAN_DEPTH)
                 refuse_doubled_in_span(message, f"{where}.spans[{number}]")

@@ -16,6 +16,7 @@ from spanproof.collector.files.documents import (
     read_micros,
     refuse,
     take,
+    take_list,
 )
 
 KINDS: Final = {"CLIENT": 3, "SERVER": 2, "PRODUCER": 4, "CONSUMER": 5}
@@ -94,7 +95,7 @@ def _convert(span: Mapping[str, Json], earliest: Mapping[str, int], path: str) -
     trace_id = read_hex(span["traceId"], 32, f"{path}.traceId")
     events = [
         _convert_annotation(annotation, f"{path}.annotations[{index}]")
-        for index, annotation in enumerate(take(span.get("annotations") or [], list, f"{path}.annotations"))
+        for index, annotation in enumerate(take_list(span.get("annotations"), f"{path}.annotations"))
     ]
     tags = take(span.get("tags") or {}, dict, f"{path}.tags")
     attributes = [attribute(key, take(value, str, f"{path}.tags.{key}")) for key, value in tags.items()]

@@ -17,6 +17,9 @@ CREATE OR REPLACE TEMP MACRO types_as_map(attributes, kinds) AS map_from_entries
     )
 ));
 
+-- The last nanosecond that fits stands for infinity in DuckDB, and Parquet has none.
+CREATE OR REPLACE TEMP MACRO as_time(time_ns) AS make_timestamp_ns(nullif(time_ns, 9223372036854775807));
+
 CREATE OR REPLACE TEMP VIEW spans_to_export AS
 SELECT
     replace(s.trace_id::VARCHAR, '-', '') AS trace_id,
@@ -27,8 +30,8 @@ SELECT
     coalesce(
         ['unspecified', 'internal', 'server', 'client', 'producer', 'consumer'][s.kind + 1], s.kind::VARCHAR
     ) AS kind,
-    make_timestamp_ns(s.start_ns) AS start_time,
-    make_timestamp_ns(s.end_ns) AS end_time,
+    as_time(s.start_ns) AS start_time,
+    as_time(s.end_ns) AS end_time,
     s.start_ns,
     s.end_ns,
     s.end_ns - s.start_ns AS duration_ns,
@@ -43,7 +46,7 @@ SELECT
     as_map(c.attributes) AS scope_attributes,
     types_as_map(c.attributes, c.attribute_kinds) AS scope_attribute_types,
     list_transform(s.events, lambda event: {
-        time: make_timestamp_ns(event.time_ns),
+        time: as_time(event.time_ns),
         time_ns: event.time_ns,
         name: event.name,
         attributes: as_map(event.attributes),
@@ -69,7 +72,7 @@ SELECT
     r.dropped_attributes_count AS resource_dropped_attributes_count,
     c.schema_url AS scope_schema_url,
     c.dropped_attributes_count AS scope_dropped_attributes_count,
-    make_timestamp_ns(s.arrived_ns) AS arrived
+    as_time(s.arrived_ns) AS arrived
 FROM spans s
 JOIN resources r USING (resource_key)
 JOIN scopes c USING (scope_key)

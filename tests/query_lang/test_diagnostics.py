@@ -18,7 +18,7 @@ from spanproof.query_lang.unseen import find_unseen
 
 SOURCES = [
     Path(spanproof.__file__).parent / "query_lang" / f"{name}.py"
-    for name in ("check", "comparisons", "literals", "parse", "tree", "types", "unseen")
+    for name in ("check", "check_claims", "comparisons", "literals", "parse", "tree", "types", "unseen")
 ]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 PROOF = 'proof "p" {{\n  when GET "http://x/" as one\n  {}\n}}\n'

@@ -116,7 +116,7 @@ def test_lines_are_otlp_json(full: Store) -> None:
 def test_parquet_is_read_by_others(full: Store, tmp_path: Path) -> None:
     path = tmp_path / "it's {odd}.parquet"
     exported = export_file(full, path, Target.PARQUET)
-    rows = duckdb.read_parquet(str(path).replace("{", "?").replace("}", "?"))
+    rows = duckdb.connect().read_parquet(str(path).replace("{", "?").replace("}", "?"))
     counted = "count(*), count(DISTINCT trace_id), sum(len(events)), sum(len(links)), sum(cardinality(attributes))"
     with full.cursor() as cursor:
         stored = cursor.execute(
@@ -151,7 +151,7 @@ def test_parquet_keeps_what_the_store_marks(store: Store, make_request, tmp_path
     store.append(Decoder().decode([request.SerializeToString()]))
     path = tmp_path / "a.parquet"
     export_file(store, path, Target.PARQUET)
-    found = duckdb.read_parquet(str(path)).select("attributes, attribute_types, kind, end_ns").fetchall()
+    found = duckdb.connect().read_parquet(str(path)).select("attributes, attribute_types, kind, end_ns").fetchall()
     assert found == [
         (
             {"marked": "\x01s", "none": "", "list": '[{"intValue":"5"}]'},

@@ -80,11 +80,18 @@ def test_an_export_goes_in_again_as_it_was(
         assert list_spans(other) == before
 
 
-def test_an_export_keeps_the_order_of_arrival(full: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_export_keeps_the_order_of_arrival(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encode, "_SPANS_AT_ONCE", 1)
-    with full.cursor() as cursor:
-        given = [data.resource_spans[0].scope_spans[0].spans[0].span_id.hex() for data in export_requests(cursor, None)]
-        stored = cursor.execute("SELECT printf('%016x', span_id) FROM spans ORDER BY span_key").fetchall()
+    import_file(store, TRACES / "zipkin-lens" / "ascend.json")
+    import_file(store, TRACES / "zipkin-lens" / "messaging2.json")
+    trace_id = UUID(int=0x0D1A94EBC9256244)
+    with store.cursor() as cursor:
+        parts = list(export_requests(cursor, [trace_id]))
+        stored = cursor.execute(
+            "SELECT printf('%016x', span_id) FROM spans WHERE trace_id = ? ORDER BY span_key", [trace_id]
+        ).fetchall()
+    given = [data.resource_spans[0].scope_spans[0].spans[0].span_id.hex() for data in parts]
+    assert len(given) == 11
     assert given == [span_id for (span_id,) in stored]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NoReturn
 
@@ -12,6 +13,7 @@ Json = Any  # as the standard library reads it
 STATUS_CODES: Final = {"UNSET": 0, "OK": 1, "ERROR": 2}
 # A key that writers of JSON use where they would write a comment.
 COMMENT: Final = "_comment"
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _NAMES: Final = {dict: "an object", list: "an array", str: "a text", int: "a whole number", bool: "true or false"}
 
 
@@ -27,7 +29,9 @@ def refuse(path: str, problem: str) -> NoReturn:
 def load_document(text: bytes, first_line: int = 1) -> Json:
     """Read strict JSON that begins at this line of its file; an object with a key twice is refused."""
     try:
-        return json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_make_object)
+        document = json.loads(text.decode("utf-8-sig"), parse_constant=_refuse_constant, object_pairs_hook=_make_object)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
     except RecursionError:
         refuse(f"line {first_line}", "nested too deeply")
     except json.JSONDecodeError as error:
@@ -36,8 +40,11 @@ def load_document(text: bytes, first_line: int = 1) -> Json:
     except UnicodeDecodeError as error:
         line = first_line + text.count(b"\n", 0, error.start)
         raise UnreadableFile(f"line {line}: not text in UTF-8") from None
+    except UnicodeEncodeError:
+        raise UnreadableFile(f"line {first_line}: half of a surrogate pair is no text") from None
     except ValueError as error:
         raise UnreadableFile(f"line {first_line}: not JSON: {error}") from None
+    return document
 
 
 def _make_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:

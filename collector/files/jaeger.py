@@ -176,7 +176,7 @@ def _read_tags(tags: Json, path: str) -> list[dict[str, Json]]:
     for index, tag in enumerate(take_list(tags, path)):
         where = f"{path}[{index}]"
         check_keys(take(tag, dict, where), ("key", "type", "value"), where)
-        key, kind = take(tag.get("key"), str, f"{where}.key"), tag.get("type")
+        key, kind = (take(tag.get(name), str, f"{where}.{name}") for name in ("key", "type"))
         if kind not in TYPES:
             refuse(f"{where}.type", f"{kind!r} is not a type: {', '.join(TYPES)}")
         found.append({"key": key, "value": TYPES[kind](tag.get("value"), f"{where}.value")})

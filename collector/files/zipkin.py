@@ -119,7 +119,7 @@ def _convert(span: Mapping[str, Json], earliest: Mapping[str, int], path: str) -
     # a tag of the same name keeps it, and neither is lost
     attributes += [attribute(f"zipkin.{name}" if name in tags else name, value) for name, value in told.items()]
     kind = span.get("kind")
-    if kind is not None and kind not in KINDS:
+    if kind is not None and take(kind, str, f"{path}.kind") not in KINDS:
         refuse(f"{path}.kind", f"{kind!r} is not a kind: {', '.join(KINDS)}")
     converted = {
         "traceId": trace_id,

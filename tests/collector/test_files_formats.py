@@ -218,6 +218,7 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         ('{"resourceSpans": []}\n\n{"resource', "line 3, column 2: not JSON: Unterminated string starting at"),
         ('{"resourceSpans": []}\n{"a": "\xff"}'.encode("latin-1"), "line 2: not text in UTF-8"),
         ('{"resourceSpans": NaN}', "line 1: not JSON: NaN is no number"),
+        (r'{"resourceSpans": [{"schemaUrl": "\ud83d!"}]}', "line 1: half of a surrogate pair is no text"),
         ("[" * 100_000, "line 1: nested too deeply"),
         ('{"spans": [], "spans": []}', "an object has 'spans' twice, and one of them would be lost"),
         # OTLP
@@ -259,12 +260,17 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         ([ZIPKIN | {"id": "xyz"}], "[0].id: 'xyz' is not an id of at most 16 hexadecimal digits"),
         ([ZIPKIN | {"id": "0"}], "[0].id: the id is all zeros"),
         ([ZIPKIN | {"kind": "QUEUE"}], "[0].kind: 'QUEUE' is not a kind: CLIENT, SERVER, PRODUCER, CONSUMER"),
+        ([ZIPKIN | {"kind": ["CLIENT"]}], "[0].kind: a text is expected"),
         ([ZIPKIN | {"tags": {"a": 1}}], "[0].tags.a: a text is expected"),
         ([[ZIPKIN], [ZIPKIN | {"localEndpoint": {"host": ""}}]], "[1][0].localEndpoint.host" + UNKNOWN),
         # Jaeger
         ({"data": {"spans": []}}, "data: an array is expected"),
         ({"data": [], "errors": [{"code": 500}]}, "errors: the query that wrote this file failed"),
         (make_jaeger(JAEGER | {"processID": "q"}), "data[0].spans[0].processID: 'q' is not among the processes"),
+        (
+            make_jaeger(JAEGER | {"tags": [{"key": "a", "type": {}}]}),
+            "data[0].spans[0].tags[0].type: a text is expected",
+        ),
         (make_jaeger(JAEGER | {"startTime": None}), "data[0].spans[0].startTime: a whole number is expected"),
         (
             make_jaeger(JAEGER | {"startTime": 2**63}),

@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 COMMAND = Path(sys.executable).with_name("spanproof")
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 FREE = "127.0.0.1:0"
 FREE_PORTS = ("--otlp-grpc", FREE, "--otlp-http", FREE)
 

@@ -13,7 +13,7 @@ FUZZ ?= 20000
 FUZZ_REQUESTS ?= 200000
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz lint types format bench-check bench-ingest bench-phoenix
+.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-ingest bench-phoenix
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -32,6 +32,9 @@ fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n),
 
 faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
 	@SPANPROOF_KILLS=25 $(BIN)/pytest tests/faults --timeout 1200 $(ARGS)
+
+interop: $(READY) .interop/ready ## let the OpenTelemetry Collector and telemetrygen send; builds both, with Go
+	@$(BIN)/pytest tests/interop --timeout 300 $(ARGS)
 
 bench-ingest: $(READY) ## measure how fast spans are taken in (ARGS='--only grpc64,grpc1' for a part of it)
 	@$(BIN)/python bench/ingest.py $(ARGS)
@@ -80,4 +83,9 @@ $(READY): pyproject.toml constraints.txt
 	  $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    --constraint constraints.txt --editable '.[dev]'; \
 	fi
+	@touch $@
+
+# The Go programs are built once, and again when their versions change.
+.interop/ready: tests/interop/build tests/interop/collector.yaml
+	@tests/interop/build
 	@touch $@

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spanproof.collector.calls import derive
+from spanproof.collector.store import Store
+from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address
+from spanproof.tests.interop.senders import OTELCOL, TELEMETRYGEN, Collector, CollectorStarter, Ids
+
+
+@pytest.fixture(autouse=True, scope="session")
+def built() -> None:
+    missing = [str(path) for path in (OTELCOL, TELEMETRYGEN) if not path.exists()]
+    assert not missing, f"{', '.join(missing)} is not there; `make interop` builds it"
+
+
+@dataclass(slots=True)
+class Served:
+    """`spanproof serve`, which can be ended and started again on the same addresses and the same file."""
+
+    start: Callable[..., Running]
+    path: Path
+    running: Running | None = None
+    grpc: str = ""
+    http: str = ""
+
+    def begin(self) -> None:
+        ports = ("--otlp-grpc", self.grpc, "--otlp-http", self.http) if self.grpc else FREE_PORTS
+        self.running = self.start("serve", "--db", self.path, *ports, "--api", FREE)
+        line = self.running.read_line()
+        self.grpc, self.http = find_address(line, "OTLP/gRPC"), find_address(line, "OTLP/HTTP")
+
+    def end(self, number: int) -> None:
+        assert self.running is not None
+        self.running.signal(number)
+        self.running.finish()
+
+    def read_ids(self) -> Ids:
+        """Stop it, and read which spans claims see; each is there once."""
+        assert self.running is not None
+        self.running.stop()
+        assert self.running.finish().code == 0
+        with Store.open(self.path) as store:
+            derive(store)
+            with store.cursor() as cursor:
+                rows = cursor.execute(
+                    "SELECT replace(trace_id::VARCHAR, '-', ''), printf('%016x', span_id) FROM spans"
+                ).fetchall()
+        ids = set(rows)
+        assert len(ids) == len(rows)
+        return ids
+
+
+@pytest.fixture
+def served(start: Callable[..., Running], tmp_path: Path) -> Served:
+    served = Served(start, tmp_path / "spans.duckdb")
+    served.begin()
+    return served
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Iterator[CollectorStarter]:
+    """Starts a Collector; what is still running in the end is stopped."""
+    started: list[Collector] = []
+
+    def start_collector(exporter: str, **settings: Any) -> Collector:
+        started.append(Collector(tmp_path, exporter, **settings))
+        return started[-1]
+
+    yield start_collector
+    for each in started:
+        each.stop()

@@ -1,0 +1,34 @@
+"""What telemetrygen, on the OpenTelemetry SDK for Go, sends is stored: over both transports, packed or not."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from spanproof.tests.interop.conftest import Served
+from spanproof.tests.interop.senders import Load, finish_telemetrygen, start_telemetrygen
+
+TRANSPORTS = ("grpc", "http")
+# the SDK knows no other
+COMPRESSIONS = ("none", "gzip")
+
+
+@pytest.mark.parametrize("batch", [True, False], ids=["batches", "single-spans"])
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_all_that_is_sent_is_stored(served: Served, transport: str, compression: str, batch: bool) -> None:
+    load = Load() if batch else Load(traces=20)
+    address, options = (served.http, ["--otlp-http"]) if transport == "http" else (served.grpc, [])
+    with start_telemetrygen(address, load, *options, f"--batch={batch}", compression=compression) as sending:
+        finish_telemetrygen(sending)
+    assert len(served.read_ids()) == load.spans
+
+
+def test_what_is_sent_over_grpc_through_a_restart_is_stored(served: Served) -> None:
+    load = Load(workers=2, traces=150, rate=100)  # six seconds long
+    with start_telemetrygen(served.grpc, load, "--timeout", "60s") as sending:
+        served.end(signal.SIGTERM)
+        served.begin()
+        finish_telemetrygen(sending, 90)
+    assert len(served.read_ids()) == load.spans

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from spanproof import __version__
+from spanproof.api.metrics import add_metrics
 from spanproof.api.schemas import Health, Problem, TraceDocument
 from spanproof.assertions.evidence import view_trace
 from spanproof.collector.auth import TokenGate, Tokens
@@ -52,6 +53,8 @@ def make_app(store: Store, tokens: Tokens | None = None) -> ASGIApp:
         except (StoreError, duckdb.Error) as error:
             raise ProblemError(503, "not ready", str(error)) from None
         return Health(status="ready")
+
+    add_metrics(app, store)
 
     @app.get("/api/v1/traces/{trace_id}", responses={404: {"model": Problem}})
     def read_trace(trace_id: Annotated[str, Path(pattern="^[0-9a-fA-F]{32}$")]) -> TraceDocument:

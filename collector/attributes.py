@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, KeyValueList
 
+from spanproof.collector.faults import Fault, Reason
 from spanproof.collector.otlp_json import InvalidJson, dump_json, render_message
 from spanproof.collector.repeated import Repeated
 
@@ -38,7 +39,7 @@ class AttributeColumns:
 
     lists: pa.StructArray
     kinds: pa.StringArray
-    faults: dict[int, str]
+    faults: dict[int, Fault]
 
 
 def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColumns:
@@ -48,11 +49,11 @@ def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColum
     keys, bad_keys = read_text(items.rows.field("key"))
     texts, kinds, bad_values = _read_values(items.rows.field("value"))
 
-    faults: dict[int, str] = {}
+    faults: dict[int, Fault] = {}
     for item, problem in bad_values.items():
-        faults[items.parents[item].as_py()] = f"attributes[{keys[item].as_py()!r}]: {problem}"
+        faults[items.parents[item].as_py()] = problem.within(f"attributes[{keys[item].as_py()!r}]: ")
     for item in bad_keys:
-        faults[items.parents[item].as_py()] = "attributes: a key is not valid UTF-8"
+        faults[items.parents[item].as_py()] = Fault(Reason.TEXT, "attributes: a key is not valid UTF-8")
 
     kept = _find_last_of_each_key(items.parents, keys)
     if kept is not None:
@@ -88,11 +89,11 @@ def read_text(values: pa.BinaryArray) -> tuple[pa.StringArray, list[int]]:
         return pa.array(texts, pa.string()), bad
 
 
-def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array, dict[int, str]]:
+def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array, dict[int, Fault]]:
     # flatten, unlike field, is null where the whole value is
     columns = dict(zip((field.name for field in values.type), values.flatten(), strict=True))
     strings, bad = read_text(columns["string_value"])
-    faults = dict.fromkeys(bad, "not valid UTF-8")
+    faults = dict.fromkeys(bad, Fault(Reason.TEXT, "not valid UTF-8"))
     marked = pc.starts_with(strings, MARK)
     if pc.any(marked).as_py():
         strings = pc.if_else(marked, pc.binary_join_element_wise(f"{MARK}s", strings, ""), strings)
@@ -112,7 +113,7 @@ def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array,
                 try:
                     texts.append(None if value is None else f"{MARK}{letter}{render(value)}")
                 except (DecodeError, InvalidJson):
-                    faults[index] = "malformed, not valid UTF-8 or nested too deeply"
+                    faults[index] = Fault(Reason.MALFORMED, "malformed, not valid UTF-8 or nested too deeply")
                     texts.append("")
             layers.append(pa.array(texts, pa.string()))
     # should a value be set twice, the later layer gave the letter, so it gives the text

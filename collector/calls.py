@@ -29,7 +29,7 @@ def derive(store: Store) -> int:
     Duplicates of a span (same trace, span id, kind and service) are dropped on the way: the one that ends
     last stays.
     """
-    with store.lock:
+    with store.lock, store.telemetry.measure_derivation() as tell_traces:
         connection = store.cursor()
         try:
             connection.execute("BEGIN")
@@ -37,6 +37,7 @@ def derive(store: Store) -> int:
             if changed:
                 _derive_dirty(connection)
             connection.execute("COMMIT")
+            tell_traces(changed)
         except BaseException:
             connection.execute("ROLLBACK")
             raise

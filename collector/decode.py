@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spanproof.collector.faults import Fault, Reason
 from spanproof.collector.origins import Origin, OriginReader
 from spanproof.collector.redaction import NOTHING_REDACTED, Redaction
 from spanproof.collector.repeated import Repeated
@@ -16,7 +17,7 @@ from spanproof.collector.span_columns import read_spans
 from spanproof.collector.wire import REQUEST, RESOURCE, SCOPE, MalformedMessage, WireReader, check_density
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _FAULTS_NAMED = 3
 
@@ -39,13 +40,14 @@ class Decoded:
     """Requests as tables; `outcomes` has what became of each, in the order given.
 
     `spans` lacks `span_key` and `arrived_ns`, which the store gives; `resources` and `scopes` hold those that
-    these spans come from, known already or not.
+    these spans come from, known already or not. `rejected` counts the spans that are in none of these.
     """
 
     spans: pa.Table
     resources: pa.Table
     scopes: pa.Table
     outcomes: tuple[Accepted | Undecodable, ...]
+    rejected: Mapping[Reason, int]
 
 
 class Decoder:
@@ -70,9 +72,10 @@ class Decoder:
             ]
             good = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
             batch = self._requests.read(good)
-        spans, resources, scopes, accepted = self._read_batch(batch)
+        spans, resources, scopes, accepted, rejected = self._read_batch(batch)
         remaining = iter(accepted)
-        return Decoded(spans, resources, scopes, tuple(problem or next(remaining) for problem in problems))
+        outcomes = tuple(problem or next(remaining) for problem in problems)
+        return Decoded(spans, resources, scopes, outcomes, rejected)
 
     def _find_problem(self, body: bytes, *, read: bool = False) -> Undecodable | None:
         try:
@@ -84,7 +87,9 @@ class Decoder:
             return Undecodable(f"the trace request cannot be decoded: {error}")
         return None
 
-    def _read_batch(self, batch: pa.RecordBatch) -> tuple[pa.Table, pa.Table, pa.Table, list[Accepted]]:
+    def _read_batch(
+        self, batch: pa.RecordBatch
+    ) -> tuple[pa.Table, pa.Table, pa.Table, list[Accepted], Mapping[Reason, int]]:
         resource_spans = Repeated(batch["resource_spans"])
         scope_spans = Repeated(resource_spans.rows.field("scope_spans"))
         spans = Repeated(scope_spans.rows.field("spans"))
@@ -114,12 +119,13 @@ class Decoder:
                 resource_index, scope_place = scope_spans.find_parent(scope_index)
                 _, resource_place = resource_spans.find_parent(resource_index)
                 place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
-                messages[request].append(f"{place}.{faults[span]}")
+                messages[request].append(f"{place}.{faults[span].text}")
         counts = {count["values"]: count["counts"] for count in pc.value_counts(request_of_span).to_pylist()}
         accepted = [
             _sum_up(counts.get(request, 0), refusals[request], messages[request]) for request in range(len(batch))
         ]
-        return table, self._resources.make_table(resources), self._scopes.make_table(scopes), accepted
+        rejected = Counter(fault.reason for fault in faults.values())
+        return table, self._resources.make_table(resources), self._scopes.make_table(scopes), accepted, rejected
 
 
 def _read_origins(reader: OriginReader, rows: pa.StructArray, name: str) -> list[Origin]:
@@ -131,12 +137,12 @@ def _keys_of(origins: list[Origin]) -> pa.UInt64Array:
     return pa.array([origin.key for origin in origins], pa.uint64())
 
 
-def _spread_faults(origins: list[Origin], of_span: pa.Int64Array, faults: dict[int, str]) -> None:
+def _spread_faults(origins: list[Origin], of_span: pa.Int64Array, faults: dict[int, Fault]) -> None:
     """Refuse the spans whose resource or scope cannot be stored."""
-    bad = [index for index, origin in enumerate(origins) if origin.fault]
+    bad = {index: origin.fault for index, origin in enumerate(origins) if origin.fault}
     if bad:
-        for span in pc.indices_nonzero(pc.is_in(of_span, value_set=pa.array(bad, pa.int64()))).to_pylist():
-            faults.setdefault(span, origins[of_span[span].as_py()].fault)
+        for span in pc.indices_nonzero(pc.is_in(of_span, value_set=pa.array(list(bad), pa.int64()))).to_pylist():
+            faults.setdefault(span, bad[of_span[span].as_py()])
 
 
 def _sum_up(spans: int, refused: int, named: list[str]) -> Accepted:

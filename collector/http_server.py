@@ -23,12 +23,20 @@ if TYPE_CHECKING:
 # Exporters send every five seconds by default; a connection that was closed just then would cost them a request.
 _KEEP_ALIVE_S = 75
 
+# named as gRPC names them
+_OUTCOMES = {400: "invalid_argument", 408: "deadline_exceeded", 503: "unavailable"}
+
 _log = logging.getLogger(__name__)
 _log.setLevel(logging.ERROR)  # uvicorn would warn of whatever anybody sends
 
 
-def make_http_server(app: Callable[..., Any], options: Options) -> uvicorn.Server:
-    """Make a server for an ASGI app; `serve` takes the sockets that it listens on."""
+def make_http_server(
+    app: Callable[..., Any], options: Options, count: Callable[[str], None] = lambda _: None
+) -> uvicorn.Server:
+    """Make a server for an ASGI app; `serve` takes the sockets that it listens on.
+
+    `count` is told the outcome of what never becomes a request of the app.
+    """
     config = uvicorn.Config(
         app,
         http=H11Protocol,
@@ -39,13 +47,14 @@ def make_http_server(app: Callable[..., Any], options: Options) -> uvicorn.Serve
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
-    return _Server(config, options)
+    return _Server(config, options, count)
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, options: Options) -> None:
+    def __init__(self, config: uvicorn.Config, options: Options, count: Callable[[str], None]) -> None:
         super().__init__(config)
         self._options = options
+        self._count = count
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with what uvicorn has no parameters for: the protocol's, and the time for a TLS handshake."""
@@ -54,7 +63,7 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(
-                lambda: _Protocol(self.config, self.server_state, options),
+                lambda: _Protocol(self.config, self.server_state, options, self._count),
                 sock=each,
                 ssl=tls.make_context() if tls else None,
                 ssl_handshake_timeout=options.receive_timeout_s if tls else None,
@@ -67,10 +76,13 @@ class _Server(uvicorn.Server):
 class _Protocol(H11Protocol):
     """One connection."""
 
-    def __init__(self, config: uvicorn.Config, server_state: ServerState, options: Options) -> None:
+    def __init__(
+        self, config: uvicorn.Config, server_state: ServerState, options: Options, count: Callable[[str], None]
+    ) -> None:
         super().__init__(config, server_state, app_state={})
         self.logger = _log
         self._options = options
+        self._count = count
         # what arrives now, the headers (None) or the body of a request, has until then
         self._arriving: object = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -130,6 +142,7 @@ class _Protocol(H11Protocol):
             self.cycle.disconnected = True  # so the app says no more
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._count(_OUTCOMES[status])
             body = dump_json({"message": message}).encode()
             fields = [("content-type", "application/json"), ("connection", "close"), *headers]
             fields.append(("content-length", str(len(body))))

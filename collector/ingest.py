@@ -66,6 +66,8 @@ class Ingest:
         self._stopping = False
         self._changed = threading.Condition()
         self._decoded: queue.Queue[tuple[list[_Waiting], Decoded] | None] = queue.Queue(1)
+        self._telemetry = store.telemetry
+        self._telemetry.watch_queue(lambda: self._pending_requests, lambda: self._pending_bytes)
         self._threads = [
             threading.Thread(target=self._decode_until_stopped, name="spanproof-decoder", daemon=True),
             threading.Thread(target=self._write_until_stopped, name="spanproof-writer", daemon=True),
@@ -123,6 +125,7 @@ class Ingest:
             except Exception as error:  # a bug must cost this batch, not the collector
                 self._answer(batch, _fail(batch, error))
             else:
+                self._telemetry.count_received(len(decoded.spans) + sum(decoded.rejected.values()))
                 self._decoded.put((batch, decoded))
         self._decoded.put(None)
 
@@ -147,6 +150,7 @@ class Ingest:
                 return [error] * len(batch)
             # should the store refuse one request, the others need not share its fate
             return [outcome for waiting in batch for outcome in self._write([waiting], self._decode([waiting]))]
+        self._telemetry.count_stored(len(decoded.spans), decoded.rejected)
         return decoded.outcomes
 
     def _answer(self, batch: Sequence[_Waiting], outcomes: _Outcomes) -> None:

@@ -11,6 +11,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import EntityRef
 
 from spanproof.collector.attributes import ATTRIBUTES, read_attributes, read_text
+from spanproof.collector.faults import Fault, Reason
 from spanproof.collector.otlp_json import dump_json, render_message
 from spanproof.collector.wire import RESOURCE, SCOPE, MalformedMessage, WireReader
 
@@ -54,7 +55,7 @@ class Origin:
     key: int
     service: str
     row: pa.Table
-    fault: str
+    fault: Fault | None
 
 
 class OriginReader:
@@ -82,14 +83,15 @@ class OriginReader:
         return pa.concat_tables([self.schema.empty_table(), *rows.values()])
 
     def _read(self, content: bytes, schema_url: bytes) -> Origin:
+        fault: Fault | None
         try:
             self._reader.check(content)
             message = self._reader.read([content])
             columns, fault = self._read_columns(message, schema_url)
         except (MalformedMessage, DecodeError):
-            columns, fault = {}, "malformed"
+            columns, fault = {}, Fault(Reason.MALFORMED, "malformed")
         if fault:
-            return Origin(0, UNKNOWN_SERVICE, self.schema.empty_table(), f"{self._label}: {fault}")
+            return Origin(0, UNKNOWN_SERVICE, self.schema.empty_table(), fault.within(f"{self._label}: "))
         content_hash = blake2b(
             dump_json([column.to_pylist() for column in columns.values()]).encode(), digest_size=8
         ).digest()
@@ -98,11 +100,11 @@ class OriginReader:
         # a scope has no service, and its schema no such column
         columns |= {f"{self._label}_key": pa.array([key], pa.uint64()), "service": pa.array([service])}
         row = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
-        return Origin(key, service, row, "")
+        return Origin(key, service, row, None)
 
-    def _read_columns(self, message: pa.RecordBatch, schema_url: bytes) -> tuple[dict[str, pa.Array], str]:
+    def _read_columns(self, message: pa.RecordBatch, schema_url: bytes) -> tuple[dict[str, pa.Array], Fault | None]:
         attributes = read_attributes(message["attributes"], self._redaction)
-        fault = attributes.faults.get(0, "")
+        fault = attributes.faults.get(0)
         columns = {
             "attributes": attributes.lists,
             "attribute_kinds": attributes.kinds,
@@ -116,7 +118,7 @@ class OriginReader:
         for name, raw in texts.items():
             columns[name], bad = read_text(raw)
             if bad:
-                fault = f"{name} is not valid UTF-8"
+                fault = Fault(Reason.TEXT, f"{name} is not valid UTF-8")
         return columns, fault
 
 

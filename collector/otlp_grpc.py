@@ -2,31 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.rpc.error_details_pb2 import RetryInfo
 
-from spanproof.collector.refusals import REFUSALS, Unauthenticated, describe
+from spanproof.collector.refusals import REFUSALS, Unauthenticated, describe, name_code
+from spanproof.collector.signals import name_outcome
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from google.rpc.status_pb2 import Status
 
     from spanproof.collector.auth import Tokens
     from spanproof.collector.options import Options
     from spanproof.collector.signals import Signal
+    from spanproof.collector.telemetry import Telemetry
 
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def make_server(signals: Iterable[Signal], options: Options) -> grpc.aio.Server:
+def make_server(signals: Sequence[Signal], options: Options, telemetry: Telemetry) -> grpc.aio.Server:
     """Make a server for these signals, bound to no port yet; needs a running event loop."""
     server = grpc.aio.server(
-        interceptors=[_TokenGate(options.tokens)] if options.tokens else [],
+        interceptors=[_TokenGate(options.tokens, signals, telemetry)] if options.tokens else [],
         options=[
             # with it, a second collector on this port would silently get every other connection
             ("grpc.so_reuseport", 0),
@@ -40,7 +43,7 @@ def make_server(signals: Iterable[Signal], options: Options) -> grpc.aio.Server:
     server.add_generic_rpc_handlers(
         [
             grpc.method_handlers_generic_handler(
-                signal.service, {"Export": grpc.unary_unary_rpc_method_handler(_make_handler(signal))}
+                signal.service, {"Export": grpc.unary_unary_rpc_method_handler(_make_handler(signal, telemetry))}
             )
             for signal in signals
         ]
@@ -48,13 +51,21 @@ def make_server(signals: Iterable[Signal], options: Options) -> grpc.aio.Server:
     return server
 
 
-def _make_handler(signal: Signal) -> Callable[[bytes, Any], Awaitable[bytes]]:
+def _make_handler(signal: Signal, telemetry: Telemetry) -> Callable[[bytes, Any], Awaitable[bytes]]:
+    def count(outcome: str) -> None:
+        telemetry.count_request("grpc", signal.name, outcome)
+
     async def export(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
             response = await signal.export(body)
+        except asyncio.CancelledError:  # the sender has gone; what it sent stays
+            count("cancelled")
+            raise
         except REFUSALS as refusal:
             status = describe(refusal)
+            count(name_code(status))
             await context.abort(_CODES[status.code], status.message, _describe_in_metadata(status))
+        count(name_outcome(response))
         return bytes(response.SerializeToString())
 
     return export
@@ -63,8 +74,10 @@ def _make_handler(signal: Signal) -> Callable[[bytes, Any], Awaitable[bytes]]:
 class _TokenGate(grpc.aio.ServerInterceptor):
     """Refuses who shows no token, before anything of the message is read."""
 
-    def __init__(self, tokens: Tokens) -> None:
+    def __init__(self, tokens: Tokens, signals: Sequence[Signal], telemetry: Telemetry) -> None:
         self._tokens = tokens
+        self._signals = {f"/{signal.service}/Export": signal.name for signal in signals}
+        self._telemetry = telemetry
 
     async def intercept_service(
         self,
@@ -74,13 +87,14 @@ class _TokenGate(grpc.aio.ServerInterceptor):
         shown = [value for name, value in details.invocation_metadata if name == "authorization"]
         if any(isinstance(value, str) and self._tokens.admit(value) for value in shown):
             return await continuation(details)
+        status = describe(Unauthenticated())
+        self._telemetry.count_request("grpc", self._signals.get(details.method, "none"), name_code(status))
+
+        async def refuse(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+            await context.abort(_CODES[status.code], status.message, _describe_in_metadata(status))
+
         # as a stream of requests, of which none is awaited
-        return grpc.stream_unary_rpc_method_handler(_refuse_unauthenticated)
-
-
-async def _refuse_unauthenticated(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
-    status = describe(Unauthenticated())
-    await context.abort(_CODES[status.code], status.message, _describe_in_metadata(status))
+        return grpc.stream_unary_rpc_method_handler(refuse)
 
 
 def _describe_in_metadata(status: Status) -> tuple[tuple[str, bytes], ...]:

@@ -18,7 +18,8 @@ from spanproof.collector.auth import TokenGate
 from spanproof.collector.http_body import Room, read_body
 from spanproof.collector.ingest import RETRY_AFTER_S
 from spanproof.collector.otlp_json import dump_json, json_to_protobuf, render_message
-from spanproof.collector.refusals import REFUSALS, NotFound, Unauthenticated, describe, shorten
+from spanproof.collector.refusals import REFUSALS, NotFound, Unauthenticated, describe, name_code, shorten
+from spanproof.collector.signals import name_outcome
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from spanproof.collector.options import Options
     from spanproof.collector.signals import Signal
+    from spanproof.collector.telemetry import Telemetry
 
 PROTOBUF: Final = "application/x-protobuf"
 JSON: Final = "application/json"
@@ -44,27 +46,69 @@ _LARGE_JSON = 2**20
 _PREFLIGHT_HOLDS_S = 7200
 
 
-def make_app(signals: Sequence[Signal], options: Options) -> ASGIApp:
+def make_app(signals: Sequence[Signal], options: Options, telemetry: Telemetry) -> ASGIApp:
     """Make the app for these signals."""
     room = Room(options.max_bytes_in_flight)
     one_at_a_time = asyncio.Semaphore()
-    paths = ", ".join(signal.path for signal in signals)
+    names = {signal.path: signal.name for signal in signals}
+    paths = ", ".join(names)
+
+    def count(request: Request, outcome: str) -> None:
+        telemetry.count_request("http", names.get(request.scope["path"], "none"), outcome)
+
+    def refuse(request: Request, refusal: Exception) -> Response:
+        """Answer with what a refusal says, in the encoding of the request."""
+        status = describe(refusal)
+        count(request, name_code(status))
+        headers = {}
+        if status.code == UNAVAILABLE:
+            headers["Retry-After"] = str(RETRY_AFTER_S)
+        if status.code == UNAUTHENTICATED:
+            headers["WWW-Authenticate"] = "Bearer"
+        return _answer(status, _find_encoding(request), _STATUS_CODES[status.code], **headers)
+
+    def make_endpoint(signal: Signal) -> Callable[[Request], Awaitable[Response]]:
+        async def export(request: Request) -> Response:
+            media_type = _read_media_type(request)
+            if media_type not in (PROTOBUF, JSON):
+                count(request, "unimplemented")
+                problem = _say(f"the content type is to be {PROTOBUF} or {JSON}, not {media_type or 'left out'}")
+                return _answer(problem, JSON, 415, Accept=f"{PROTOBUF}, {JSON}")
+            packing = request.headers.get("content-encoding", "identity").strip().lower()
+            if packing not in ("identity", "gzip"):
+                count(request, "unimplemented")
+                problem = _say(f"the content encoding is to be gzip or identity, not {packing or 'nothing'}")
+                return _answer(problem, media_type, 415, **{"Accept-Encoding": "gzip"})
+            try:
+                with room.reserve() as share:
+                    body = await read_body(request, share, options.max_message_bytes, unpack=packing == "gzip")
+                    if media_type == JSON:
+                        body = await _convert(body, signal, one_at_a_time)
+                    response = await signal.export(body)
+            except REFUSALS as refusal:
+                return refuse(request, refusal)
+            except ClientDisconnect:
+                count(request, "cancelled")
+                return Response(status_code=400)  # nobody is left to read it
+            count(request, name_outcome(response))
+            return _answer(response, media_type, 200)
+
+        return export
 
     async def refuse_path(request: Request, _error: Exception) -> Response:
         return refuse(request, NotFound(f"nothing is served at {request.scope['path']}; OTLP is posted to {paths}"))
 
     async def refuse_method(request: Request, _error: Exception) -> Response:
+        count(request, "unimplemented")
         problem = _say(f"OTLP is posted; {request.method} means nothing here")
         return _answer(problem, _find_encoding(request), 405, Allow="POST")
 
     async def admit_bug(request: Request, error: Exception) -> Response:
+        count(request, "internal")
         return _answer(_say(f"a bug of spanproof: {error!r}"), _find_encoding(request), 500)
 
     router = Starlette(
-        routes=[
-            Route(signal.path, _make_endpoint(signal, options.max_message_bytes, room, one_at_a_time), methods=["POST"])
-            for signal in signals
-        ],
+        routes=[Route(signal.path, make_endpoint(signal), methods=["POST"]) for signal in signals],
         exception_handlers={404: refuse_path, 405: refuse_method, 500: admit_bug},
     )
     router.router.redirect_slashes = False
@@ -81,44 +125,6 @@ def make_app(signals: Sequence[Signal], options: Options) -> ASGIApp:
             max_age=_PREFLIGHT_HOLDS_S,
         )
     return app
-
-
-def refuse(request: Request, refusal: Exception) -> Response:
-    """Answer with what a refusal says, in the encoding of the request."""
-    status = describe(refusal)
-    headers = {}
-    if status.code == UNAVAILABLE:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
-    if status.code == UNAUTHENTICATED:
-        headers["WWW-Authenticate"] = "Bearer"
-    return _answer(status, _find_encoding(request), _STATUS_CODES[status.code], **headers)
-
-
-def _make_endpoint(
-    signal: Signal, limit: int, room: Room, one_at_a_time: asyncio.Semaphore
-) -> Callable[[Request], Awaitable[Response]]:
-    async def export(request: Request) -> Response:
-        media_type = _read_media_type(request)
-        if media_type not in (PROTOBUF, JSON):
-            problem = _say(f"the content type is to be {PROTOBUF} or {JSON}, not {media_type or 'left out'}")
-            return _answer(problem, JSON, 415, Accept=f"{PROTOBUF}, {JSON}")
-        packing = request.headers.get("content-encoding", "identity").strip().lower()
-        if packing not in ("identity", "gzip"):
-            problem = _say(f"the content encoding is to be gzip or identity, not {packing or 'nothing'}")
-            return _answer(problem, media_type, 415, **{"Accept-Encoding": "gzip"})
-        try:
-            with room.reserve() as share:
-                body = await read_body(request, share, limit, unpack=packing == "gzip")
-                if media_type == JSON:
-                    body = await _convert(body, signal, one_at_a_time)
-                response = await signal.export(body)
-        except REFUSALS as refusal:
-            return refuse(request, refusal)
-        except ClientDisconnect:
-            return Response(status_code=400)  # nobody is left to read it
-        return _answer(response, media_type, 200)
-
-    return export
 
 
 async def _convert(body: bytes, signal: Signal, one_at_a_time: asyncio.Semaphore) -> bytes:

@@ -89,17 +89,21 @@ class Receiver:
     async def _serve(self, ready: Future[Callable[[float], None]]) -> None:
         options = self._options
         ingest = Ingest(self._store, max_queued_bytes=options.max_bytes_in_flight, redaction=options.redaction)
-        signals = make_signals(ingest)
+        signals, telemetry = make_signals(ingest), self._store.telemetry
         timeout = STOP_TIMEOUT_S
         try:
             listen(self.grpc_address).close()  # gRPC would log what we can say better
             # gRPC comes last: a server that never starts does not give back the port it has bound
             with closing(listen(self.http_address)) as http_socket:
-                grpc_server = make_server(signals, options)
+                grpc_server = make_server(signals, options, telemetry)
                 self.grpc_address = replace_port(self.grpc_address, _bind(grpc_server, self.grpc_address, options))
                 self.http_address = replace_port(self.http_address, http_socket.getsockname()[1])
                 await grpc_server.start()
-                http_server = make_http_server(make_app(signals, options), options)
+                http_server = make_http_server(
+                    make_app(signals, options, telemetry),
+                    options,
+                    lambda outcome: telemetry.count_request("http", "none", outcome),
+                )
                 serving = asyncio.create_task(http_server.serve(sockets=[http_socket]))
                 timeout = await _wait_for_stop(ready)
                 http_server.config.timeout_graceful_shutdown = math.ceil(timeout)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.any_pb2 import Any
-from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE
+from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE, Code
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -58,6 +58,11 @@ def describe(refusal: Exception) -> Status:
             return Status(code=NOT_FOUND, message=message)
     violation = BadRequest.FieldViolation(description=message)
     return Status(code=INVALID_ARGUMENT, message=message, details=[_pack(BadRequest(field_violations=[violation]))])
+
+
+def name_code(status: Status) -> str:
+    """Name the code of a status, as it is counted."""
+    return str(Code.Name(status.code)).lower()
 
 
 def shorten(message: str) -> str:

@@ -29,10 +29,16 @@ NOT_STORED = "spanproof stores traces only"
 class Signal:
     """One service of OTLP. `export` takes a serialized request and gives the response, once it is true."""
 
+    name: str
     service: str  # the full name of the gRPC service
     path: str
     request: type[Message]
     export: Callable[[bytes], Awaitable[Message]]
+
+
+def name_outcome(response: Message) -> str:
+    """Name what became of a request that was not refused."""
+    return "partial" if response.HasField("partial_success") else "ok"
 
 
 def make_signals(ingest: Ingest) -> tuple[Signal, ...]:
@@ -57,12 +63,29 @@ def make_signals(ingest: Ingest) -> tuple[Signal, ...]:
 
     package = "opentelemetry.proto.collector"
     return (
-        Signal(f"{package}.trace.v1.TraceService", "/v1/traces", traces.ExportTraceServiceRequest, export_traces),
-        Signal(f"{package}.logs.v1.LogsService", "/v1/logs", logs.ExportLogsServiceRequest, export_logs),
         Signal(
-            f"{package}.metrics.v1.MetricsService", "/v1/metrics", metrics.ExportMetricsServiceRequest, export_metrics
+            "traces",
+            f"{package}.trace.v1.TraceService",
+            "/v1/traces",
+            traces.ExportTraceServiceRequest,
+            export_traces,
         ),
         Signal(
+            "logs",
+            f"{package}.logs.v1.LogsService",
+            "/v1/logs",
+            logs.ExportLogsServiceRequest,
+            export_logs,
+        ),
+        Signal(
+            "metrics",
+            f"{package}.metrics.v1.MetricsService",
+            "/v1/metrics",
+            metrics.ExportMetricsServiceRequest,
+            export_metrics,
+        ),
+        Signal(
+            "profiles",
             f"{package}.profiles.v1development.ProfilesService",
             "/v1development/profiles",
             profiles.ExportProfilesServiceRequest,

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.attributes import ATTRIBUTES, read_attributes, read_text
+from spanproof.collector.faults import Fault, Reason
 from spanproof.collector.repeated import Repeated
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ _LINK = pa.struct(
 class _Rows:
     """The rows of one repeated message, read column by column, noting the rows that cannot be stored."""
 
-    def __init__(self, rows: pa.StructArray, redaction: Redaction, note: Callable[[int, str], None]) -> None:
+    def __init__(self, rows: pa.StructArray, redaction: Redaction, note: Callable[[int, Fault], None]) -> None:
         self.rows = rows
         self.redaction = redaction
         self.note = note
@@ -56,14 +57,14 @@ class _Rows:
     def read_text(self, name: str, label: str) -> pa.StringArray:
         texts, bad = read_text(self.rows.field(name))
         for row in bad:
-            self.note(row, f"{label} is not valid UTF-8")
+            self.note(row, Fault(Reason.TEXT, f"{label} is not valid UTF-8"))
         return texts
 
     def read_time(self, name: str, label: str) -> pa.Int64Array:
         times = self.rows.field(name)
         late = pc.greater(times, _LATEST_NS)
         for row in pc.indices_nonzero(late).to_pylist():
-            self.note(row, f"{label} is {times[row]}, later than {_LATEST_NS}")
+            self.note(row, Fault(Reason.TIME, f"{label} is {times[row]}, later than {_LATEST_NS}"))
         return pc.if_else(late, _ZERO, times).cast(pa.int64())
 
     def read_id(self, name: str, label: str, width: int, *, optional: bool) -> pa.FixedSizeBinaryArray:
@@ -79,11 +80,11 @@ class _Rows:
                 else pc.invert(right)
             )
             for row in pc.indices_nonzero(wrong).to_pylist():
-                self.note(row, f"{label} is {lengths[row]} bytes long, not {width}")
+                self.note(row, Fault(Reason.ID, f"{label} is {lengths[row]} bytes long, not {width}"))
             ids = pc.if_else(right, ids, zeros)
         if not optional:
             for row in pc.indices_nonzero(pc.and_(right, pc.equal(ids, zeros))).to_pylist():
-                self.note(row, f"{label} is all zeros")
+                self.note(row, Fault(Reason.ID, f"{label} is all zeros"))
         fixed = ids.cast(pa.binary(width))
         return pc.if_else(right, fixed, pa.scalar(None, pa.binary(width))) if optional else fixed
 
@@ -98,18 +99,18 @@ class _Rows:
         """Read the rows of a repeated message in these rows, and their offsets; what is wrong there is wrong here."""
         inner = Repeated(self.rows.field(name))
 
-        def note(row: int, fault: str) -> None:
+        def note(row: int, fault: Fault) -> None:
             parent, place = inner.find_parent(row)
-            self.note(parent, f"{name}[{place}].{fault}")
+            self.note(parent, fault.within(f"{name}[{place}]."))
 
         return _Rows(inner.rows, self.redaction, note), inner.offsets
 
 
-def read_spans(spans: pa.StructArray, redaction: Redaction) -> tuple[dict[str, pa.Array], dict[int, str]]:
+def read_spans(spans: pa.StructArray, redaction: Redaction) -> tuple[dict[str, pa.Array], dict[int, Fault]]:
     """Read spans into columns; the second part says which cannot be stored, and why."""
-    faults: dict[int, str] = {}
+    faults: dict[int, Fault] = {}
 
-    def note(row: int, fault: str) -> None:
+    def note(row: int, fault: Fault) -> None:
         faults.setdefault(row, fault)
 
     rows = _Rows(spans, redaction, note)
@@ -119,7 +120,7 @@ def read_spans(spans: pa.StructArray, redaction: Redaction) -> tuple[dict[str, p
     message, code = spans.field("status").flatten()
     status_messages, bad_messages = read_text(message)
     for row in bad_messages:
-        rows.note(row, "status.message is not valid UTF-8")
+        rows.note(row, Fault(Reason.TEXT, "status.message is not valid UTF-8"))
     attributes, kinds, dropped = rows.read_attributes()
     columns = {
         "trace_id": pa.ExtensionArray.from_storage(pa.uuid(), trace_ids),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import weakref
@@ -16,6 +17,7 @@ import pyarrow.compute as pc
 from spanproof.collector.database import open_database
 from spanproof.collector.failures import StoreDown
 from spanproof.collector.failures import StoreError as StoreError
+from spanproof.collector.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -42,6 +44,7 @@ class Store:
 
     def __init__(self, path: str, settings: Mapping[str, str]) -> None:
         self.lock = threading.RLock()
+        self.telemetry = Telemetry()
         self._path = path
         self._settings = settings
         self._appending = threading.RLock()
@@ -104,7 +107,8 @@ class Store:
                     "span_key", pa.arange(self._next_span_key, self._next_span_key + count)
                 ).append_column("arrived_ns", pa.repeat(pa.scalar(time.time_ns(), pa.int64()), count)),
             }
-            self._insert(new)
+            with self.telemetry.measure_commit(count):
+                self._insert(new)
             self._next_span_key += count
             for table in ("resources", "scopes"):
                 self._known[table].update(new[table].column(0).to_pylist())
@@ -125,6 +129,14 @@ class Store:
             raise StoreDown(f"{self._path} is out of order: {error}") from error
         self._cursors.add(cursor)
         return cursor
+
+    def read_size(self) -> int:
+        """Read how many bytes the file and its log take; a store in memory takes none."""
+        size = 0
+        for path in (self._path, f"{self._path}.wal"):
+            with suppress(FileNotFoundError):
+                size += os.stat(path).st_size
+        return size
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` after each commit with the ids (32 hex digits) of the traces it added to.

@@ -321,17 +321,26 @@ def serve(
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
     ] = "127.0.0.1:8321",
+    trace_self: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL|env",
+            help="Export spans of its own work to this OTLP/gRPC endpoint, or the one in OTEL_EXPORTER_OTLP_ENDPOINT.",
+        ),
+    ] = None,
     receiving: Receiving,
 ) -> None:
     """Receive and keep spans, and answer questions about them, until stopped."""
+    from spanproof.api.endpoint import read_endpoint
     from spanproof.api.server import Server
 
     try:
         options = receiving.make_options(api)
+        endpoint = None if trace_self is None else read_endpoint(trace_self)
     except ValueError as error:
         fail(str(error))
     rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
-    server = Server(db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules)
+    server = Server(db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules, trace_self=endpoint)
     server.run(lambda line: typer.echo(line))
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeAlias
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from spanproof.api.app import make_app
+from spanproof.api.endpoint import Endpoint
 from spanproof.collector.addresses import listen, replace_port
+from spanproof.collector.failures import Unusable
 from spanproof.collector.http_server import make_http_server
 from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
@@ -32,6 +36,7 @@ class Server:
         options: Options,
         *,
         rules: Rules,
+        trace_self: Endpoint | None = None,
     ) -> None:
         self.db = db
         self.otlp_grpc = otlp_grpc
@@ -39,17 +44,21 @@ class Server:
         self.api = api
         self.options = options
         self.rules = rules
+        self.trace_self = trace_self
 
     def run(self, say: Callable[[str], None]) -> None:
-        """Serve; the first line said names all addresses. Raises AddressInUse, StoreError."""
+        """Serve; the first line said names all addresses. Raises Unusable."""
         listener = listen(self.api)
         with (
             listener,
             Store.open(self.db) as store,
+            _trace(store, self.trace_self) as wrap,  # to its end, after that of the receiver
             Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,
         ):
+            if self.trace_self:
+                self.trace_self.refuse_itself(receiver.grpc_address, receiver.http_address)
             declare_rules(store, self.rules)
-            server = make_http_server(make_app(store, self.options.tokens), self.options)
+            server = make_http_server(wrap(make_app(store, self.options.tokens)), self.options)
             before = _stop_when_signalled(server)
             scheme = "https" if self.options.tls else "http"
             say(
@@ -61,6 +70,23 @@ class Server:
             finally:
                 for number, handler in before.items():
                     signal.signal(number, handler)
+
+
+@contextmanager
+def _trace(store: Store, endpoint: Endpoint | None) -> Iterator[Callable[[ASGIApp], ASGIApp]]:
+    """Trace the work of the store, where that is wanted; gives what is to be done to apps."""
+    if endpoint is None:
+        yield lambda app: app
+        return
+    try:
+        from spanproof.api.own_traces import OwnTraces
+    except ImportError as error:
+        raise Unusable(
+            f"--trace-self needs its extra packages ({error.name} is missing): pip install 'spanproof[telemetry]'"
+        ) from None
+    with OwnTraces(endpoint.url) as own:
+        store.telemetry.trace = own.trace
+        yield own.wrap
 
 
 def _stop_when_signalled(server: uvicorn.Server) -> dict[int, Handler]:

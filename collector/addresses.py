@@ -59,6 +59,35 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+def is_reached_at(address: str, host: str, port: int) -> bool:
+    """Tell whether who connects to this host and port, on this machine, comes to what listens at `address`."""
+    own_host, own_port = split_address(address)
+    if port != own_port:
+        return False
+    own, named = _resolve(own_host), _resolve(host)
+    if any(each.is_unspecified for each in own):
+        return any(_is_of_this_machine(each) for each in named)
+    return bool(own & named)
+
+
+def _resolve(host: str) -> set[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:  # nobody is there, not now
+        return set()
+    return {ipaddress.ip_address(place[0]) for *_, place in found}
+
+
+def _is_of_this_machine(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((str(address), 0))  # no other machine's address can be bound
+        except OSError:
+            return False
+    return True
+
+
 def refuse_open_addresses(*addresses: str) -> None:
     """Raise ValueError for the first address that other machines can reach, or that is none."""
     for address in addresses:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from spanproof.collector.calls import derive
 from spanproof.collector.store import Store
@@ -28,12 +30,19 @@ class Served:
     running: Running | None = None
     grpc: str = ""
     http: str = ""
+    api: str = ""
 
     def begin(self) -> None:
         ports = ("--otlp-grpc", self.grpc, "--otlp-http", self.http) if self.grpc else FREE_PORTS
         self.running = self.start("serve", "--db", self.path, *ports, "--api", FREE)
         line = self.running.read_line()
-        self.grpc, self.http = find_address(line, "OTLP/gRPC"), find_address(line, "OTLP/HTTP")
+        self.grpc, self.http, self.api = (find_address(line, name) for name in ("OTLP/gRPC", "OTLP/HTTP", "API"))
+
+    def count_accepted(self) -> int:
+        """Read how many spans it has taken since it began."""
+        text = httpx.get(f"http://{self.api}/metrics", trust_env=False).text
+        (family,) = [each for each in text_string_to_metric_families(text) if each.name == "spanproof_spans_accepted"]
+        return int(family.samples[0].value)
 
     def end(self, number: int) -> None:
         assert self.running is not None

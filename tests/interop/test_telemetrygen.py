@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from spanproof.tests.command import wait_until
 from spanproof.tests.interop.conftest import Served
 from spanproof.tests.interop.senders import Load, finish_telemetrygen, start_telemetrygen
 
@@ -28,7 +29,10 @@ def test_all_that_is_sent_is_stored(served: Served, transport: str, compression:
 def test_what_is_sent_over_grpc_through_a_restart_is_stored(served: Served) -> None:
     load = Load(workers=2, traces=150, rate=100)  # six seconds long
     with start_telemetrygen(served.grpc, load, "--timeout", "60s") as sending:
+        wait_until(lambda: served.count_accepted() > 0, "some are stored")
         served.end(signal.SIGTERM)
+        assert sending.poll() is None
         served.begin()
         finish_telemetrygen(sending, 90)
+    assert served.count_accepted() > 0  # after the restart, too
     assert len(served.read_ids()) == load.spans

@@ -13,7 +13,7 @@ from spanproof.assertions.estimates import CONFIDENCE, Estimator
 from spanproof.assertions.explain import Explainer
 from spanproof.assertions.selected import Selected, Window
 from spanproof.assertions.shares import judge_traces
-from spanproof.assertions.tally import Tally, tally_findings
+from spanproof.assertions.tally import DROPPED, UNSAMPLED, Tally, tally_findings
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.collector.completeness import mark_incomplete
 from spanproof.query_lang import syntax as s
@@ -160,11 +160,11 @@ class Judge:
 
     def _check_loss(self, plan: Plan, verdict: Verdict) -> Verdict:
         """A bound or absence is not proved by traces of which something was dropped or not sampled."""
-        if verdict.outcome is not Outcome.PASS or plan.family == "some" or plan.trend == "fixed":
+        if verdict.outcome is not Outcome.PASS or not plan.rests_on_absence:
             return verdict
         row = self.connection.execute(
-            "SELECT count(*) FILTER (dropped_attributes_count + dropped_events_count + dropped_links_count > 0),"
-            " count(*) FILTER (flags & 255 > 0 AND flags & 1 = 0) FROM spans SEMI JOIN selected USING (trace_id)"
+            f"SELECT count(*) FILTER ({DROPPED}), count(*) FILTER ({UNSAMPLED})"  # noqa: S608 (fixed conditions)
+            " FROM spans s SEMI JOIN selected USING (trace_id)"
         ).fetchone()
         dropped, unsampled = row or (0, 0)
         if not dropped and not unsampled:

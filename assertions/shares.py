@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from spanproof.assertions.comparing import OPERATIONS
-from spanproof.assertions.tally import Finding, read_samples
+from spanproof.assertions.tally import DROPPED, UNSAMPLED, Finding, read_samples
 from spanproof.query_lang.plan import Plan
 
 if TYPE_CHECKING:
@@ -19,13 +19,14 @@ Fate: TypeAlias = Literal["pass", "fail", "open", "nothing", "coming"]
 
 # What was found in each trace, and how many traces there are of a kind.
 PER_TRACE: Final = """
-SELECT settled, found, ok, untold, lasts, fails, sign, count(*) AS n,
+SELECT settled, found, ok, untold, lasts, fails, sign, lossy, count(*) AS n,
     arg_min({{'trace_id': trace_id, 'value': value, 'witness': witness, 'note': note}}, rank, 3)
 FROM (
     SELECT sel.trace_id, sel.settled, count(f.trace_id) > 0 AS found, bool_and(f.ok) AS ok,
         coalesce(bool_or(f.ok IS NULL) FILTER (f.trace_id IS NOT NULL), false) AS untold,
         coalesce(bool_and({stable}), false) AS lasts,
         coalesce(bool_or(NOT f.ok AND (sel.settled OR {stable})), false) AS fails, {sign} AS sign,
+        sel.trace_id IN (SELECT trace_id FROM spans s SEMI JOIN selected USING (trace_id) WHERE {lossy}) AS lossy,
         arg_min(f.value, f.rank) FILTER (NOT f.ok) AS value, arg_min(f.witness, f.rank) FILTER (NOT f.ok) AS witness,
         coalesce(min(f.rank), 0) AS rank, arg_min(f.note, f.rank) FILTER (NOT f.ok) AS note
     FROM selected sel LEFT JOIN ({findings}) f ON f.trace_id = sel.trace_id
@@ -69,9 +70,9 @@ class Traces:
 def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Traces:
     """Judge each of the selected traces by itself."""
     sign = "any_value(f.note[3])" if plan.family == "number" else "NULL"
-    sql = PER_TRACE.format(findings=plan.sql, stable=plan.is_stable_sql, sign=sign)
+    sql = PER_TRACE.format(findings=plan.sql, stable=plan.is_stable_sql, sign=sign, lossy=f"{DROPPED} OR {UNSAMPLED}")
     traces = Traces()
-    for settled, found, ok, untold, lasts, fails, sign_, n, samples in connection.execute(
+    for settled, found, ok, untold, lasts, fails, sign_, lossy, n, samples in connection.execute(
         sql, plan.parameters
     ).fetchall():
         holds = ok is not False and (ok or plan.family == "none") and not untold
@@ -79,6 +80,8 @@ def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Traces:
             fate = _number(plan, settled=settled, ok=ok, sign=sign_)
         else:
             fate = _things(plan, settled=settled, found=found, holds=holds, untold=untold, lasts=lasts, fails=fails)
+        if fate == "pass" and lossy and plan.rests_on_absence:
+            fate = "open"
         traces.fates[fate] += n
         if fate in ("pass", "fail", "open"):
             traces.holds += n * holds

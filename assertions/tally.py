@@ -20,6 +20,11 @@ GROUP BY ALL
 """
 
 
+# Of a span `s`: something of it was dropped; it was not sampled, so that others of its trace may be missing.
+DROPPED: Final = "s.dropped_attributes_count + s.dropped_events_count + s.dropped_links_count > 0"
+UNSAMPLED: Final = "s.flags & 255 > 0 AND s.flags & 1 = 0"
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One row of a plan's findings."""

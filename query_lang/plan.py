@@ -41,6 +41,11 @@ class Plan:
         """SQL over a finding `f`: whether it stays what it is while spans are still to come."""
         return self.stable_where or str(self.stable).lower()
 
+    @property
+    def rests_on_absence(self) -> bool:
+        """A pass says that something is not there, which what was dropped or not sampled might be."""
+        return self.family != "some" and self.trend != "fixed"
+
     def is_decided(self, sign: int | None, *, holds: bool) -> bool:
         """Tell whether left minus right, of this sign, moving on as its trend says, keeps the comparison as it is."""
         if self.trend == "fixed":

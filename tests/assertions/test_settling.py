@@ -295,3 +295,14 @@ def test_what_was_dropped_or_not_sampled_makes_a_bound_inconclusive(
     verdict = judge(claim, settled=True)
     assert (verdict.outcome, verdict.id) == (Outcome.INCONCLUSIVE, "lossy")
     assert judge("path shop -> bank", settled=True).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("claim", ["no path shop -> mail", "every span has duration < 1s", "count(mail) == 0"])
+def test_nor_does_such_a_trace_count_in_a_share(
+    called: Add, connection: duckdb.DuckDBPyConnection, judge: Callable[..., Verdict], claim: str
+) -> None:
+    assert judge(f"{claim} in >= 99% of traces", settled=True).outcome is Outcome.PASS
+    connection.execute("UPDATE spans SET dropped_attributes_count = 2 WHERE service = 'bank'")
+    assert judge(f"{claim} in >= 99% of traces", settled=True).outcome is Outcome.INCONCLUSIVE
+    assert judge(f"{claim} in >= 0% of traces", settled=True).outcome is Outcome.PASS
+    assert judge("path shop -> bank in >= 99% of traces", settled=True).outcome is Outcome.PASS

@@ -13,11 +13,10 @@ from rich.console import Console
 
 from spanproof import __version__
 from spanproof.api.receiving import Receiving, receives
+from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
 from spanproof.assertions.proof_files import Selection, find_files, read_module
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
 from spanproof.collector.failures import Unusable
-from spanproof.collector.rules import Rules
-from spanproof.query_lang.literals import read_duration_ns
 from spanproof.query_lang.modules import Module
 
 # What a command alone needs is imported in it: `spanproof check` must not wait for DuckDB and gRPC.
@@ -36,40 +35,6 @@ app = typer.Typer(
 
 Database = Annotated[
     str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file for the spans.")
-]
-Proxies = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--proxy",
-        metavar="SERVICE",
-        envvar="SPANPROOF_PROXY",
-        help="A sidecar: no hop of its own; may be repeated.",
-    ),
-]
-RetryGap = Annotated[
-    str,
-    typer.Option(
-        metavar="DURATION",
-        envvar="SPANPROOF_MAX_RETRY_GAP",
-        help="The longest wait after which a call is another attempt, where no counter tells.",
-    ),
-]
-ClockSkew = Annotated[
-    str,
-    typer.Option(
-        metavar="DURATION",
-        envvar="SPANPROOF_MAX_CLOCK_SKEW",
-        help="How far the clocks of two processes may be apart.",
-    ),
-]
-CircuitMarkers = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--circuit-marker",
-        metavar="NAME",
-        envvar="SPANPROOF_CIRCUIT_MARKER",
-        help="An attribute, event or exception type that an open circuit leaves behind; may be repeated.",
-    ),
 ]
 
 
@@ -128,11 +93,11 @@ def run(
         fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
     try:
         options = receiving.make_options()
+        rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
     from spanproof.api.run import run_proofs
 
-    rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     variables = dict(split_variable(each) for each in var or [])
     modules = load(paths or [Path()])
     if show_problems(modules):
@@ -154,26 +119,6 @@ def run(
             fail_fast=fail_fast,
             inconclusive=inconclusive,
         )
-    )
-
-
-def read_rules(
-    proxies: list[str] | None, max_retry_gap: str, max_clock_skew: str, circuit_markers: list[str] | None
-) -> Rules:
-    """Read what the options say of the services."""
-    limits = {}
-    for option, text in (("--max-retry-gap", max_retry_gap), ("--max-clock-skew", max_clock_skew)):
-        try:
-            limits[option] = read_duration_ns(text)
-        except ValueError as error:
-            fail(f"{option}: {error}")
-        if limits[option] < 0:
-            fail(f"{option}: {text} is negative")
-    return Rules(
-        tuple(proxies or ()),
-        limits["--max-retry-gap"],
-        limits["--max-clock-skew"],
-        (*Rules().circuit_markers, *(circuit_markers or ())),
     )
 
 
@@ -337,9 +282,9 @@ def serve(
     try:
         options = receiving.make_options(api)
         endpoint = None if trace_self is None else read_endpoint(trace_self)
+        rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
-    rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     server = Server(db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules, trace_self=endpoint)
     server.run(lambda line: typer.echo(line))
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 
+from spanproof.collector.option_files import read_lines
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -42,14 +44,8 @@ def read_tokens(path: Path) -> Tokens:
 
 def load_tokens(path: Path) -> list[str]:
     """Load a file of tokens, one in a line; `#` begins a comment. Raises ValueError where there is none."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not text in UTF-8") from None
     tokens: list[str] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         token = line.partition("#")[0].strip()
         if token and not _TOKEN.fullmatch(token):
             raise ValueError(f"{path}:{number}: a token is letters, digits and ._~+/- without spaces")

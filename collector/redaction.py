@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.attributes import MARK
+from spanproof.collector.option_files import read_lines
 from spanproof.collector.otlp_json import dump_json
 
 if TYPE_CHECKING:
@@ -165,14 +166,8 @@ def make_redaction(keys: Iterable[str], values: Iterable[str], file: Path | None
 
 def read_rules(path: Path) -> list[tuple[str, str, str]]:
     """Read lines of `key NAME` and `value REGEX`, each with its place; a line that begins with `#` is a comment."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: not text in UTF-8") from None
     rules: list[tuple[str, str, str]] = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_lines(path), 1):
         kind, _, rule = line.strip().partition(" ")
         if not kind or kind.startswith("#"):
             continue

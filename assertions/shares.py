@@ -70,7 +70,8 @@ class Traces:
 def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Traces:
     """Judge each of the selected traces by itself."""
     sign = "any_value(f.note[3])" if plan.family == "number" else "NULL"
-    sql = PER_TRACE.format(findings=plan.sql, stable=plan.is_stable_sql, sign=sign, lossy=f"{DROPPED} OR {UNSAMPLED}")
+    lossy_spans = f"{DROPPED} OR {UNSAMPLED}" if plan.rests_on_absence else "false"
+    sql = PER_TRACE.format(findings=plan.sql, stable=plan.is_stable_sql, sign=sign, lossy=lossy_spans)
     traces = Traces()
     for settled, found, ok, untold, lasts, fails, sign_, lossy, n, samples in connection.execute(
         sql, plan.parameters
@@ -80,7 +81,7 @@ def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> Traces:
             fate = _number(plan, settled=settled, ok=ok, sign=sign_)
         else:
             fate = _things(plan, settled=settled, found=found, holds=holds, untold=untold, lasts=lasts, fails=fails)
-        if fate == "pass" and lossy and plan.rests_on_absence:
+        if fate == "pass" and lossy:
             fate = "open"
         traces.fates[fate] += n
         if fate in ("pass", "fail", "open"):

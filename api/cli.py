@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 
 from spanproof import __version__
+from spanproof.api.keeping import KeepBelow, KeepFor, read_limits
 from spanproof.api.receiving import Receiving, receives
 from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
 from spanproof.assertions.proof_files import Selection, find_files, read_module
@@ -262,6 +263,8 @@ def serve(
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
     db: Database = "spanproof.duckdb",
+    keep_for: KeepFor = None,
+    keep_below: KeepBelow = None,
     api: Annotated[
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
@@ -281,11 +284,14 @@ def serve(
 
     try:
         options = receiving.make_options(api)
+        limits = read_limits(keep_for, keep_below, db)
         endpoint = None if trace_self is None else read_endpoint(trace_self)
         rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
-    server = Server(db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules, trace_self=endpoint)
+    server = Server(
+        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules, limits=limits, trace_self=endpoint
+    )
     server.run(lambda line: typer.echo(line))
 
 

@@ -18,6 +18,7 @@ from spanproof.collector.failures import Unusable
 from spanproof.collector.http_server import make_http_server
 from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
+from spanproof.collector.retention import Limits, Retention
 from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
 
@@ -36,6 +37,7 @@ class Server:
         options: Options,
         *,
         rules: Rules,
+        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         trace_self: Endpoint | None = None,
     ) -> None:
         self.db = db
@@ -44,6 +46,7 @@ class Server:
         self.api = api
         self.options = options
         self.rules = rules
+        self.limits = limits
         self.trace_self = trace_self
 
     def run(self, say: Callable[[str], None]) -> None:
@@ -52,6 +55,7 @@ class Server:
         with (
             listener,
             Store.open(self.db) as store,
+            Retention(store, self.limits),
             _trace(store, self.trace_self) as wrap,  # to its end, after that of the receiver
             Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,
         ):

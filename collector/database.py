@@ -21,8 +21,16 @@ if TYPE_CHECKING:
 # DuckDB moves what stands in its write-ahead log into the file at this size of the log. Each time it writes the
 # last 122,880 rows anew, so seldom is cheap; but appends wait meanwhile, and memory holds what is in the log.
 _CHECKPOINT = "256MB"
+# A commit of at least this many rows goes straight into the file, compressed, and costs the log next to nothing.
+# DuckDB's own 122,880 would send every commit through the log, to be read, compressed and written anew later.
+_ROW_GROUP = 8192
+# The row groups that such commits leave half full stay so, as to merge them would be to write them twice; but not
+# for ever, where rows were deleted.
+_NEVER_MERGE, _MERGE_SOME = 0, 20
 # What DuckDB may hold, its cache of the file included; what needs more goes through files beside the database.
 _MEMORY = "512MB"
+# the name of the database within DuckDB; what reads it must `USE` it, as `attach` does
+_NAME = "store"
 _LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
 _DAMAGE = re.compile(r"Corrupt WAL file: entry at byte position (\d+)")
 _log = logging.getLogger(__name__)
@@ -39,23 +47,57 @@ def open_database(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConn
     return connection
 
 
-def _connect(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
-    config: dict[str, str | bool | int | float | list[str]] = {
-        "checkpoint_threshold": _CHECKPOINT,
-        "memory_limit": _MEMORY,
-        **settings,
-    }
+def make_cursor(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Make a connection of its own to the database that `open_database` opened."""
+    cursor = connection.cursor()
+    cursor.execute(f"USE {_NAME}")
+    return cursor
+
+
+def is_out_of_order(error: duckdb.Error) -> bool:
+    """Tell whether DuckDB has given the database up; it must be opened again, then."""
+    return isinstance(error, duckdb.FatalException) or "has been invalidated" in str(error)
+
+
+def checkpoint(connection: duckdb.DuckDBPyConnection) -> None:
+    """Move the log into the file and merge row groups that deletions have emptied; nothing may be written meanwhile."""
+    connection.execute(f"SET GLOBAL max_vacuum_tasks = {_MERGE_SOME}")
     try:
-        return duckdb.connect(path, config=config)
+        connection.execute(f"CHECKPOINT {_NAME}")
+    finally:
+        connection.execute(f"SET GLOBAL max_vacuum_tasks = {_NEVER_MERGE}")
+
+
+def _connect(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    try:
+        return _attach(path, settings)
     except duckdb.Error as error:
         damage = _DAMAGE.search(str(error))
         if not damage:
             raise StoreError(_explain_failure(path, str(error))) from error
         _cut_log(Path(f"{path}.wal"), int(damage[1]))
     try:
-        return duckdb.connect(path, config=config)
+        return _attach(path, settings)
     except duckdb.Error as error:
         raise StoreError(_explain_failure(path, str(error))) from error
+
+
+def _attach(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "checkpoint_threshold": _CHECKPOINT,
+        "memory_limit": _MEMORY,
+        "max_vacuum_tasks": _NEVER_MERGE,
+        **settings,
+    }
+    connection = duckdb.connect(config=config)
+    try:
+        quoted = path.replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS {_NAME} (ROW_GROUP_SIZE {_ROW_GROUP})")
+        connection.execute(f"USE {_NAME}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _cut_log(log: Path, good: int) -> None:
@@ -72,6 +114,8 @@ def _explain_failure(path: str, error: str) -> str:
         holder = _LOCK_HOLDER.search(error)
         by = f"process {holder[1]}" if holder else "another process"
         return f"{path} is in use by {by}; stop it or name another file"
+    if "already attached" in error:
+        return f"{path} is in use by this process already"
     if "not a valid DuckDB database" in error:
         return f"{path} is no DuckDB database; name another file"
     return f"{path} cannot be opened: {error.splitlines()[0]}"

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     _Handler = grpc.RpcMethodHandler[Any, Any]
 
+_FRAME_BYTES = 2**20
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -36,6 +37,9 @@ def make_server(signals: Sequence[Signal], options: Options, telemetry: Telemetr
             # it holds for what comes and, while it is unpacked, for what that becomes
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
+            # a request of 512 spans comes in one piece, not in a dozen that are each waited for
+            ("grpc.http2.max_frame_size", _FRAME_BYTES),
+            ("grpc.http2.lookahead_bytes", _FRAME_BYTES),
             ("grpc.max_allowed_incoming_connections", options.max_connections),
             ("grpc.server_handshake_timeout_ms", int(options.receive_timeout_s * 1000)),
         ],

@@ -7,14 +7,14 @@ import os
 import threading
 import time
 import weakref
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.database import open_database
+from spanproof.collector.database import checkpoint, is_out_of_order, make_cursor, open_database
 from spanproof.collector.failures import StoreDown
 from spanproof.collector.failures import StoreError as StoreError
 from spanproof.collector.telemetry import Telemetry
@@ -62,8 +62,11 @@ class Store:
     def _connect(self) -> None:
         self._down = True
         connection = self._connection = open_database(self._path, self._settings)
-        self._writer = connection.cursor()
-        self._next_span_key = int(_fetch_value(connection, "SELECT coalesce(max(span_key), 0) + 1 FROM spans"))
+        self._writer = make_cursor(connection)
+        # above the last derived, too: the spans that had the keys in between may have been forgotten
+        self._next_span_key = int(
+            _fetch_value(connection, "SELECT greatest(max(span_key), (FROM derivation), 0) + 1 FROM spans")
+        )
         self._known = {
             table: {int(key) for (key,) in connection.execute(f"SELECT {table[:-1]}_key FROM {table}").fetchall()}  # noqa: S608 (fixed names)
             for table in ("resources", "scopes")
@@ -120,23 +123,37 @@ class Store:
             with self._appending:
                 self._ensure_up()
         try:
-            cursor = self._connection.cursor()
-            cursor.execute("SELECT 1")
+            cursor = make_cursor(self._connection)
         except duckdb.ConnectionException as error:
             raise StoreError("the store is closed") from error
-        except duckdb.FatalException as error:
-            self._down = True  # the next one finds it opened again
+        except duckdb.Error as error:
+            self._down = is_out_of_order(error)  # the next one finds it opened again
             raise StoreDown(f"{self._path} is out of order: {error}") from error
         self._cursors.add(cursor)
         return cursor
 
     def read_size(self) -> int:
         """Read how many bytes the file and its log take; a store in memory takes none."""
-        size = 0
-        for path in (self._path, f"{self._path}.wal"):
-            with suppress(FileNotFoundError):
-                size += os.stat(path).st_size
-        return size
+        return _size_of(self._path) + _size_of(f"{self._path}.wal")
+
+    def read_used(self) -> int:
+        """Read how many bytes of the file and its log are in use: what was forgotten leaves room in the file."""
+        with closing(self.cursor()) as cursor:
+            ((used,),) = cursor.execute(
+                "SELECT block_size * used_blocks FROM pragma_database_size() WHERE database_name = current_database()"
+            ).fetchall()
+        return int(used) + _size_of(f"{self._path}.wal")
+
+    def compact(self) -> None:
+        """Move the log into the file, and give back the room of rows that are gone; appends wait meanwhile."""
+        with self.lock, self._appending:
+            for table in ("resources", "scopes"):
+                gone = self._writer.execute(
+                    f"DELETE FROM {table} WHERE {table[:-1]}_key NOT IN (SELECT {table[:-1]}_key FROM spans)"  # noqa: S608 (fixed names)
+                    f" RETURNING {table[:-1]}_key"
+                ).fetchall()
+                self._known[table].difference_update(int(key) for (key,) in gone)
+            checkpoint(self._writer)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` after each commit with the ids (32 hex digits) of the traces it added to.
@@ -174,7 +191,7 @@ class Store:
                     self._writer.execute("ROLLBACK")
                 raise
         except _DOWN as error:
-            self._down = isinstance(error, duckdb.FatalException)
+            self._down = is_out_of_order(error)
             raise StoreDown(f"the spans could not be stored: {error}") from error
         except duckdb.Error as error:
             raise StoreError(f"the spans could not be stored: {error}") from error
@@ -190,6 +207,13 @@ class Store:
                 listener(trace_ids)
             except Exception:  # what listens must not undo what is committed
                 _log.exception("a listener of the store failed")
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _insert_rows(connection: duckdb.DuckDBPyConnection, table: str, arrived: pa.Table) -> None:

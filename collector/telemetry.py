@@ -45,6 +45,7 @@ class Telemetry:
         self._received = self._make_counter("spans_received", "Spans that came in requests that could be decoded.")
         self._accepted = self._make_counter("spans_accepted", "Spans that were stored.")
         self._rejected = self._make_counter("spans_rejected", "Spans that were refused, alone.", "reason")
+        self._forgotten = self._make_counter("spans_forgotten", "Spans that were removed as the limits say.", "why")
         self._requests = self._make_counter(
             "requests", "OTLP requests that were answered.", "transport", "signal", "outcome"
         )
@@ -67,6 +68,10 @@ class Telemetry:
         self._accepted.inc(accepted)
         for reason, spans in rejected.items():
             self._rejected.labels(reason).inc(spans)
+
+    def count_forgotten(self, why: str, spans: int) -> None:
+        """Count the spans that the store forgot."""
+        self._forgotten.labels(why).inc(spans)
 
     def watch_queue(self, requests: Callable[[], int], size: Callable[[], int]) -> None:
         """Ask these whenever somebody wants to know how long the queue is."""

@@ -31,7 +31,7 @@ REQUEST = trace_service_pb2.ExportTraceServiceRequest.DESCRIPTOR.full_name
 RESOURCE = resource_pb2.Resource.DESCRIPTOR.full_name
 SCOPE = common_pb2.InstrumentationScope.DESCRIPTOR.full_name
 
-_READ_AT_ONCE = 4
+_READ_AT_ONCE = 2
 _KEPT_RAW = frozenset(
     {
         ("AnyValue", "array_value"),

@@ -22,4 +22,4 @@ DELETE FROM spans WHERE span_key IN (
     QUALIFY row_number() OVER (PARTITION BY trace_id, span_id, kind, service ORDER BY end_ns DESC, span_key) > 1
 );
 
-UPDATE derivation SET last_span_key = coalesce((SELECT max(span_key) FROM spans), -1);
+UPDATE derivation SET last_span_key = greatest(last_span_key, (SELECT max(span_key) FROM spans));

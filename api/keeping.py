@@ -1,0 +1,62 @@
+"""The options that say how long, and within how much room, a store keeps traces."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spanproof.query_lang.literals import read_duration_ns
+
+if TYPE_CHECKING:
+    from spanproof.collector.retention import Limits
+
+KeepFor = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DURATION",
+        envvar="SPANPROOF_KEEP_FOR",
+        help="Forget traces of which nothing has come for so long, such as 7d; for ever unless told.",
+    ),
+]
+KeepBelow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SIZE",
+        envvar="SPANPROOF_KEEP_BELOW",
+        help="Forget the oldest traces before the file and its log become larger, such as 10GB.",
+    ),
+]
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B")
+_PREFIXES = {None: 1} | {
+    f"{letter}{i}": base**power for i, base in (("", 1000), ("i", 1024)) for power, letter in enumerate("kMGT", 1)
+}
+
+
+def read_limits(keep_for: str | None, keep_below: str | None, db: str) -> Limits:
+    """Read what the options say. Raises ValueError, naming the option."""
+    from spanproof.collector.retention import LEAST_BYTES, Limits
+
+    keep_for_ns = size = None
+    if keep_for is not None:
+        try:
+            keep_for_ns = read_duration_ns(keep_for)
+        except ValueError as error:
+            raise ValueError(f"--keep-for: {error}") from None
+        if keep_for_ns <= 0:
+            raise ValueError(f"--keep-for: {keep_for} keeps nothing")
+    if keep_below is not None:
+        size = _read_size(keep_below)
+        if size < LEAST_BYTES:
+            raise ValueError(f"--keep-below: {keep_below} is too little, {LEAST_BYTES // 2**20}MiB is the least")
+        if db == ":memory:":
+            raise ValueError("--keep-below is for a file; a store in memory takes what it needs")
+    return Limits(keep_for_ns, size)
+
+
+def _read_size(text: str) -> int:
+    found = _SIZE.fullmatch(text)
+    if not found:
+        raise ValueError(f"--keep-below: {text!r} is no size; write one such as 500MB, 10GB or 8GiB")
+    return int(float(found[1]) * _PREFIXES[found[2]])

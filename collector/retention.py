@@ -1,0 +1,128 @@
+"""Forgets old traces, so that a store may be kept for good: by age, and by the room that it takes.
+
+A trace goes as a whole, once its last span is old enough: half a trace would be an incomplete one. Age is counted
+from arrival, by this machine's clock; what spans say of their own times has no part in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Self
+
+import duckdb
+
+from spanproof.collector.calls import DERIVED
+from spanproof.collector.failures import StoreError
+
+if TYPE_CHECKING:
+    from spanproof.collector.store import Store
+
+# The room that a store is kept below must hold its log, and what comes in from one look to the next.
+LEAST_BYTES = 64 * 2**20
+
+# Forgetting begins and ends at these shares of the room allowed.
+_FULL, _ROOMY = 0.85, 0.7
+_SIZE_EVERY_S = 5.0
+_AGE_EVERY_S = 60.0
+_NS = 1_000_000_000
+_log = logging.getLogger(__name__)
+
+
+class Why(StrEnum):
+    """Why spans were forgotten."""
+
+    AGE = "age"
+    SIZE = "size"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long traces are kept, in nanoseconds, and how many bytes the store may take; None for no limit."""
+
+    keep_for_ns: int | None = None
+    keep_below: int | None = None
+
+    @property
+    def look_every_s(self) -> float | None:
+        """Say how often to look whether something is to be forgotten, in seconds; None where nothing ever is."""
+        waits = []
+        if self.keep_for_ns is not None:
+            waits.append(min(_AGE_EVERY_S, self.keep_for_ns / _NS / 10))
+        if self.keep_below is not None:
+            waits.append(_SIZE_EVERY_S)
+        return min(waits, default=None)
+
+
+class Retention:
+    """Looks now and then, in a thread of its own, and forgets what is beyond the limits."""
+
+    def __init__(self, store: Store, limits: Limits) -> None:
+        self._store = store
+        self._limits = limits
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._look_until_stopped, name="spanproof-retention", daemon=True)
+
+    def __enter__(self) -> Self:
+        if self._limits.look_every_s is not None:
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+
+    def _look_until_stopped(self) -> None:
+        while not self._stopping.wait(self._limits.look_every_s):
+            try:
+                forget(self._store, self._limits)
+            except (StoreError, duckdb.Error):  # a full disk, for one; the next look may fare better
+                _log.exception("nothing could be forgotten")
+
+
+def forget(store: Store, limits: Limits) -> int:
+    """Forget what is beyond the limits now; return how many spans that were. Raises StoreError, duckdb.Error."""
+    forgotten = 0
+    if limits.keep_for_ns is not None:
+        oldest_ns = time.time_ns() - limits.keep_for_ns
+        forgotten += _forget_up_to(store, "SELECT max(span_key) FROM spans WHERE arrived_ns < ?", oldest_ns, Why.AGE)
+    if limits.keep_below is not None and store.read_size() > limits.keep_below * _FULL:
+        store.compact()  # what is in the log takes several times its room in the file
+        used = store.read_used()
+        if used > limits.keep_below * _FULL:
+            share = 1 - limits.keep_below * _ROOMY / used
+            first = "SELECT quantile_disc(span_key, ?) FROM spans"
+            forgotten += _forget_up_to(store, first, share, Why.SIZE)
+    return forgotten
+
+
+def _forget_up_to(store: Store, sql: str, limit: float, why: Why) -> int:
+    """Forget the traces whose last span has at most the key that `sql` finds."""
+    with store.lock, closing(store.cursor()) as connection:
+        ((last_key,),) = connection.execute(sql, [limit]).fetchall()
+        if last_key is None:
+            return 0
+        connection.execute("BEGIN")
+        try:
+            connection.execute(
+                "CREATE OR REPLACE TEMP TABLE gone AS"
+                " SELECT DISTINCT trace_id FROM spans WHERE span_key <= $last"
+                " EXCEPT SELECT trace_id FROM spans WHERE span_key > $last",
+                {"last": last_key},
+            )
+            ((spans,),) = connection.execute("DELETE FROM spans WHERE trace_id IN (FROM gone)").fetchall()
+            for table in (*DERIVED, "triggers"):
+                connection.execute(f"DELETE FROM {table} WHERE trace_id IN (FROM gone)")  # noqa: S608 (fixed names)
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+    if spans:
+        store.telemetry.count_forgotten(why, spans)
+        store.compact()
+    return int(spans)

@@ -1,0 +1,68 @@
+"""How long a server keeps traces, and within how much room."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from spanproof.api.keeping import read_limits
+from spanproof.bench.spans import make_requests
+from spanproof.collector.retention import Limits
+from spanproof.tests.command import DEADLINE_S, FREE, FREE_PORTS, Finished, Running, find_address
+
+
+@pytest.mark.parametrize(
+    ("size", "read"),
+    [("500MB", 500 * 10**6), ("1.5GiB", 3 * 2**29), ("10 GB", 10**10), ("67108864B", 2**26), ("70000kB", 7 * 10**7)],
+)
+def test_sizes(size: str, read: int) -> None:
+    assert read_limits(None, size, "spans.duckdb") == Limits(None, read)
+
+
+def test_ages() -> None:
+    assert read_limits("7d", None, ":memory:") == Limits(7 * 86_400 * 10**9, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--keep-for", "soon"), "--keep-for: "),
+        (("--keep-for", "0s"), "--keep-for: 0s keeps nothing"),
+        (("--keep-for", "-1d"), "--keep-for: -1d keeps nothing"),
+        (("--keep-below", "10"), "--keep-below: '10' is no size; write one such as 500MB, 10GB or 8GiB"),
+        (("--keep-below", "10gb"), "--keep-below: '10gb' is no size"),
+        (("--keep-below", "1MB"), "--keep-below: 1MB is too little, 64MiB is the least"),
+        (("--keep-below", "1GB", "--db", ":memory:"), "--keep-below is for a file"),
+    ],
+)
+def test_what_cannot_be_kept_to_is_refused(
+    spanproof: Callable[..., Finished], tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    finished = spanproof("serve", *FREE_PORTS, "--api", FREE, *arguments)
+    assert (finished.code, finished.out) == (2, "")
+    assert finished.err.startswith(f"spanproof: {said}")
+    assert finished.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_server_forgets_while_it_takes_more_in(start: Callable[..., Running], tmp_path: Path) -> None:
+    serving = start("serve", "--db", tmp_path / "spans.duckdb", *FREE_PORTS, "--api", FREE, "--keep-for", "300ms")
+    line = serving.read_line()
+    body = next(make_requests(8))
+    deadline = time.monotonic() + DEADLINE_S
+    forgotten = 0.0
+    with httpx.Client(trust_env=False) as client:
+        while forgotten < 16 and time.monotonic() < deadline:  # it goes more than once
+            sent = client.post(
+                f"http://{find_address(line, 'OTLP/HTTP')}/v1/traces",
+                content=body,
+                headers={"content-type": "application/x-protobuf"},
+            )
+            assert sent.status_code == 200
+            time.sleep(0.5)
+            told = client.get(f"http://{find_address(line, 'API')}/metrics").text
+            found = [each for each in told.splitlines() if each.startswith("spanproof_spans_forgotten_total{")]
+            forgotten = float(found[0].split()[-1]) if found else 0.0
+    assert forgotten >= 16

@@ -1,0 +1,138 @@
+"""What is beyond the limits goes, whole traces at a time, while spans go on coming in."""
+
+import itertools
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spanproof.bench.spans import make_requests
+from spanproof.collector.calls import DERIVED, derive
+from spanproof.collector.decode import Decoder
+from spanproof.collector.retention import LEAST_BYTES, Limits, Retention, forget
+from spanproof.collector.store import Store
+
+SECOND_NS = 1_000_000_000
+DAY_NS = 86_400 * SECOND_NS
+
+
+def count(store: Store, table: str = "spans") -> int:
+    with closing(store.cursor()) as cursor:
+        ((rows,),) = cursor.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608
+    return int(rows)
+
+
+def age(store: Store, *, up_to_key: int, by_ns: int) -> None:
+    with closing(store.cursor()) as cursor:
+        cursor.execute("UPDATE spans SET arrived_ns = arrived_ns - ? WHERE span_key <= ?", [by_ns, up_to_key])
+
+
+def append(store: Store, requests: int, seed: int = 1) -> None:
+    decoder = Decoder()
+    for body in itertools.islice(make_requests(512, seed=seed), requests):
+        store.append(decoder.decode([body]))
+
+
+def test_traces_go_once_their_last_span_is_too_old() -> None:
+    with Store.open() as store:
+        append(store, 3)
+        derive(store)
+        # the cut goes through a trace: its first span is old, its last is not
+        age(store, up_to_key=513, by_ns=DAY_NS)
+        before = {table: count(store, table) for table in DERIVED}
+        assert forget(store, Limits(keep_for_ns=DAY_NS // 2)) == 512
+        assert count(store) == 2 * 512
+        assert derive(store) == 0
+        for table in ("tree", "exchanges", "calls"):
+            assert 0 < count(store, table) < before[table]
+        assert forget(store, Limits(keep_for_ns=DAY_NS // 2)) == 0
+
+
+def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) -> None:
+    path = tmp_path / "spans.duckdb"
+    with Store.open(path) as store:
+        append(store, 1)
+        derive(store)
+        time.sleep(0.01)
+        assert forget(store, Limits(keep_for_ns=1)) == 512
+        assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED)] == [0] * 8
+    for round_ in (1, 2):  # once opened anew, and once with the resources known and forgotten in one life
+        with Store.open(path) as store:
+            for _ in range(2):
+                store.append(Decoder().decode([make_request(3).SerializeToString()]))
+                assert derive(store) == 1, round_
+                assert (count(store), count(store, "resources")) == (3, 1)
+                time.sleep(0.01)
+                assert forget(store, Limits(keep_for_ns=1)) == 3
+
+
+def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) -> None:
+    limit = 24 * 2**20
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        decoder = Decoder()
+        requests = make_requests(512)
+        sizes = []
+        for _ in range(40):
+            store.append(decoder.decode(list(itertools.islice(requests, 16))))
+            forget(store, Limits(keep_below=limit))
+            sizes.append(store.read_size())
+        assert max(sizes) <= limit
+        assert min(sizes[20:]) > limit // 2  # it is not emptied, either
+        with closing(store.cursor()) as cursor:
+            ((first, last, spans, cut),) = cursor.execute(
+                "SELECT min(span_key), max(span_key), count(*),"
+                " count(DISTINCT trace_id) FILTER (n <> 8) FROM"
+                " (SELECT *, count(*) OVER (PARTITION BY trace_id) AS n FROM spans)"
+            ).fetchall()
+        assert last == 40 * 16 * 512
+        assert last - first + 1 == spans
+        assert cut == 0
+
+
+def test_spans_come_in_while_others_go(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        append(store, 16)
+        age(store, up_to_key=16 * 512, by_ns=DAY_NS)
+        done = threading.Event()
+        appended: list[int] = []
+
+        def keep_appending() -> None:
+            while not done.is_set():
+                append(store, 1, seed=2 + len(appended))
+                appended.append(512)
+
+        thread = threading.Thread(target=keep_appending)
+        thread.start()
+        try:
+            forgotten = forget(store, Limits(keep_for_ns=DAY_NS // 2))
+        finally:
+            done.set()
+            thread.join()
+        assert forgotten == 16 * 512
+        assert 0 < sum(appended) == count(store)
+
+
+def test_it_looks_by_itself() -> None:
+    with Store.open() as store, Retention(store, Limits(keep_for_ns=SECOND_NS // 5)):
+        append(store, 1)
+        deadline = time.monotonic() + 30
+        while count(store) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert count(store) == 0
+        assert store.telemetry.registry.get_sample_value("spanproof_spans_forgotten_total", {"why": "age"}) == 512
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        (Limits(), None),
+        (Limits(keep_for_ns=DAY_NS), 60),
+        (Limits(keep_for_ns=SECOND_NS), 0.1),
+        (Limits(keep_below=LEAST_BYTES), 5),
+        (Limits(keep_for_ns=SECOND_NS, keep_below=LEAST_BYTES), 0.1),
+    ],
+)
+def test_how_often_it_looks(limits: Limits, seconds: float | None) -> None:
+    assert limits.look_every_s == seconds

@@ -1,0 +1,68 @@
+"""Questions to the store: each in a thread, for so long at most, and no longer than somebody waits for the answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TypeVar
+
+import duckdb
+from fastapi import Request
+
+from spanproof.api.problems import ProblemError
+from spanproof.collector.calls import derive
+from spanproof.collector.store import Store, StoreError
+
+LIMIT_S = 60.0
+
+# how often to look whether the client is still there
+_LOOK_EVERY_S = 0.2
+_GONE = 499  # nobody reads it; servers commonly write it into their logs
+T = TypeVar("T")
+
+
+class Asker:
+    """Asks a store on behalf of requests."""
+
+    def __init__(self, store: Store, limit_s: float = LIMIT_S) -> None:
+        self.store = store
+        self.limit_s = limit_s
+
+    async def ask(self, request: Request, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        """Bring the derived tables up to date and do `work` with a connection of its own.
+
+        Raises ProblemError: 503 where the store is out of order or the answer takes too long. The query of a client
+        that goes away is interrupted.
+        """
+        cursor = await asyncio.to_thread(self._open)
+        working = asyncio.ensure_future(asyncio.to_thread(self._work, cursor, work))
+        deadline = asyncio.get_running_loop().time() + self.limit_s
+        late = False
+        try:
+            while not working.done():
+                await asyncio.wait((working,), timeout=_LOOK_EVERY_S)
+                late = asyncio.get_running_loop().time() > deadline
+                if not working.done() and (late or await request.is_disconnected()):
+                    cursor.interrupt()
+            return await working
+        except duckdb.InterruptException:
+            if late:
+                raise ProblemError(503, "too slow", f"the answer would take more than {self.limit_s:g} s") from None
+            raise ProblemError(_GONE, "gone", "the client went away") from None
+        except asyncio.CancelledError:
+            cursor.interrupt()
+            raise
+
+    def _open(self) -> duckdb.DuckDBPyConnection:
+        try:
+            derive(self.store)
+            return self.store.cursor()
+        except (StoreError, duckdb.IOException, duckdb.FatalException) as error:
+            raise ProblemError(503, "not ready", str(error)) from None
+
+    @staticmethod
+    def _work(cursor: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
+        try:
+            return work(cursor)
+        finally:
+            cursor.close()

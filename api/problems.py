@@ -1,0 +1,55 @@
+"""What goes wrong in the HTTP API, answered as problem+json (RFC 9457)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from spanproof.api.schemas import Problem
+
+MEDIA_TYPE = "application/problem+json"
+Responses = dict[int | str, dict[str, Any]]
+
+
+class ProblemError(Exception):
+    """Answered as problem+json; `headers` go with it."""
+
+    def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
+        super().__init__(detail)
+        self.problem = Problem(title=title, status=status, detail=detail)
+        self.headers = headers
+
+
+def describe_problems(*statuses: int) -> Responses:
+    """Describe the problems of an operation for its OpenAPI document."""
+    return {
+        status: {"description": "A problem", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
+        for status in statuses
+    }
+
+
+def answer_problem(error: ProblemError) -> JSONResponse:
+    """Make the answer."""
+    return JSONResponse(error.problem.model_dump(), error.problem.status, error.headers, media_type=MEDIA_TYPE)
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Let the app answer what is raised, and what it finds wrong itself, as problems."""
+
+    @app.exception_handler(ProblemError)
+    def answer_ours(_: Request, error: ProblemError) -> JSONResponse:
+        return answer_problem(error)
+
+    @app.exception_handler(RequestValidationError)
+    def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        faults = [f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in error.errors()]
+        return answer_problem(ProblemError(422, "invalid request", "; ".join(faults)))
+
+    @app.exception_handler(HTTPException)
+    def answer_other(_: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers) if error.headers else None
+        return answer_problem(ProblemError(error.status_code, str(error.detail).lower(), str(error.detail), headers))

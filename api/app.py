@@ -11,6 +11,7 @@ from spanproof import __version__
 from spanproof.api.asking import Asker
 from spanproof.api.metrics import add_metrics
 from spanproof.api.problems import ProblemError, add_problem_handlers, answer_problem, describe_problems
+from spanproof.api.questions import make_questions_router
 from spanproof.api.schemas import Health
 from spanproof.api.traces import make_traces_router
 from spanproof.collector.auth import TokenGate, Tokens
@@ -38,7 +39,8 @@ def make_app(store: Store, tokens: Tokens | None = None) -> ASGIApp:
 
     add_metrics(app, store)
     asker = Asker(store)
-    app.include_router(make_traces_router(asker), prefix="/api/v1")
+    for router in (make_traces_router(asker), make_questions_router(asker)):
+        app.include_router(router, prefix="/api/v1")
 
     def refuse(_: Request) -> Response:
         detail = "show a token that this server knows: authorization: Bearer TOKEN"

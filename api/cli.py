@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, NoReturn, TypeVar
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 
 from spanproof import __version__
+from spanproof.api import asking_commands as asking
 from spanproof.api.keeping import KeepBelow, KeepFor, read_limits
-from spanproof.api.receiving import Receiving, receives
+from spanproof.api.option_groups import takes
+from spanproof.api.receiving import Receiving
 from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
-from spanproof.assertions.proof_files import Selection, find_files, read_module
-from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
+from spanproof.api.shell import (
+    NOTHING_SELECTED,
+    USAGE,
+    console,
+    fail,
+    load,
+    read,
+    read_choice,
+    show_problems,
+    split_variable,
+)
+from spanproof.assertions.proof_files import Selection
+from spanproof.assertions.reports.terminal import render_diagnostics
 from spanproof.collector.failures import Unusable
 from spanproof.query_lang.modules import Module
 
 # What a command alone needs is imported in it: `spanproof check` must not wait for DuckDB and gRPC.
-
-T = TypeVar("T")
-Choice = TypeVar("Choice", bound=StrEnum)
-USAGE, NOTHING_SELECTED = 2, 5
 
 app = typer.Typer(
     help="Turns the traces that services emit into proofs about their requests.",
@@ -50,12 +56,6 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def fail(message: str, code: int = USAGE) -> NoReturn:
-    """Say in one line what is wrong and leave."""
-    typer.echo(f"spanproof: {message}", err=True)
-    sys.exit(code)
-
-
 @app.callback(invoke_without_command=True)
 def spanproof(
     *, version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False
@@ -67,7 +67,7 @@ def spanproof(
 
 
 @app.command(epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080"')
-@receives
+@takes("receiving", Receiving)
 def run(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
@@ -121,57 +121,6 @@ def run(
             inconclusive=inconclusive,
         )
     )
-
-
-def read_choice(option: str, text: str, choices: type[Choice]) -> Choice:
-    """Read an option that takes one of a few words."""
-    try:
-        return choices(text)
-    except ValueError:
-        fail(f"{option} is one of {', '.join(choices)}, not {text!r}")
-
-
-def console() -> Console:
-    """Return the console that reports go to."""
-    return Console(highlight=False, soft_wrap=True)
-
-
-def show_problems(modules: list[Module]) -> int:
-    """Print what is wrong with files; return how many problems there are."""
-    for module in modules:
-        if module.diagnostics:
-            console().print(render_diagnostics(module.file.path, module.file.text, module.diagnostics))
-    return sum(len(module.diagnostics) for module in modules)
-
-
-def split_variable(text: str) -> tuple[str, str]:
-    """Read ``NAME=VALUE``."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        fail(f"--var is NAME=VALUE, not {text!r}")
-    return name, value
-
-
-def load(paths: list[Path]) -> list[Module]:
-    """Read the proof files that `paths` name."""
-    try:
-        found = find_files(paths)
-    except OSError as error:
-        fail(str(error))
-    modules = [read(path, read_module) for path in found]
-    if not modules:
-        fail(f"no proof file in {', '.join(str(path) for path in paths)}", NOTHING_SELECTED)
-    return modules
-
-
-def read(path: Path, reader: Callable[[Path], T]) -> T:
-    """Read a file with `reader`, or say in one line why not."""
-    try:
-        return reader(path)
-    except OSError as error:
-        fail(f"{path}: {error.strerror}")
-    except UnicodeDecodeError as error:
-        fail(f"{path}: not text in UTF-8, see byte {error.start}")
 
 
 @app.command(epilog="Example: spanproof check checks --db spans.duckdb")
@@ -255,7 +204,7 @@ def lsp(
 
 
 @app.command(epilog="Example: spanproof serve --db spans.duckdb")
-@receives
+@takes("receiving", Receiving)
 def serve(
     *,
     proxy: Proxies = None,
@@ -319,39 +268,8 @@ def case(
     sys.exit(1 if differences else 0)
 
 
-@app.command(epilog="Example: spanproof trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb")
-def trace(
-    trace_id: Annotated[str, typer.Argument(metavar="ID", help="The trace's id, 32 hexadecimal digits.")],
-    *,
-    db: Annotated[str | None, typer.Option("--db", metavar="FILE", help="Read this file, not a server.")] = None,
-    server: Annotated[
-        str, typer.Option("--server", metavar="URL", envvar="SPANPROOF_SERVER", help="The server to ask.")
-    ] = "http://127.0.0.1:8321",
-    token_file: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Show the server the first token of this file."
-        ),
-    ] = None,
-    tls_ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trust a server with a certificate of these CAs (PEM).")
-    ] = None,
-    tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM, with its key).")
-    ] = None,
-) -> None:
-    """Draw a stored trace as a waterfall."""
-    if len(trace_id) != 32 or any(digit not in "0123456789abcdefABCDEF" for digit in trace_id):
-        fail(f"{trace_id!r} is not a trace id: 32 hexadecimal digits")
-    from spanproof.api.client import Access, fetch_trace, read_trace
-
-    if db is not None and not Path(db).exists():
-        fail(f"{db}: no such file")
-    access = Access(server, token_file, tls_ca, tls_cert)
-    view = fetch_trace(access, trace_id.lower()) if db is None else read_trace(db, trace_id.lower())
-    if view is None:
-        fail(f"no span of trace {trace_id} is stored", 1)
-    console().print(render_trace(view), end="")
+app.command(epilog="Example: spanproof trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb")(asking.trace)
+app.command(epilog="Example: spanproof query 'p95(duration(gateway)) by http.route over last 1h'")(asking.query)
 
 
 @app.command(name="import", epilog="Example: spanproof import traces/*.json --db spans.duckdb")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from spanproof.api.schemas import Problem
+from spanproof.api.schemas import DiagnosticDocument, Problem
+from spanproof.query_lang.diagnostics import Diagnostic
 
 MEDIA_TYPE = "application/problem+json"
 Responses = dict[int | str, dict[str, Any]]
@@ -23,6 +25,16 @@ class ProblemError(Exception):
         self.problem = Problem(title=title, status=status, detail=detail)
         self.headers = headers
 
+    @classmethod
+    def of_text(cls, what: str, text: str, diagnostics: Iterable[Diagnostic]) -> Self:
+        """Say what is wrong with a text that was sent."""
+        documents = [DiagnosticDocument.of(each, text) for each in diagnostics]
+        first = documents[0]
+        more = f"; and {len(documents) - 1} more" if len(documents) > 1 else ""
+        error = cls(422, f"the {what} cannot be used", f"{first.line}:{first.column}: {first.message}{more}")
+        error.problem.diagnostics = documents
+        return error
+
 
 def describe_problems(*statuses: int) -> Responses:
     """Describe the problems of an operation for its OpenAPI document."""
@@ -34,7 +46,8 @@ def describe_problems(*statuses: int) -> Responses:
 
 def answer_problem(error: ProblemError) -> JSONResponse:
     """Make the answer."""
-    return JSONResponse(error.problem.model_dump(), error.problem.status, error.headers, media_type=MEDIA_TYPE)
+    content = error.problem.model_dump(exclude_defaults=True)
+    return JSONResponse(content, error.problem.status, error.headers, media_type=MEDIA_TYPE)
 
 
 def add_problem_handlers(app: FastAPI) -> None:

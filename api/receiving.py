@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, fields
-from functools import wraps
-from inspect import Parameter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -106,24 +102,3 @@ class Receiving:
         if not self.insecure_no_auth and not options.knows_senders:
             refuse_open_addresses(*addresses)
         return options
-
-
-def receives(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the fields of Receiving as options of its own; it gets them as `receiving`."""
-    hints = get_type_hints(Receiving, include_extras=True)
-
-    @wraps(command)
-    def run(**arguments: Any) -> None:
-        command(
-            receiving=Receiving(**{field.name: arguments.pop(field.name) for field in fields(Receiving)}), **arguments
-        )
-
-    signature = inspect.signature(command, eval_str=True)
-    parameters = [each for each in signature.parameters.values() if each.name != "receiving"] + [
-        Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
-        for field in fields(Receiving)
-    ]
-    # typer reads both
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as inspect has it
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
-    return run

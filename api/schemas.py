@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import BaseModel
 
 from spanproof.assertions.evidence import SpanView, TraceView
+from spanproof.query_lang.diagnostics import Diagnostic, locate
 
 
 class SpanDocument(BaseModel):
@@ -55,12 +56,34 @@ class TraceDocument(BaseModel):
         return TraceView(self.trace_id, self.start_ns, self.duration_ns, spans, 0)
 
 
+class DiagnosticDocument(BaseModel):
+    """One problem of a text that was sent: a stable id, and where it stands, counted from 1."""
+
+    id: str
+    message: str
+    help: str | None
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+    @classmethod
+    def of(cls, diagnostic: Diagnostic, text: str) -> Self:
+        """Make the document of a diagnostic of `text`."""
+        first, last = locate(text, diagnostic.at.start), locate(text, diagnostic.at.end)
+        return cls(
+            id=diagnostic.id, message=diagnostic.message, help=diagnostic.help,
+            line=first.line, column=first.column, end_line=last.line, end_column=last.column,
+        )  # fmt: skip
+
+
 class Problem(BaseModel):
-    """What went wrong, as RFC 9457 has it."""
+    """What went wrong, as RFC 9457 has it; with what is wrong in a text that was sent, where that is the matter."""
 
     title: str
     status: int
     detail: str
+    diagnostics: list[DiagnosticDocument] = []
 
 
 class Health(BaseModel):

@@ -47,21 +47,25 @@ class Judge:
         window = self.selected
         return isinstance(window, Window) and window.incomplete <= window.traces * MOST_INCOMPLETE
 
-    def select_window(self, given: s.Given, bindings: Bindings) -> None:
+    def select_window(self, given: s.Given, bindings: Bindings) -> Window:
         """Set the traces of a ``given``, or of a ``compare baseline``, of which only complete ones count."""
         sql, parameters = compile_window(given, bindings, time.time_ns())
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
         mark_incomplete(self.connection)
+        row = self.connection.execute(
+            "SELECT count(*), count(*) FILTER (trace_id IN (FROM incomplete)) FROM judged"
+        ).fetchone()
+        window = Window(*(row or (0, 0)))
         if given.baseline:
             self.connection.execute(COMPLETE.format(table="baseline"))
-            return
+            return window
         self.connection.execute(COMPLETE.format(table="complete"))
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE selected AS SELECT trace_id, trace_id NOT IN (FROM incomplete) AS settled,"
             " true AS trusting FROM judged"
         )
-        row = self.connection.execute("SELECT count(*), count(*) FILTER (NOT settled) FROM selected").fetchone()
-        self.selected = Window(*(row or (0, 0)))
+        self.selected = window
+        return window
 
     def select_baseline(self, traces: Sequence[str]) -> None:
         """Set the traces that others are compared with."""

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.check_claims import ClaimChecker
 from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.library import Definition, Library
 from spanproof.query_lang.parse import ParsedClaim, ProofFile
 from spanproof.query_lang.types import Scope, names
-from spanproof.query_lang.windows import read_instant
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 LEFT_OUT: Final = ("unknown-name", "nothing-expected", "no-traces", "no-baseline")
@@ -159,21 +157,6 @@ class _FileChecker(ClaimChecker):
                     apply.at,
                 )
                 return
-
-    def given(self, given: s.Given, scope: Scope) -> None:
-        row: v.Row = "call" if isinstance(given.start, s.Call) else "span"
-        if given.start is not None:
-            self.types.selection(given.start, scope)
-        if given.where is not None:
-            self.types.condition(given.where, scope.of(row))
-        for bound in given.window.bounds:
-            if given.window.kind == "last":
-                self.expect(bound, scope, "duration", "a window")
-            elif isinstance(bound, s.Text) and all(isinstance(part, str) for part in bound.parts):
-                if read_instant(bound.plain) is None:
-                    self.problem("bad-time", f"`{bound.plain}` is no point in time", bound.at, "2026-01-31T12:00:00Z")
-            else:
-                self.types.of(bound, scope)
 
     def not_yet(self, what: str, at: s.Source) -> None:
         self.problem("not-yet", f"{what} is not carried out by this version", at)

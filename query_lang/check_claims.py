@@ -11,6 +11,7 @@ from spanproof.query_lang.comparisons import find_misplaced
 from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.types import Scope, Types, mentions_baseline
+from spanproof.query_lang.windows import read_instant
 
 
 @dataclass(slots=True)
@@ -66,6 +67,22 @@ class ClaimChecker:
         if expectation.label is not None:
             self.types.check_names(expectation.label, scope)
 
+    def given(self, given: s.Given, scope: Scope) -> None:
+        """Check which traces are meant."""
+        row: v.Row = "call" if isinstance(given.start, s.Call) else "span"
+        if given.start is not None:
+            self.types.selection(given.start, scope)
+        if given.where is not None:
+            self.types.condition(given.where, scope.of(row))
+        for bound in given.window.bounds:
+            if given.window.kind == "last":
+                self.expect(bound, scope, "duration", "a window")
+            elif isinstance(bound, s.Text) and all(isinstance(part, str) for part in bound.parts):
+                if read_instant(bound.plain) is None:
+                    self.problem("bad-time", f"`{bound.plain}` is no point in time", bound.at, "2026-01-31T12:00:00Z")
+            else:
+                self.types.of(bound, scope)
+
     def _share(self, claim: s.Claim, share: s.Share, scope: Scope) -> None:
         """``in OP P of traces`` needs a claim that can be made of one trace by itself."""
         self.expect(share.value, scope, "fraction", "a share of traces")
@@ -79,6 +96,10 @@ class ClaimChecker:
         if not isinstance(claim, s.Comparison | s.Every) or expectation.share or expectation.confidence:
             self.problem("misplaced", "`by` goes with a comparison or `every`, and with nothing else beside it", by.at)
             return
+        self.groups(claim, by, scope)
+
+    def groups(self, claim: s.Comparison | s.Every | s.Expression, by: s.Name, scope: Scope) -> None:
+        """Check that what `claim` speaks of can be grouped by a field."""
         rows: set[v.Row] = set()
         for part in s.walk(claim):
             if isinstance(part, s.Function) and part.name in v.SELECTION_FUNCTIONS:

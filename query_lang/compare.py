@@ -56,6 +56,25 @@ def compile_bag(node: s.Function, bindings: Bindings, traces: str) -> tuple[str,
     return bag, made.parameters.values
 
 
+def compile_number(
+    node: s.Expression, bindings: Bindings, by: s.Name | None, step_ns: int | None, traces: str
+) -> tuple[str, dict[str, object]]:
+    """Return the query for one number of each group: ``grp, at_ns, value, n``.
+
+    ``grp`` is the value of the field `by`, ``at_ns`` the beginning of a step of time, of `step_ns` nanoseconds since
+    the Unix epoch; both are NULL where nothing is grouped by. ``n`` is of how many values the number is made.
+    """
+    per: Literal["grp"] | None = "grp" if by is not None or step_ns is not None else None
+    made = _Comparison(s.Compare("==", node, node, node.at), bindings, per, by, Parameters(traces=traces), step_ns)
+    value = made.emit(node).sql
+    key, at = ("sel.grp.key", "sel.grp.at_ns") if step_ns is not None else ("sel.grp", "NULL")
+    source = f"({made.groups()})" if per else "(SELECT NULL AS grp)"
+    counts = [f"{name}.n" for name in made.aggregates]
+    n = f"coalesce(greatest({', '.join(counts)}), 0)" if counts else "0"
+    found = f"SELECT {key} AS grp, {at} AS at_ns, {value} AS value, {n} AS n FROM {source} sel{made.joins()}"
+    return made.with_steps(f"{found} ORDER BY at_ns, grp"), made.parameters.values
+
+
 class _Comparison:
     def __init__(
         self,
@@ -64,11 +83,13 @@ class _Comparison:
         per: Literal["trace_id", "grp"] | None,
         by: s.Name | None,
         parameters: Parameters,
+        step_ns: int | None = None,
     ) -> None:
         self.node = node
         self.bindings = bindings
         self.per = per  # numbers are made for each value of this column of the bags
         self.by = by
+        self.step_ns = step_ns  # groups are of steps of time, too
         self.parameters = parameters
         self.steps: list[str] = []  # of the WITH clause
         self.aggregates: list[str] = []  # names of those steps that hold a number
@@ -192,12 +213,15 @@ class _Comparison:
 
     def groups(self) -> str:
         """Return the query for the groups that occur in any bag."""
-        bags = [f"SELECT grp FROM bag{number}" for number in range(len(self.aggregates))]
+        bags = [f"SELECT DISTINCT grp FROM bag{number}" for number in range(len(self.aggregates))]
         return " UNION ".join(bags) or "SELECT NULL AS grp"
 
     def group_of(self, rows: Rows) -> str:
-        """Return the SQL of the field that `rows` are grouped by."""
-        return f"CAST({rows.conditions.value(self.by).sql} AS VARCHAR)" if self.by is not None else "NULL"
+        """Return the SQL of what `rows` are grouped by: a field, or also a step of time."""
+        key = f"CAST({rows.conditions.value(self.by).sql} AS VARCHAR)" if self.by is not None else "NULL::VARCHAR"
+        if self.step_ns is None:
+            return key
+        return f"{{'key': {key}, 'at_ns': {rows.start} // {self.step_ns} * {self.step_ns}}}"
 
     def with_steps(self, findings: str) -> str:
         return f"WITH {', '.join(self.steps)} {findings}" if self.steps else findings
@@ -258,7 +282,7 @@ class _Comparison:
         value = self.thing if function.name in ONE_NUMBER else self.emit(values)
         self.thing = outer
         read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
-        group = f", {self.group_of(bag)} AS grp" if self.by is not None else ""
+        group = f", {self.group_of(bag)} AS grp" if self.per == "grp" else ""
         columns = f"{bag.trace} AS trace_id, {read} AS value, {bag.witness} AS witness, {bag.start} AS start_ns{group}"
         return bag.select(columns, f"{read} IS NOT NULL"), value
 
@@ -296,6 +320,8 @@ class _Comparison:
         """
         if name in SIMPLE:
             return SIMPLE[name]
+        if name == "rate" and self.step_ns is not None:
+            return f"count(*) * 1000000000 / {self.step_ns}"
         if name == "rate":
             mine = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
             lasted = (

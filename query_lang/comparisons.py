@@ -22,7 +22,7 @@ def find_misplaced(node: s.Compare | s.OneOf) -> Iterator[Diagnostic]:
         sides = (node.left, node.right)
         yield from _find_misplaced_baseline(node)
     for side in sides:
-        yield from _find_in_side(side)
+        yield from find_in_value(side)
 
 
 def _find_misplaced_baseline(node: s.Compare) -> Iterator[Diagnostic]:
@@ -36,20 +36,21 @@ def _find_misplaced_baseline(node: s.Compare) -> Iterator[Diagnostic]:
             yield Diagnostic("misplaced", "the other side is the same over any traces", side.at)
 
 
-def _find_in_side(node: s.Expression) -> Iterator[Diagnostic]:
+def find_in_value(node: s.Expression) -> Iterator[Diagnostic]:
+    """Yield the problems of one side, or of a number by itself, whose types agree."""
     match node:
         case s.Arithmetic():
-            yield from _find_in_side(node.left)
-            yield from _find_in_side(node.right)
+            yield from find_in_value(node.left)
+            yield from find_in_value(node.right)
         case s.Negative():
-            yield from _find_in_side(node.value)
+            yield from find_in_value(node.value)
         case s.Compare() | s.OneOf() | s.AllOf() | s.Not():
             yield Diagnostic(
                 "not-a-claim", "a condition is no value to compare", node.at, "write one `expect` for each condition"
             )
         case s.AnyOf():
             for term in node.terms:
-                yield from _find_in_side(term)
+                yield from find_in_value(term)
             if not is_constant(node):
                 yield Diagnostic("misplaced", "`or` chooses between values known before any span is seen", node.at)
         case s.Function() if node.name in v.AGGREGATES:

@@ -95,6 +95,12 @@ def parse_claim(text: str) -> ParsedClaim:
     return ParsedClaim(text, expectation, ())
 
 
+def parse_question(text: str) -> syntax.Question:
+    """Parse a question; its line ends are spaces. Raises SyntaxProblem."""
+    question: syntax.Question = _parse(re.sub(r"[\r\n]", " ", text), "question")
+    return question
+
+
 def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # what comes back depends on `start`
     try:
         tree = _parser().parse(text, start=start)
@@ -131,7 +137,7 @@ def _parser() -> Lark:
     return Lark(
         grammar,
         parser="lalr",
-        start=["start", "expectation"],
+        start=["start", "expectation", "question"],
         postlex=_LineEnds(),
         propagate_positions=True,
         maybe_placeholders=True,

@@ -503,6 +503,17 @@ class Given:
 
 
 @dataclass(frozen=True, slots=True)
+class Question:
+    """``p95(duration(A)) by service over last 1h every 1m``: a number, of groups and steps of time."""
+
+    value: Expression
+    by: Name | None
+    given: Given
+    step: Expression | None
+    at: Source
+
+
+@dataclass(frozen=True, slots=True)
 class Apply:
     """Use a definition."""
 

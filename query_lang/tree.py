@@ -150,6 +150,11 @@ class TreeBuilder(Transformer[Token, Any]):
     def baseline(self, meta: Meta, items: list[Any]) -> s.Given:
         return s.Given(_selection(items[0]), items[1], items[2], True, _at(meta))
 
+    def question(self, meta: Meta, items: list[Any]) -> s.Question:
+        value, by, start, window, where, step = items
+        given = s.Given(_selection(start) if start else None, window, where, False, _at(meta))
+        return s.Question(value, by, given, step, _at(meta))
+
     def last(self, meta: Meta, items: list[Any]) -> s.Window:
         return s.Window("last", (items[0],), _at(meta))
 

@@ -9,9 +9,10 @@ from spanproof.assertions.case_runner import run_cases
 from spanproof.query_lang.check import check_claim, check_file
 from spanproof.query_lang.format import format_file
 from spanproof.query_lang.parse import parse_claim, parse_file
+from spanproof.query_lang.questions import read_question
 
 ROOT = Path(__file__).parents[1]
-BLOCK = re.compile(r"^```(proof|claim|case)\n(.*?)^```$", re.M | re.S)
+BLOCK = re.compile(r"^```(proof|claim|case|question)\n(.*?)^```$", re.M | re.S)
 SHOWN = [
     pytest.param(found[1], found[2], id=f"{page.name}:{text[: found.start()].count(chr(10)) + 1}")
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -26,6 +27,8 @@ def test_what_the_documentation_shows_works(kind: str, text: str) -> None:
         assert [result.difference for result in run_cases(text) if result.difference] == []
     elif kind == "claim":
         assert check_claim(parse_claim(text.rstrip("\n"))) == ()
+    elif kind == "question":
+        assert read_question(text).diagnostics == ()
     else:
         file = parse_file(text, "shown.proof")
         assert check_file(file) == ()

@@ -14,6 +14,7 @@ from spanproof.query_lang.check import check_claim, check_file
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, nearest
 from spanproof.query_lang.modules import load_module
 from spanproof.query_lang.parse import parse_claim, parse_file
+from spanproof.query_lang.questions import read_question
 from spanproof.query_lang.unseen import find_unseen
 
 SOURCES = [
@@ -267,7 +268,7 @@ def test_every_id_has_a_row() -> None:
 SEEN = Seen({"orders": ("POST /orders",), "payments": ("POST /charge",)}, ("http.route",))
 WARNINGS = ("unseen-attribute", "unseen-operation", "unseen-service")
 SECTIONS = re.findall(
-    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim) (?:refused|warned)\n(.*?)\n```$",
+    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim|question) (?:refused|warned)\n(.*?)\n```$",
     DOCUMENT.read_text(encoding="utf-8"),
     re.M | re.S,
 )
@@ -283,6 +284,9 @@ def test_every_id_has_a_section() -> None:
 def test_the_example_of_a_section_is_refused_for_that(
     id_: str, words: str, kind: str, text: str, tmp_path: Path
 ) -> None:
+    if kind == "question":
+        assert [found.id for found in read_question(text).diagnostics] == [id_]
+        return
     (tmp_path / "broken.proof").write_text("let a =\n", encoding="utf-8")
     path = tmp_path / "example.proof"
     path.write_text(text if kind == "proof" else PROOF.format(f"expect {text}"), encoding="utf-8")

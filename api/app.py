@@ -12,14 +12,16 @@ from spanproof.api.asking import Asker
 from spanproof.api.metrics import add_metrics
 from spanproof.api.problems import ProblemError, add_problem_handlers, answer_problem, describe_problems
 from spanproof.api.questions import make_questions_router
+from spanproof.api.run_keeper import RunKeeper
+from spanproof.api.runs import make_runs_router
 from spanproof.api.schemas import Health
 from spanproof.api.traces import make_traces_router
 from spanproof.collector.auth import TokenGate, Tokens
 from spanproof.collector.store import Store, StoreError
 
 
-def make_app(store: Store, tokens: Tokens | None = None) -> ASGIApp:
-    """Make the API over `store`; of who shows no token, it says only whether it is well."""
+def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> ASGIApp:
+    """Make the API over `store`; to who shows no token, it says only whether it is well."""
     app = FastAPI(title="spanproof", version=__version__)
     add_problem_handlers(app)
 
@@ -39,7 +41,7 @@ def make_app(store: Store, tokens: Tokens | None = None) -> ASGIApp:
 
     add_metrics(app, store)
     asker = Asker(store)
-    for router in (make_traces_router(asker), make_questions_router(asker)):
+    for router in (make_traces_router(asker), make_questions_router(asker), make_runs_router(asker, keeper)):
         app.include_router(router, prefix="/api/v1")
 
     def refuse(_: Request) -> Response:

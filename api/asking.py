@@ -28,13 +28,13 @@ class Asker:
         self.store = store
         self.limit_s = limit_s
 
-    async def ask(self, request: Request, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:
-        """Bring the derived tables up to date and do `work` with a connection of its own.
+    async def ask(self, request: Request, work: Callable[[duckdb.DuckDBPyConnection], T], *, fresh: bool = True) -> T:
+        """Bring the derived tables up to date, where they must be `fresh`, and do `work` with a connection of its own.
 
         Raises ProblemError: 503 where the store is out of order or the answer takes too long. The query of a client
         that goes away is interrupted.
         """
-        cursor = await asyncio.to_thread(self._open)
+        cursor = await asyncio.to_thread(self._open, fresh=fresh)
         working = asyncio.ensure_future(asyncio.to_thread(self._work, cursor, work))
         deadline = asyncio.get_running_loop().time() + self.limit_s
         late = False
@@ -53,9 +53,10 @@ class Asker:
             cursor.interrupt()
             raise
 
-    def _open(self) -> duckdb.DuckDBPyConnection:
+    def _open(self, *, fresh: bool) -> duckdb.DuckDBPyConnection:
         try:
-            derive(self.store)
+            if fresh:
+                derive(self.store)
             return self.store.cursor()
         except (StoreError, duckdb.IOException, duckdb.FatalException) as error:
             raise ProblemError(503, "not ready", str(error)) from None

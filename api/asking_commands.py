@@ -1,4 +1,4 @@
-"""The commands that ask a server, or a file in its place: `trace` and `query`."""
+"""The commands that ask a server, or a file in its place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from spanproof.api.access import Access
 from spanproof.api.option_groups import takes
-from spanproof.api.shell import USAGE, console, fail
+from spanproof.api.shell import USAGE, console, fail, read, show_problems, split_variable
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
 
 File = Annotated[str | None, typer.Option("--db", metavar="FILE", help="Read this file, not a server.")]
@@ -53,13 +53,54 @@ def query(
 
     if file_format not in FORMATS:
         fail(f"--format is one of {', '.join(FORMATS)}, not {file_format!r}")
-    read = read_question(question)
-    if read.question is None:
-        console().print(render_diagnostics("QUESTION", question, read.diagnostics))
+    found = read_question(question)
+    if found.question is None:
+        console().print(render_diagnostics("QUESTION", question, found.diagnostics))
         sys.exit(USAGE)
     check_file(db)
-    document = fetch_answer(access, question) if db is None else read_answer(db, read.question)
+    document = fetch_answer(access, question) if db is None else read_answer(db, found.question)
     sys.stdout.buffer.write(FORMATS[file_format].render(document))
+
+
+@takes("access", Access)
+def gate(
+    path: Annotated[Path, typer.Argument(metavar="PROOF", help="A proof file; it is sent to the server as it stands.")],
+    *,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a `let` from outside.")
+    ] = None,
+    look_for: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="For how long to look; once unless told.")
+    ] = "0s",
+    every: Annotated[str, typer.Option(metavar="DURATION", help="How long to wait between looks.")] = "30s",
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="End at the first pass, too, not only at the first failure.")
+    ] = False,
+    access: Access,
+) -> None:
+    """Ask a server whether proofs hold, again and again while the traces cannot tell."""
+    from spanproof.api.gating import look_until_decided
+    from spanproof.query_lang.literals import read_duration_ns
+    from spanproof.query_lang.sent import read_sent
+
+    limits = {}
+    for option, told in (("--for", look_for), ("--every", every)):
+        try:
+            limits[option] = read_duration_ns(told)
+        except ValueError as error:
+            fail(f"{option}: {error}")
+    if limits["--for"] < 0 or limits["--every"] <= 0:
+        fail("--for and --every are times to wait")
+    variables = dict(split_variable(each) for each in var or [])
+    text = read(path, lambda path: path.read_text(encoding="utf-8-sig"))
+    module = read_sent(text, path.as_posix(), may_send=True)
+    if show_problems([module]):
+        sys.exit(USAGE)
+    body = {"proof": text, "name": path.as_posix(), "variables": variables}
+    outcome = look_until_decided(
+        access, body, limits["--for"], limits["--every"], console(), until_decided=until_decided
+    )
+    sys.exit(outcome)
 
 
 def check_file(db: str | None) -> None:

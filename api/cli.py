@@ -218,6 +218,12 @@ def serve(
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
     ] = "127.0.0.1:8321",
+    allow_target: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Send requests of proofs that come over the API to this host; may be repeated."
+        ),
+    ] = None,
     trace_self: Annotated[
         str | None,
         typer.Option(
@@ -230,16 +236,18 @@ def serve(
     """Receive and keep spans, and answer questions about them, until stopped."""
     from spanproof.api.endpoint import read_endpoint
     from spanproof.api.server import Server
+    from spanproof.assertions.triggers.targets import read_targets
 
     try:
         options = receiving.make_options(api)
+        targets = read_targets(allow_target or [])
         limits = read_limits(keep_for, keep_below, db)
         endpoint = None if trace_self is None else read_endpoint(trace_self)
         rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
     server = Server(
-        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules, limits=limits, trace_self=endpoint
+        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules, limits, targets, trace_self=endpoint
     )
     server.run(lambda line: typer.echo(line))
 
@@ -270,6 +278,10 @@ def case(
 
 app.command(epilog="Example: spanproof trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb")(asking.trace)
 app.command(epilog="Example: spanproof query 'p95(duration(gateway)) by http.route over last 1h'")(asking.query)
+
+app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided")(
+    asking.gate
+)
 
 
 @app.command(name="import", epilog="Example: spanproof import traces/*.json --db spans.duckdb")

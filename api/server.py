@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -13,6 +14,8 @@ from starlette.types import ASGIApp
 
 from spanproof.api.app import make_app
 from spanproof.api.endpoint import Endpoint
+from spanproof.api.run_keeper import RunKeeper
+from spanproof.assertions.triggers.targets import Targets
 from spanproof.collector.addresses import listen, replace_port
 from spanproof.collector.failures import Unusable
 from spanproof.collector.http_server import make_http_server
@@ -25,29 +28,19 @@ from spanproof.collector.store import Store
 Handler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
 
+@dataclass(frozen=True, slots=True)
 class Server:
     """Serves until SIGINT or SIGTERM."""
 
-    def __init__(
-        self,
-        db: str,
-        otlp_grpc: str,
-        otlp_http: str,
-        api: str,
-        options: Options,
-        *,
-        rules: Rules,
-        limits: Limits = Limits(),  # noqa: B008 (it is frozen)
-        trace_self: Endpoint | None = None,
-    ) -> None:
-        self.db = db
-        self.otlp_grpc = otlp_grpc
-        self.otlp_http = otlp_http
-        self.api = api
-        self.options = options
-        self.rules = rules
-        self.limits = limits
-        self.trace_self = trace_self
+    db: str
+    otlp_grpc: str
+    otlp_http: str
+    api: str
+    options: Options
+    rules: Rules
+    limits: Limits
+    targets: Targets
+    trace_self: Endpoint | None = None
 
     def run(self, say: Callable[[str], None]) -> None:
         """Serve; the first line said names all addresses. Raises Unusable."""
@@ -58,11 +51,12 @@ class Server:
             Retention(store, self.limits),
             _trace(store, self.trace_self) as wrap,  # to its end, after that of the receiver
             Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,
+            RunKeeper(store, self.targets) as keeper,
         ):
             if self.trace_self:
                 self.trace_self.refuse_itself(receiver.grpc_address, receiver.http_address)
             declare_rules(store, self.rules)
-            server = make_http_server(wrap(make_app(store, self.options.tokens)), self.options)
+            server = make_http_server(wrap(make_app(store, keeper, self.options.tokens)), self.options)
             before = _stop_when_signalled(server)
             scheme = "https" if self.options.tls else "http"
             say(

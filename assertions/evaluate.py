@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from decimal import Decimal
 from typing import Final
 
 import duckdb
@@ -32,8 +33,9 @@ SELECT trace_id, true AS settled, true AS trusting FROM judged WHERE trace_id NO
 class Judge:
     """Judges claims about a set of traces in a store; each has its own connection and table ``selected``."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, connection: duckdb.DuckDBPyConnection, error_share: Decimal = Decimal(1)) -> None:
         self.connection = connection
+        self.error_share = error_share  # what estimates may use up of the error that their confidence allows
         self.selected: Selected | Window = Selected({})
 
     @property
@@ -110,6 +112,7 @@ class Judge:
         confidence = (
             CONFIDENCE if expectation.confidence is None else number(evaluate(expectation.confidence, bindings))
         )
+        confidence = 1 - (1 - confidence) * self.error_share
         estimator = Estimator(self.connection, bindings, confidence, "complete" if self.enough_complete else "selected")
         claim = expectation.claim
         if isinstance(claim, s.NotWorse):

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from spanproof.assertions.selected import Selected
 from spanproof.assertions.triggers.command import run
 from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
 from spanproof.assertions.triggers.http import HttpResponse, send
+from spanproof.assertions.triggers.targets import Targets
 from spanproof.assertions.verdict import Outcome, Verdict, worst
 from spanproof.collector.calls import derive
 from spanproof.collector.completeness import State, look
@@ -69,6 +71,8 @@ class ProofRun:
         proof: s.Proof,
         variables: Mapping[str, str],
         run_id: str,
+        targets: Targets | None = None,
+        error_share: Decimal = Decimal(1),
     ) -> None:
         self.store = store
         self.emit = emit
@@ -76,8 +80,20 @@ class ProofRun:
         self.proof = proof
         self.variables = variables
         self.run_id = run_id
+        self.targets = targets
+        self.error_share = error_share
+        self._connection: duckdb.DuckDBPyConnection | None = None
+        self._cancelled = False
+        self._woken = threading.Event()  # by spans that arrive, or by `cancel`
         self.segments: list[Segment] = []
         self.baselines: list[tuple[s.Given, Bindings]] = []
+
+    def cancel(self) -> None:
+        """End it as an error, from another thread, as soon as may be."""
+        self._cancelled = True
+        self._woken.set()
+        if self._connection is not None:
+            self._connection.interrupt()
 
     def carry_out(self) -> Outcome:
         """Carry out the proof, its ``after`` whatever happens; return the outcome that was told."""
@@ -95,7 +111,7 @@ class ProofRun:
             finally:
                 self._run_hooks("after", bindings)
         except (TriggerFailed, NoValue, duckdb.Error) as problem:
-            error = str(problem).splitlines()[0]
+            error = "the run was cancelled" if self._cancelled else str(problem).splitlines()[0]
         judged = tuple(segment.judged[place] for segment in self.segments for place in sorted(segment.judged))
         outcome = Outcome.ERROR if error else worst([each.verdict.outcome for each in judged])
         took = time.perf_counter_ns() - started
@@ -165,7 +181,7 @@ class ProofRun:
         response: ResponseParts = (
             run(_fill(when, bindings), context, self.run_id)
             if when.kind == "run"
-            else send(when, bindings, context, self.run_id)
+            else send(when, bindings, context, self.run_id, self.targets)
         )
         names = [None, *([when.name.text] if when.name else [])]
         return replace(bindings, responses={**bindings.responses, **dict.fromkeys(names, response)})
@@ -200,35 +216,42 @@ class ProofRun:
 
     def _judge_all(self, bindings: Bindings) -> TraceView | None:
         """Judge every segment; return the trace that shows the first failure."""
-        connection = self.store.cursor()
+        connection = self._connection = self.store.cursor()
         try:
-            judge = Judge(connection)
+            judge = Judge(connection, self.error_share)
             derive(self.store)
             for given, bound in self.baselines:
                 judge.select_window(given, bound)
             limit_ns, quiet_ns = self._settle(bindings)
             view = None
             for segment in self.segments:
+                self._stop_if_cancelled()
                 if segment.given is not None:
                     judge.select_window(segment.given, segment.given_bindings)
                     self._judge(judge, segment, live=False)
                 elif segment.context is not None:
                     self._judge_as_spans_arrive(judge, segment, segment.context.trace_id, limit_ns, quiet_ns)
                 view = view or self._view(connection, segment)
+            self._stop_if_cancelled()
             return view
         finally:
+            self._connection = None
             connection.close()
+
+    def _stop_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise TriggerFailed("the run was cancelled")
 
     def _judge_as_spans_arrive(
         self, judge: Judge, segment: Segment, trace_id: str, limit_ns: int, quiet_ns: int | None
     ) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
         deadline = time.monotonic_ns() + limit_ns
-        arrived = threading.Event()
-        unsubscribe = self.store.subscribe(lambda _: arrived.set())
+        unsubscribe = self.store.subscribe(lambda _: self._woken.set())
         try:
             while True:
-                arrived.clear()
+                self._woken.clear()
+                self._stop_if_cancelled()
                 derive(self.store)
                 state = look(judge.connection, trace_id)
                 until_ns = state.quiet_until_ns(quiet_ns)
@@ -245,7 +268,7 @@ class ProofRun:
                 wait_ns = deadline - time.monotonic_ns()
                 if until_ns is not None:
                     wait_ns = min(wait_ns, until_ns - time.time_ns())
-                arrived.wait(max(wait_ns, 0) / 1e9)
+                self._woken.wait(max(wait_ns, 0) / 1e9)
         finally:
             unsubscribe()
 

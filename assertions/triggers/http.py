@@ -10,6 +10,7 @@ from typing import Final
 import httpx
 
 from spanproof.assertions.triggers.context import Answer, TraceContext, TriggerFailed, first_line
+from spanproof.assertions.triggers.targets import Targets
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.constants import Bindings, Constant, JsonValue, NoValue, as_text, evaluate, fill
@@ -32,13 +33,19 @@ class HttpResponse(Answer):
         return Answer.read(self, part, keys)
 
 
-def send(when: s.When, bindings: Bindings, context: TraceContext, run_id: str) -> HttpResponse:
-    """Send the request of a ``when``. Raises :class:`TriggerFailed`."""
+def send(
+    when: s.When, bindings: Bindings, context: TraceContext, run_id: str, targets: Targets | None = None
+) -> HttpResponse:
+    """Send the request of a ``when``, where `targets` are given, to one of these alone. Raises TriggerFailed.
+
+    Redirects are not followed: where they lead is part of the response.
+    """
     request, timeout = _build(when, bindings, context, run_id)
+    sent = request if targets is None else targets.pin(request)
     started_ns = time.perf_counter_ns()
     try:
         with httpx.Client(timeout=timeout, trust_env=False) as client:
-            response = client.send(request)
+            response = client.send(sent)
     except httpx.TimeoutException:
         raise TriggerFailed(f"{request.method} {request.url} was not answered within {timeout:g}s") from None
     except httpx.HTTPError as error:

@@ -172,6 +172,28 @@ CREATE TABLE rules (
 );
 INSERT INTO rules DEFAULT VALUES;
 
+-- Runs of proofs; `ended_ns` and `outcome` are missing while one goes on, or if it never ended.
+CREATE TABLE runs (
+    run_id     VARCHAR NOT NULL,
+    origin     VARCHAR NOT NULL,  -- who asked for it: run, api, gate
+    started_ns BIGINT NOT NULL,   -- Unix time
+    ended_ns   BIGINT,
+    outcome    VARCHAR            -- pass, fail, inconclusive, error
+);
+
+-- One row per proof of a run.
+CREATE TABLE run_proofs (
+    run_id      VARCHAR NOT NULL,
+    place       INTEGER NOT NULL,  -- in its run, from 0
+    started_ns  BIGINT NOT NULL,
+    name        VARCHAR NOT NULL,
+    path        VARCHAR NOT NULL,
+    outcome     VARCHAR NOT NULL,
+    duration_ns BIGINT NOT NULL,
+    failures    VARCHAR[] NOT NULL,  -- what the claims that did not pass are about; `incomplete` for those still open
+    document    VARCHAR NOT NULL     -- JSON: the proof with its verdicts and evidence
+);
+
 -- Sidecars: spans of these services are no hops of their own.
 CREATE VIEW proxies AS SELECT unnest(proxies) AS service FROM rules;
 

@@ -15,6 +15,7 @@ from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, n
 from spanproof.query_lang.modules import load_module
 from spanproof.query_lang.parse import parse_claim, parse_file
 from spanproof.query_lang.questions import read_question
+from spanproof.query_lang.sent import read_sent
 from spanproof.query_lang.unseen import find_unseen
 
 SOURCES = [
@@ -268,7 +269,7 @@ def test_every_id_has_a_row() -> None:
 SEEN = Seen({"orders": ("POST /orders",), "payments": ("POST /charge",)}, ("http.route",))
 WARNINGS = ("unseen-attribute", "unseen-operation", "unseen-service")
 SECTIONS = re.findall(
-    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim|question) (?:refused|warned)\n(.*?)\n```$",
+    r"^## (\S+)\n\n(.+?)\n\n```(proof|claim|question|sent) (?:refused|warned)\n(.*?)\n```$",
     DOCUMENT.read_text(encoding="utf-8"),
     re.M | re.S,
 )
@@ -286,6 +287,9 @@ def test_the_example_of_a_section_is_refused_for_that(
 ) -> None:
     if kind == "question":
         assert [found.id for found in read_question(text).diagnostics] == [id_]
+        return
+    if kind == "sent":
+        assert [found.id for found in read_sent(text, "x", may_send=True).diagnostics] == [id_]
         return
     (tmp_path / "broken.proof").write_text("let a =\n", encoding="utf-8")
     path = tmp_path / "example.proof"

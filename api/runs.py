@@ -1,0 +1,244 @@
+"""Runs of proofs, and gates, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from decimal import Decimal
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from spanproof.api.asking import Asker
+from spanproof.api.problems import ProblemError, Responses, describe_problems
+from spanproof.api.run_keeper import Run, RunKeeper
+from spanproof.assertions import history
+from spanproof.assertions.documents import RunDocument
+from spanproof.assertions.gate import share_error
+from spanproof.assertions.reports.junit import render_junit
+from spanproof.assertions.verdict import EXIT_CODES, Outcome
+from spanproof.collector.store import StoreError
+from spanproof.query_lang.literals import read_duration_ns
+from spanproof.query_lang.modules import Module
+from spanproof.query_lang.sent import read_sent
+
+RunId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="16 hexadecimal digits")]
+Duration = Annotated[str, Query(description="such as `15m`, `7d`", max_length=40)]
+PROOF = """proof "release 1.4.2 is healthy" {
+  given traces from gateway over last 15m where resource.service.version == "1.4.2"
+  expect error_rate(gateway) < 1% with confidence 95%
+}"""
+_ANY = TypeAdapter(Any)
+_AS_KNOWN: Responses = {304: {"description": "It is as you know it"}}
+_AS_XML: Responses = {200: {"content": {"application/xml": {"schema": {"type": "string"}}}}}
+
+
+class SentProof(BaseModel):
+    """Proofs to carry out, as text, and values for their ``let``s."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"proof": PROOF}]})
+
+    proof: str = Field(max_length=2**20, min_length=1)
+    variables: dict[str, str] = {}
+    name: str = Field(
+        default="sent.proof", max_length=200, pattern=r"^[^\x00-\x1f]+$", description="how reports call it"
+    )
+
+
+class SentGate(SentProof):
+    """Proofs for a gate. ``looks`` is how often it will be asked at most; their error is shared out among these."""
+
+    looks: int = Field(default=1, ge=1, le=100_000)
+
+
+class GateDocument(BaseModel):
+    """What a gate says. ``decided`` is false where more data may still decide."""
+
+    outcome: Outcome
+    decided: bool
+    exit_code: int
+    run: RunDocument
+
+
+class RunsPage(BaseModel):
+    """Runs, the newest first; `next` leads on to those before."""
+
+    runs: list[history.RunSummary]
+    next: str | None
+
+
+def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
+    """Make the routes of runs."""
+    router = APIRouter(tags=["runs"])
+
+    @router.post("/runs", status_code=201, response_model=RunDocument, responses=describe_problems(422, 503))
+    async def start_run(
+        request: Request, response: Response, sent: SentProof, wait: Annotated[str, Query(max_length=40)] = "0s"
+    ) -> RunDocument:
+        """Carry out proofs. The answer comes at once, or after `wait` at most; `/runs/{id}/events` tells the rest."""
+        wait_ns = _read_duration("wait", wait)
+        run = _start(keeper, _read(sent, keeper), sent, "api")
+        response.headers["Location"] = f"/api/v1/runs/{run.document.id}"
+        with suppress(TimeoutError):
+            await _await_end(run, wait_ns / 1e9)
+        return run.document
+
+    @router.get("/runs", responses=describe_problems(422, 503))
+    async def list_runs(
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        cursor: Annotated[str | None, Query(max_length=200)] = None,
+        outcome: Outcome | None = None,
+    ) -> RunsPage:
+        """List runs, the newest first."""
+        before = None if cursor is None else _read_cursor(cursor)
+        runs = await asker.ask(
+            request, lambda connection: history.list_runs(connection, limit, before, outcome), fresh=False
+        )
+        last = _write_cursor(runs[-1]) if len(runs) == limit else None
+        return RunsPage(runs=runs, next=last)
+
+    async def find_run(request: Request, run_id: str) -> RunDocument:
+        running = keeper.find(run_id)
+        if running is not None:
+            return running.document
+        found = await asker.ask(request, lambda connection: history.read_run(connection, run_id), fresh=False)
+        if found is None:
+            raise ProblemError(404, "no such run", f"there is no run {run_id}")
+        return found
+
+    @router.get("/runs/{run_id}", response_model=RunDocument, responses=_AS_KNOWN | describe_problems(404, 422, 503))
+    async def read_run(request: Request, run_id: RunId) -> Response:
+        """Fetch a run with its verdicts; one that has ended never changes."""
+        run = await find_run(request, run_id)
+        headers = {}
+        if run.ended_ns is not None:
+            headers = {"ETag": f'"{run.id}-{run.ended_ns}"', "Cache-Control": "private, max-age=31536000, immutable"}
+            if headers["ETag"] in request.headers.get("if-none-match", ""):
+                return Response(status_code=304, headers=headers)
+        return Response(_ANY.dump_json(run), headers=headers, media_type="application/json")
+
+    @router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses=describe_problems(404, 422))
+    async def stream_run(request: Request, run_id: RunId) -> AsyncIterator[ServerSentEvent]:
+        """Stream what happens in a run, from its beginning, or from behind `Last-Event-ID`; the last is `run`."""
+        last = request.headers.get("last-event-id", "")
+        begin = int(last) + 1 if last.isdecimal() else 0
+        running = keeper.find(run_id)
+        if running is None:
+            yield ServerSentEvent(event="run", data=_plain(await find_run(request, run_id)))
+            return
+        async for place, message in running.listen(begin):
+            yield ServerSentEvent(event=message.name, id=str(place), data=_plain(message.data))
+
+    @router.get(
+        "/runs/{run_id}/junit", response_class=Response, responses=_AS_XML | describe_problems(404, 409, 422, 503)
+    )
+    async def read_junit(request: Request, run_id: RunId) -> Response:
+        """Fetch a run that has ended as JUnit XML."""
+        run = await find_run(request, run_id)
+        if run.ended_ns is None:
+            raise ProblemError(409, "not ended", f"run {run_id} goes on")
+        return Response(render_junit(run), media_type="application/xml")
+
+    @router.delete("/runs/{run_id}", status_code=202, responses=describe_problems(404, 422))
+    async def cancel_run(request: Request, run_id: RunId) -> RunDocument:
+        """End a run that goes on; one that has ended stays as it is."""
+        running = keeper.find(run_id)
+        if running is not None:
+            running.runner.cancel()
+        return await find_run(request, run_id)
+
+    @router.post("/gate", responses=describe_problems(422, 503))
+    async def ask_gate(request: Request, sent: SentGate) -> GateDocument:
+        """Carry out proofs and say what a pipeline is to make of them. It ends when the client goes away."""
+        module = _read(sent, keeper)
+        run = _start(keeper, module, sent, "gate", share_error(module, sent.looks))
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await _await_end(run, 0.5)
+                    break
+                if await request.is_disconnected():
+                    run.runner.cancel()
+        except asyncio.CancelledError:
+            run.runner.cancel()
+            raise
+        outcome = run.document.outcome or Outcome.ERROR
+        decided = outcome is not Outcome.INCONCLUSIVE
+        return GateDocument(outcome=outcome, decided=decided, exit_code=EXIT_CODES[outcome], run=run.document)
+
+    @router.get("/proofs", responses=describe_problems(422, 503))
+    async def list_proofs(request: Request, last: Duration = "30d") -> list[history.ProofHistory]:
+        """Say of each proof how it fared: since when it fails, whether it is flaky, how long it takes."""
+        since_ns = time.time_ns() - _read_duration("last", last)
+        return await asker.ask(request, lambda connection: history.list_proofs(connection, since_ns), fresh=False)
+
+    @router.get("/failures", responses=describe_problems(422, 503))
+    async def count_failures(
+        request: Request, last: Duration = "30d", every: Duration = "1d"
+    ) -> list[history.Failures]:
+        """Count what proofs did not pass for, by steps of time."""
+        since_ns, step_ns = time.time_ns() - _read_duration("last", last), max(1, _read_duration("every", every))
+        return await asker.ask(
+            request, lambda connection: history.count_failures(connection, since_ns, step_ns), fresh=False
+        )
+
+    return router
+
+
+def _read(sent: SentProof, keeper: RunKeeper) -> Module:
+    module = read_sent(sent.proof, sent.name, may_send=bool(keeper.targets.allowed))
+    if module.diagnostics:
+        raise ProblemError.of_text("proof", sent.proof, module.diagnostics)
+    if not module.proofs:
+        raise ProblemError(422, "the proof cannot be used", "there is no proof in the text")
+    return module
+
+
+def _start(keeper: RunKeeper, module: Module, sent: SentProof, origin: str, error_share: Decimal = Decimal(1)) -> Run:
+    try:
+        return keeper.start(module, sent.variables, origin, error_share)
+    except StoreError as error:
+        raise ProblemError(503, "not ready", str(error)) from None
+
+
+async def _await_end(run: Run, timeout_s: float) -> None:
+    """Wait for the end of a run. Raises TimeoutError."""
+
+    async def listen() -> None:
+        async for _ in run.listen():
+            pass
+
+    await asyncio.wait_for(listen(), timeout_s)
+
+
+def _plain(data: object) -> Any:
+    return json.loads(_ANY.dump_json(data))
+
+
+def _read_duration(name: str, text: str) -> int:
+    try:
+        ns = read_duration_ns(text)
+    except ValueError as error:
+        raise ProblemError(422, "invalid request", f"{name}: {error}") from None
+    if ns < 0:
+        raise ProblemError(422, "invalid request", f"{name}: {text} is negative")
+    return ns
+
+
+def _write_cursor(run: history.RunSummary) -> str:
+    return base64.urlsafe_b64encode(f"{run.started_ns}:{run.id}".encode()).decode()
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        started_ns, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition(":")
+        return int(started_ns), run_id
+    except ValueError:
+        raise ProblemError(422, "invalid request", f"cursor: {cursor!r} is none of ours") from None

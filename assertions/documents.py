@@ -1,0 +1,121 @@
+"""Verdicts, proofs and runs as documents: what is stored, sent and written of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from spanproof.assertions.events import Judged, ProofFinished
+from spanproof.assertions.evidence import TraceView
+from spanproof.assertions.verdict import Outcome, Witness
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.diagnostics import locate
+
+
+class Kind(StrEnum):
+    """What a claim is about."""
+
+    PATH = "path"
+    LATENCY = "latency"
+    ERROR_RATE = "error rate"
+    CONTRACT = "contract"
+    RESILIENCE = "resilience"
+    OTHER = "other"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A stretch of text, lines and columns counted from 1; the end is behind its last letter."""
+
+    path: str
+    line: int
+    column: int
+    end_line: int
+    end_column: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictDocument:
+    """A judged claim. ``id`` names the kind of finding, ``kind`` what the claim is about."""
+
+    claim: str
+    outcome: Outcome
+    id: str
+    kind: Kind
+    reason: str
+    observed: str | None
+    n: int
+    witnesses: tuple[Witness, ...]
+    help: str | None
+    position: Place
+
+
+@dataclass(frozen=True, slots=True)
+class ProofDocument:
+    """A proof that was carried out. ``trace`` shows what did not pass, where there is one."""
+
+    name: str
+    path: str
+    tags: tuple[str, ...]
+    outcome: Outcome
+    duration_ns: int
+    error: str | None
+    verdicts: tuple[VerdictDocument, ...]
+    trace: TraceView | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunDocument:
+    """A run: ``outcome`` and ``ended_ns`` are missing while it goes on. Times are Unix nanoseconds."""
+
+    id: str
+    origin: str
+    started_ns: int
+    ended_ns: int | None
+    outcome: Outcome | None
+    proofs: tuple[ProofDocument, ...]
+
+
+def describe_verdict(judged: Judged) -> VerdictDocument:
+    """Make the document of a claim that was judged."""
+    text, verdict, expectation = judged.file.text, judged.verdict, judged.expectation
+    first, last = locate(text, verdict.at.start), locate(text, verdict.at.end)
+    label = expectation.label.plain if expectation.label is not None else None
+    claim = label or text[expectation.at.start : expectation.at.end]
+    place = Place(judged.file.path, first.line, first.column, last.line, last.column)
+    return VerdictDocument(
+        claim, verdict.outcome, verdict.id, _kind_of(expectation.claim), verdict.reason, verdict.observed, verdict.n,
+        verdict.witnesses, verdict.help, place,
+    )  # fmt: skip
+
+
+def describe_proof(event: ProofFinished) -> ProofDocument:
+    """Make the document of a proof that was carried out."""
+    verdicts = tuple(describe_verdict(each) for each in event.judged)
+    return ProofDocument(
+        event.proof.name, event.file.path, tuple(event.proof.tags), event.outcome, event.duration_ns, event.error,
+        verdicts, event.view,
+    )  # fmt: skip
+
+
+def _kind_of(claim: s.Claim) -> Kind:
+    match claim:
+        case s.Path() | s.Before():
+            return Kind.PATH
+        case s.Retry() | s.NoRetry() | s.Fallback() | s.Circuit() | s.Timeout():
+            return Kind.RESILIENCE
+        case s.Budget():
+            return Kind.LATENCY
+        case s.Contract():
+            return Kind.CONTRACT
+        case s.No(condition=None) | s.Some(condition=None):
+            return Kind.PATH
+    functions = {part.name for part in s.walk(claim) if isinstance(part, s.Function)}
+    names = {part.text for part in s.walk(claim) if isinstance(part, s.Name)}
+    if "error_rate" in functions or "error" in names:
+        return Kind.ERROR_RATE
+    if functions & {"duration", "self_time", "network", "lag", "critical"} or names & {"duration", "self_time"}:
+        return Kind.LATENCY
+    if any(isinstance(part, s.Response) for part in s.walk(claim)):
+        return Kind.CONTRACT
+    return Kind.OTHER

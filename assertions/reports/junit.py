@@ -1,0 +1,76 @@
+"""A run as JUnit XML, in the form that Jenkins and GitLab read: a suite per file, a case per proof."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from itertools import groupby
+from xml.etree import ElementTree
+
+from spanproof.assertions.documents import ProofDocument, RunDocument, VerdictDocument
+from spanproof.assertions.verdict import Outcome
+
+# what XML 1.0 cannot hold
+_UNSPEAKABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_ELEMENTS = {Outcome.FAIL: "failure", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "skipped"}
+
+
+def render_junit(run: RunDocument) -> bytes:
+    """Render a run. A proof that stays inconclusive is a skipped case, whose message says why."""
+    root = ElementTree.Element("testsuites", {"name": "spanproof", **_count(run.proofs)})
+    at = datetime.fromtimestamp(run.started_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    by_path = sorted(run.proofs, key=lambda proof: proof.path)
+    for path, group in groupby(by_path, key=lambda proof: proof.path):
+        proofs = list(group)
+        suite = ElementTree.SubElement(root, "testsuite", {"name": _clean(path), "timestamp": at, **_count(proofs)})
+        for proof in proofs:
+            _add_case(suite, proof)
+    ElementTree.indent(root)
+    return bytes(ElementTree.tostring(root, "utf-8", xml_declaration=True))
+
+
+def _add_case(suite: ElementTree.Element, proof: ProofDocument) -> None:
+    case = ElementTree.SubElement(
+        suite,
+        "testcase",
+        name=_clean(proof.name),
+        classname=_clean(proof.path.removesuffix(".proof").replace("/", ".")),
+        file=_clean(proof.path),
+        time=_seconds(proof.duration_ns),
+    )
+    element = _ELEMENTS.get(proof.outcome)
+    if element is None:
+        return
+    wrong = [each for each in proof.verdicts if each.outcome is not Outcome.PASS]
+    graver = [each for each in wrong if each.outcome is proof.outcome] or wrong
+    message = proof.error or (graver[0].reason if graver else "")
+    what = ElementTree.SubElement(case, element, message=_clean(message))
+    if element != "skipped":
+        what.set("type", graver[0].id if graver else "error")
+    what.text = _clean("\n\n".join([*([proof.error] if proof.error else []), *map(_explain, wrong)]))
+
+
+def _explain(verdict: VerdictDocument) -> str:
+    place = verdict.position
+    lines = [f"{place.path}:{place.line}:{place.column}: {verdict.outcome}[{verdict.id}]: {verdict.reason}"]
+    lines.append(f"  expect {verdict.claim}")
+    lines += [f"  trace {witness.trace_id} span {witness.span_id}" for witness in verdict.witnesses[:1]]
+    lines += [f"  help: {verdict.help}"] if verdict.help else []
+    return "\n".join(lines)
+
+
+def _count(proofs: Iterable[ProofDocument]) -> dict[str, str]:
+    proofs = list(proofs)
+    counts = {"tests": str(len(proofs))}
+    for outcome, name in ((Outcome.FAIL, "failures"), (Outcome.ERROR, "errors"), (Outcome.INCONCLUSIVE, "skipped")):
+        counts[name] = str(sum(proof.outcome is outcome for proof in proofs))
+    return counts | {"time": _seconds(sum(proof.duration_ns for proof in proofs))}
+
+
+def _seconds(ns: int) -> str:
+    return f"{ns / 1e9:.3f}"
+
+
+def _clean(text: str) -> str:
+    return _UNSPEAKABLE.sub("\ufffd", text)

@@ -1,0 +1,44 @@
+"""Proofs that somebody sends to a server: read without its files, and kept from what only an owner may do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.check import check_file
+from spanproof.query_lang.diagnostics import Diagnostic
+from spanproof.query_lang.library import Definition, Library
+from spanproof.query_lang.modules import Module
+from spanproof.query_lang.parse import ProofFile, parse_file
+
+
+def read_sent(text: str, name: str, *, may_send: bool) -> Module:
+    """Parse and check a text that was sent under a name; with `may_send`, it may contain requests over HTTP."""
+    file = parse_file(text, name)
+    defines = {item.name: Definition(file, item) for item in file.items if isinstance(item, s.Define)}
+    library = Library(defines=defines)
+    found = (*check_file(file, library), *_find_forbidden(file, may_send=may_send))
+    return Module(file, library, tuple(sorted(found, key=lambda each: (each.at.start, each.id))))
+
+
+def _find_forbidden(file: ProofFile, *, may_send: bool) -> Iterator[Diagnostic]:
+    for item in file.items:
+        for part in s.walk(item):
+            match part:
+                case s.Use():
+                    yield _forbid("`use` reads files of the server", part.at, "put what it needs into the text itself")
+                case s.When(kind="run"):
+                    yield _forbid("`when run` starts programs", part.at, "use `spanproof run` where they may run")
+                case s.When(kind=kind) if kind != "trace" and not may_send:
+                    message = "this server sends no requests for others"
+                    yield _forbid(
+                        message, part.at, "judge stored traces with `given traces`, or name one: `when trace`"
+                    )
+                case s.Function(name="env"):
+                    yield _forbid("`env` reads the server's environment", part.at, "send the value as a variable")
+                case s.Contract():
+                    yield _forbid("this reads a file of the server", part.at, "use `spanproof run` where the file is")
+
+
+def _forbid(message: str, at: s.Source, help_: str) -> Diagnostic:
+    return Diagnostic("not-allowed", message, at, help_)

@@ -1,0 +1,38 @@
+"""What a proof that somebody sends may not do."""
+
+import pytest
+
+from spanproof.query_lang.sent import read_sent
+
+GIVEN = "given traces over last 1h\n expect count(traces) > 0"
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        (f'use "secrets.proof"\nproof "p" {{ {GIVEN} }}', 'use "secrets.proof"'),
+        ('proof "p" { when run "id"\n expect some a }', 'when run "id"'),
+        (f'let a = env("HOME")\nproof "p" {{ {GIVEN} }}', 'env("HOME")'),
+        (f'proof "p" {{ {GIVEN}\n before {{ when run "id" }} }}', 'when run "id"'),
+        (
+            'define d() { expect response matches schema "/etc/passwd" }\nproof "p" { when trace "x"\n apply d() }',
+            'response matches schema "/etc/passwd"',
+        ),
+    ],
+)
+def test_what_only_an_owner_may_do_is_refused(text: str, part: str) -> None:
+    module = read_sent(text, "x", may_send=True)
+    assert ("not-allowed", part) in [(each.id, text[each.at.start : each.at.end]) for each in module.diagnostics]
+
+
+def test_requests_need_leave() -> None:
+    text = 'proof "p" { when GET "http://x/"\n expect response.status == 200 }'
+    assert [each.id for each in read_sent(text, "x", may_send=False).diagnostics] == ["not-allowed"]
+    assert read_sent(text, "x", may_send=True).diagnostics == ()
+
+
+def test_stored_traces_need_none() -> None:
+    for text in (f'proof "p" {{ {GIVEN} }}', 'define d() { expect some a }\nproof "p" { when trace "x"\n apply d() }'):
+        module = read_sent(text, "x", may_send=False)
+        assert module.diagnostics == ()
+        assert len(module.proofs) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
@@ -23,9 +24,13 @@ CONFIDENCE: Final = Decimal("0.95")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was found of a rate (``hits`` of ``n``) or a quantile, with its bounds."""
+    """What was found of a rate (``hits`` of ``n``) or a quantile, with its bounds.
+
+    ``size`` is as how many independent values the ``n`` count.
+    """
 
     n: int
+    size: float
     bounds: stats.Bounds
     hits: int | None = None
 
@@ -34,8 +39,15 @@ class Estimator:
     """Judges estimates over the traces in the table `traces`, and in ``baseline``."""
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, bindings: Bindings, confidence: Decimal, traces: str
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        bindings: Bindings,
+        confidence: Decimal,
+        traces: str,
+        *,
+        exact: bool = False,
     ) -> None:
+        self.bound_rate = stats.bound_rate_exactly if exact else stats.bound_rate
         self.traces = traces
         self.connection = connection
         self.bindings = bindings
@@ -84,8 +96,8 @@ class Estimator:
             outcome = Outcome.FAIL
         needed = None
         if outcome is Outcome.INCONCLUSIVE and here.hits is not None and there.hits is not None:
-            needed = _needed_for_difference(here, there, limit, float(self.confidence))
-        sample = Sample(here.n, difference, None)
+            needed = self._needed_for_difference(here, there, limit)
+        sample = Sample(here.n, here.size, difference, None)
         seen = f"{_show(here, type_)} against {_show(there, type_)} (n = {there.n}); the difference"
         return self._verdict(outcome, claim.at, sample, type_, needed, seen)
 
@@ -93,25 +105,38 @@ class Estimator:
         sql, parameters = compile_bag(function, self.bindings, traces)
         confidence = float(self.confidence)
         if function.name == "error_rate":
-            n, hits = self._one(f"SELECT count(*), count(*) FILTER (value) FROM ({sql})", parameters)  # noqa: S608
-            return Sample(n, stats.bound_rate(hits, n, confidence), hits) if n else None
+            clusters = self._count(sql, "value", parameters)
+            if clusters is None:
+                return None
+            size = clusters.effective_size
+            bounds = self.bound_rate(clusters.hits / clusters.n * size, size, confidence)
+            return Sample(clusters.n, size, bounds, clusters.hits)
         (n,) = self._one(f"SELECT count(*) FROM ({sql})", parameters)  # noqa: S608 (what was compiled)
         if not n:
             return None
         share = percentage_of(function) / 100
-        lower, upper = stats.bound_ranks(n, share, confidence)
         top, bottom = share.as_integer_ratio()
-        values = [
-            float(self._one(f"SELECT value FROM ({sql}) ORDER BY value LIMIT 1 OFFSET {rank - 1}", parameters)[0])  # noqa: S608
-            if rank is not None
-            else None
-            for rank in (-(-n * top // bottom), lower, upper)
-        ]
-        estimate, low, high = values
-        assert estimate is not None  # noqa: S101 (its rank always exists)
-        return Sample(
-            n, stats.Bounds(estimate, -float("inf") if low is None else low, float("inf") if high is None else high)
+        estimate = self._value_at(-(-n * top // bottom), sql, parameters)
+        clusters = self._count(sql, "value <= $estimate", {**parameters, "estimate": estimate})
+        assert clusters is not None  # noqa: S101 (there are values)
+        # bounds of so many independent values, found among the ranks of all
+        size = math.floor(clusters.effective_size)
+        lower, upper = stats.bound_ranks(size, share, confidence)
+        low = -math.inf if lower is None else self._value_at(max(1, lower * n // size), sql, parameters)
+        high = math.inf if upper is None else self._value_at(-(-upper * n // size), sql, parameters)
+        return Sample(n, size, stats.Bounds(float(estimate), float(low), float(high)))
+
+    def _count(self, sql: str, hit: str, parameters: dict[str, object]) -> stats.Clusters | None:
+        """Count the values of a bag and the hits among them, trace by trace; None where there are none."""
+        found = self._one(
+            "SELECT count(*), sum(n), sum(y), sum(y * y), sum(y * n), sum(n * n) FROM"  # noqa: S608 (what was compiled)
+            f" (SELECT count(*) AS n, count(*) FILTER ({hit}) AS y FROM ({sql}) GROUP BY trace_id)",
+            parameters,
         )
+        return stats.Clusters(*(int(each) for each in found)) if found[0] else None
+
+    def _value_at(self, rank: int, sql: str, parameters: dict[str, object]) -> Any:
+        return self._one(f"SELECT value FROM ({sql}) ORDER BY value LIMIT 1 OFFSET {rank - 1}", parameters)[0]  # noqa: S608
 
     def _one(self, sql: str, parameters: dict[str, object]) -> tuple[Any, ...]:
         row = self.connection.execute(sql, parameters).fetchone()
@@ -119,10 +144,32 @@ class Estimator:
         return row
 
     def _needed(self, function: s.Function, sample: Sample, limit: float) -> int | None:
+        """Return how many values would decide; values of one trace count for fewer."""
+        confidence = float(self.confidence)
         if sample.hits is not None:
-            return stats.needed_for_rate(sample.bounds.estimate, limit, float(self.confidence))
-        least = stats.needed_for_quantile(percentage_of(function) / 100, float(self.confidence))
-        return least if sample.n < least else None
+            needed = stats.needed_for_rate(sample.bounds.estimate, limit, confidence, self.bound_rate)
+        else:
+            least = stats.needed_for_quantile(percentage_of(function) / 100, confidence)
+            needed = least if sample.size < least else None
+        return None if needed is None else math.ceil(needed * sample.n / sample.size)
+
+    def _needed_for_difference(self, here: Sample, there: Sample, limit: float) -> int | None:
+        """Return how many values on each side would decide, if both rates stay; None if none would."""
+        n = max(here.n, there.n)
+        while n < stats.MOST_NEEDED:
+            each_side = (
+                self.bound_rate(
+                    sample.bounds.estimate * n * sample.size / sample.n,
+                    n * sample.size / sample.n,
+                    float(self.confidence),
+                )
+                for sample in (here, there)
+            )
+            difference = stats.subtract(*each_side)
+            if difference.upper <= limit or difference.lower > limit:
+                return n
+            n = int(n * 1.1) + 1
+        return None
 
     def _verdict(
         self, outcome: Outcome, at: s.Source, sample: Sample, type_: Type, needed: int | None, what: str
@@ -136,20 +183,6 @@ class Estimator:
             said += f"; about {needed} would decide" if needed > sample.n else ""
         id_ = {Outcome.PASS: "pass", Outcome.FAIL: "confident", Outcome.INCONCLUSIVE: "sample-too-small"}[outcome]
         return Verdict(outcome, id_, said, at, seen, sample.n, seen)
-
-
-def _needed_for_difference(here: Sample, there: Sample, limit: float, confidence: float) -> int | None:
-    """Return how many values on each side would decide, if both rates stay; None if none would."""
-    n = max(here.n, there.n)
-    while n < stats.MOST_NEEDED:
-        difference = stats.subtract(
-            stats.bound_rate(round(here.bounds.estimate * n), n, confidence),
-            stats.bound_rate(round(there.bounds.estimate * n), n, confidence),
-        )
-        if difference.upper <= limit or difference.lower > limit:
-            return n
-        n = int(n * 1.1) + 1
-    return None
 
 
 def _show(sample: Sample, type_: Type) -> str:

@@ -113,7 +113,9 @@ class Judge:
             CONFIDENCE if expectation.confidence is None else number(evaluate(expectation.confidence, bindings))
         )
         confidence = 1 - (1 - confidence) * self.error_share
-        estimator = Estimator(self.connection, bindings, confidence, "complete" if self.enough_complete else "selected")
+        traces = "complete" if self.enough_complete else "selected"
+        exact = self.error_share < 1  # of small shares Wilson's bounds use up more than they say
+        estimator = Estimator(self.connection, bindings, confidence, traces, exact=exact)
         claim = expectation.claim
         if isinstance(claim, s.NotWorse):
             return estimator.judge_not_worse(claim)

@@ -6,9 +6,13 @@ import math
 from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist
-from typing import Final
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 MOST_NEEDED: Final = 10_000_000
+BoundRate: TypeAlias = "Callable[[float, float, float], Bounds]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,13 +27,55 @@ class Bounds:
     upper: float
 
 
-def bound_rate(hits: int, n: int, confidence: float) -> Bounds:
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """How `n` values, `hits` of them counted, lie in `m` clusters: sums over these of hits², hits * values, values²."""
+
+    m: int
+    n: int
+    hits: int
+    hits_hits: int
+    hits_values: int
+    values_values: int
+
+    @property
+    def effective_size(self) -> float:
+        """As how many independent values these count, for their share of hits.
+
+        Korn & Graubard 1998, Survey Methodology 24, 193-201: n divided by the design effect, whose variance of a
+        ratio is by Taylor's series (Cochran 1977, Sampling Techniques, 6.3). Where nothing varies, the design effect
+        is unknown, and each cluster counts once.
+        """
+        if self.m == self.n:
+            return self.n
+        share = self.hits / self.n
+        squares = self.hits_hits - 2 * share * self.hits_values + share * share * self.values_values
+        if self.m == 1 or not 0 < share < 1 or squares <= 0:
+            return self.m
+        variance = self.m / (self.m - 1) * squares / self.n**2
+        return max(1.0, min(self.n, share * (1 - share) / variance))
+
+
+def bound_rate(hits: float, n: float, confidence: float) -> Bounds:
     """Bound a proportion by Wilson's score interval (Wilson 1927, JASA 22, 209-212)."""
     z = NormalDist().inv_cdf(confidence)
     share = hits / n
     center = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return Bounds(share, max(0.0, center - half) if hits else 0.0, min(1.0, center + half) if hits < n else 1.0)
+
+
+def bound_rate_exactly(hits: float, n: float, confidence: float) -> Bounds:
+    """Bound a proportion so that neither bound ever errs more often than it says.
+
+    Clopper & Pearson 1934, Biometrika 26, 404-413. Wilson's bounds err more often where few hits are expected, the
+    more so the higher the confidence.
+    """
+    from scipy.stats import beta  # takes half a second, and only estimates need it
+
+    lower = float(beta.ppf(1 - confidence, hits, n - hits + 1)) if hits else 0.0
+    upper = float(beta.ppf(confidence, hits + 1, n - hits)) if hits < n else 1.0
+    return Bounds(hits / n, lower, upper)
 
 
 def bound_ranks(n: int, share: Decimal, confidence: float) -> tuple[int | None, int | None]:
@@ -61,13 +107,13 @@ def subtract(one: Bounds, other: Bounds) -> Bounds:
     return Bounds(difference, difference - below, difference + above)
 
 
-def needed_for_rate(share: float, limit: float, confidence: float) -> int | None:
+def needed_for_rate(share: float, limit: float, confidence: float, bound: BoundRate = bound_rate) -> int | None:
     """Return how many values would decide, on one side, if the rate seen stays; None if none would."""
     if share == limit:
         return None
     n = 1
     while n < MOST_NEEDED:
-        bounds = bound_rate(round(share * n), n, confidence)
+        bounds = bound(round(share * n), n, confidence)
         if bounds.upper < limit or bounds.lower > limit:
             return n
         n = math.ceil(n * 1.1)

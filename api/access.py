@@ -71,14 +71,16 @@ class Access:
             raise ServerError(
                 f"{self.server} admits only who shows a token it knows; name a file of tokens with --token-file"
             )
+        if response.status_code == httpx.codes.FORBIDDEN:
+            raise refuse(response)
         return response
 
     def _show_token(self) -> dict[str, str]:
         if self.token_file is None:
             return {}
-        from spanproof.collector.auth import load_tokens
+        from spanproof.collector.auth import load_token
 
-        return {"authorization": f"Bearer {load_tokens(self.token_file)[0]}"}
+        return {"authorization": f"Bearer {load_token(self.token_file)}"}
 
     def _trust(self) -> ssl.SSLContext | bool:
         if self.tls_ca is None and self.tls_cert is None:

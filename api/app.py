@@ -16,8 +16,11 @@ from spanproof.api.run_keeper import RunKeeper
 from spanproof.api.runs import make_runs_router
 from spanproof.api.schemas import Health
 from spanproof.api.traces import make_traces_router
-from spanproof.collector.auth import TokenGate, Tokens
+from spanproof.collector.auth import Admitted, Role, TokenGate, Tokens
 from spanproof.collector.store import Store, StoreError
+
+_OPEN = frozenset({"/healthz", "/readyz"})
+_QUESTIONS = "/api/v1/query"
 
 
 def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> ASGIApp:
@@ -44,8 +47,20 @@ def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> A
     for router in (make_traces_router(asker), make_questions_router(asker), make_runs_router(asker, keeper)):
         app.include_router(router, prefix="/api/v1")
 
-    def refuse(_: Request) -> Response:
-        detail = "show a token that this server knows: authorization: Bearer TOKEN"
-        return answer_problem(ProblemError(401, "a token is needed", detail, {"WWW-Authenticate": "Bearer"}))
+    return TokenGate(app, tokens, _find_role, _refuse) if tokens else app
 
-    return TokenGate(app, tokens, refuse, frozenset({"/healthz", "/readyz"})) if tokens else app
+
+def _find_role(request: Request) -> Role | None:
+    """Say what a request needs: to look is to read, questions too; to have something done is to run."""
+    path = request.scope["path"]
+    if path in _OPEN:
+        return None
+    return Role.READ if request.method in ("GET", "HEAD", "OPTIONS") or path == _QUESTIONS else Role.RUN
+
+
+def _refuse(request: Request, admitted: Admitted) -> Response:
+    if admitted is Admitted.FORBIDDEN:
+        detail = f"this token is not for that: its role is not `{_find_role(request)}`"
+        return answer_problem(ProblemError(403, "forbidden", detail))
+    detail = "show a token that this server knows: authorization: Bearer TOKEN"
+    return answer_problem(ProblemError(401, "a token is needed", detail, {"WWW-Authenticate": "Bearer"}))

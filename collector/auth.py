@@ -1,4 +1,4 @@
-"""Bearer tokens: who may send spans, and ask for them."""
+"""Bearer tokens: who may send spans, ask for them, and have proofs carried out."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import re
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -22,62 +23,103 @@ if TYPE_CHECKING:
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
+class Role(StrEnum):
+    """What a token lets its bearer do."""
+
+    INGEST = "ingest"  # send spans
+    READ = "read"  # look at traces and runs, ask questions
+    RUN = "run"  # have proofs carried out
+
+
+class Admitted(StrEnum):
+    """How a request is to be received."""
+
+    YES = "yes"
+    STRANGER = "stranger"  # it shows no token that is known
+    FORBIDDEN = "forbidden"  # its token is not for this
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A token that is admitted, of which only the hash is kept, and what it is for."""
+
+    hashed: bytes
+    roles: frozenset[Role]
+
+
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens that are admitted; only their hashes are kept."""
+    """The tokens that are admitted."""
 
-    hashes: tuple[bytes, ...]
+    tokens: tuple[Token, ...]
 
-    def admit(self, authorization: str) -> bool:
-        """Tell whether the header `authorization` shows one of them; how long that takes says nothing of which."""
-        scheme, _, token = authorization.strip().partition(" ")
+    def admit(self, authorization: str, role: Role) -> Admitted:
+        """Judge the header `authorization`; how long that takes says nothing of the tokens."""
+        scheme, _, shown = authorization.strip().partition(" ")
         if scheme.lower() != "bearer":
-            return False
-        shown = _hash(token.strip())
-        return any([hmac.compare_digest(shown, known) for known in self.hashes])  # noqa: C419 (all, always)
+            return Admitted.STRANGER
+        hashed = _hash(shown.strip())
+        known = [token for token in self.tokens if hmac.compare_digest(hashed, token.hashed)]  # all of them, always
+        if not known:
+            return Admitted.STRANGER
+        return Admitted.YES if any(role in token.roles for token in known) else Admitted.FORBIDDEN
 
 
 def read_tokens(path: Path) -> Tokens:
-    """Read which tokens are admitted. Raises ValueError."""
-    return Tokens(tuple(_hash(token) for token in load_tokens(path)))
+    """Read which tokens are admitted, and for what. Raises ValueError."""
+    return Tokens(tuple(Token(_hash(text), roles) for text, roles in _read_lines(path)))
 
 
-def load_tokens(path: Path) -> list[str]:
-    """Load a file of tokens, one in a line; `#` begins a comment. Raises ValueError where there is none."""
-    tokens: list[str] = []
+def load_token(path: Path) -> str:
+    """Load the first token of a file. Raises ValueError where there is none."""
+    return _read_lines(path)[0][0]
+
+
+def _read_lines(path: Path) -> list[tuple[str, frozenset[Role]]]:
+    """Read lines of a token and, after it, its roles, all unless there are any; `#` begins a comment."""
+    found: list[tuple[str, frozenset[Role]]] = []
     for number, line in enumerate(read_lines(path), 1):
-        token = line.partition("#")[0].strip()
-        if token and not _TOKEN.fullmatch(token):
+        token, *roles = line.partition("#")[0].replace(",", " ").split() or [""]
+        if not token:
+            continue
+        if not _TOKEN.fullmatch(token):
             raise ValueError(f"{path}:{number}: a token is letters, digits and ._~+/- without spaces")
-        if token:
-            tokens.append(token)
-    if not tokens:
+        try:
+            found.append((token, frozenset(Role(role) for role in roles or Role)))
+        except ValueError:
+            raise ValueError(f"{path}:{number}: after a token stand its roles, of {', '.join(Role)}") from None
+    if not found:
         raise ValueError(f"{path}: there is no token in it")
-    return tokens
+    return found
 
 
 class TokenGate:
-    """Lets those requests through to an ASGI app that show a token, and those to `open_paths`."""
+    """Lets those requests through to an ASGI app that show a token for them, and those that need none.
+
+    `role_of` says what a request needs, None for nothing; `refuse` makes the answer to the others.
+    """
 
     def __init__(
         self,
         app: ASGIApp,
         tokens: Tokens,
-        refuse: Callable[[Request], Response],
-        open_paths: frozenset[str] = frozenset(),
+        role_of: Callable[[Request], Role | None],
+        refuse: Callable[[Request, Admitted], Response],
     ) -> None:
         self._app = app
         self._tokens = tokens
+        self._role_of = role_of
         self._refuse = refuse
-        self._open_paths = open_paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
         request = Request(scope)
-        if scope["path"] in self._open_paths or self._tokens.admit(request.headers.get("authorization", "")):
-            await self._app(scope, receive, send)
-        else:
-            await self._refuse(request)(scope, receive, send)
+        role = self._role_of(request)
+        admitted = Admitted.YES
+        if role is not None:
+            admitted = self._tokens.admit(request.headers.get("authorization", ""), role)
+        app = self._app if admitted is Admitted.YES else self._refuse(request, admitted)
+        await app(scope, receive, send)
 
 
 def _hash(token: str) -> bytes:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import grpc
 from google.rpc.error_details_pb2 import RetryInfo
 
-from spanproof.collector.refusals import REFUSALS, Unauthenticated, describe, name_code
+from spanproof.collector.auth import Admitted, Role
+from spanproof.collector.refusals import REFUSALS, Forbidden, Unauthenticated, describe, name_code
 from spanproof.collector.signals import name_outcome
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def _make_handler(signal: Signal, telemetry: Telemetry) -> Callable[[bytes, Any]
 
 
 class _TokenGate(grpc.aio.ServerInterceptor):
-    """Refuses who shows no token, before anything of the message is read."""
+    """Refuses who shows no token for it, before anything of the message is read."""
 
     def __init__(self, tokens: Tokens, signals: Sequence[Signal], telemetry: Telemetry) -> None:
         self._tokens = tokens
@@ -89,9 +90,10 @@ class _TokenGate(grpc.aio.ServerInterceptor):
         details: grpc.HandlerCallDetails,
     ) -> _Handler | None:
         shown = [value for name, value in details.invocation_metadata if name == "authorization"]
-        if any(isinstance(value, str) and self._tokens.admit(value) for value in shown):
+        admitted = {self._tokens.admit(value, Role.INGEST) for value in shown if isinstance(value, str)}
+        if Admitted.YES in admitted:
             return await continuation(details)
-        status = describe(Unauthenticated())
+        status = describe(Forbidden() if Admitted.FORBIDDEN in admitted else Unauthenticated())
         self._telemetry.count_request("grpc", self._signals.get(details.method, "none"), name_code(status))
 
         async def refuse(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:

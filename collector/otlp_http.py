@@ -6,7 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf import json_format
-from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE
+from google.rpc.code_pb2 import (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    RESOURCE_EXHAUSTED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+)
 from google.rpc.status_pb2 import Status
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
@@ -14,11 +21,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from spanproof.collector.auth import TokenGate
+from spanproof.collector.auth import Admitted, Role, TokenGate
 from spanproof.collector.http_body import Room, read_body
 from spanproof.collector.ingest import RETRY_AFTER_S
 from spanproof.collector.otlp_json import dump_json, json_to_protobuf, render_message
-from spanproof.collector.refusals import REFUSALS, NotFound, Unauthenticated, describe, name_code, shorten
+from spanproof.collector.refusals import REFUSALS, Forbidden, NotFound, Unauthenticated, describe, name_code, shorten
 from spanproof.collector.signals import name_outcome
 
 if TYPE_CHECKING:
@@ -37,6 +44,7 @@ JSON: Final = "application/json"
 _STATUS_CODES = {
     INVALID_ARGUMENT: 400,
     UNAUTHENTICATED: 401,
+    PERMISSION_DENIED: 403,
     NOT_FOUND: 404,
     RESOURCE_EXHAUSTED: 413,
     UNAVAILABLE: 503,
@@ -107,6 +115,9 @@ def make_app(signals: Sequence[Signal], options: Options, telemetry: Telemetry) 
         count(request, "internal")
         return _answer(_say(f"a bug of spanproof: {error!r}"), _find_encoding(request), 500)
 
+    def refuse_stranger(request: Request, admitted: Admitted) -> Response:
+        return refuse(request, Forbidden() if admitted is Admitted.FORBIDDEN else Unauthenticated())
+
     router = Starlette(
         routes=[Route(signal.path, make_endpoint(signal), methods=["POST"]) for signal in signals],
         exception_handlers={404: refuse_path, 405: refuse_method, 500: admit_bug},
@@ -114,7 +125,7 @@ def make_app(signals: Sequence[Signal], options: Options, telemetry: Telemetry) 
     router.router.redirect_slashes = False
     app: ASGIApp = router
     if options.tokens:
-        app = TokenGate(app, options.tokens, lambda request: refuse(request, Unauthenticated()))
+        app = TokenGate(app, options.tokens, lambda _request: Role.INGEST, refuse_stranger)
     if options.cors_origins:  # before the tokens: a browser asks without
         app = CORSMiddleware(
             app,

@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from google.protobuf.any_pb2 import Any
-from google.rpc.code_pb2 import INVALID_ARGUMENT, NOT_FOUND, RESOURCE_EXHAUSTED, UNAUTHENTICATED, UNAVAILABLE, Code
+from google.rpc.code_pb2 import (
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    PERMISSION_DENIED,
+    RESOURCE_EXHAUSTED,
+    UNAUTHENTICATED,
+    UNAVAILABLE,
+    Code,
+)
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo
 from google.rpc.status_pb2 import Status
 
@@ -35,11 +43,18 @@ class Unauthenticated(Exception):
         super().__init__("a token is needed that this server knows: authorization: Bearer TOKEN")
 
 
+class Forbidden(Exception):
+    """The sender's token is not for sending spans."""
+
+    def __init__(self) -> None:
+        super().__init__("this token is not for sending spans: its role is not `ingest`")
+
+
 class NotFound(Exception):
     """Nothing is served at this path."""
 
 
-REFUSALS: Final = (InvalidJson, Undecodable, TooLarge, Backpressure, StoreError, Unauthenticated, NotFound)
+REFUSALS: Final = (InvalidJson, Undecodable, TooLarge, Backpressure, StoreError, Unauthenticated, Forbidden, NotFound)
 
 
 def describe(refusal: Exception) -> Status:
@@ -54,6 +69,8 @@ def describe(refusal: Exception) -> Status:
             return Status(code=RESOURCE_EXHAUSTED, message=message)
         case Unauthenticated():
             return Status(code=UNAUTHENTICATED, message=message)
+        case Forbidden():
+            return Status(code=PERMISSION_DENIED, message=message)
         case NotFound():
             return Status(code=NOT_FOUND, message=message)
     violation = BadRequest.FieldViolation(description=message)

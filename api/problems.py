@@ -59,7 +59,10 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [f"{'.'.join(str(part) for part in each['loc'][1:])}: {each['msg']}" for each in error.errors()]
+        faults = [
+            ": ".join([*map(str, each["loc"][1:]), each["msg"].removeprefix("Value error, ")])
+            for each in error.errors()
+        ]  # fmt: skip
         return answer_problem(ProblemError(422, "invalid request", "; ".join(faults)))
 
     @app.exception_handler(HTTPException)

@@ -29,7 +29,7 @@ class QuestionDocument(BaseModel):
 
 def make_questions_router(asker: Asker) -> APIRouter:
     """Make the route of questions."""
-    router = APIRouter(tags=["questions"])
+    router = APIRouter(prefix="/api/v1", tags=["questions"])
     other = {kind: {"schema": {"type": "string"}} for kind in _OFFERED if kind != "application/json"}
 
     @router.post(

@@ -75,7 +75,7 @@ class RunsPage(BaseModel):
 
 def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
     """Make the routes of runs."""
-    router = APIRouter(tags=["runs"])
+    router = APIRouter(prefix="/api/v1", tags=["runs"])
 
     @router.post("/runs", status_code=201, response_model=RunDocument, responses=describe_problems(422, 503))
     async def start_run(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
+from spanproof.collector.store import Store
+from spanproof.tests.api.stored import open_client
 from spanproof.tests.command import FREE_PORTS, Finished, Running, Service, find_address
 
 Starter = Callable[..., Running]
@@ -32,3 +35,16 @@ def prove(start: Starter, service: Service) -> Prove:
         return running.finish()
 
     return prove
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with Store.open() as store:
+        yield store
+
+
+@pytest.fixture
+def client(store: Store) -> Iterator[httpx.Client]:
+    """Asks the API over the store."""
+    with open_client(store) as client:
+        yield client

@@ -1,42 +1,107 @@
-"""Stores with requests of one service in them, all complete and long past."""
+"""Spans for a store that the API reads, and a client of that API."""
 
 from __future__ import annotations
 
-import random
-import time
-from contextlib import closing
-from pathlib import Path
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
 
+import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 
+from spanproof.api.app import make_app
+from spanproof.api.run_keeper import RunKeeper
+from spanproof.assertions.triggers.targets import Targets
+from spanproof.collector.addresses import listen
 from spanproof.collector.decode import Decoder
+from spanproof.collector.http_server import make_http_server
+from spanproof.collector.options import Options
+from spanproof.collector.semconv import SPAN_KINDS
 from spanproof.collector.store import Store
 
+# 2026-01-31T12:00:00Z
+ZERO_NS = 1_769_860_800_000_000_000
 MS = 1_000_000
+Value = str | int | float | bool | list[str]
 
 
-def make_requests_of(
-    service: str, count: int, *, errors: int = 0, version: str = "1.4.2", ms: float = 100, seed: int = 1
-) -> bytes:
-    """Make so many requests that a service has served, the first of them in error, in about so many milliseconds."""
-    dice = random.Random(seed)  # noqa: S311 (no secrets are made)
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A span to be stored. Ids are numbers, times milliseconds since 12 o'clock."""
+
+    service: str
+    name: str
+    trace: int = 1
+    id_: int = 1
+    parent: int = 0
+    kind: str = "server"
+    ms: tuple[float, float] = (0, 10)
+    error: bool = False
+    attributes: dict[str, Value] = field(default_factory=dict)
+    resource: dict[str, Value] = field(default_factory=dict)
+
+
+def trace_id(number: int) -> str:
+    return f"{number:032x}"
+
+
+def span_id(number: int) -> str:
+    return f"{number:016x}"
+
+
+def append(store: Store, *spans: Sent) -> None:
+    store.append(Decoder().decode([make_request(*spans).SerializeToString()]))
+
+
+def make_request(*spans: Sent) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
-    of_resource = request.resource_spans.add()
-    for key, value in (("service.name", service), ("service.version", version)):
-        of_resource.resource.attributes.add(key=key).value.string_value = value
-    spans = of_resource.scope_spans.add().spans
-    for number in range(count):
-        start = time.time_ns() - 30_000 * MS
-        span = spans.add(trace_id=dice.randbytes(16), span_id=dice.randbytes(8), name="GET /", kind=2)
-        span.start_time_unix_nano = start
-        span.end_time_unix_nano = start + int(ms * MS * (0.5 + dice.random()))
-        span.status.code = 2 if number < errors else 0
-    return request.SerializeToString()
+    for each in spans:
+        of_resource = request.resource_spans.add()
+        of_resource.resource.attributes.extend(_key_values({"service.name": each.service, **each.resource}))
+        span = of_resource.scope_spans.add().spans.add(
+            trace_id=bytes.fromhex(trace_id(each.trace)),
+            span_id=bytes.fromhex(span_id(each.id_)),
+            parent_span_id=bytes.fromhex(span_id(each.parent)) if each.parent else b"",
+            name=each.name,
+            kind=SPAN_KINDS[each.kind],
+            start_time_unix_nano=ZERO_NS + int(each.ms[0] * MS),
+            end_time_unix_nano=ZERO_NS + int(each.ms[1] * MS),
+            attributes=_key_values(each.attributes),
+        )
+        span.status.code = 2 if each.error else 0
+    return request
 
 
-def store(path: Path, *requests: bytes) -> None:
-    """Store requests as if they had come ten seconds ago."""
-    with Store.open(path) as opened:
-        opened.append(Decoder().decode(requests))
-        with closing(opened.cursor()) as cursor:
-            cursor.execute("UPDATE spans SET arrived_ns = arrived_ns - 10_000_000_000")
+@contextmanager
+def open_client(store: Store) -> Iterator[httpx.Client]:
+    """Serve the API over a store on a free port, and ask it."""
+    with RunKeeper(store, Targets()) as keeper, closing(listen("127.0.0.1:0")) as listener:
+        server = make_http_server(make_app(store, keeper), Options())
+        thread = threading.Thread(target=server.run, args=([listener],))
+        thread.start()
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False) as client:
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+def _key_values(attributes: dict[str, Value]) -> list[KeyValue]:
+    return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
+
+
+def _any_value(value: Value) -> AnyValue:
+    match value:
+        case bool():
+            return AnyValue(bool_value=value)
+        case int():
+            return AnyValue(int_value=value)
+        case float():
+            return AnyValue(double_value=value)
+        case list():
+            return AnyValue(array_value=ArrayValue(values=[_any_value(each) for each in value]))
+        case _:
+            return AnyValue(string_value=value)

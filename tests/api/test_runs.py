@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
-from spanproof.tests.api.stored import make_requests_of, store
+from spanproof.tests.api.gateway import make_requests_of, store
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service, find_address
 
 HEALTHY = """proof "healthy" [deploy] {

@@ -1,0 +1,29 @@
+-- Who asked whom for what in a stretch of time, and how that went: the first page of it, or the one after `$after_…`.
+-- `errors` are attempts in error, `failed` are calls.
+WITH asked AS (
+    SELECT
+        caller, callee, operation, protocol, count(*) AS n, sum(attempts)::BIGINT AS attempts,
+        count(*) FILTER (failed) AS failed, sum(coalesce(e.errors, 0))::BIGINT AS errors,
+        list_sort(list(duration_ns)) AS sorted
+    FROM calls c
+    LEFT JOIN (
+        SELECT trace_id, call_key, count(*) FILTER (error AND attempt IS NOT NULL) AS errors
+        FROM exchanges
+        WHERE start_ns >= $since_ns
+        GROUP BY ALL
+    ) e USING (trace_id, call_key)
+    WHERE c.start_ns >= $since_ns AND c.start_ns < $until_ns
+        AND (
+            $first
+            OR (caller, callee, operation, protocol)
+                > ($after_caller, $after_callee, $after_operation, $after_protocol)
+        )
+    GROUP BY caller, callee, operation, protocol
+    ORDER BY caller, callee, operation, protocol
+    LIMIT $limit
+)
+SELECT
+    caller, callee, operation, protocol, n, attempts, errors, failed,
+    sorted[(n * 50 + 99) // 100], sorted[(n * 95 + 99) // 100], sorted[(n * 99 + 99) // 100]
+FROM asked
+ORDER BY ALL

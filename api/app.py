@@ -16,6 +16,7 @@ from spanproof.api.run_keeper import RunKeeper
 from spanproof.api.runs import make_runs_router
 from spanproof.api.schemas import Health
 from spanproof.api.services import make_services_router
+from spanproof.api.tempo import make_tempo_router
 from spanproof.api.traces import make_traces_router
 from spanproof.collector.auth import Admitted, Role, TokenGate, Tokens
 from spanproof.collector.store import Store, StoreError
@@ -45,13 +46,9 @@ def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> A
 
     add_metrics(app, store)
     asker = Asker(store)
-    for router in (
-        make_traces_router(asker),
-        make_services_router(asker),
-        make_questions_router(asker),
-        make_runs_router(asker, keeper),
-    ):
-        app.include_router(router)
+    for make_router in (make_traces_router, make_services_router, make_questions_router, make_tempo_router):
+        app.include_router(make_router(asker))
+    app.include_router(make_runs_router(asker, keeper))
 
     return TokenGate(app, tokens, _find_role, _refuse) if tokens else app
 

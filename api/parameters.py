@@ -47,10 +47,11 @@ def _read_instant(text: str) -> int:
     return min(max(instant_ns, EARLIEST_NS), LATEST_NS)
 
 
-def _read_limit(text: str) -> int:
+def read_whole(text: str) -> int:
+    """Read a whole number, not below nothing. Raises ValueError."""
     if not (text.isascii() and text.isdigit()):
         raise ValueError(f"`{text}` is no number")
-    return int(text[:9])  # more digits would be too much, too
+    return int(text[:18])  # more digits would be too much, too
 
 
 def _read_flag(text: str) -> bool:
@@ -72,7 +73,7 @@ InstantNs = Annotated[
 Flag = Annotated[bool | None, BeforeValidator(_read_flag), describe(True, type="boolean")]
 Limit = Annotated[
     int,
-    BeforeValidator(_read_limit),
+    BeforeValidator(read_whole),
     Field(ge=1, le=1000, description="How many at most"),
     describe(100, type="integer", minimum=1, maximum=1000),
 ]

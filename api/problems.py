@@ -50,6 +50,13 @@ def answer_problem(error: ProblemError) -> JSONResponse:
     return JSONResponse(content, error.problem.status, error.headers, media_type=MEDIA_TYPE)
 
 
+def tell_faults(error: RequestValidationError) -> str:
+    """Say what is wrong with a request, by its parameters."""
+    return "; ".join(
+        ": ".join([*map(str, each["loc"][1:]), each["msg"].removeprefix("Value error, ")]) for each in error.errors()
+    )
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Let the app answer what is raised, and what it finds wrong itself, as problems."""
 
@@ -59,11 +66,7 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-        faults = [
-            ": ".join([*map(str, each["loc"][1:]), each["msg"].removeprefix("Value error, ")])
-            for each in error.errors()
-        ]  # fmt: skip
-        return answer_problem(ProblemError(422, "invalid request", "; ".join(faults)))
+        return answer_problem(ProblemError(422, "invalid request", tell_faults(error)))
 
     @app.exception_handler(HTTPException)
     def answer_other(_: Request, error: HTTPException) -> JSONResponse:

@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from spanproof.collector.attributes import MARK
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     import duckdb
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
+    from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
     from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
     from spanproof.collector.store import Store
@@ -44,6 +45,13 @@ def export_requests(cursor: duckdb.DuckDBPyConnection, trace_ids: Sequence[UUID]
     ).fetchall()
     for part in parts:
         yield _encode(cursor, f"span_key BETWEEN ? AND ? AND {chosen}", [*part, *parameters])
+
+
+def encode_value(kind: str, text: str) -> AnyValue:
+    """Give back the value of an attribute, from its letter and its text."""
+    value = AnyValue()
+    _fill_value(value, kind, text)
+    return value
 
 
 def read_trace_id(trace_id_hex: str) -> UUID:
@@ -133,11 +141,12 @@ def _fill_attributes(
     owner: Resource | InstrumentationScope | Span | Span.Event | Span.Link, row: dict[str, Any]
 ) -> None:
     for key, text, kind in zip(*row["attributes"].values(), row["attribute_kinds"], strict=True):
-        _fill_value(owner.attributes.add(key=key).value, kind, text.removeprefix(f"{MARK}{kind}"))
+        _fill_value(owner.attributes.add(key=key).value, kind, text)
     owner.dropped_attributes_count = row["dropped_attributes_count"]
 
 
 def _fill_value(value: AnyValue, kind: str, text: str) -> None:
+    text = text.removeprefix(f"{MARK}{kind}")
     value.SetInParent()
     match kind:
         case "s":

@@ -70,7 +70,8 @@ def make_request(*spans: Sent) -> ExportTraceServiceRequest:
             end_time_unix_nano=ZERO_NS + int(each.ms[1] * MS),
             attributes=_key_values(each.attributes),
         )
-        span.status.code = 2 if each.error else 0
+        if each.error:
+            span.status.code = 2
     return request
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import time
 from collections.abc import AsyncIterator
@@ -11,11 +10,13 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
 
 from spanproof.api.asking import Asker
+from spanproof.api.paging import Whole, read_cursor, write_cursor
+from spanproof.api.parameters import HOUR_NS, Cursor, DurationNs, Limit, Question, refuse_repeated
 from spanproof.api.problems import ProblemError, Responses, describe_problems
 from spanproof.api.run_keeper import Run, RunKeeper
 from spanproof.assertions import history
@@ -24,17 +25,17 @@ from spanproof.assertions.gate import share_error
 from spanproof.assertions.reports.junit import render_junit
 from spanproof.assertions.verdict import EXIT_CODES, Outcome
 from spanproof.collector.store import StoreError
-from spanproof.query_lang.literals import read_duration_ns
 from spanproof.query_lang.modules import Module
 from spanproof.query_lang.sent import read_sent
 
 RunId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="16 hexadecimal digits")]
-Duration = Annotated[str, Query(description="such as `15m`, `7d`", max_length=40)]
 PROOF = """proof "release 1.4.2 is healthy" {
   given traces from gateway over last 15m where resource.service.version == "1.4.2"
   expect error_rate(gateway) < 1% with confidence 95%
 }"""
+DAY_NS = 24 * HOUR_NS
 _ANY = TypeAdapter(Any)
+_PLACE = TypeAdapter(tuple[Whole, str])
 _AS_KNOWN: Responses = {304: {"description": "It is as you know it"}}
 _AS_XML: Responses = {200: {"content": {"application/xml": {"schema": {"type": "string"}}}}}
 
@@ -66,6 +67,36 @@ class GateDocument(BaseModel):
     run: RunDocument
 
 
+class Waiting(Question):
+    """How long to wait for the end of a run."""
+
+    wait: DurationNs = None
+
+
+class RunSearch(Question):
+    """Which runs are meant."""
+
+    outcome: Annotated[Outcome | None, WithJsonSchema({"type": "string", "enum": list(Outcome)})] = None
+    limit: Limit = 100
+    cursor: Cursor = None
+
+
+class Past(Question):
+    """Since when; the last thirty days unless told."""
+
+    last: DurationNs = None
+
+    def since_ns(self) -> int:
+        """Return when that begins."""
+        return time.time_ns() - (30 * DAY_NS if self.last is None else self.last)
+
+
+class PastSteps(Past):
+    """Since when, and by which steps of time; days unless told."""
+
+    every: DurationNs = None
+
+
 class RunsPage(BaseModel):
     """Runs, the newest first; `next` leads on to those before."""
 
@@ -75,33 +106,25 @@ class RunsPage(BaseModel):
 
 def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
     """Make the routes of runs."""
-    router = APIRouter(prefix="/api/v1", tags=["runs"])
+    router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(refuse_repeated)])
 
     @router.post("/runs", status_code=201, response_model=RunDocument, responses=describe_problems(422, 503))
-    async def start_run(
-        request: Request, response: Response, sent: SentProof, wait: Annotated[str, Query(max_length=40)] = "0s"
-    ) -> RunDocument:
+    async def start_run(response: Response, sent: SentProof, asked: Annotated[Waiting, Query()]) -> RunDocument:
         """Carry out proofs. The answer comes at once, or after `wait` at most; `/runs/{id}/events` tells the rest."""
-        wait_ns = _read_duration("wait", wait)
         run = _start(keeper, _read(sent, keeper), sent, "api")
         response.headers["Location"] = f"/api/v1/runs/{run.document.id}"
         with suppress(TimeoutError):
-            await _await_end(run, wait_ns / 1e9)
+            await _await_end(run, (asked.wait or 0) / 1e9)
         return run.document
 
     @router.get("/runs", responses=describe_problems(422, 503))
-    async def list_runs(
-        request: Request,
-        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
-        cursor: Annotated[str | None, Query(max_length=200)] = None,
-        outcome: Outcome | None = None,
-    ) -> RunsPage:
+    async def list_runs(request: Request, asked: Annotated[RunSearch, Query()]) -> RunsPage:
         """List runs, the newest first."""
-        before = None if cursor is None else _read_cursor(cursor)
+        before = None if asked.cursor is None else read_cursor(asked, asked.cursor, _PLACE)
         runs = await asker.ask(
-            request, lambda connection: history.list_runs(connection, limit, before, outcome), fresh=False
+            request, lambda connection: history.list_runs(connection, asked.limit, before, asked.outcome), fresh=False
         )
-        last = _write_cursor(runs[-1]) if len(runs) == limit else None
+        last = write_cursor(asked, (runs[-1].started_ns, runs[-1].id)) if len(runs) == asked.limit else None
         return RunsPage(runs=runs, next=last)
 
     async def find_run(request: Request, run_id: str) -> RunDocument:
@@ -174,19 +197,18 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
         return GateDocument(outcome=outcome, decided=decided, exit_code=EXIT_CODES[outcome], run=run.document)
 
     @router.get("/proofs", responses=describe_problems(422, 503))
-    async def list_proofs(request: Request, last: Duration = "30d") -> list[history.ProofHistory]:
+    async def list_proofs(request: Request, asked: Annotated[Past, Query()]) -> list[history.ProofHistory]:
         """Say of each proof how it fared: since when it fails, whether it is flaky, how long it takes."""
-        since_ns = time.time_ns() - _read_duration("last", last)
-        return await asker.ask(request, lambda connection: history.list_proofs(connection, since_ns), fresh=False)
+        return await asker.ask(
+            request, lambda connection: history.list_proofs(connection, asked.since_ns()), fresh=False
+        )
 
     @router.get("/failures", responses=describe_problems(422, 503))
-    async def count_failures(
-        request: Request, last: Duration = "30d", every: Duration = "1d"
-    ) -> list[history.Failures]:
+    async def count_failures(request: Request, asked: Annotated[PastSteps, Query()]) -> list[history.Failures]:
         """Count what proofs did not pass for, by steps of time."""
-        since_ns, step_ns = time.time_ns() - _read_duration("last", last), max(1, _read_duration("every", every))
+        step_ns = max(1, asked.every or DAY_NS)
         return await asker.ask(
-            request, lambda connection: history.count_failures(connection, since_ns, step_ns), fresh=False
+            request, lambda connection: history.count_failures(connection, asked.since_ns(), step_ns), fresh=False
         )
 
     return router
@@ -220,25 +242,3 @@ async def _await_end(run: Run, timeout_s: float) -> None:
 
 def _plain(data: object) -> Any:
     return json.loads(_ANY.dump_json(data))
-
-
-def _read_duration(name: str, text: str) -> int:
-    try:
-        ns = read_duration_ns(text)
-    except ValueError as error:
-        raise ProblemError(422, "invalid request", f"{name}: {error}") from None
-    if ns < 0:
-        raise ProblemError(422, "invalid request", f"{name}: {text} is negative")
-    return ns
-
-
-def _write_cursor(run: history.RunSummary) -> str:
-    return base64.urlsafe_b64encode(f"{run.started_ns}:{run.id}".encode()).decode()
-
-
-def _read_cursor(cursor: str) -> tuple[int, str]:
-    try:
-        started_ns, _, run_id = base64.urlsafe_b64decode(cursor).decode().partition(":")
-        return int(started_ns), run_id
-    except ValueError:
-        raise ProblemError(422, "invalid request", f"cursor: {cursor!r} is none of ours") from None

@@ -38,11 +38,15 @@ class _Template:
     texts: npt.NDArray[np.int64]
 
 
-def make_requests(spans: int, *, encoding: str = "protobuf", seed: int = 1) -> Iterator[bytes]:
-    """Make requests of that many spans each, without end, the same for the same seed."""
+def make_requests(
+    spans: int, *, encoding: str = "protobuf", seed: int = 1, templates: int = _TEMPLATES
+) -> Iterator[bytes]:
+    """Make requests of that many spans each, without end, the same for the same seed.
+
+    They vary by so many templates, each of which takes some milliseconds to make.
+    """
     dice = random.Random(seed)  # noqa: S311 (no secrets are made)
-    templates = [_make_template(dice, spans) for _ in range(_TEMPLATES)]
-    return _vary(templates, np.random.default_rng(seed), encoding)
+    return _vary([_make_template(dice, spans) for _ in range(templates)], np.random.default_rng(seed), encoding)
 
 
 def _vary(templates: list[_Template], digits: np.random.Generator, encoding: str) -> Iterator[bytes]:

@@ -50,7 +50,7 @@ def test_what_cannot_be_kept_to_is_refused(
 def test_a_server_forgets_while_it_takes_more_in(start: Callable[..., Running], tmp_path: Path) -> None:
     serving = start("serve", "--db", tmp_path / "spans.duckdb", *FREE_PORTS, "--api", FREE, "--keep-for", "300ms")
     line = serving.read_line()
-    body = next(make_requests(8))
+    body = next(make_requests(8, templates=1))
     deadline = time.monotonic() + DEADLINE_S
     forgotten = 0.0
     with httpx.Client(trust_env=False) as client:

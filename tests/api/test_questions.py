@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -14,7 +14,8 @@ import pytest
 from spanproof.bench.spans import make_requests
 from spanproof.collector.decode import Decoder
 from spanproof.collector.store import Store
-from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, find_address
+from spanproof.tests.api.stored import open_client
+from spanproof.tests.command import Finished
 
 BY_ROUTE = "count(gateway) by http.route over last 1h"
 
@@ -25,18 +26,22 @@ def db(tmp_path: Path) -> Path:
     path = tmp_path / "spans.duckdb"
     with Store.open(path) as store:
         decoder = Decoder()
-        for body in itertools.islice(make_requests(512), 2):
+        for body in itertools.islice(make_requests(512, templates=2), 2):
             store.append(decoder.decode([body]))
         store.cursor().execute("UPDATE spans SET arrived_ns = arrived_ns - 10_000_000_000")
     return path
 
 
 @pytest.fixture
-def ask(db: Path, start: Callable[..., Running]) -> Callable[..., httpx.Response]:
-    line = start("serve", "--db", db, *FREE_PORTS, "--api", FREE).read_line()
-    url = f"http://{find_address(line, 'API')}/api/v1/query"
-    return lambda query, accept="application/json": httpx.post(
-        url, json={"query": query}, headers={"accept": accept}, trust_env=False
+def client(db: Path) -> Iterator[httpx.Client]:
+    with Store.open(db) as store, open_client(store) as client:
+        yield client
+
+
+@pytest.fixture
+def ask(client: httpx.Client) -> Callable[..., httpx.Response]:
+    return lambda query, accept="application/json": client.post(
+        "/api/v1/query", json={"query": query}, headers={"accept": accept}
     )
 
 
@@ -84,17 +89,14 @@ def test_what_cannot_be_asked_is_a_problem_with_its_place(ask: Callable[..., htt
     assert ask(BY_ROUTE, "image/png").status_code == 406
 
 
-def test_the_command_asks_a_file_and_a_server(
-    db: Path, spanproof: Callable[..., Finished], start: Callable[..., Running]
-) -> None:
+def test_the_command_asks_a_file_and_a_server(db: Path, spanproof: Callable[..., Finished]) -> None:
     table = spanproof("query", BY_ROUTE, "--db", db)
     assert (table.code, table.err) == (0, "")
     lines = table.out.splitlines()
     assert lines[0].split() == ["http.route", "n", "value"]
     assert lines[-1].startswith("of 128 traces")
-    line = start("serve", "--db", db, *FREE_PORTS, "--api", FREE).read_line()
-    server = f"http://{find_address(line, 'API')}"
-    asked = spanproof("query", BY_ROUTE, "--format", "json", "--server", server)
+    with Store.open(db) as store, open_client(store) as client:
+        asked = spanproof("query", BY_ROUTE, "--format", "json", "--server", client.base_url)
     assert sum(group["value"] for group in json.loads(asked.out)["groups"]) == 128
 
 

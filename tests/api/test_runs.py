@@ -12,7 +12,9 @@ from xml.etree import ElementTree
 import httpx
 import pytest
 
+from spanproof.collector.store import Store
 from spanproof.tests.api.gateway import make_requests_of, store
+from spanproof.tests.api.stored import open_client
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service, find_address
 
 HEALTHY = """proof "healthy" [deploy] {
@@ -47,22 +49,18 @@ def db(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def server(db: Path) -> Iterator[Server]:
+    with Store.open(db) as stored, open_client(stored) as client:
+        yield Server(str(client.base_url).rstrip("/"), client)
+
+
+@pytest.fixture
 def client() -> Iterator[httpx.Client]:
     with httpx.Client(timeout=90, trust_env=False) as client:
         yield client
 
 
-@pytest.fixture
-def serve(db: Path, client: httpx.Client, start: Callable[..., Running]) -> Callable[..., Server]:
-    def serve(*arguments: object, db: Path = db) -> Server:
-        line = start("serve", "--db", db, *FREE_PORTS, "--api", FREE, *arguments).read_line()
-        return Server(f"http://{find_address(line, 'API')}", client)
-
-    return serve
-
-
-def test_a_run_is_carried_out_and_kept(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_a_run_is_carried_out_and_kept(server: Server) -> None:
     answer = server.run(HEALTHY + SICK)
     assert answer.status_code == 201
     run = answer.json()
@@ -102,8 +100,7 @@ def read_events(server: Server, run_id: str, **headers: str) -> list[tuple[str, 
     return events
 
 
-def test_verdicts_are_told_as_they_fall(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_verdicts_are_told_as_they_fall(server: Server) -> None:
     run = server.run(HEALTHY, wait="0s").json()
     assert (run["outcome"], run["ended_ns"]) == (None, None)
     events = read_events(server, run["id"])
@@ -114,8 +111,7 @@ def test_verdicts_are_told_as_they_fall(serve: Callable[..., Server]) -> None:
     assert [name for name, _ in read_events(server, run["id"])] == ["run"]
 
 
-def test_a_run_can_be_watched_and_ended(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_a_run_can_be_watched_and_ended(server: Server) -> None:
     run = server.run(SLOW, wait="0s").json()
     with server.client.stream("GET", f"{server.url}/api/v1/runs/{run['id']}/events") as stream:
         lines = stream.iter_lines()
@@ -140,8 +136,7 @@ def test_a_server_that_stops_ends_its_runs(db: Path, client: httpx.Client, start
     assert Server(url, client).get(f"/runs/{run['id']}").json()["outcome"] == "error"
 
 
-def test_the_history_of_proofs(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_the_history_of_proofs(server: Server) -> None:
     for limit in ("200ms", "20ms", "200ms", "20ms"):
         server.run(HEALTHY.replace("200ms", limit))
     server.run(UNSURE)
@@ -166,17 +161,13 @@ def test_the_history_of_proofs(serve: Callable[..., Server]) -> None:
 @pytest.mark.parametrize(
     ("proof", "outcome", "code"), [(HEALTHY, "pass", 0), (SICK, "fail", 1), (UNSURE, "inconclusive", 3)]
 )
-def test_a_gate_says_what_a_pipeline_is_to_do(
-    serve: Callable[..., Server], proof: str, outcome: str, code: int
-) -> None:
-    server = serve()
+def test_a_gate_says_what_a_pipeline_is_to_do(server: Server, proof: str, outcome: str, code: int) -> None:
     gate = server.client.post(f"{server.url}/api/v1/gate", json={"proof": proof}).json()
     assert (gate["outcome"], gate["decided"], gate["exit_code"]) == (outcome, outcome != "inconclusive", code)
     assert gate["run"]["origin"] == "gate"
 
 
-def test_a_gate_that_looks_often_asks_for_more(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_a_gate_that_looks_often_asks_for_more(server: Server) -> None:
     proof = HEALTHY.replace("p95(duration(gateway)) < 200ms", "error_rate(gateway) < 6%")
 
     def look(looks: int) -> tuple[str, str]:
@@ -191,8 +182,7 @@ def test_a_gate_that_looks_often_asks_for_more(serve: Callable[..., Server]) -> 
     assert "would decide" in reason
 
 
-def test_the_gate_command(serve: Callable[..., Server], spanproof: Callable[..., Finished], tmp_path: Path) -> None:
-    server = serve()
+def test_the_gate_command(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
     for name, proof in (("healthy", HEALTHY), ("sick", SICK), ("unsure", UNSURE)):
         (tmp_path / f"{name}.proof").write_text(proof)
     passed = spanproof("gate", "healthy.proof", "--server", server.url)
@@ -222,33 +212,32 @@ def test_the_gate_command(serve: Callable[..., Server], spanproof: Callable[...,
     ],
 )
 def test_what_the_gate_command_refuses(
-    serve: Callable[..., Server],
+    server: Server,
     spanproof: Callable[..., Finished],
     tmp_path: Path,
     arguments: tuple[str, ...],
     said: str,
 ) -> None:
     (tmp_path / "healthy.proof").write_text(HEALTHY)
-    finished = spanproof("gate", *arguments, "--server", serve().url)
+    finished = spanproof("gate", *arguments, "--server", server.url)
     assert (finished.code, finished.out) == (2, "")
     assert said in finished.err
 
 
 def test_the_gate_command_shows_what_is_wrong_with_a_proof(
-    serve: Callable[..., Server], spanproof: Callable[..., Finished], tmp_path: Path
+    server: Server, spanproof: Callable[..., Finished], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.proof").write_text('proof "x" { given traces over last 1h\n expect duration(a) < 5 }')
     broken = spanproof("gate", "broken.proof", "--server", "http://127.0.0.1:9")
     assert (broken.code, broken.err) == (2, "")
     assert "error[type-mismatch]" in broken.out
     (tmp_path / "asks.proof").write_text(ASKS.format(url="http://127.0.0.1:9/"))
-    asks = spanproof("gate", "asks.proof", "--server", serve().url)
+    asks = spanproof("gate", "asks.proof", "--server", server.url)
     assert (asks.code, asks.out) == (2, "")
     assert "this server sends no requests for others" in asks.err
 
 
-def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(serve: Callable[..., Server]) -> None:
-    server = serve()
+def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(server: Server) -> None:
     refused = server.run('proof "x" {\n  given traces over last 1h\n  expect duration(gateway) < 5\n}')
     assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
     (diagnostic,) = refused.json()["diagnostics"]
@@ -263,12 +252,13 @@ def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(serve: Callabl
 
 
 def test_requests_are_sent_to_listed_targets_alone(
-    serve: Callable[..., Server], service: Service, tmp_path: Path
+    server: Server, client: httpx.Client, start: Callable[..., Running], service: Service, db: Path
 ) -> None:
     asks = ASKS.format(url=f"{service.base_url}/silent")
-    assert serve().run(asks).json()["diagnostics"][0]["id"] == "not-allowed"
+    assert server.run(asks).json()["diagnostics"][0]["id"] == "not-allowed"
     target = service.base_url.removeprefix("http://")
-    allowed = serve("--allow-target", target, db=tmp_path / "other.duckdb")
+    line = start("serve", "--db", ":memory:", *FREE_PORTS, "--api", FREE, "--allow-target", target).read_line()
+    allowed = Server(f"http://{find_address(line, 'API')}", client)
     run = allowed.run(asks).json()
     assert run["proofs"][0]["verdicts"][0]["outcome"] == "pass"
     elsewhere = allowed.run(ASKS.format(url="http://127.0.0.1:9/")).json()

@@ -31,7 +31,7 @@ def age(store: Store, *, up_to_key: int, by_ns: int) -> None:
 
 def append(store: Store, requests: int, seed: int = 1) -> None:
     decoder = Decoder()
-    for body in itertools.islice(make_requests(512, seed=seed), requests):
+    for body in itertools.islice(make_requests(512, seed=seed, templates=1), requests):
         store.append(decoder.decode([body]))
 
 
@@ -72,7 +72,7 @@ def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) 
     limit = 24 * 2**20
     with Store.open(tmp_path / "spans.duckdb") as store:
         decoder = Decoder()
-        requests = make_requests(512)
+        requests = make_requests(512, templates=4)
         sizes = []
         for _ in range(40):
             store.append(decoder.decode(list(itertools.islice(requests, 16))))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import duckdb
 from fastapi import FastAPI, Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spanproof import __version__
 from spanproof.api.asking import Asker
@@ -23,11 +24,12 @@ from spanproof.collector.store import Store, StoreError
 
 _OPEN = frozenset({"/healthz", "/readyz"})
 _QUESTIONS = "/api/v1/query"
+_MAX_BODY_BYTES = 2 * 2**20  # a proof of 1 MiB, and its variables
 
 
 def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> ASGIApp:
     """Make the API over `store`; to who shows no token, it says only whether it is well."""
-    app = FastAPI(title="spanproof", version=__version__)
+    app = FastAPI(title="spanproof", version=__version__, max_body_size=_MAX_BODY_BYTES)
     add_problem_handlers(app)
 
     @app.get("/healthz")
@@ -50,7 +52,22 @@ def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> A
         app.include_router(make_router(asker))
     app.include_router(make_runs_router(asker, keeper))
 
-    return TokenGate(app, tokens, _find_role, _refuse) if tokens else app
+    limited = _refuse_large(app)
+    return TokenGate(limited, tokens, _find_role, _refuse) if tokens else limited
+
+
+def _refuse_large(app: ASGIApp) -> ASGIApp:
+    """Refuse what says that it is too large; what does not say so is cut off by the app."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if length.isdecimal() and int(length) > _MAX_BODY_BYTES:
+            problem = ProblemError(413, "too large", f"the request is larger than {_MAX_BODY_BYTES} bytes")
+            await answer_problem(problem)(scope, receive, send)
+        else:
+            await app(scope, receive, send)
+
+    return answer
 
 
 def _find_role(request: Request) -> Role | None:

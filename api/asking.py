@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -27,6 +28,8 @@ class Asker:
     def __init__(self, store: Store, limit_s: float = LIMIT_S) -> None:
         self.store = store
         self.limit_s = limit_s
+        self._deriving = threading.Lock()
+        self._derived_key = -1
 
     async def ask(self, request: Request, work: Callable[[duckdb.DuckDBPyConnection], T], *, fresh: bool = True) -> T:
         """Bring the derived tables up to date, where they must be `fresh`, and do `work` with a connection of its own.
@@ -56,10 +59,19 @@ class Asker:
     def _open(self, *, fresh: bool) -> duckdb.DuckDBPyConnection:
         try:
             if fresh:
-                derive(self.store)
+                self._derive()
             return self.store.cursor()
         except (StoreError, duckdb.IOException, duckdb.FatalException) as error:
             raise ProblemError(503, "not ready", str(error)) from None
+
+    def _derive(self) -> None:
+        """Derive what has come so far, unless somebody else did while this one waited."""
+        wanted = self.store.last_key
+        with self._deriving:
+            if self._derived_key < wanted:
+                up_to = self.store.last_key
+                derive(self.store)
+                self._derived_key = up_to
 
     @staticmethod
     def _work(cursor: duckdb.DuckDBPyConnection, work: Callable[[duckdb.DuckDBPyConnection], T]) -> T:

@@ -132,6 +132,11 @@ class Store:
         self._cursors.add(cursor)
         return cursor
 
+    @property
+    def last_key(self) -> int:
+        """The key of the span that was committed last; 0 before the first."""
+        return self._next_span_key - 1
+
     def read_size(self) -> int:
         """Read how many bytes the file and its log take; a store in memory takes none."""
         return _size_of(self._path) + _size_of(f"{self._path}.wal")

@@ -246,6 +246,8 @@ def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(server: Server
     assert server.run(HEALTHY, looks=3).status_code == 422
     assert "wait: " in server.run(HEALTHY, wait="soon").json()["detail"]
     assert server.get("/runs?colour=red").status_code == 422
+    large = server.run(HEALTHY, variables={"x": "y" * 3 * 2**20})
+    assert (large.status_code, large.headers["content-type"]) == (413, "application/problem+json")
     assert server.get("/runs/0123456789abcdef").status_code == 404
     assert server.get("/runs?cursor=xyz").status_code == 422
     assert server.get("/runs").json() == {"runs": [], "next": None}

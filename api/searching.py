@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spanproof.query_lang.conditions import Parameters
 
 _LAST_ID = UUID(int=2**128 - 1)
+_PART = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ def find_traces(connection: duckdb.DuckDBPyConnection, search: Search) -> tuple[
         where = " AND ".join((*search.of_span, "s.span_key <= $last_key"))
         chosen = f"trace_id IN (SELECT s.trace_id FROM spans s WHERE {where})"  # noqa: S608 (values are parameters)
     rows = connection.execute(
-        read_sql("traces.sql").replace("{chosen}", chosen),
+        read_sql("traces.sql", chosen=chosen),
         search.parameters.values
         | {
             "last_key": after.last_key, "before_ns": after.start_ns, "before_id": after.trace_id,
@@ -95,10 +97,16 @@ def match_error(error: bool) -> str:
     return f"s.span_key {'' if error else 'NOT '}IN (SELECT span_key FROM tree WHERE error)"  # noqa: S608 (fixed texts)
 
 
+def read_sql(name: str, **parts: str) -> str:
+    """Read a file of SQL, with `parts` put in for what stands in braces."""
+    return _PART.sub(lambda found: parts[found[1]], _load(name))
+
+
 @cache
-def read_sql(name: str) -> str:
-    """Read a file of SQL."""
-    return resources.files("spanproof.api").joinpath("sql", name).read_text(encoding="utf-8")
+def _load(name: str) -> str:
+    text = resources.files("spanproof.api").joinpath("sql", name).read_text(encoding="utf-8")
+    # no part may come to stand in a comment, which ends where a line of it does
+    return "\n".join(line for line in text.splitlines() if not line.startswith("--"))
 
 
 def _holds(attribute: str, value: str) -> str:

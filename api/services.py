@@ -73,7 +73,7 @@ def make_services_router(asker: Asker) -> APIRouter:
 
 
 def _read_services(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> list[ServiceSummary]:
-    sql = read_sql("services.sql").replace("{version}", read_attribute("r.attributes", "service.version"))
+    sql = read_sql("services.sql", version=read_attribute("r.attributes", "service.version"))
     rows = connection.execute(sql, {"since_ns": since_ns, "until_ns": until_ns}).fetchall()
     return [
         ServiceSummary(

@@ -56,7 +56,7 @@ def search_traces(
     connection.begin()
     found, _ = find_traces(connection, search)
     rows = connection.execute(
-        read_sql("matches.sql").replace("{matching}", matching.sql),
+        read_sql("matches.sql", matching=matching.sql),
         search.parameters.values | {"trace_ids": [trace.trace_id for trace in found], "spans": most_spans},
     ).fetchall()
     matches: dict[UUID, list[_Match]] = {}

@@ -1,4 +1,4 @@
--- The first spans, at most `$spans` of each, of the traces `$trace_ids` of which {matching} holds, and how many there are.
+-- The first spans, at most `$spans` of each, of the traces `$trace_ids` of which `matching` holds, and how many there are.
 SELECT
     s.trace_id, s.span_id, s.name, s.start_ns, s.end_ns - s.start_ns,
     s.attributes, s.attribute_kinds, r.attributes, r.attribute_kinds,

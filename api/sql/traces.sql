@@ -1,5 +1,5 @@
 -- The newest traces that match, from `$before` on downwards, of the spans that were there at `$last_key`.
--- {chosen} says which traces have the spans that are asked for.
+-- `chosen` says which traces have the spans that are asked for.
 WITH seen AS (
     SELECT span_key, trace_id, service, name, start_ns, end_ns FROM spans WHERE span_key <= $last_key
 ),

@@ -190,6 +190,7 @@ def test_what_is_asked_about_is_told_of_each_span(grafana: httpx.Client) -> None
     [
         ({}, [3, 2, 1]),
         ({"q": ""}, [3, 2, 1]),
+        ({"q": '{ span."a\\nb\'{matching} -- $limit" != nil }'}, []),
         ({"tags": "service.name=PAY"}, [1]),
         ({"tags": 'name="post /"  http.response.status_code=50'}, [1]),
         ({"tags": " tags=y"}, [3]),

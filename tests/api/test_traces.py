@@ -91,6 +91,7 @@ def test_traces_are_listed_newest_first_with_a_summary(shop: httpx.Client) -> No
         ({"attribute": ["tags:a:b", "span.tags:c", "ok:true"]}, [1]),
         ({"attribute": "tags:a"}, []),
         ({"attribute": "it's:"}, []),
+        ({"attribute": "a\nb'{chosen} -- $limit:"}, []),
     ],
 )
 def test_filters_choose(shop: httpx.Client, parameters: dict[str, str], found: list[int]) -> None:

@@ -8,9 +8,10 @@ PYTHON ?=
 # What else pytest is to be told: make test ARGS='-k retry'
 ARGS ?=
 
-# How many verdicts `make fuzz` compares, and how many requests it sends.
+# How many verdicts `make fuzz` compares, how many requests it sends, and how often it asks each operation of the API.
 FUZZ ?= 20000
 FUZZ_REQUESTS ?= 200000
+FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
 .PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-ingest bench-phoenix
@@ -26,9 +27,10 @@ demo: $(READY) ## start the demo shop, run its proofs, stop it
 test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile $(ARGS)
 
-fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n)
+fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n), ask each operation of the API 500 times (FUZZ_API=n)
 	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py --timeout 7200 $(ARGS)
 	@SPANPROOF_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
+	@SPANPROOF_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/test_openapi.py --timeout 7200 $(ARGS)
 
 faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
 	@SPANPROOF_KILLS=25 $(BIN)/pytest tests/faults --timeout 1200 $(ARGS)

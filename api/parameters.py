@@ -84,12 +84,16 @@ Cursor = Annotated[
 ]
 
 
+_INSTANT = WithJsonSchema({"type": "string", "format": "date-time"})
+
+
 class Window(Question):
     """A stretch of time; the last hour unless told."""
 
     last: Annotated[DurationNs, Field(description="From so long ago until now")] = None
-    since: Annotated[InstantNs, Field(description="From then on, as ISO 8601 writes it")] = None
-    until: Annotated[InstantNs, Field(description="Before then, as ISO 8601 writes it")] = None
+    # without examples, which would be taken together with that of `last`
+    since: Annotated[InstantNs, Field(description="From then on, as ISO 8601 writes it"), _INSTANT] = None
+    until: Annotated[InstantNs, Field(description="Before then, as ISO 8601 writes it"), _INSTANT] = None
 
     @model_validator(mode="after")
     def _check(self) -> Self:

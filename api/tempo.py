@@ -35,7 +35,15 @@ from spanproof.api.tempo_documents import (
 )
 from spanproof.api.tempo_search import read_tags, search_traces
 from spanproof.api.tempo_tags import Among, read_names, read_values
-from spanproof.api.traceql import Attribute, Intrinsic, SpanFilter, compile_traceql, read_field, read_go_duration_ns
+from spanproof.api.traceql import (
+    INTRINSICS,
+    Attribute,
+    Intrinsic,
+    SpanFilter,
+    compile_traceql,
+    read_field,
+    read_go_duration_ns,
+)
 from spanproof.collector.encode import export_requests
 from spanproof.collector.otlp_json import render_message
 from spanproof.query_lang.conditions import Parameters
@@ -56,20 +64,26 @@ def _read_seconds(text: str) -> int:
     return min(read_whole(text) * _SECOND_NS, LATEST_NS)
 
 
-SecondsNs = Annotated[
-    int | None, BeforeValidator(_read_seconds), describe(1769860800, type="integer", minimum=0, maximum=2**33)
-]
+SecondsNs = Annotated[int | None, BeforeValidator(_read_seconds), describe(1769860800, type="integer", minimum=0)]
 GoDurationNs = Annotated[
     int | None,
     BeforeValidator(read_go_duration_ns),
     describe("100ms", type="string", pattern=r"^([0-9]{1,5}(\.[0-9]{1,3})?(us|µs|ms|s|m|h))+$"),
 ]
 _TraceId = Annotated[str, Path(pattern="^[0-9a-fA-F]{1,32}$", description="Up to 32 hexadecimal digits")]
-_Tag = Annotated[str, Path(description="As TraceQL writes it", examples=["resource.service.name"])]
+_Tag = Annotated[str, Path(description="The attribute's name", examples=["service.name"])]
+_Field = Annotated[
+    str,
+    Path(
+        description="The field, as TraceQL names it",
+        examples=["resource.service.name"],
+        json_schema_extra={"pattern": rf"^((span|resource)?\.[^\x00]+|{'|'.join(INTRINSICS)})$"},
+    ),
+]
 _Query = Annotated[
     str | None,
     Field(description="TraceQL: one set of spans"),
-    describe('{ resource.service.name = "payments" && status = error }', type="string"),
+    describe('{ resource.service.name = "payments" && status = error }', type="string", format="traceql"),
 ]
 
 
@@ -103,7 +117,7 @@ class SearchQuestion(Range):
     tags: Annotated[
         str | None,
         Field(description="Attributes of a span or its resource, each with a part of its value, as logfmt writes them"),
-        describe('service.name=payments name="POST /pay"', type="string"),
+        describe('service.name=payments name="POST /pay"', type="string", format="logfmt"),
     ] = None
     min_duration: Annotated[GoDurationNs, Field(alias="minDuration", description="Of the trace, at least")] = None
     max_duration: Annotated[GoDurationNs, Field(alias="maxDuration", description="Of the trace, at most")] = None
@@ -125,9 +139,13 @@ class ScopedTagsQuestion(TagsQuestion):
 
 
 class ValuesQuestion(TagsQuestion):
-    """Values of which attribute are asked for. Grafana repeats the name of the attribute."""
+    """Values of which attribute are asked for: that in the path, which Grafana's resource handler repeats."""
 
-    tag: Annotated[str | None, Field(description="The one in the path, again")] = None
+    tag: Annotated[
+        str | None,
+        Field(description="As in the path, which counts"),
+        describe("resource.service.name", type="string"),
+    ] = None
 
 
 class _TempoRoute(APIRoute):
@@ -188,16 +206,12 @@ def make_tempo_router(asker: Asker) -> APIRouter:
     async def search(request: Request, question: Annotated[SearchQuestion, Query()]) -> TempoSearch:
         """Look for traces, newest first."""
         parameters = Parameters()
-        if question.q and question.tags:
-            raise ProblemError(422, "invalid request", "tags: cannot be combined with q")
-        matching = (
-            _read(lambda: read_tags(question.tags or "", parameters), "tags: ")
-            if question.tags
-            else _compile(question.q, parameters)
-        )
+        matching = _compile(question.q, parameters)
+        tagged = _read(lambda: read_tags(question.tags or "", parameters), "tags: ")
+        matching = SpanFilter(f"{matching.sql} AND {tagged.sql}", matching.attributes + tagged.attributes)
         since_ns, until_ns = question.bounds
         wanted = Search(
-            (matching.sql,) if matching.sql != "true" else (), parameters, question.limit, since_ns, until_ns,
+            (matching.sql,), parameters, question.limit, since_ns, until_ns,
             question.min_duration or 0, LATEST_NS if question.max_duration is None else question.max_duration,
         )  # fmt: skip
         return await asker.ask(request, lambda connection: search_traces(connection, wanted, matching, question.spss))
@@ -223,7 +237,7 @@ def make_tempo_router(asker: Asker) -> APIRouter:
 
     @router.get("/v2/search/tag/{tag:path}/values")
     async def list_values_v2(
-        request: Request, tag: _Tag, question: Annotated[ValuesQuestion, Query()]
+        request: Request, tag: _Field, question: Annotated[ValuesQuestion, Query()]
     ) -> TempoTypedValues:
         """List the values of a field with their types."""
         name = unquote(tag)  # Grafana encodes it twice
@@ -270,8 +284,6 @@ async def _read_values(
 ) -> TempoTypedValues:
     if field is None:
         raise ProblemError(422, "invalid request", f"tag name is not valid intrinsic or scoped attribute: {name}")
-    if question.tag is not None and unquote(unquote(question.tag)) != unquote(name):
-        raise ProblemError(422, "invalid request", f"tag: is {question.tag}, but the path says {name}")
     among = _among(question)
     return TempoTypedValues(
         tag_values=await asker.ask(request, lambda connection: read_values(connection, field, among))

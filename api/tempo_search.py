@@ -46,7 +46,7 @@ def read_tags(text: str, parameters: Parameters) -> SpanFilter:
         else:
             attributes.append(Attribute("", key))
             conditions.append(compare_attribute(attributes[-1], "=~", part))
-    return SpanFilter(" AND ".join(conditions) or "true", tuple(attributes))
+    return SpanFilter(" AND ".join(["true", *conditions]), tuple(attributes))
 
 
 def search_traces(

@@ -198,6 +198,7 @@ def test_what_is_asked_about_is_told_of_each_span(grafana: httpx.Client) -> None
         ({"tags": "status.code=error service.name=stock"}, []),
         ({"minDuration": "1ms"}, [1]),
         ({"maxDuration": "0s"}, [2]),
+        ({"q": "{ status = error }", "tags": "name=orders"}, [1]),
         ({"q": "{ status = unset }", "minDuration": "1ns", "maxDuration": "1h"}, [3, 1]),
         ({"start": SECONDS + 1, "end": SECONDS + 1}, [2]),  # both seconds included
         ({"start": SECONDS + 3}, []),
@@ -215,7 +216,6 @@ def test_searches_by_tags_durations_and_times(grafana: httpx.Client, parameters:
     ("query", "message"),
     [
         ("q=%7B+status+%3D+error+%7D+%7C+rate()", "TraceQL, line 1, column 20: `|`: only one set of spans, { … }, is"),
-        ("q=%7B%7D&tags=a%3Db", "tags: cannot be combined with q"),
         ("tags=alone", "tags: column 1: tags are written key=value"),
         ("tags=a%3Db%22", "tags: column 1: tags are written key=value"),
         ("tags=a%3Db+status.code%3Dbad", "tags: status.code: `bad` is none of unset, ok, error"),
@@ -296,7 +296,6 @@ def test_values_are_listed_without_types_too(grafana: httpx.Client) -> None:
         ("service.name/values", "tag name is not valid intrinsic or scoped attribute: service.name"),
         ("event.x/values", "tag name is not valid intrinsic or scoped attribute: event.x"),
         ("name/values?q=%7Bresource.cluster%3D%7D", "TraceQL, line 1, column 19: `}`: a text in quotes,"),
-        ("name/values?tag=status", "tag: is status, but the path says name"),
         ("name/values?limit=10001", "limit: Input should be less than or equal to 10000"),
     ],
 )

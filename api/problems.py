@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from http import HTTPStatus
 from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Route
 
 from spanproof.api.schemas import DiagnosticDocument, Problem
 from spanproof.query_lang.diagnostics import Diagnostic
@@ -38,10 +40,9 @@ class ProblemError(Exception):
 
 def describe_problems(*statuses: int) -> Responses:
     """Describe the problems of an operation for its OpenAPI document."""
-    return {
-        status: {"description": "A problem", "content": {MEDIA_TYPE: {"schema": Problem.model_json_schema()}}}
-        for status in statuses
-    }
+    schema = Problem.model_json_schema()
+    schema["properties"]["diagnostics"]["items"] = schema.pop("$defs")[DiagnosticDocument.__name__]
+    return {status: {"description": "A problem", "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
 
 
 def answer_problem(error: ProblemError) -> JSONResponse:
@@ -57,6 +58,15 @@ def tell_faults(error: RequestValidationError) -> str:
     )
 
 
+def _find_methods(app: FastAPI, request: Request) -> set[str]:
+    """Find the methods that some operation has at the path of a request."""
+    found: set[str] = set()
+    for route in app.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    return found
+
+
 def add_problem_handlers(app: FastAPI) -> None:
     """Let the app answer what is raised, and what it finds wrong itself, as problems."""
 
@@ -69,6 +79,8 @@ def add_problem_handlers(app: FastAPI) -> None:
         return answer_problem(ProblemError(422, "invalid request", tell_faults(error)))
 
     @app.exception_handler(HTTPException)
-    def answer_other(_: Request, error: HTTPException) -> JSONResponse:
-        headers = dict(error.headers) if error.headers else None
+    def answer_other(request: Request, error: HTTPException) -> JSONResponse:
+        headers = dict(error.headers or {})
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette names those of one route alone
+            headers["Allow"] = ", ".join(sorted(_find_methods(app, request)))
         return answer_problem(ProblemError(error.status_code, str(error.detail).lower(), str(error.detail), headers))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import duckdb
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from spanproof.api.answers import FORMATS, AnswerDocument
 from spanproof.api.asking import Asker
+from spanproof.api.parameters import refuse_repeated
 from spanproof.api.problems import ProblemError, describe_problems
 from spanproof.assertions.answers import answer
 from spanproof.query_lang.constants import NoValue
@@ -24,18 +25,18 @@ class QuestionDocument(BaseModel):
         json_schema_extra={"examples": [{"query": "p95(duration(gateway)) by resource.service.version over last 1h"}]},
     )
 
-    query: str = Field(max_length=10_000)
+    query: str = Field(max_length=10_000, json_schema_extra={"format": "question"})
 
 
 def make_questions_router(asker: Asker) -> APIRouter:
     """Make the route of questions."""
-    router = APIRouter(prefix="/api/v1", tags=["questions"])
+    router = APIRouter(prefix="/api/v1", tags=["questions"], dependencies=[Depends(refuse_repeated)])
     other = {kind: {"schema": {"type": "string"}} for kind in _OFFERED if kind != "application/json"}
 
     @router.post(
         "/query",
         response_model=AnswerDocument,
-        responses={200: {"content": other}, **describe_problems(406, 422, 503)},
+        responses={200: {"content": other}, **describe_problems(400, 406, 413, 422, 503)},
     )
     async def ask(request: Request, document: QuestionDocument) -> Response:
         """Answer a question; as JSON, CSV or an Arrow stream, as `Accept` says."""

@@ -95,6 +95,9 @@ class Run:
                     if message.name == "run":
                         return
                     place += 1
+                if self.messages and self.messages[-1].name == "run":  # who asks for what comes behind it gets it again
+                    yield len(self.messages) - 1, self.messages[-1]
+                    return
                 await more.wait()
         finally:
             with self._changed:

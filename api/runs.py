@@ -45,7 +45,7 @@ class SentProof(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"proof": PROOF}]})
 
-    proof: str = Field(max_length=2**20, min_length=1)
+    proof: str = Field(max_length=2**20, min_length=1, json_schema_extra={"format": "proof"})
     variables: dict[str, str] = {}
     name: str = Field(
         default="sent.proof", max_length=200, pattern=r"^[^\x00-\x1f]+$", description="how reports call it"
@@ -108,7 +108,7 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
     """Make the routes of runs."""
     router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(refuse_repeated)])
 
-    @router.post("/runs", status_code=201, response_model=RunDocument, responses=describe_problems(422, 503))
+    @router.post("/runs", status_code=201, response_model=RunDocument, responses=describe_problems(400, 413, 422, 503))
     async def start_run(response: Response, sent: SentProof, asked: Annotated[Waiting, Query()]) -> RunDocument:
         """Carry out proofs. The answer comes at once, or after `wait` at most; `/runs/{id}/events` tells the rest."""
         run = _start(keeper, _read(sent, keeper), sent, "api")
@@ -147,16 +147,21 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
                 return Response(status_code=304, headers=headers)
         return Response(_ANY.dump_json(run), headers=headers, media_type="application/json")
 
-    @router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses=describe_problems(404, 422))
-    async def stream_run(request: Request, run_id: RunId) -> AsyncIterator[ServerSentEvent]:
+    async def find_any(request: Request, run_id: RunId) -> Run | RunDocument:
+        return keeper.find(run_id) or await find_run(request, run_id)
+
+    @router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses=describe_problems(404, 422, 503))
+    async def stream_run(
+        request: Request,
+        run: Any = Depends(find_any),  # noqa: B008 (a local name has no place in an annotation)
+    ) -> AsyncIterator[ServerSentEvent]:
         """Stream what happens in a run, from its beginning, or from behind `Last-Event-ID`; the last is `run`."""
         last = request.headers.get("last-event-id", "")
         begin = int(last) + 1 if last.isdecimal() else 0
-        running = keeper.find(run_id)
-        if running is None:
-            yield ServerSentEvent(event="run", data=_plain(await find_run(request, run_id)))
+        if isinstance(run, RunDocument):
+            yield ServerSentEvent(event="run", data=_plain(run))
             return
-        async for place, message in running.listen(begin):
+        async for place, message in run.listen(begin):
             yield ServerSentEvent(event=message.name, id=str(place), data=_plain(message.data))
 
     @router.get(
@@ -169,7 +174,7 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
             raise ProblemError(409, "not ended", f"run {run_id} goes on")
         return Response(render_junit(run), media_type="application/xml")
 
-    @router.delete("/runs/{run_id}", status_code=202, responses=describe_problems(404, 422))
+    @router.post("/runs/{run_id}/cancel", status_code=202, responses=describe_problems(404, 422))
     async def cancel_run(request: Request, run_id: RunId) -> RunDocument:
         """End a run that goes on; one that has ended stays as it is."""
         running = keeper.find(run_id)
@@ -177,7 +182,7 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
             running.runner.cancel()
         return await find_run(request, run_id)
 
-    @router.post("/gate", responses=describe_problems(422, 503))
+    @router.post("/gate", responses=describe_problems(400, 413, 422, 503))
     async def ask_gate(request: Request, sent: SentGate) -> GateDocument:
         """Carry out proofs and say what a pipeline is to make of them. It ends when the client goes away."""
         module = _read(sent, keeper)

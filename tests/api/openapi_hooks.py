@@ -31,6 +31,24 @@ _expressions = st.recursive(
 schemathesis.openapi.format("traceql", st.just("") | _expressions.map(lambda text: f"{{ {text} }}"))
 schemathesis.openapi.format("logfmt", st.lists(st.tuples(_words, _texts).map("=".join), max_size=4).map(" ".join))
 
+_numbers_of = st.sampled_from(
+    ["count(gateway)", "p95(duration(gateway))", "error_rate(gateway -> payments)", "rate(*)", "max(duration(*)) - 5ms"]
+)
+_windows = st.sampled_from(["over last 1h", 'since "2026-01-31T12:00:00Z"', "from gateway over last 365d where error"])
+_questions = st.tuples(
+    _numbers_of, st.sampled_from(["", "by name", "by http.route"]), _windows, st.sampled_from(["", "every 1m"])
+).map(" ".join)
+_claims = st.sampled_from(
+    ["count(traces) >= 1", "some gateway", "no gateway -> payments", "p95(duration(*)) < 1s with confidence 95%"]
+)
+_proofs = st.lists(_claims, min_size=1, max_size=4).map(
+    lambda claims: "\n".join(
+        ['proof "it" {', ' given traces since "2026-01-31T12:00:00Z"', *(f" expect {each}" for each in claims), "}"]
+    )
+)
+schemathesis.openapi.format("question", _questions)
+schemathesis.openapi.format("proof", _proofs)
+
 
 @schemathesis.hook
 def filter_case(_: schemathesis.HookContext, case: schemathesis.Case) -> bool:

@@ -55,7 +55,7 @@ def test_each_token_is_for_what_its_roles_say(server: Server) -> None:
         ("POST", f"{server.api}/api/v1/query"): (READS, {"json": {"query": "count(a) over last 1h"}}),
         ("POST", f"{server.api}/api/v1/runs"): (RUNS, {"json": {"proof": PROOF}}),
         ("POST", f"{server.api}/api/v1/gate"): (RUNS, {"json": {"proof": PROOF}}),
-        ("DELETE", f"{server.api}/api/v1/runs/0123456789abcdef"): (RUNS, {}),
+        ("POST", f"{server.api}/api/v1/runs/0123456789abcdef/cancel"): (RUNS, {}),
     }
     for (method, url), (may, more) in asked.items():
         for token in EVERYBODY:

@@ -117,7 +117,7 @@ def test_a_run_can_be_watched_and_ended(server: Server) -> None:
         lines = stream.iter_lines()
         assert next(line for line in lines if line.startswith("event: ")) == "event: proof"
         assert next(line for line in lines if line.startswith("event: ")) == "event: waiting"
-        assert server.client.delete(f"{server.url}/api/v1/runs/{run['id']}").status_code == 202
+        assert server.client.post(f"{server.url}/api/v1/runs/{run['id']}/cancel").status_code == 202
         data = [line for line in lines if line.startswith("data: ")][-1]
     ended = json.loads(data.removeprefix("data: "))
     assert (ended["outcome"], ended["proofs"][0]["error"]) == ("error", "the run was cancelled")
@@ -249,6 +249,7 @@ def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(server: Server
     large = server.run(HEALTHY, variables={"x": "y" * 3 * 2**20})
     assert (large.status_code, large.headers["content-type"]) == (413, "application/problem+json")
     assert server.get("/runs/0123456789abcdef").status_code == 404
+    assert server.get("/runs/0123456789abcdef/events").status_code == 404
     assert server.get("/runs?cursor=xyz").status_code == 422
     assert server.get("/runs").json() == {"runs": [], "next": None}
 

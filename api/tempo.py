@@ -6,22 +6,21 @@ What goes wrong is told as Tempo tells it, as a line of text, which Grafana show
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import unquote
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from google.protobuf.wrappers_pb2 import BytesValue
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
-from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from spanproof import __version__
 from spanproof.api.asking import Asker
-from spanproof.api.parameters import EARLIEST_NS, LATEST_NS, Limit, Question, describe, read_whole, refuse_repeated
+from spanproof.api.parameters import LATEST_NS, refuse_repeated
 from spanproof.api.problems import ProblemError, Responses, tell_faults
 from spanproof.api.searching import Search
 from spanproof.api.tempo_documents import (
@@ -33,17 +32,20 @@ from spanproof.api.tempo_documents import (
     TempoTagValues,
     TempoTypedValues,
 )
+from spanproof.api.tempo_questions import (
+    FieldName,
+    Range,
+    ScopedTagsQuestion,
+    SearchQuestion,
+    Tag,
+    TagsQuestion,
+    TraceId,
+    ValuesQuestion,
+)
 from spanproof.api.tempo_search import read_tags, search_traces
 from spanproof.api.tempo_tags import Among, read_names, read_values
-from spanproof.api.traceql import (
-    INTRINSICS,
-    Attribute,
-    Intrinsic,
-    SpanFilter,
-    compile_traceql,
-    read_field,
-    read_go_duration_ns,
-)
+from spanproof.api.traceql import SpanFilter, compile_traceql
+from spanproof.api.traceql_fields import Attribute, Intrinsic, read_field
 from spanproof.collector.encode import export_requests
 from spanproof.collector.otlp_json import render_message
 from spanproof.query_lang.conditions import Parameters
@@ -51,101 +53,12 @@ from spanproof.query_lang.conditions import Parameters
 if TYPE_CHECKING:
     import duckdb
 
-_SECOND_NS = 1_000_000_000
 _PROTOBUF = "application/protobuf"
 _TEXT: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 _RESPONSES: Responses = {
     "4XX": {"description": "Refused; the text says why", **_TEXT},
     "5XX": {"description": "The store does not answer; the text says why", **_TEXT},
 }
-
-
-def _read_seconds(text: str) -> int:
-    return min(read_whole(text) * _SECOND_NS, LATEST_NS)
-
-
-SecondsNs = Annotated[int | None, BeforeValidator(_read_seconds), describe(1769860800, type="integer", minimum=0)]
-GoDurationNs = Annotated[
-    int | None,
-    BeforeValidator(read_go_duration_ns),
-    describe("100ms", type="string", pattern=r"^([0-9]{1,5}(\.[0-9]{1,3})?(us|µs|ms|s|m|h))+$"),
-]
-_TraceId = Annotated[str, Path(pattern="^[0-9a-fA-F]{1,32}$", description="Up to 32 hexadecimal digits")]
-_Tag = Annotated[str, Path(description="The attribute's name", examples=["service.name"])]
-_Field = Annotated[
-    str,
-    Path(
-        description="The field, as TraceQL names it",
-        examples=["resource.service.name"],
-        json_schema_extra={"pattern": rf"^((span|resource)?\.[^\x00]+|{'|'.join(INTRINSICS)})$"},
-    ),
-]
-_Query = Annotated[
-    str | None,
-    Field(description="TraceQL: one set of spans"),
-    describe('{ resource.service.name = "payments" && status = error }', type="string", format="traceql"),
-]
-
-
-_ManyLimit = Annotated[
-    int,
-    BeforeValidator(read_whole),
-    Field(ge=1, le=10_000, description="How many at most, of each scope"),
-    describe(5000, type="integer", minimum=1, maximum=10_000),
-]
-
-
-class Range(Question):
-    """From when until when, in seconds, both included."""
-
-    start: Annotated[SecondsNs, Field(description="From then on, in seconds since the Unix epoch")] = None
-    end: Annotated[SecondsNs, Field(description="Until then, in seconds since the Unix epoch")] = None
-
-    @property
-    def bounds(self) -> tuple[int, int]:
-        """Return when it begins, and before when it ends, in nanoseconds."""
-        return (
-            EARLIEST_NS if self.start is None else self.start,
-            LATEST_NS if self.end is None else min(self.end + _SECOND_NS, LATEST_NS),
-        )
-
-
-class SearchQuestion(Range):
-    """Which traces are looked for; they start between `start` and `end`."""
-
-    q: _Query = None
-    tags: Annotated[
-        str | None,
-        Field(description="Attributes of a span or its resource, each with a part of its value, as logfmt writes them"),
-        describe('service.name=payments name="POST /pay"', type="string", format="logfmt"),
-    ] = None
-    min_duration: Annotated[GoDurationNs, Field(alias="minDuration", description="Of the trace, at least")] = None
-    max_duration: Annotated[GoDurationNs, Field(alias="maxDuration", description="Of the trace, at most")] = None
-    limit: Limit = 20
-    spss: Annotated[Limit, Field(description="How many spans of each trace at most")] = 3
-
-
-class TagsQuestion(Range):
-    """Whose names or values are asked for."""
-
-    q: _Query = None
-    limit: _ManyLimit = 1000
-
-
-class ScopedTagsQuestion(TagsQuestion):
-    """Names of which owners are asked for."""
-
-    scope: Literal["all", "none", "span", "resource", "intrinsic"] = "all"
-
-
-class ValuesQuestion(TagsQuestion):
-    """Values of which attribute are asked for: that in the path, which Grafana's resource handler repeats."""
-
-    tag: Annotated[
-        str | None,
-        Field(description="As in the path, which counts"),
-        describe("resource.service.name", type="string"),
-    ] = None
 
 
 class _TempoRoute(APIRoute):
@@ -186,7 +99,7 @@ def make_tempo_router(asker: Asker) -> APIRouter:
     traces: Responses = {200: {"description": "The trace as OTLP", "content": {_PROTOBUF: {}}}}
 
     @router.get("/traces/{trace_id}", responses=traces)
-    async def read_trace_v1(request: Request, trace_id: _TraceId, question: Annotated[Range, Query()]) -> Any:
+    async def read_trace_v1(request: Request, trace_id: TraceId, question: Annotated[Range, Query()]) -> Any:
         """Read a trace: TracesData of OTLP, `batches` in JSON."""
         found = await _read_trace(asker, request, trace_id, question)
         if _wants_protobuf(request):
@@ -194,7 +107,7 @@ def make_tempo_router(asker: Asker) -> APIRouter:
         return _answer_json({"batches": render_message(found)["resourceSpans"]})
 
     @router.get("/v2/traces/{trace_id}", responses=traces)
-    async def read_trace_v2(request: Request, trace_id: _TraceId, question: Annotated[Range, Query()]) -> Any:
+    async def read_trace_v2(request: Request, trace_id: TraceId, question: Annotated[Range, Query()]) -> Any:
         """Read a trace: TracesData of OTLP as field 1, `trace`, of the answer."""
         found = await _read_trace(asker, request, trace_id, question)
         if _wants_protobuf(request):
@@ -228,7 +141,7 @@ def make_tempo_router(asker: Asker) -> APIRouter:
         return TempoScopes(scopes=await _read_scopes(asker, request, question, ("resource", "span", "intrinsic")))
 
     @router.get("/search/tag/{tag:path}/values")
-    async def list_values(request: Request, tag: _Tag, question: Annotated[ValuesQuestion, Query()]) -> TempoTagValues:
+    async def list_values(request: Request, tag: Tag, question: Annotated[ValuesQuestion, Query()]) -> TempoTagValues:
         """List the values of an attribute, whoever has it."""
         name = unquote(tag)
         field = read_field(name) or read_field(f".{name}")
@@ -237,7 +150,7 @@ def make_tempo_router(asker: Asker) -> APIRouter:
 
     @router.get("/v2/search/tag/{tag:path}/values")
     async def list_values_v2(
-        request: Request, tag: _Field, question: Annotated[ValuesQuestion, Query()]
+        request: Request, tag: FieldName, question: Annotated[ValuesQuestion, Query()]
     ) -> TempoTypedValues:
         """List the values of a field with their types."""
         name = unquote(tag)  # Grafana encodes it twice

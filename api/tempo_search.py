@@ -10,7 +10,8 @@ from uuid import UUID
 
 from spanproof.api.searching import Search, Summary, find_traces, read_sql
 from spanproof.api.tempo_documents import TempoAttribute, TempoSearch, TempoSpan, TempoSpanSet, TempoTrace
-from spanproof.api.traceql import Attribute, SpanFilter, compare_attribute
+from spanproof.api.traceql import SpanFilter
+from spanproof.api.traceql_fields import Attribute, compare_attribute
 from spanproof.collector.encode import encode_value
 from spanproof.collector.otlp_json import render_message
 from spanproof.collector.semconv import STATUS_CODES

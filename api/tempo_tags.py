@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spanproof.api.tempo_documents import TempoTypedValue
-from spanproof.api.traceql import INTRINSICS, Attribute, Intrinsic
+from spanproof.api.traceql_fields import INTRINSICS, Attribute, Intrinsic
 from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES, quote
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from typing import Final, NoReturn
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES, read_attribute
-from spanproof.query_lang.conditions import HEX_ID, TRACE_ID, Parameters, Value, comparison
+from spanproof.api.traceql_fields import INTRINSICS, Attribute, Intrinsic, compare_attribute, read_field
+from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES
+from spanproof.query_lang.conditions import Parameters, Value, comparison
 from spanproof.query_lang.literals import TOO_MUCH, UNITS_NS, read_duration_ns
-from spanproof.query_lang.vocabulary import Kind
 
 _UNITS = "|".join(sorted(UNITS_NS.keys() - {"d"}, key=len, reverse=True))
 _GO_DURATION = re.compile(rf"(?:\d+(?:\.\d+)?(?:{_UNITS}))+", re.ASCII)
@@ -43,63 +43,9 @@ _WORDS: Final = {"status": STATUS_CODES, "kind": SPAN_KINDS}
 # what a query may hold; more would be more than the database nests
 _MOST_COMPARISONS, _DEEPEST = 100, 20
 
-_ROOT = (
-    "s.trace_id IN (SELECT t.trace_id FROM tree t JOIN spans r USING (trace_id, span_key)"
-    " WHERE t.depth = 0 AND NOT t.orphan AND {})"
-)
-_WHOLE = "s.trace_id IN (SELECT trace_id FROM spans GROUP BY trace_id HAVING {})"
-
 
 class TraceQLError(ValueError):
     """A query is not understood; the message says where and why."""
-
-
-@dataclass(frozen=True, slots=True)
-class Intrinsic:
-    """A field that is no attribute: the SQL of its value, its kind, and what a condition on it stands in."""
-
-    sql: str
-    kind: Kind
-    within: str = "{}"
-
-
-_NAME = Intrinsic("s.name", "text")
-_STATUS = Intrinsic("s.status", "status")
-_STATUS_MESSAGE = Intrinsic("s.status_message", "text")
-_KIND = Intrinsic("s.kind", "kind")
-_DURATION = Intrinsic("(s.end_ns - s.start_ns)", "duration")
-_TRACE_DURATION = Intrinsic("(max(end_ns) - min(start_ns))", "duration", _WHOLE)
-_ROOT_NAME = Intrinsic("r.name", "text", _ROOT)
-_ROOT_SERVICE = Intrinsic("r.service", "text", _ROOT)
-INTRINSICS: Final = {
-    "name": _NAME,
-    "status": _STATUS,
-    "statusMessage": _STATUS_MESSAGE,
-    "kind": _KIND,
-    "duration": _DURATION,
-    "traceDuration": _TRACE_DURATION,
-    "rootName": _ROOT_NAME,
-    "rootServiceName": _ROOT_SERVICE,
-    "span:name": _NAME,
-    "span:status": _STATUS,
-    "span:statusMessage": _STATUS_MESSAGE,
-    "span:kind": _KIND,
-    "span:duration": _DURATION,
-    "span:id": Intrinsic(HEX_ID.format("s.span_id"), "text"),
-    "span:parentID": Intrinsic(HEX_ID.format("s.parent_id"), "text"),
-    "trace:id": Intrinsic(TRACE_ID.format("s.trace_id"), "text"),
-    "trace:duration": _TRACE_DURATION,
-    "trace:rootName": _ROOT_NAME,
-    "trace:rootService": _ROOT_SERVICE,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """An attribute of the ``span``, of its ``resource``, or, without a scope, of the first of these that has it."""
-
-    scope: str
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,31 +61,12 @@ def compile_traceql(query: str, parameters: Parameters) -> SpanFilter:
     return _Parser(query, parameters).parse()
 
 
-def read_field(text: str) -> Intrinsic | Attribute | None:
-    """Read the name of a field, or return None if it is none."""
-    if text in INTRINSICS:
-        return INTRINSICS[text]
-    scope, dot, name = text.partition(".")
-    return Attribute(scope, name) if dot and name and "\0" not in name and scope in ("", "span", "resource") else None
-
-
 def read_go_duration_ns(text: str) -> int:
     """Read a duration as Go writes it, such as ``1h30m``. Raises ValueError."""
     if not _GO_DURATION.fullmatch(text):
         raise ValueError(f"`{text}` is no duration such as 250ms or 1h30m")
     parts = re.findall(rf"[\d.]+(?:{_UNITS})", text)
     return min(sum(read_duration_ns(part) for part in parts), TOO_MUCH - 1)
-
-
-def compare_attribute(attribute: Attribute, operator: str, right: Value) -> str:
-    """Return the condition that an attribute of a row `s`, or of its resource, is as `right` says."""
-    own = read_attribute("s.attributes", attribute.name)
-    of_span = comparison(operator, Value(own, "any"), right)
-    if attribute.scope == "span":
-        return of_span
-    shared = comparison(operator, Value(read_attribute("attributes", attribute.name), "any"), right)
-    of_resource = f"s.resource_key IN (SELECT resource_key FROM resources WHERE {shared})"  # noqa: S608 (quoted)
-    return of_resource if attribute.scope else f"(CASE WHEN {own} IS NULL THEN {of_resource} ELSE {of_span} END)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import schemathesis
 from hypothesis import strategies as st
 
-from spanproof.api.traceql import INTRINSICS
+from spanproof.api.traceql_fields import INTRINSICS
 from spanproof.query_lang.windows import read_instant
 
 _words = st.from_regex(r"[a-z][a-z.]{0,9}", fullmatch=True)

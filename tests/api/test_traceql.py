@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import duckdb
 import pytest
 
-from spanproof.api.traceql import Attribute, TraceQLError, compile_traceql, read_go_duration_ns
+from spanproof.api.traceql import TraceQLError, compile_traceql, read_go_duration_ns
+from spanproof.api.traceql_fields import Attribute
 from spanproof.collector.calls import derive
 from spanproof.collector.store import Store
 from spanproof.query_lang.conditions import Parameters

@@ -1,0 +1,102 @@
+"""What Tempo's API is asked: the parameters of its operations."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from fastapi import Path
+from pydantic import BeforeValidator, Field
+
+from spanproof.api.parameters import EARLIEST_NS, LATEST_NS, Limit, Question, describe, read_whole
+from spanproof.api.traceql import read_go_duration_ns
+from spanproof.api.traceql_fields import INTRINSICS
+
+_SECOND_NS = 1_000_000_000
+
+
+def _read_seconds(text: str) -> int:
+    return min(read_whole(text) * _SECOND_NS, LATEST_NS)
+
+
+SecondsNs = Annotated[int | None, BeforeValidator(_read_seconds), describe(1769860800, type="integer", minimum=0)]
+GoDurationNs = Annotated[
+    int | None,
+    BeforeValidator(read_go_duration_ns),
+    describe("100ms", type="string", pattern=r"^([0-9]{1,5}(\.[0-9]{1,3})?(us|µs|ms|s|m|h))+$"),
+]
+TraceId = Annotated[str, Path(pattern="^[0-9a-fA-F]{1,32}$", description="Up to 32 hexadecimal digits")]
+Tag = Annotated[str, Path(description="The attribute's name", examples=["service.name"])]
+FieldName = Annotated[
+    str,
+    Path(
+        description="The field, as TraceQL names it",
+        examples=["resource.service.name"],
+        json_schema_extra={"pattern": rf"^((span|resource)?\.[^\x00]+|{'|'.join(INTRINSICS)})$"},
+    ),
+]
+_Query = Annotated[
+    str | None,
+    Field(description="TraceQL: one set of spans"),
+    describe('{ resource.service.name = "payments" && status = error }', type="string", format="traceql"),
+]
+
+
+_ManyLimit = Annotated[
+    int,
+    BeforeValidator(read_whole),
+    Field(ge=1, le=10_000, description="How many at most, of each scope"),
+    describe(5000, type="integer", minimum=1, maximum=10_000),
+]
+
+
+class Range(Question):
+    """From when until when, in seconds, both included."""
+
+    start: Annotated[SecondsNs, Field(description="From then on, in seconds since the Unix epoch")] = None
+    end: Annotated[SecondsNs, Field(description="Until then, in seconds since the Unix epoch")] = None
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Return when it begins, and before when it ends, in nanoseconds."""
+        return (
+            EARLIEST_NS if self.start is None else self.start,
+            LATEST_NS if self.end is None else min(self.end + _SECOND_NS, LATEST_NS),
+        )
+
+
+class SearchQuestion(Range):
+    """Which traces are looked for; they start between `start` and `end`."""
+
+    q: _Query = None
+    tags: Annotated[
+        str | None,
+        Field(description="Attributes of a span or its resource, each with a part of its value, as logfmt writes them"),
+        describe('service.name=payments name="POST /pay"', type="string", format="logfmt"),
+    ] = None
+    min_duration: Annotated[GoDurationNs, Field(alias="minDuration", description="Of the trace, at least")] = None
+    max_duration: Annotated[GoDurationNs, Field(alias="maxDuration", description="Of the trace, at most")] = None
+    limit: Limit = 20
+    spss: Annotated[Limit, Field(description="How many spans of each trace at most")] = 3
+
+
+class TagsQuestion(Range):
+    """Whose names or values are asked for."""
+
+    q: _Query = None
+    limit: _ManyLimit = 1000
+
+
+class ScopedTagsQuestion(TagsQuestion):
+    """Names of which owners are asked for."""
+
+    scope: Literal["all", "none", "span", "resource", "intrinsic"] = "all"
+
+
+class ValuesQuestion(TagsQuestion):
+    """Values of which attribute are asked for: that in the path, which Grafana's resource handler repeats."""
+
+    tag: Annotated[
+        str | None,
+        Field(description="As in the path, which counts"),
+        describe("resource.service.name", type="string"),
+    ] = None

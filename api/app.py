@@ -48,9 +48,10 @@ def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> A
 
     add_metrics(app, store)
     asker = Asker(store)
+    strangers = describe_problems(401, 403) if tokens else None
     for make_router in (make_traces_router, make_services_router, make_questions_router, make_tempo_router):
-        app.include_router(make_router(asker))
-    app.include_router(make_runs_router(asker, keeper))
+        app.include_router(make_router(asker), responses=strangers)
+    app.include_router(make_runs_router(asker, keeper), responses=strangers)
 
     limited = _refuse_large(app)
     return TokenGate(limited, tokens, _find_role, _refuse) if tokens else limited

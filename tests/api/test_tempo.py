@@ -309,6 +309,9 @@ def test_what_has_no_values_is_refused(grafana: httpx.Client, path: str, message
 def test_grafana_shows_a_token_where_one_is_needed(start: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("for-grafana\n")
     line = start("serve", *FREE_PORTS, "--api", FREE, "--db", "spans.duckdb", "--token-file", "tokens").read_line()
-    echo = f"http://{find_address(line, 'API')}/api/echo"
-    assert httpx.get(echo, trust_env=False).status_code == 401
-    assert httpx.get(echo, headers={"Authorization": "Bearer for-grafana"}, trust_env=False).text == "echo"
+    api, shown = f"http://{find_address(line, 'API')}", {"Authorization": "Bearer for-grafana"}
+    assert httpx.get(f"{api}/api/echo", trust_env=False).status_code == 401
+    assert httpx.get(f"{api}/api/echo", headers=shown, trust_env=False).text == "echo"
+    described = httpx.get(f"{api}/openapi.json", headers=shown, trust_env=False).json()["paths"]
+    for path in ("/api/echo", "/api/v1/traces", "/api/v1/services"):
+        assert "401" in described[path]["get"]["responses"], path

@@ -53,3 +53,14 @@ def test_every_operation_is_as_it_is_described(start: Callable[..., Running], tm
     assert re.search(rf"Selected: {operations}/{operations}\s+Tested: {operations}\s", ran.stdout), ran.stdout
     running.stop()
     assert running.finish().err == ""
+
+
+def test_operations_are_described_with_an_example_and_their_problems(client: httpx.Client) -> None:
+    document = client.get("/openapi.json").json()
+    assert document["openapi"].startswith("3.1")
+    for path in ("/api/v1/traces", "/api/v1/traces/{trace_id}", "/api/v1/services", "/api/v1/calls"):
+        responses = document["paths"][path]["get"]["responses"]
+        answer = responses["200"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        assert document["components"]["schemas"][answer]["examples"], path
+        assert {"422", "503"} <= responses.keys(), path
+        assert all(list(responses[status]["content"]) == ["application/problem+json"] for status in ("422", "503"))

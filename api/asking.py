@@ -19,6 +19,7 @@ LIMIT_S = 60.0
 # how often to look whether the client is still there
 _LOOK_EVERY_S = 0.2
 _GONE = 499  # nobody reads it; servers commonly write it into their logs
+_TOO_MUCH = "the answer would take more memory than the store may have"
 T = TypeVar("T")
 
 
@@ -34,8 +35,8 @@ class Asker:
     async def ask(self, request: Request, work: Callable[[duckdb.DuckDBPyConnection], T], *, fresh: bool = True) -> T:
         """Bring the derived tables up to date, where they must be `fresh`, and do `work` with a connection of its own.
 
-        Raises ProblemError: 503 where the store is out of order or the answer takes too long. The query of a client
-        that goes away is interrupted.
+        Raises ProblemError: 503 where the store is out of order or the answer takes too long or too much memory. The
+        query of a client that goes away is interrupted.
         """
         cursor = await asyncio.to_thread(self._open, fresh=fresh)
         working = asyncio.ensure_future(asyncio.to_thread(self._work, cursor, work))
@@ -52,6 +53,8 @@ class Asker:
             if late:
                 raise ProblemError(503, "too slow", f"the answer would take more than {self.limit_s:g} s") from None
             raise ProblemError(_GONE, "gone", "the client went away") from None
+        except duckdb.OutOfMemoryException:
+            raise ProblemError(503, "too much", _TOO_MUCH) from None
         except asyncio.CancelledError:
             cursor.interrupt()
             raise
@@ -61,6 +64,8 @@ class Asker:
             if fresh:
                 self._derive()
             return self.store.cursor()
+        except duckdb.OutOfMemoryException:
+            raise ProblemError(503, "too much", _TOO_MUCH) from None
         except (StoreError, duckdb.IOException, duckdb.FatalException) as error:
             raise ProblemError(503, "not ready", str(error)) from None
 

@@ -201,3 +201,15 @@ def test_a_trace_that_is_not_there_has_no_tag(shop: httpx.Client) -> None:
 def test_a_trace_takes_no_parameters(shop: httpx.Client) -> None:
     answer = shop.get(f"/api/v1/traces/{trace_id(1)}?depth=2")
     assert (answer.status_code, answer.json()["detail"]) == (422, "depth: Extra inputs are not permitted")
+
+
+def test_an_answer_that_would_take_too_much_memory_is_a_problem_until_there_is_more(
+    client: httpx.Client, store: Store
+) -> None:
+    append(store, *(Sent("stock", "count", trace=number, id_=number) for number in range(10, 10_000)))
+    with store.cursor() as cursor:
+        cursor.execute("SET memory_limit = '4MB'")
+        answer = client.get("/api/v1/traces")
+        cursor.execute("SET memory_limit = '512MB'")
+    assert (answer.status_code, answer.json()["title"]) == (503, "too much")
+    assert len(client.get("/api/v1/traces").json()["traces"]) == 100

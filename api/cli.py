@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from spanproof import __version__
-from spanproof.api.keeping import KeepBelow, KeepFor, read_limits
+from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
 from spanproof.api.receiving import Receiving, receives
 from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
 from spanproof.assertions.proof_files import Selection, find_files, read_module
@@ -265,6 +265,7 @@ def serve(
     db: Database = "spanproof.duckdb",
     keep_for: KeepFor = None,
     keep_below: KeepBelow = None,
+    memory: Memory = "512MB",
     api: Annotated[
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
@@ -285,13 +286,15 @@ def serve(
     try:
         options = receiving.make_options(api)
         limits = read_limits(keep_for, keep_below, db)
+        memory_bytes = read_memory(memory)
         endpoint = None if trace_self is None else read_endpoint(trace_self)
         rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
     server = Server(
-        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules=rules, limits=limits, trace_self=endpoint
-    )
+        db, receiving.otlp_grpc, receiving.otlp_http, api, options,
+        rules=rules, memory=memory_bytes, limits=limits, trace_self=endpoint,
+    )  # fmt: skip
     server.run(lambda line: typer.echo(line))
 
 

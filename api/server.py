@@ -37,6 +37,7 @@ class Server:
         options: Options,
         *,
         rules: Rules,
+        memory: int,
         limits: Limits = Limits(),  # noqa: B008 (it is frozen)
         trace_self: Endpoint | None = None,
     ) -> None:
@@ -46,6 +47,7 @@ class Server:
         self.api = api
         self.options = options
         self.rules = rules
+        self.memory = memory
         self.limits = limits
         self.trace_self = trace_self
 
@@ -54,7 +56,7 @@ class Server:
         listener = listen(self.api)
         with (
             listener,
-            Store.open(self.db) as store,
+            Store.open(self.db, settings={"memory_limit": f"{self.memory}B"}) as store,
             Retention(store, self.limits),
             _trace(store, self.trace_self) as wrap,  # to its end, after that of the receiver
             Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,

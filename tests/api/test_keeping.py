@@ -35,6 +35,8 @@ def test_ages() -> None:
         (("--keep-below", "10gb"), "--keep-below: '10gb' is no size"),
         (("--keep-below", "1MB"), "--keep-below: 1MB is too little, 64MiB is the least"),
         (("--keep-below", "1GB", "--db", ":memory:"), "--keep-below is for a file"),
+        (("--memory", "lots"), "--memory: 'lots' is no size"),
+        (("--memory", "1MB"), "--memory: 1MB is too little, 128MB is the least"),
     ],
 )
 def test_what_cannot_be_kept_to_is_refused(

@@ -14,7 +14,7 @@ FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-ingest bench-phoenix
+.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-phoenix
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -43,6 +43,9 @@ bench-ingest: $(READY) ## measure how fast spans are taken in (ARGS='--only grpc
 
 bench-check: $(READY) ## measure how long a proof of 200 claims takes to check
 	@$(BIN)/python bench/check.py $(ARGS)
+
+bench-gate: $(READY) ## measure the proof of a deploy gate over 1 and 10 million spans; keeps its stores in .bench
+	@$(BIN)/python -m spanproof.bench.gate $(ARGS)
 
 bench-phoenix: $(READY) ## install Phoenix into .phoenix, for bench-ingest to compare with
 	@$(BIN)/python -m venv .phoenix && .phoenix/bin/python -m pip install --quiet arize-phoenix

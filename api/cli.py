@@ -10,7 +10,7 @@ import typer
 
 from spanproof import __version__
 from spanproof.api import asking_commands as asking
-from spanproof.api.keeping import KeepBelow, KeepFor, read_limits
+from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
 from spanproof.api.option_groups import takes
 from spanproof.api.receiving import Receiving
 from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
@@ -214,6 +214,7 @@ def serve(
     db: Database = "spanproof.duckdb",
     keep_for: KeepFor = None,
     keep_below: KeepBelow = None,
+    memory: Memory = "512MB",
     api: Annotated[
         str,
         typer.Option("--api", metavar="HOST:PORT", envvar="SPANPROOF_API", help="HTTP API; port 0 takes a free one."),
@@ -242,12 +243,13 @@ def serve(
         options = receiving.make_options(api)
         targets = read_targets(allow_target or [])
         limits = read_limits(keep_for, keep_below, db)
+        memory_bytes = read_memory(memory)
         endpoint = None if trace_self is None else read_endpoint(trace_self)
         rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
     server = Server(
-        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules, limits, targets, trace_self=endpoint
+        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules, limits, targets, memory_bytes, endpoint
     )
     server.run(lambda line: typer.echo(line))
 

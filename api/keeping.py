@@ -28,6 +28,15 @@ KeepBelow = Annotated[
         help="Forget the oldest traces before the file and its log become larger, such as 10GB.",
     ),
 ]
+Memory = Annotated[
+    str,
+    typer.Option(
+        metavar="SIZE",
+        envvar="SPANPROOF_MEMORY",
+        help="What the database may hold in memory; what needs more goes through files beside it.",
+    ),
+]
+LEAST_MEMORY = 128 * 10**6
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kMGT]i?)?B")
 _PREFIXES = {None: 1} | {
     f"{letter}{i}": base**power for i, base in (("", 1000), ("i", 1024)) for power, letter in enumerate("kMGT", 1)
@@ -47,7 +56,7 @@ def read_limits(keep_for: str | None, keep_below: str | None, db: str) -> Limits
         if keep_for_ns <= 0:
             raise ValueError(f"--keep-for: {keep_for} keeps nothing")
     if keep_below is not None:
-        size = _read_size(keep_below)
+        size = _read_size("--keep-below", keep_below)
         if size < LEAST_BYTES:
             raise ValueError(f"--keep-below: {keep_below} is too little, {LEAST_BYTES // 2**20}MiB is the least")
         if db == ":memory:":
@@ -55,8 +64,16 @@ def read_limits(keep_for: str | None, keep_below: str | None, db: str) -> Limits
     return Limits(keep_for_ns, size)
 
 
-def _read_size(text: str) -> int:
+def read_memory(text: str) -> int:
+    """Read how many bytes the database may hold in memory. Raises ValueError, naming the option."""
+    size = _read_size("--memory", text)
+    if size < LEAST_MEMORY:
+        raise ValueError(f"--memory: {text} is too little, {LEAST_MEMORY // 10**6}MB is the least")
+    return size
+
+
+def _read_size(option: str, text: str) -> int:
     found = _SIZE.fullmatch(text)
     if not found:
-        raise ValueError(f"--keep-below: {text!r} is no size; write one such as 500MB, 10GB or 8GiB")
+        raise ValueError(f"{option}: {text!r} is no size; write one such as 500MB, 10GB or 8GiB")
     return int(float(found[1]) * _PREFIXES[found[2]])

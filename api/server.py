@@ -40,6 +40,7 @@ class Server:
     rules: Rules
     limits: Limits
     targets: Targets
+    memory: int
     trace_self: Endpoint | None = None
 
     def run(self, say: Callable[[str], None]) -> None:
@@ -47,7 +48,7 @@ class Server:
         listener = listen(self.api)
         with (
             listener,
-            Store.open(self.db) as store,
+            Store.open(self.db, settings={"memory_limit": f"{self.memory}B"}) as store,
             Retention(store, self.limits),
             _trace(store, self.trace_self) as wrap,  # to its end, after that of the receiver
             Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,

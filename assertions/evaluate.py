@@ -37,6 +37,7 @@ class Judge:
         self.connection = connection
         self.error_share = error_share  # what estimates may use up of the error that their confidence allows
         self.selected: Selected | Window = Selected({})
+        self._loss: tuple[int, int] | None = None  # spans selected that dropped something, or were not sampled
 
     @property
     def all_settled(self) -> bool:
@@ -67,6 +68,7 @@ class Judge:
             " true AS trusting FROM judged"
         )
         self.selected = window
+        self._loss = None
         return window
 
     def select_baseline(self, traces: Sequence[str]) -> None:
@@ -80,6 +82,7 @@ class Judge:
     def select(self, selected: Selected) -> None:
         """Set the traces that the following claims are about."""
         self.selected = selected
+        self._loss = None
         rows = list(selected.settled.items())
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE selected AS SELECT unnest($traces)::UUID AS trace_id,"
@@ -98,10 +101,14 @@ class Judge:
             if expectation.share is not None:
                 return self._conclude_share(plan, expectation.share, bindings, explainer)
             groups = tally_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.all_settled)
+            if expectation.by is None:
+                return self._check_loss(plan, self._conclude(plan, groups[None], explainer))
+            brief = explainer.without_witnesses()  # but for the one group that is shown
             judged = {
-                group: self._check_loss(plan, self._conclude(plan, tally, explainer)) for group, tally in groups.items()
+                group: self._check_loss(plan, self._conclude(plan, tally, brief)) for group, tally in groups.items()
             }
-            return explainer.gravest(judged, expectation.by)
+            group, verdict = explainer.gravest(judged, expectation.by)
+            return replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
         except (NoValue, duckdb.Error) as error:
             return explainer.error(str(error))
 
@@ -171,11 +178,13 @@ class Judge:
         """A bound or absence is not proved by traces of which something was dropped or not sampled."""
         if verdict.outcome is not Outcome.PASS or not plan.rests_on_absence:
             return verdict
-        row = self.connection.execute(
-            f"SELECT count(*) FILTER ({DROPPED}), count(*) FILTER ({UNSAMPLED})"  # noqa: S608 (fixed conditions)
-            " FROM spans s SEMI JOIN selected USING (trace_id)"
-        ).fetchone()
-        dropped, unsampled = row or (0, 0)
+        if self._loss is None:
+            ((dropped, unsampled),) = self.connection.execute(
+                f"SELECT count(*) FILTER ({DROPPED}), count(*) FILTER ({UNSAMPLED})"  # noqa: S608 (fixed conditions)
+                f" FROM spans s SEMI JOIN selected USING (trace_id) WHERE {DROPPED} OR {UNSAMPLED}"
+            ).fetchall()
+            self._loss = (dropped, unsampled)
+        dropped, unsampled = self._loss
         if not dropped and not unsampled:
             return verdict
         what = [f"{dropped} spans dropped attributes, events or links"] if dropped else []

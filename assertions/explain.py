@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,13 @@ class Explainer:
         self.text = text
         self.bindings = bindings
         self.missing = missing
+        self.brief = False
+
+    def without_witnesses(self) -> Explainer:
+        """Return the same, but that it looks no witnesses up."""
+        brief = copy(self)
+        brief.brief = True
+        return brief
 
     # ## The verdicts
 
@@ -106,17 +114,15 @@ class Explainer:
         observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
         return Verdict(Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample))
 
-    def gravest(self, judged: dict[str | None, Verdict], by: s.Name | None) -> Verdict:
-        """The gravest of the verdicts on groups; the reason says on which, and how many groups there are."""
-        if by is None:
-            return judged[None]
+    def gravest(self, judged: dict[str | None, Verdict], by: s.Name) -> tuple[str | None, Verdict]:
+        """The group with the gravest verdict, and that; the reason says on which, and how many groups there are."""
         group, verdict = max(judged.items(), key=lambda item: GRAVITY.index(item[1].outcome))
         holding = sum(each.outcome is Outcome.PASS for each in judged.values())
         if verdict.outcome is Outcome.PASS:
-            return replace(verdict, reason=f"in each of {_count(len(judged), 'group')} by {by.text}")
+            return group, replace(verdict, reason=f"in each of {_count(len(judged), 'group')} by {by.text}")
         name = "missing" if group is None else group
         reason = f"{by.text} {name}: {verdict.reason}; {holding} of {_count(len(judged), 'group')} held"
-        return replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
+        return group, replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
 
     def waiting(self) -> Verdict:
         """The traces are not complete, and the claim needs them to be."""
@@ -411,7 +417,7 @@ class Explainer:
     # ## Witnesses
 
     def _witnesses(self, sample: Finding | None) -> tuple[Witness, ...]:
-        if sample is None:
+        if sample is None or self.brief:
             return ()
         keys = [key for key in sample.witness or [] if key is not None]
         if isinstance(self.claim, s.Path) and sample.trace_id is not None and keys:

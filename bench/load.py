@@ -31,13 +31,16 @@ async def run(args: argparse.Namespace) -> dict[str, object]:
     )
     if args.encoding != "protobuf":
         bodies = iter(list(bodies))  # making these takes longer than sending them
+    numbered = enumerate(bodies)
     latencies: list[float] = []
     ends: list[float] = []
     refused = 0
 
     async def work(send: Send, worker: int) -> None:
         nonlocal refused
-        for body in bodies:
+        for number, body in numbered:
+            if args.rate:
+                await asyncio.sleep(started + number * args.spans / args.rate - time.perf_counter())
             begin = time.perf_counter()
             while not await send(worker, body):
                 refused += 1
@@ -48,15 +51,15 @@ async def run(args: argparse.Namespace) -> dict[str, object]:
             latencies.append(ends[-1] - begin)
 
     async with _Grpc(args.address) if args.transport == "grpc" else _Http(args.address, args.encoding) as send:
-        begin = time.perf_counter()
+        started = time.perf_counter()
         await asyncio.gather(*(work(send, worker) for worker in range(args.in_flight)))
-    seconds = ends[-1] - begin
+    seconds = ends[-1] - started
     latencies.sort()
     part = _RATE_SPANS // args.spans
     rates = {}
     if len(ends) >= 2 * part:
         rates = {
-            "first_per_s": part * args.spans / (ends[part - 1] - begin),
+            "first_per_s": part * args.spans / (ends[part - 1] - started),
             "last_per_s": part * args.spans / (ends[-1] - ends[-1 - part]),
         }
     return {
@@ -142,6 +145,7 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--spans", type=int, default=512, help="spans a request")
     parser.add_argument("--in-flight", type=int, default=64)
+    parser.add_argument("--rate", type=float, help="spans a second; as many as are taken unless told")
     parser.add_argument("--seed", type=int, default=1)
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 

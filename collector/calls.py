@@ -1,10 +1,13 @@
 """Derives calls from spans: who asked whom, how it went, and which attempts belong together.
 
-The rules stand in ``sql/derive.sql`` and work on all traces at once that have changed since the last time.
+The rules stand in ``sql`` and work on all traces at once that have changed since the last time: ``dirty.sql`` finds
+these, ``repeated.sql`` and ``fresh.sql`` read their spans, ``tree.sql`` says where each stands, ``exchanges.sql`` who
+asked whom, ``attempts.sql`` and ``alone.sql`` which attempts are one call.
 """
 
 from __future__ import annotations
 
+from contextlib import closing
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
@@ -16,11 +19,15 @@ if TYPE_CHECKING:
 
     from spanproof.collector.store import Store
 
-# gRPC's own instrumentation has a span for each attempt, of no certain kind; each is an exit span (gRFC A66, A72).
-RPC_ATTEMPT: Final = (
-    f"(starts_with(name, 'Attempt.') AND {semconv.read_attribute('attributes', 'previous-rpc-attempts')} IS NOT NULL)"
-)
 DERIVED: Final = ("tree", "exchanges", "calls", "entry_links", "continuations")
+# How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
+_AT_ONCE: Final = 500_000
+# Only where something failed, is told to be a further attempt, or was answered twice, may attempts belong together.
+_SOME_LINKED: Final = """
+SELECT EXISTS (FROM found WHERE retryable OR resend_count >= 1)
+    OR EXISTS (SELECT client_key FROM pairs WHERE shape = 'paired' GROUP BY ALL HAVING count(*) > 1)
+"""
+_NONE_LINKED: Final = "CREATE OR REPLACE TEMP TABLE linked (exchange_key BIGINT)"
 
 
 def derive(store: Store) -> int:
@@ -29,43 +36,69 @@ def derive(store: Store) -> int:
     Duplicates of a span (same trace, span id, kind and service) are dropped on the way: the one that ends
     last stays.
     """
-    with store.lock, store.telemetry.measure_derivation() as tell_traces:
-        connection = store.cursor()
-        try:
-            connection.execute("BEGIN")
-            changed = _find_dirty(connection)
-            if changed:
-                _derive_dirty(connection)
-            connection.execute("COMMIT")
-            tell_traces(changed)
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
-        finally:
-            connection.close()
+    changed = 0
+    with store.lock, store.telemetry.measure_derivation() as tell_traces, closing(store.cursor()) as connection:
+        while (more := _derive_next(connection)) is not None:
+            changed += more
+        tell_traces(changed)
     return changed
 
 
-def _find_dirty(connection: duckdb.DuckDBPyConnection) -> int:
-    """Fill ``dirty`` with the traces that have new spans, and those tied to one of these by a link."""
+def _derive_next(connection: duckdb.DuckDBPyConnection) -> int | None:
+    """Derive the next new spans, in a transaction of its own; return how many traces that changed, None: no more."""
+    connection.execute("BEGIN")
+    try:
+        ((derived, next_, newest),) = connection.execute(
+            "SELECT last_span_key, (SELECT min(span_key) FROM spans WHERE span_key > last_span_key),"
+            " (SELECT max(span_key) FROM spans) FROM derivation"
+        ).fetchall()
+        changed = None if next_ is None else _derive_up_to(connection, derived, min(newest, next_ + _AT_ONCE - 1))
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return changed
+
+
+def _derive_up_to(connection: duckdb.DuckDBPyConnection, derived: int, last: int) -> int:
+    _set(connection, "last_key", last)
     connection.execute(_sql("dirty.sql"))
-    row = connection.execute("SELECT count(*) FROM dirty").fetchone()
-    return int(row[0]) if row else 0
+    ((changed, first, end),) = connection.execute(
+        "SELECT (SELECT count(*) FROM around WHERE dirty), min(span_key), max(span_key)"
+        " FROM spans SEMI JOIN around USING (trace_id)"
+    ).fetchall()
+    _set(connection, "first_key", first)
+    _set(connection, "end_key", end)
+    if first <= derived or derived < 0:
+        # all of it, if everything is to be derived again
+        where = "trace_id IN (SELECT trace_id FROM around WHERE dirty)" if derived >= 0 else "true"
+        for table in DERIVED:
+            connection.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 (fixed names)
+    connection.execute(_sql("repeated.sql"))
+    connection.execute(_fresh())
+    connection.execute(_sql("tree.sql"))
+    connection.execute(_sql("exchanges.sql"))
+    ((some_linked,),) = connection.execute(_SOME_LINKED).fetchall()
+    connection.execute(_attempts() if some_linked else _NONE_LINKED)
+    connection.execute(_sql("alone.sql"))
+    connection.execute("UPDATE derivation SET last_span_key = $last", {"last": last})
+    return int(changed)
 
 
-def _derive_dirty(connection: duckdb.DuckDBPyConnection) -> None:
-    for table in DERIVED:
-        connection.execute(f"DELETE FROM {table} WHERE trace_id IN (FROM dirty)")  # noqa: S608 (fixed names)
-    facts = ", ".join(
-        f"{semconv.read_attribute('attributes', name)} AS {column}" for column, name in semconv.FACTS.items()
-    )
-    connection.execute(
-        "CREATE OR REPLACE TEMP TABLE fresh AS SELECT *"  # noqa: S608 (fixed names)
-        " REPLACE (CASE WHEN rpc_attempt THEN 3 ELSE kind END AS kind)"
-        " FROM (SELECT span_key, trace_id, span_id, parent_id, service, name, kind, start_ns, end_ns, status, links,"
-        f" {RPC_ATTEMPT} AS rpc_attempt, {facts} FROM spans WHERE trace_id IN (FROM dirty))"
-    )
-    connection.execute(_sql("derive.sql"))
+def _set(connection: duckdb.DuckDBPyConnection, variable: str, value: int) -> None:
+    connection.execute(f"SET VARIABLE {variable} = $value", {"value": value})
+
+
+@cache
+def _fresh() -> str:
+    places = ", ".join(f"{semconv.find_attribute('keys', name)} AS {fact}" for fact, name in semconv.FACTS.items())
+    return _sql("fresh.sql").format(places=places)
+
+
+@cache
+def _attempts() -> str:
+    facts = {fact: semconv.read_attribute("x.attributes", name) for fact, name in semconv.FACTS.items()}
+    return _sql("attempts.sql").format(**facts)
 
 
 @cache

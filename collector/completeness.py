@@ -96,6 +96,7 @@ def mark_incomplete(connection: duckdb.DuckDBPyConnection) -> None:
     _find_missing(connection)
     connection.execute(
         "DELETE FROM judged WHERE trace_id IN (SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id)"
+        " WHERE arrived_ns > $now - $patience"
         " GROUP BY trace_id HAVING max(arrived_ns) > $now - CASE WHEN trace_id IN (SELECT trace_id FROM missing)"
         " THEN $patience ELSE $quiet END)",
         {"now": time.time_ns(), "patience": PATIENCE_NS, "quiet": QUIET_NS},

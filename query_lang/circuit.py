@@ -35,11 +35,12 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
     rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
     # a bare call has no client's span: its caller's is the one above the callee's
-    rows.tables.append("LEFT JOIN tree served ON served.span_key = c.server_key")
-    rows.tables.append("LEFT JOIN spans above ON above.span_key = served.parent_key")
+    rows.tables.append("LEFT JOIN tree caller ON caller.span_key = c.client_key")
+    rows.tables.append("LEFT JOIN tree served ON served.span_key = c.server_key AND c.client_key IS NULL")
+    rows.tables.append("LEFT JOIN tree above ON above.span_key = served.parent_key")
     attempts = rows.select(
         "c.trace_id, c.start_ns, c.end_ns, c.error, c.caller, coalesce(c.client_key, c.server_key) AS span_key,"
-        " coalesce(client.resource_key, above.resource_key) AS resource_key"
+        " coalesce(caller.resource_key, above.resource_key) AS resource_key"
     )
     failures, holds, probes = "1", "0", "NULL"
     for clause in claim.clauses:
@@ -77,25 +78,28 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 WHERE a.resource_key = o.resource_key AND NOT a.error AND a.island = o.island + 1) AS probes,
             EXISTS (
                 SELECT 1 FROM selected sel JOIN tree t ON t.trace_id = sel.trace_id AND t.is_entry
-                JOIN spans s ON s.span_key = t.span_key
-                WHERE s.resource_key = o.resource_key AND s.start_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
-            ) OR EXISTS (
-                SELECT 1 FROM selected sel JOIN spans s ON s.trace_id = sel.trace_id
-                WHERE s.resource_key = o.resource_key AND s.end_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
-                    AND list_has_any({MARKS}, (SELECT circuit_markers FROM rules))
-            ) AS asked
+                WHERE t.resource_key = o.resource_key AND t.start_ns >= o.open_ns AND t.start_ns < o.open_ns + {holds}
+            ) AS served
         FROM opened o
+    ),
+    marked AS (
+        SELECT DISTINCT o.resource_key, o.open_ns
+        FROM (SELECT resource_key, open_ns FROM judged WHERE NOT served) o
+        JOIN spans s ON s.resource_key = o.resource_key AND s.end_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
+        SEMI JOIN selected sel ON sel.trace_id = s.trace_id
+        WHERE list_has_any({MARKS}, (SELECT circuit_markers FROM rules))
     )
     SELECT
         trace_id,
         CASE
-            WHEN next_ns < open_ns + {holds} THEN false
-            WHEN NOT asked AND {holds} > 0 THEN NULL
+            WHEN next_ns < j.open_ns + {holds} THEN false
+            WHEN NOT served AND m.open_ns IS NULL AND {holds} > 0 THEN NULL
             ELSE coalesce(probes <= {probes}, true)
         END AS ok,
-        next_ns - open_ns AS value, [span_key] AS witness, start_ns AS rank,
-        [CASE WHEN next_ns < open_ns + {holds} THEN {TOO_EARLY} ELSE {TOO_MANY} END, probes] AS note
-    FROM judged
+        next_ns - j.open_ns AS value, [span_key] AS witness, start_ns AS rank,
+        [CASE WHEN next_ns < j.open_ns + {holds} THEN {TOO_EARLY} ELSE {TOO_MANY} END, probes] AS note
+    FROM judged j
+    LEFT JOIN marked m ON m.resource_key = j.resource_key AND m.open_ns = j.open_ns
     """
     untold = "nothing was asked of the caller while the circuit should have been open"
     return Plan(sql, rows.parameters.values, "all", Type("duration"), stable=False, if_then=True, untold=untold)

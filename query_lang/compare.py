@@ -27,6 +27,8 @@ SIMPLE: Final = {
 }
 ZERO_WHEN_EMPTY: Final = ("count", "sum")
 ONE_NUMBER: Final = ("count", "error_rate", "rate")  # functions that are aggregates of the rows themselves
+# DuckDB finds the rank of a share that is a DECIMAL in whole numbers; of so many digits, for up to 10^12 values.
+_EXACT_DIGITS: Final = 6
 TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
 OPPOSITE: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
@@ -292,17 +294,19 @@ class _Comparison:
         query, value = self.bag_of(name, arguments)
         filtered = " FILTER (value)" if name == "error_rate" else ""
         key, group = (f"{self.per}, ", f" GROUP BY {self.per}") if self.per else ("", "")
-        here = f" AND {bag}.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
-        shows = (
-            f"flatten((SELECT arg_min(witness, start_ns, 5){filtered} FROM {bag} WHERE true{here}))"
-            if name in (*ONE_NUMBER, "distinct")
-            else f"(SELECT arg_min(witness, start_ns) FROM {bag} WHERE {bag}.value = made.value{here})"
-        )
-        self.steps += [
-            f"{bag} AS ({query})",
-            f"{step} AS (SELECT made.*, {shows} AS witness FROM (SELECT {key}count(*) AS n,"
-            f" count(*){filtered} AS hits, {self.formula(name, arguments, bag)} AS value FROM {bag}{group}) made)",
-        ]
+        made = f"{key}count(*) AS n, count(*){filtered} AS hits, {self.formula(name, arguments, bag)} AS value"
+        self.steps.append(f"{bag} AS ({query})")
+        if name in (*ONE_NUMBER, "distinct"):
+            shown = f"flatten(arg_min(witness, start_ns, 5){filtered})"
+            self.steps.append(f"{step} AS (SELECT {made}, {shown} AS witness FROM {bag}{group})")
+        else:  # what has the value that was made shows it
+            same = f" AND b.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
+            self.steps += [
+                f"made_{step} AS (SELECT {made} FROM {bag}{group})",
+                f"{step} AS (SELECT {key}n, hits, value, arg_min(witness, start_ns) AS witness FROM (SELECT made.*,"
+                f" b.witness, b.start_ns FROM made_{step} made LEFT JOIN {bag} b ON b.value = made.value{same})"
+                " GROUP BY ALL)",
+            ]
         self.aggregates.append(step)
         if name in ZERO_WHEN_EMPTY:
             read = f"coalesce({step}.value, 0)"
@@ -329,7 +333,10 @@ class _Comparison:
                 f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){mine}"
             )
             return f"nullif(count(*), 0) * 1000000000 / nullif(({lasted}), 0)"
-        top, bottom = (_percentage(name, arguments) / 100).as_integer_ratio()
+        share = _percentage(name, arguments) / 100
+        if -int(share.as_tuple().exponent) <= _EXACT_DIGITS:
+            return f"quantile_disc(value, {share:f}::DECIMAL(18, {_EXACT_DIGITS}))"
+        top, bottom = share.as_integer_ratio()
         return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
 
     def joins(self) -> str:

@@ -5,7 +5,7 @@ A condition is true or false, never unknown: a comparison with something missing
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
@@ -56,13 +56,15 @@ class Row:
     """What a condition is about, and under which aliases its tables stand in the query.
 
     ``spans`` are aliases of the table ``spans``, in the order in which attributes are looked for; ``place`` is
-    that of ``tree`` (spans) or of ``calls`` or ``exchanges`` (calls); ``joined`` collects what else is needed.
+    that of ``tree`` (spans) or of ``calls`` or ``exchanges`` (calls); ``joins`` says how the spans are joined where
+    they are needed, and ``joined`` collects what is.
     """
 
     row: v.Row
     spans: tuple[str, ...]
     place: str
     attempts: bool = False
+    joins: Mapping[str, str] = field(default_factory=dict)
     joined: set[str] = field(default_factory=set)
 
 
@@ -146,12 +148,15 @@ class Conditions:
         if name.startswith(("resource.", "scope.")):
             where, rest = name.split(".", 1)
             self.row.joined.add(where)
+            if where == "scope" or self.row.row == "call":
+                self.row.joined.update(self.row.spans)
             tables = [f"{span}_{where}" for span in self.row.spans]
             if where == "scope" and rest in ("name", "version"):
                 reads = [f"{table}.{rest}" for table in tables]
             else:
                 reads = [read_attribute(f"{table}.attributes", rest) for table in tables]
         else:
+            self.row.joined.update(self.row.spans)
             reads = [read_attribute(f"{span}.attributes", name.removeprefix("span.")) for span in self.row.spans]
         if len(reads) == 1:
             return reads[0]
@@ -170,20 +175,22 @@ class Conditions:
         if self.row.row == "call":
             return self._call_column(name)
         (span,) = self.row.spans
-        if name in ("error", "depth"):
+        if name in ("error", "depth", "service", "name", "kind"):
             return f"{place}.{name}"
         if name == "self_time":
             self.row.joined.add("self_time")
-            return f"({span}.end_ns - {span}.start_ns - coalesce({span}_covered.covered_ns, 0))"
-        return {
-            "duration": f"({span}.end_ns - {span}.start_ns)",
-            "start": f"{span}.start_ns",
-            "end": f"{span}.end_ns",
-            "trace_id": TRACE_ID.format(f"{span}.trace_id"),
-            "span_id": HEX_ID.format(f"{span}.span_id"),
-            "parent_id": HEX_ID.format(f"{span}.parent_id"),
+            return f"({place}.end_ns - {place}.start_ns - coalesce({span}_covered.covered_ns, 0))"
+        in_tree = {
+            "duration": f"({place}.end_ns - {place}.start_ns)",
+            "start": f"{place}.start_ns",
+            "end": f"{place}.end_ns",
+            "trace_id": TRACE_ID.format(f"{place}.trace_id"),
             "root": f"({place}.depth = 0 AND NOT {place}.orphan)",
-        }.get(name, f"{span}.{name}")
+        }
+        if name in in_tree:
+            return in_tree[name]
+        self.row.joined.add(span)
+        return HEX_ID.format(f"{span}.{name}") if name in ("span_id", "parent_id") else f"{span}.{name}"
 
     def _call_column(self, name: str) -> str:
         place = self.row.place
@@ -200,6 +207,7 @@ class Conditions:
         """One element of the list satisfies the whole condition."""
         inner = Conditions(Row(node.what, (), node.what), self.parameters, self.bindings)
         found = inner.condition(node.where)
+        self.row.joined.update(self.row.spans)
         lists = [f"{span}.{node.what}s" for span in self.row.spans]
         tests = [f"coalesce(len(list_filter({items}, lambda {node.what}: {found})) > 0, false)" for items in lists]
         return "(" + " OR ".join(tests) + ")"

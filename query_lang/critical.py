@@ -20,11 +20,10 @@ from spanproof.query_lang.vocabulary import Type
 SHARES = """
 timed AS (
     SELECT
-        t.trace_id, t.span_key, t.parent_key, s.kind, s.start_ns, greatest(s.start_ns, s.end_ns) AS end_ns,
-        coalesce(e.callee, s.service) AS service, t.depth = 0 AND NOT t.orphan AS root
+        t.trace_id, t.span_key, t.parent_key, t.kind, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
+        coalesce(e.callee, t.service) AS service, t.depth = 0 AND NOT t.orphan AS root
     FROM {traces} sel
     JOIN tree t ON t.trace_id = sel.trace_id
-    JOIN spans s ON s.span_key = t.span_key
     LEFT JOIN exchanges e ON e.client_key = t.span_key AND e.shape = 'unpaired'
 ),
 waits AS (

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import Conditions, Parameters, Row, matches_name, matches_service
+from spanproof.query_lang.conditions import Conditions, Parameters, matches_name, matches_service
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Family, Plan
-from spanproof.query_lang.selections import joins_of, match_span
+from spanproof.query_lang.selections import joins_of, match_span, span_row
 from spanproof.query_lang.vocabulary import Type
 
 # Of `only path`: what `note` says where it does not hold.
@@ -112,7 +112,7 @@ class _Legs:
 
     def hops(self, step: s.Step, arrow: s.Arrow, columns: str, *further: str) -> str:
         """Select the exchanges that lead to `step`. A peer that sent no span is known by its caller's span."""
-        row = Row("span", ("callee",), "callee_place")
+        row = span_row("callee", "callee_place")
         conditions = Conditions(row, self.parameters, self.bindings)
         options = []
         for target in step.targets:
@@ -126,25 +126,23 @@ class _Legs:
             options.append("(" + " AND ".join(terms) + ")")
         tables = ["made h"]
         if any(target.where is not None for target in step.targets):
-            tables.append("JOIN spans callee ON callee.span_key = coalesce(h.callee_entry, h.client_key)")
-            tables.append("JOIN tree callee_place ON callee_place.span_key = callee.span_key")
+            tables.append("JOIN tree callee_place ON callee_place.span_key = coalesce(h.callee_entry, h.client_key)")
             tables += joins_of(row, self.parameters)
         where = ["h.async" if arrow == "~>" else "NOT h.async", "(" + " OR ".join(options) + ")", *further]
         return f"SELECT {columns} FROM {' '.join(tables)} WHERE {' AND '.join(where)}"
 
     def roots(self, step: s.Step, starts: list[str]) -> str:
         """Select the entry spans that are the first step, and from which all of `starts` can be gone."""
-        row = Row("span", ("s",), "t")
+        row = span_row("s", "t")
         conditions = Conditions(row, self.parameters, self.bindings)
-        options = ["(" + " AND ".join(["true", *match_span(target, "s", conditions)]) + ")" for target in step.targets]
-        onward = [f"s.span_key IN (SELECT entry FROM {name})" for name in starts]
+        options = ["(" + " AND ".join(["true", *match_span(target, "t", conditions)]) + ")" for target in step.targets]
+        onward = [f"t.span_key IN (SELECT entry FROM {name})" for name in starts]
         tables = [
             f"{self.parameters.traces} sel JOIN tree t ON t.trace_id = sel.trace_id",
-            "JOIN spans s ON s.span_key = t.span_key AND s.trace_id = t.trace_id",
             *joins_of(row, self.parameters),
         ]
         where = ["t.is_entry", "(sel.trusting OR t.definite)", "(" + " OR ".join(options) + ")", *onward]
-        return f"SELECT s.trace_id, s.span_key, s.start_ns FROM {' '.join(tables)} WHERE {' AND '.join(where)}"
+        return f"SELECT t.trace_id, t.span_key, t.start_ns FROM {' '.join(tables)} WHERE {' AND '.join(where)}"
 
     def others(self, leg: s.Leg) -> str:
         """Select the exchanges between instrumented services that no instance of the path goes through."""

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 from spanproof.collector.semconv import read_attribute
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, Row, limit, subject
+from spanproof.query_lang.conditions import OPERATORS, Conditions, Parameters, limit, subject
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Plan
-from spanproof.query_lang.selections import CALL_SPANS, Rows, call_row, is_stable, joins_of, match_span, select
+from spanproof.query_lang.selections import Rows, call_row, is_stable, joins_of, match_span, select, span_row
 from spanproof.query_lang.vocabulary import Type
 
 NEVER_TRIED_AGAIN = 0
@@ -75,7 +75,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     )
     first_wrong = " ".join(f"WHEN NOT ({test}) THEN {number}" for number, test in enumerate(tests))
     value = " ".join(f"WHEN NOT ({test}) THEN {seen}" for test, seen in zip(tests, observed, strict=True))
-    joins = [*[line.replace("c.", "e.") for line in CALL_SPANS if told], *joins_of(row, rows.parameters)]
+    joins = joins_of(row, rows.parameters)
     sql = (
         f"WITH asked AS ({asked}), gaps AS ("
         f"SELECT e.*, a.failed AS failed_for_good, {UNSEEN.format(call='a')} AS unseen, e.start_ns - lag(e.end_ns) OVER"
@@ -104,11 +104,11 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
     rows = _calls(claim.call, parameters, bindings)
     asked = rows.select("c.*", "c.failed")
     if claim.to.spans == "any":
-        row = Row("span", ("s",), "t")
-        where = match_span(claim.to, "s", Conditions(row, parameters, bindings))
+        row = span_row("s", "t")
+        where = match_span(claim.to, "t", Conditions(row, parameters, bindings))
         turned = (
-            "SELECT t.entry_key AS caller_entry, s.start_ns, s.span_key AS witness FROM tree t"
-            f" JOIN spans s ON s.span_key = t.span_key {' '.join(joins_of(row, rows.parameters))}"
+            "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness FROM tree t"
+            f" {' '.join(joins_of(row, rows.parameters))}"
             f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
         )
     else:
@@ -123,14 +123,15 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
         " arg_min(u.witness, u.start_ns) FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
         " count(u.start_ns) > 0 AS turned, any_value(entry.error) AS entry_error"
         " FROM asked a LEFT JOIN turned u ON u.caller_entry = a.caller_entry"
-        " LEFT JOIN tree entry ON entry.span_key = a.caller_entry GROUP BY ALL)"
+        " LEFT JOIN tree entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
+        "SELECT a.call_key, string_agg(DISTINCT o.callee, ', ' ORDER BY o.callee) AS callees FROM asked a"
+        " JOIN calls o ON o.caller_entry = a.caller_entry AND o.start_ns >= a.end_ns GROUP BY a.call_key)"
         " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"
-        " (SELECT string_agg(DISTINCT other.callee, ', ' ORDER BY other.callee) FROM calls failed"
-        " JOIN calls other ON other.caller_entry = failed.caller_entry AND other.start_ns >= failed.end_ns"
-        " WHERE failed.call_key = j.call_key) AS value,"
+        " o.callees AS value,"
         " list_filter([j.failed_key, j.fallback_key], lambda key: key IS NOT NULL) AS witness, j.start_ns AS rank,"
         f" [CASE WHEN j.fallback_key IS NULL AND j.turned THEN {ASKED_TOO_EARLY} WHEN j.fallback_key IS NULL"
         f" THEN {NOT_ASKED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note FROM judged j"
+        " LEFT JOIN others o ON o.call_key = j.call_key"
     )
     return Plan(sql, parameters.values, "all", Type("text"), stable=False, if_then=True)
 
@@ -143,6 +144,7 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
     """
     assert isinstance(claim.call, s.Call)  # noqa: S101 (checked before)
     rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
+    rows.row.joined.update(rows.row.spans)
     longest = limit(claim.limit, bindings, rows.parameters)
     cut_off = (
         f"(regexp_matches(concat_ws(' ', {read_attribute('client.attributes', 'error.type')}, client.status_message,"

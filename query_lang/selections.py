@@ -14,6 +14,7 @@ from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.conditions import Conditions, Parameters, Row, Value, matches_name, matches_service
 from spanproof.query_lang.constants import Bindings
 
+EVERY_TRACE = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM tree)"
 # Part of each span's time that its children take, overlaps counted once and clipped to the span.
 COVERED = """(
     SELECT parent_key, sum(greatest(0, till_ns - greatest(from_ns, coalesce(before_ns, from_ns)))) AS covered_ns
@@ -23,12 +24,11 @@ COVERED = """(
         ) AS before_ns
         FROM (
             SELECT
-                t.parent_key, greatest(child.start_ns, parent.start_ns) AS from_ns,
-                least(child.end_ns, parent.end_ns) AS till_ns
+                t.parent_key, greatest(t.start_ns, parent.start_ns) AS from_ns,
+                least(t.end_ns, parent.end_ns) AS till_ns
             FROM tree t
-            JOIN {traces} USING (trace_id)
-            JOIN spans child ON child.span_key = t.span_key
-            JOIN spans parent ON parent.span_key = t.parent_key
+            JOIN {traces} sel ON sel.trace_id = t.trace_id
+            JOIN tree parent ON parent.span_key = t.parent_key
         )
         WHERE till_ns > from_ns
     )
@@ -85,14 +85,32 @@ def joins_of(row: Row, parameters: Parameters) -> list[str]:
     if "call" in row.joined:
         joins.append(f"JOIN calls {row.place}_call ON {row.place}_call.call_key = {row.place}.call_key")
     for span in row.spans:
+        if span in row.joined and span in row.joins:
+            joins.append(row.joins[span])
         if "resource" in row.joined:
-            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {span}.resource_key")
+            holder = row.place if row.row == "span" else span
+            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {holder}.resource_key")
         if "scope" in row.joined:
             joins.append(f"LEFT JOIN scopes {span}_scope ON {span}_scope.scope_key = {span}.scope_key")
         if "self_time" in row.joined:
             covered = COVERED.format(traces=parameters.traces)
-            joins.append(f"LEFT JOIN {covered} {span}_covered ON {span}_covered.parent_key = {span}.span_key")
+            joins.append(f"LEFT JOIN {covered} {span}_covered ON {span}_covered.parent_key = {row.place}.span_key")
     return joins
+
+
+def span_row(span: str, place: str) -> Row:
+    """Return the row of a span that stands in ``tree`` under `place`, and is joined as `span` where it is needed."""
+    return Row("span", (span,), place, joins={span: f"JOIN spans {span} ON {span}.span_key = {place}.span_key"})
+
+
+def from_traces(table: str, place: str, parameters: Parameters) -> tuple[str, list[str]]:
+    """Return the rows of a table that belong to the traces meant, and the conditions under which they count."""
+    if parameters.traces == EVERY_TRACE:
+        return f"{table} {place}", []
+    return (
+        f"{parameters.traces} sel JOIN {table} {place} ON {place}.trace_id = sel.trace_id",
+        [f"(sel.trusting OR {place}.definite)"],
+    )
 
 
 def select_traces(parameters: Parameters, bindings: Bindings) -> Rows:
@@ -100,10 +118,9 @@ def select_traces(parameters: Parameters, bindings: Bindings) -> Rows:
     return Rows(
         row=Row("span", (), "whole"),
         tables=[
-            "(SELECT sel.trace_id, min(s.start_ns) AS start_ns, max(s.end_ns) AS end_ns,"
-            " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(s.span_key, t.depth) AS root_key"
-            f" FROM {parameters.traces} sel LEFT JOIN tree t ON t.trace_id = sel.trace_id"
-            " LEFT JOIN spans s ON s.span_key = t.span_key GROUP BY sel.trace_id) whole"
+            "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
+            " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(t.span_key, t.depth) AS root_key"
+            f" FROM {parameters.traces} sel LEFT JOIN tree t ON t.trace_id = sel.trace_id GROUP BY sel.trace_id) whole"
         ],
         where=[],
         trace="whole.trace_id",
@@ -123,32 +140,30 @@ def select(node: s.Selection, parameters: Parameters, bindings: Bindings) -> Row
     """Return the rows of a selection."""
     if isinstance(node, s.Call):
         return _select_calls(node, parameters, bindings)
+    table, counts = from_traces("tree", "t", parameters)
     rows = Rows(
-        row=Row("span", ("s",), "t"),
-        tables=[
-            f"{parameters.traces} sel JOIN tree t ON t.trace_id = sel.trace_id",
-            "JOIN spans s ON s.span_key = t.span_key AND s.trace_id = t.trace_id",
-        ],
-        where=["t.is_entry", "(sel.trusting OR t.definite)"] if node.spans == "entry" else [],
-        trace="s.trace_id",
-        witness="[s.span_key]",
-        start="s.start_ns",
-        end="s.end_ns",
+        row=span_row("s", "t"),
+        tables=[table],
+        where=["t.is_entry", *counts] if node.spans == "entry" else [],
+        trace="t.trace_id",
+        witness="[t.span_key]",
+        start="t.start_ns",
+        end="t.end_ns",
         parameters=parameters,
         bindings=bindings,
     )
-    rows.where += match_span(node, "s", rows.conditions)
+    rows.where += match_span(node, "t", rows.conditions)
     return rows
 
 
-def match_span(node: s.Target, span: str, conditions: Conditions) -> list[str]:
-    """Return the conditions under which a span is the target."""
+def match_span(node: s.Target, place: str, conditions: Conditions) -> list[str]:
+    """Return the conditions under which a span, which stands in ``tree`` under `place`, is the target."""
     parameters, bindings = conditions.parameters, conditions.bindings
     where = []
     if node.service is not None:
-        where.append(matches_service(f"{span}.service", node.service, parameters, bindings))
+        where.append(matches_service(f"{place}.service", node.service, parameters, bindings))
     if node.operation is not None:
-        where.append(matches_name(f"{span}.name", node.operation, parameters, bindings))
+        where.append(matches_name(f"{place}.name", node.operation, parameters, bindings))
     if node.where is not None:
         where.append(conditions.condition(node.where))
     return where
@@ -156,23 +171,19 @@ def match_span(node: s.Target, span: str, conditions: Conditions) -> list[str]:
 
 def call_row(place: str, *, attempts: bool) -> Row:
     """Return the row of a call whose client's and server's spans stand under ``client`` and ``server``."""
-    return Row("call", ("client", "server"), place, attempts)
-
-
-CALL_SPANS = [
-    "LEFT JOIN spans client ON client.span_key = c.client_key",
-    "LEFT JOIN spans server ON server.span_key = c.server_key",
-]
+    joins = {span: f"LEFT JOIN spans {span} ON {span}.span_key = {place}.{span}_key" for span in ("client", "server")}
+    return Row("call", ("client", "server"), place, attempts, joins)
 
 
 def _select_calls(node: s.Call, parameters: Parameters, bindings: Bindings) -> Rows:
     table = "exchanges" if node.attempts else "calls"
+    source, counts = from_traces(table, "c", parameters)
     rows = Rows(
         row=call_row("c", attempts=node.attempts),
-        tables=[f"{parameters.traces} sel JOIN {table} c ON c.trace_id = sel.trace_id", *CALL_SPANS],
+        tables=[source],
         where=[
             *{"->": ["NOT c.async"], "~>": ["c.async"]}.get(node.arrow, []),
-            "(sel.trusting OR c.definite)",
+            *counts,
             *(["c.attempt IS NOT NULL"] if node.attempts else []),
         ],
         trace="c.trace_id",
@@ -195,12 +206,11 @@ def match_call(node: s.Call, place: str, rows: Rows) -> list[str]:
     if node.caller.service is not None:
         where.append(matches_service(f"{place}.caller", node.caller.service, parameters, bindings))
     if node.caller.operation is not None or node.caller.where is not None:
-        rows.tables.append(f"JOIN spans asking ON asking.span_key = {place}.caller_entry")
         rows.tables.append(f"JOIN tree asking_place ON asking_place.span_key = {place}.caller_entry")
-        asking = Conditions(Row("span", ("asking",), "asking_place"), parameters, bindings)
+        asking = Conditions(span_row("asking", "asking_place"), parameters, bindings)
         rows.others.append(asking.row)
         where += match_span(
-            s.Target("entry", None, node.caller.operation, node.caller.where, node.caller.at), "asking", asking
+            s.Target("entry", None, node.caller.operation, node.caller.where, node.caller.at), "asking_place", asking
         )
     if node.callee.service is not None:
         where.append(matches_service(f"{place}.callee", node.callee.service, parameters, bindings))

@@ -8,10 +8,9 @@ from datetime import UTC, datetime, timedelta
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import Parameters
 from spanproof.query_lang.constants import Bindings, NoValue, as_text, evaluate, number
-from spanproof.query_lang.selections import select
+from spanproof.query_lang.selections import EVERY_TRACE, select
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-EVERY_TRACE = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM tree)"
 
 
 def compile_window(given: s.Given, bindings: Bindings, now_ns: int) -> tuple[str, dict[str, object]]:

@@ -85,7 +85,14 @@ CREATE TABLE tree (
     is_entry   BOOLEAN NOT NULL,
     definite   BOOLEAN NOT NULL,  -- no span still to come can change entry_key and is_entry
     depth      INTEGER NOT NULL,  -- 0 for a root or an orphan
-    error      BOOLEAN NOT NULL
+    error      BOOLEAN NOT NULL,
+    -- of the span itself, so that what most claims ask needs no join
+    service      VARCHAR NOT NULL,
+    name         VARCHAR NOT NULL,
+    kind         INTEGER NOT NULL,
+    start_ns     BIGINT NOT NULL,
+    end_ns       BIGINT NOT NULL,
+    resource_key UBIGINT NOT NULL
 );
 
 -- One row per exchange between a caller and a callee, in any of the four shapes.

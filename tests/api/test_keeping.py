@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from spanproof.api.keeping import read_limits
+from spanproof.api.keeping import read_limits, read_memory
 from spanproof.bench.spans import make_requests
 from spanproof.collector.retention import Limits
 from spanproof.tests.command import DEADLINE_S, FREE, FREE_PORTS, Finished, Running, find_address
@@ -41,6 +41,15 @@ def test_ages() -> None:
 def test_what_cannot_be_kept_to_is_refused(keep_for: str | None, keep_below: str | None, db: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         read_limits(keep_for, keep_below, db)
+
+
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [("lots", "--memory: 'lots' is no size"), ("1MB", "--memory: 1MB is too little, 128MB is the least")],
+)
+def test_what_cannot_be_the_memory_is_refused(memory: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        read_memory(memory)
 
 
 def test_the_command_says_so_in_a_line(spanproof: Callable[..., Finished], tmp_path: Path) -> None:

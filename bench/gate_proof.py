@@ -1,0 +1,156 @@
+"""Carries out a proof of ten claims about the store in a file, in this process; prints what that took, as JSON.
+
+With ``--one`` a proof of one claim, again and again, every other time while spans come in over gRPC.
+
+Example: python -m spanproof.bench.gate_proof .bench/spans.duckdb --runs 3
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+from spanproof.assertions.events import Event, Judged
+from spanproof.assertions.runner import Runner
+from spanproof.assertions.verdict import Outcome
+from spanproof.bench.gate_store import BEGIN_NS, LASTS_NS
+from spanproof.collector.calls import derive
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.store import Store
+from spanproof.query_lang.modules import Module, load_text
+
+_INSTANTS: Final = [
+    time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 10**9)) for ns in (BEGIN_NS, BEGIN_NS + LASTS_NS + 10**9)
+]
+_GIVEN: Final = 'from gateway "POST /checkout" between "{}" and "{}" where resource.service.version == "{}"'
+_CLAIMS: Final = (
+    "count(traces) >= 500",
+    "error_rate(payments) < 1%",
+    "p95(duration(gateway)) < 400ms",
+    "p95(duration(*)) < 500ms by service",
+    "p95(duration(gateway)) <= baseline * 1.1",
+    "error_rate(gateway) not worse than baseline by 0.5pp",
+    "path gateway -> orders -> payments in >= 99% of traces",
+    "circuit payments -> bank { opens after 5 failures, holds >= 30s }",
+    "retry orders -> inventory { attempts <= 3, backoff >= 50ms }",
+    "fallback payments -> bank => bank-backup",
+)
+ONE: Final = _CLAIMS[2]
+RATE: Final = 20_000  # spans a second
+_PATIENCE_S: Final = 30
+
+
+def read_proof(claims: tuple[str, ...]) -> Module:
+    """Read the proof of these claims about the new version."""
+    lines = [
+        'proof "release 1.4.2 is healthy" {',
+        f"given traces {_GIVEN.format(*_INSTANTS, '1.4.2')}",
+        f"compare baseline {_GIVEN.format(*_INSTANTS, '1.4.1')}",
+        *(f"expect {claim}" for claim in claims),
+        "}",
+    ]
+    module = load_text("\n".join(lines), Path("gate.proof"), "gate.proof")
+    if module.diagnostics:
+        raise ValueError(str(module.diagnostics))
+    return module
+
+
+def run_proof(store: Store, module: Module) -> tuple[float, list[float]]:
+    """Carry out a proof; return the seconds it took, and those up to each verdict. All must pass."""
+    times: list[float] = []
+    wrong: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, Judged):
+            times.append(time.perf_counter())
+            if event.verdict.outcome is not Outcome.PASS:
+                wrong.append(f"{event.verdict.outcome}: {event.verdict.reason}")
+
+    begun = time.perf_counter()
+    outcomes = Runner(store, note).run([(module, proof) for proof in module.proofs])
+    took = time.perf_counter() - begun
+    if wrong or outcomes != (Outcome.PASS,):
+        raise RuntimeError(f"the proof was {outcomes}: {'; '.join(wrong)}")
+    return took, [at - begun for at in times]
+
+
+def peak_rss_mib() -> float:
+    """Say how much memory this process has held at most."""
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[0]) / 1024
+
+
+def measure_proof(store: Store, runs: int) -> dict[str, object]:
+    """Derive what is not derived yet, then carry out the proof of ten claims so many times."""
+    module = read_proof(_CLAIMS)
+    begun, used = time.perf_counter(), time.process_time()
+    derive(store)
+    derive_s, derive_cpu_s = time.perf_counter() - begun, time.process_time() - used
+    found = [run_proof(store, module) for _ in range(runs)]
+    return {
+        "derive_s": derive_s,
+        "derive_cpu_s": derive_cpu_s,
+        "runs_s": [each for each, _ in found],
+        "cpu_s": (time.process_time() - used - derive_cpu_s) / runs,
+        "verdicts_s": found[-1][1],
+        "rss_mib": peak_rss_mib(),
+    }
+
+
+def measure_slowdown(store: Store, pairs: int) -> dict[str, object]:
+    """Judge one claim with and without spans coming in, in turn."""
+    module = read_proof((ONE,))
+    quiet: list[float] = []
+    busy: list[float] = []
+    with Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
+        run_proof(store, module)
+        for _ in range(pairs):
+            quiet.append(run_proof(store, module)[0])
+            before = _count(store)
+            begun = time.perf_counter()
+            command = [sys.executable, "-m", "spanproof.bench.load", "grpc", receiver.grpc_address]
+            command += [f"--rate={RATE}", "--spans=512", f"--requests={RATE * 5 // 512}", "--in-flight=8"]
+            sending = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own command)
+            while _count(store) == before:
+                if time.perf_counter() - begun > _PATIENCE_S:
+                    raise TimeoutError("no span came in")
+                time.sleep(0.01)
+            times = []
+            while sending.poll() is None:
+                times.append(run_proof(store, module)[0])
+            said, _ = sending.communicate()
+            rate = json.loads(said)["spans_per_s"]
+            if rate < RATE * 0.9:
+                raise RuntimeError(f"only {rate:.0f} spans a second came in")
+            busy.append(statistics.median(times[:-1] or times))
+            derive(store)
+    return {"quiet_s": quiet, "busy_s": busy, "rss_mib": peak_rss_mib()}
+
+
+def _count(store: Store) -> int:
+    with closing(store.cursor()) as connection:
+        ((count,),) = connection.execute("SELECT max(span_key) FROM spans").fetchall()
+    return int(count)
+
+
+def main() -> None:
+    """Read the command line, measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--one", action="store_true")
+    parser.add_argument("--memory", default="2GB", help="what DuckDB may hold, as `serve --memory`; %(default)s")
+    args = parser.parse_args()
+    with Store.open(args.store, settings={"memory_limit": args.memory}) as store:
+        print(json.dumps((measure_slowdown if args.one else measure_proof)(store, args.runs)))
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ class Asker:
         self.store = store
         self.limit_s = limit_s
         self._deriving = threading.Lock()
-        self._derived_key = -1
+        self._derived_key = 0
 
     async def ask(self, request: Request, work: Callable[[duckdb.DuckDBPyConnection], T], *, fresh: bool = True) -> T:
         """Bring the derived tables up to date, where they must be `fresh`, and do `work` with a connection of its own.
@@ -38,7 +38,8 @@ class Asker:
         Raises ProblemError: 503 where the store is out of order or the answer takes too long or too much memory. The
         query of a client that goes away is interrupted.
         """
-        cursor = await asyncio.to_thread(self._open, fresh=fresh)
+        wanted = self.store.last_key if fresh else 0  # what has come by now; more need not be waited for
+        cursor = await asyncio.to_thread(self._open, wanted)
         working = asyncio.ensure_future(asyncio.to_thread(self._work, cursor, work))
         deadline = asyncio.get_running_loop().time() + self.limit_s
         late = False
@@ -59,19 +60,17 @@ class Asker:
             cursor.interrupt()
             raise
 
-    def _open(self, *, fresh: bool) -> duckdb.DuckDBPyConnection:
+    def _open(self, wanted: int) -> duckdb.DuckDBPyConnection:
         try:
-            if fresh:
-                self._derive()
+            self._derive(wanted)
             return self.store.cursor()
         except duckdb.OutOfMemoryException:
             raise ProblemError(503, "too much", _TOO_MUCH) from None
         except (StoreError, duckdb.IOException, duckdb.FatalException) as error:
             raise ProblemError(503, "not ready", str(error)) from None
 
-    def _derive(self) -> None:
-        """Derive what has come so far, unless somebody else did while this one waited."""
-        wanted = self.store.last_key
+    def _derive(self, wanted: int) -> None:
+        """Derive the spans up to a key, and what has come since, unless somebody else did while this one waited."""
         with self._deriving:
             if self._derived_key < wanted:
                 up_to = self.store.last_key

@@ -38,19 +38,21 @@ def derive(store: Store) -> int:
     """
     changed = 0
     with store.lock, store.telemetry.measure_derivation() as tell_traces, closing(store.cursor()) as connection:
-        while (more := _derive_next(connection)) is not None:
+        newest = store.last_key  # where spans keep coming, what comes from now on is for the next time
+        while (more := _derive_next(connection, newest)) is not None:
             changed += more
         tell_traces(changed)
     return changed
 
 
-def _derive_next(connection: duckdb.DuckDBPyConnection) -> int | None:
-    """Derive the next new spans, in a transaction of its own; return how many traces that changed, None: no more."""
+def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int) -> int | None:
+    """Derive the next new spans up to a key, in a transaction; return how many traces that changed, None: no more."""
     connection.execute("BEGIN")
     try:
-        ((derived, next_, newest),) = connection.execute(
-            "SELECT last_span_key, (SELECT min(span_key) FROM spans WHERE span_key > last_span_key),"
-            " (SELECT max(span_key) FROM spans) FROM derivation"
+        ((derived, next_),) = connection.execute(
+            "SELECT last_span_key, (SELECT min(span_key) FROM spans WHERE span_key > last_span_key AND span_key <= ?)"
+            " FROM derivation",
+            [newest],
         ).fetchall()
         changed = None if next_ is None else _derive_up_to(connection, derived, min(newest, next_ + _AT_ONCE - 1))
         connection.execute("COMMIT")

@@ -4,10 +4,10 @@ WITH within AS (
     WHERE start_ns >= $since_ns AND start_ns < $until_ns
 ),
 requests AS (
-    SELECT service, count(*) AS n, count(*) FILTER (t.error) AS errors, list_sort(list(s.end_ns - s.start_ns)) AS sorted
+    SELECT s.service, count(*) AS n, count(*) FILTER (t.error) AS errors, list_sort(list(s.end_ns - s.start_ns)) AS sorted
     FROM within s JOIN tree t USING (span_key)
     WHERE t.is_entry
-    GROUP BY service
+    GROUP BY s.service
 ),
 versions AS (
     SELECT w.service, list_sort(list_distinct(flatten(list(attribute_texts({version}))))) AS versions

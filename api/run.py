@@ -6,6 +6,8 @@ from collections.abc import Mapping
 
 from rich.console import Console
 
+from spanproof.assertions.events import Event
+from spanproof.assertions.history import HistoryWriter
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
@@ -35,7 +37,14 @@ def run_proofs(
     with Store.open(db) as store, Receiver(store, otlp_grpc, otlp_http, options) as receiver:
         declare_rules(store, rules)
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
-        outcomes = Runner(store, report, variables, fail_fast).run(proofs)
+
+        def tell(event: Event) -> None:
+            report(event)
+            history(event)
+
+        runner = Runner(store, tell, variables, fail_fast)
+        history = HistoryWriter(store, runner.run_id, "run")
+        outcomes = runner.run(proofs)
     return exit_code(list(outcomes), inconclusive)
 
 

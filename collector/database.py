@@ -18,8 +18,8 @@ from spanproof.collector.schema import prepare_schema
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# DuckDB moves what stands in its write-ahead log into the file at this size of the log. Each time it writes the
-# last 122,880 rows anew, so seldom is cheap; but appends wait meanwhile, and memory holds what is in the log.
+# DuckDB moves what stands in its write-ahead log into the file at this size of the log. Appends wait
+# meanwhile, and each time it writes the last row group anew, so seldom is cheap; but memory holds what is in the log.
 _CHECKPOINT = "256MB"
 # A commit of at least this many rows goes straight into the file, compressed, and costs the log next to nothing.
 # DuckDB's own 122,880 would send every commit through the log, to be read, compressed and written anew later.

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
 
 from spanproof.api.app import make_app
 from spanproof.api.run_keeper import RunKeeper
@@ -20,6 +19,7 @@ from spanproof.collector.http_server import make_http_server
 from spanproof.collector.options import Options
 from spanproof.collector.semconv import SPAN_KINDS
 from spanproof.collector.store import Store
+from spanproof.tests.reference.send import key_values
 
 # 2026-01-31T12:00:00Z
 ZERO_NS = 1_769_860_800_000_000_000
@@ -59,7 +59,7 @@ def make_request(*spans: Sent) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
     for each in spans:
         of_resource = request.resource_spans.add()
-        of_resource.resource.attributes.extend(_key_values({"service.name": each.service, **each.resource}))
+        of_resource.resource.attributes.extend(key_values({"service.name": each.service, **each.resource}))
         span = of_resource.scope_spans.add().spans.add(
             trace_id=bytes.fromhex(trace_id(each.trace)),
             span_id=bytes.fromhex(span_id(each.id_)),
@@ -68,7 +68,7 @@ def make_request(*spans: Sent) -> ExportTraceServiceRequest:
             kind=SPAN_KINDS[each.kind],
             start_time_unix_nano=ZERO_NS + int(each.ms[0] * MS),
             end_time_unix_nano=ZERO_NS + int(each.ms[1] * MS),
-            attributes=_key_values(each.attributes),
+            attributes=key_values(each.attributes),
         )
         if each.error:
             span.status.code = 2
@@ -88,21 +88,3 @@ def open_client(store: Store) -> Iterator[httpx.Client]:
         finally:
             server.should_exit = True
             thread.join()
-
-
-def _key_values(attributes: dict[str, Value]) -> list[KeyValue]:
-    return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
-
-
-def _any_value(value: Value) -> AnyValue:
-    match value:
-        case bool():
-            return AnyValue(bool_value=value)
-        case int():
-            return AnyValue(int_value=value)
-        case float():
-            return AnyValue(double_value=value)
-        case list():
-            return AnyValue(array_value=ArrayValue(values=[_any_value(each) for each in value]))
-        case _:
-            return AnyValue(string_value=value)

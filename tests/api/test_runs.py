@@ -266,3 +266,16 @@ def test_requests_are_sent_to_listed_targets_alone(
     assert run["proofs"][0]["verdicts"][0]["outcome"] == "pass"
     elsewhere = allowed.run(ASKS.format(url="http://127.0.0.1:9/")).json()
     assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is no target that this server may ask"
+
+
+def test_the_run_command_writes_its_runs_down_too(db: Path, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
+    (tmp_path / "both.proof").write_text(HEALTHY + SICK)
+    assert spanproof("run", "both.proof", "--db", db, *FREE_PORTS).code == 1
+    with Store.open(db) as stored, open_client(stored) as client:
+        (run,) = client.get("/api/v1/runs").json()["runs"]
+        assert (run["origin"], run["outcome"], run["proofs"]) == ("run", "fail", {"pass": 1, "fail": 1})
+        kept = client.get(f"/api/v1/runs/{run['id']}").json()
+        assert [(proof["path"], proof["name"]) for proof in kept["proofs"]] == [
+            ("both.proof", "healthy"),
+            ("both.proof", "sick"),
+        ]

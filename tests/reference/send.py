@@ -41,7 +41,7 @@ def _by_resource(spans: Sequence[Span]) -> list[ResourceSpans]:
         key = repr(sorted(resource.items()))
         if key not in found:
             found[key] = ResourceSpans()
-            found[key].resource.attributes.extend(_key_values(resource))
+            found[key].resource.attributes.extend(key_values(resource))
             found[key].scope_spans.add()
         found[key].scope_spans[0].spans.append(_wire(span))
     return list(found.values())
@@ -56,17 +56,17 @@ def _wire(span: Span) -> WireSpan:
         kind=span.kind,  # type: ignore[arg-type]  # the enum's own numbers
         start_time_unix_nano=ZERO_NS + span.start_ns,
         end_time_unix_nano=ZERO_NS + span.end_ns,
-        attributes=_key_values(span.attributes),
+        attributes=key_values(span.attributes),
     )
     made.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers
     for event in span.events:
-        made.events.add(name=event.name, time_unix_nano=ZERO_NS + event.at_ns, attributes=_key_values(event.attributes))
+        made.events.add(name=event.name, time_unix_nano=ZERO_NS + event.at_ns, attributes=key_values(event.attributes))
     for link in span.links:
         made.links.add(trace_id=bytes.fromhex(link.trace_id), span_id=bytes.fromhex(link.span_id))
     return made
 
 
-def _key_values(attributes: dict[str, Value]) -> list[KeyValue]:
+def key_values(attributes: dict[str, Value]) -> list[KeyValue]:
     return [KeyValue(key=key, value=_any_value(value)) for key, value in attributes.items()]
 
 

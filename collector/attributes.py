@@ -140,7 +140,7 @@ def _find_last_of_each_key(lists: pa.Int64Array, keys: pa.StringArray) -> pa.Boo
     """Mark the attributes to keep, where a list has two of one key, which OTLP forbids."""
     encoded = keys.dictionary_encode()
     groups = lists.to_numpy() * len(encoded.dictionary) + encoded.indices.to_numpy()
-    ordered = np.sort(groups)
+    ordered = np.sort(groups, kind="stable")  # list follows list, so they are almost in order, which it makes use of
     if not np.any(ordered[1:] == ordered[:-1]):
         return None
     items = pa.arange(0, len(keys))

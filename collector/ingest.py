@@ -128,10 +128,14 @@ class Ingest:
             else:
                 self._telemetry.count_received(len(decoded.spans) + sum(decoded.rejected.values()))
                 self._decoded.put((batch, decoded))
+                # What arrives until the writer takes this up goes into the next batch. Batches begun earlier would be
+                # too small to go straight into the file.
+                self._decoded.join()
         self._decoded.put(None)
 
     def _write_until_stopped(self) -> None:
         while work := self._decoded.get():
+            self._decoded.task_done()
             batch, decoded = work
             try:
                 outcomes = self._write(batch, decoded)

@@ -89,7 +89,7 @@ class Tally:
     def note(self, index: int, answer: str, took_s: float, allowed: Allowed) -> None:
         self.answers[answer] += 1
         self.slowest_s = max(self.slowest_s, took_s)
-        if took_s > SOON_S or answer == TIMED_OUT:
+        if took_s > SOON_S or (answer == TIMED_OUT and not allowed(answer)):
             self.late.append(index)
         elif not allowed(answer):
             self.wrong.append(f"input {index}: {answer} after {took_s:.2f} s")
@@ -128,7 +128,7 @@ async def test_no_request_harms_the_server(server: Server, tmp_path: Path) -> No
     slowest = f"slowest {tally.slowest_s * 1000:.0f} ms, alone {alone.slowest_s * 1000:.0f} ms"
     print(f"\n{sent} inputs of seed {SEED}, {slowest}, peak {peak} MiB: {dict(sorted(tally.answers.items()))}")
     assert tally.wrong + alone.wrong == [], f"seed {SEED}"
-    assert alone.slowest_s < SOON_S, f"seed {SEED}, one of inputs {tally.late}"
+    assert alone.late == [], f"seed {SEED}"
     assert server.process.poll() is None
     assert sent == WANTED
     assert peak < MOST_MIB

@@ -27,7 +27,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where the stores are kept; %(default)s")
     parser.add_argument("--runs", type=int, default=5, help="times that the proof is carried out; %(default)s")
-    parser.add_argument("--memory", default="2GB", help="what DuckDB may hold, as `serve --memory`; %(default)s")
+    parser.add_argument("--memory", default="3GB", help="what DuckDB may hold, as `serve --memory`; %(default)s")
     args = parser.parse_args()
     memory = f"--memory={args.memory}"
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("store", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--one", action="store_true")
-    parser.add_argument("--memory", default="2GB", help="what DuckDB may hold, as `serve --memory`; %(default)s")
+    parser.add_argument("--memory", default="3GB", help="what DuckDB may hold, as `serve --memory`; %(default)s")
     args = parser.parse_args()
     with Store.open(args.store, settings={"memory_limit": args.memory}) as store:
         print(json.dumps((measure_slowdown if args.one else measure_proof)(store, args.runs)))

@@ -87,6 +87,8 @@ def _attach(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection
         "checkpoint_threshold": _CHECKPOINT,
         "memory_limit": _MEMORY,
         "max_vacuum_tasks": _NEVER_MERGE,
+        # what is derived need not stand in the order of the spans; to keep it takes all but one thread out of the work
+        "preserve_insertion_order": False,
         **settings,
     }
     connection = duckdb.connect(config=config)

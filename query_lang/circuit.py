@@ -36,8 +36,12 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     rows = select(replace(claim.call, attempts=True), Parameters(), bindings)
     # a bare call has no client's span: its caller's is the one above the callee's
     rows.tables.append("LEFT JOIN tree caller ON caller.span_key = c.client_key")
-    rows.tables.append("LEFT JOIN tree served ON served.span_key = c.server_key AND c.client_key IS NULL")
-    rows.tables.append("LEFT JOIN tree above ON above.span_key = served.parent_key")
+    rows.tables.append(
+        "LEFT JOIN (SELECT served.span_key, above.resource_key FROM tree served"
+        " JOIN tree above ON above.span_key = served.parent_key"
+        " WHERE served.span_key IN (SELECT server_key FROM exchanges WHERE shape = 'bare')"
+        ") above ON above.span_key = c.server_key AND c.client_key IS NULL"
+    )
     attempts = rows.select(
         "c.trace_id, c.start_ns, c.end_ns, c.error, c.caller, coalesce(c.client_key, c.server_key) AS span_key,"
         " coalesce(caller.resource_key, above.resource_key) AS resource_key"
@@ -53,19 +57,23 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 probes = limit(clause.value, bindings, rows.parameters)
     sql = f"""
     WITH attempts AS ({attempts}),
-    islands AS (  -- failures in a row share the number of successes before them
-        SELECT *, count(*) FILTER (NOT error) OVER (
-            PARTITION BY resource_key ORDER BY start_ns, end_ns, span_key ROWS UNBOUNDED PRECEDING
-        ) AS island
+    placed AS (
+        SELECT *, row_number() OVER (PARTITION BY resource_key ORDER BY start_ns, end_ns, span_key) AS place
         FROM attempts
     ),
+    failures AS (  -- those in a row have the same number of successes before them
+        SELECT *, place - row_number() OVER (PARTITION BY resource_key ORDER BY place) AS streak
+        FROM placed WHERE error
+    ),
     streaks AS (
-        SELECT *, row_number() OVER (PARTITION BY resource_key, island ORDER BY start_ns, end_ns, span_key) AS nth
-        FROM islands WHERE error
+        SELECT *, row_number() OVER (PARTITION BY resource_key, streak ORDER BY place) AS nth FROM failures
     ),
     opened AS (
-        SELECT resource_key, caller, island, trace_id, span_key, start_ns, end_ns AS open_ns
+        SELECT resource_key, caller, streak, place, trace_id, span_key, start_ns, end_ns AS open_ns
         FROM streaks WHERE nth = {failures}
+    ),
+    last_successes AS (
+        SELECT resource_key, max(place) AS place FROM placed WHERE NOT error GROUP BY resource_key
     ),
     judged AS (
         SELECT
@@ -73,9 +81,9 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
             (SELECT min(a.start_ns) FROM attempts a
                 WHERE a.resource_key = o.resource_key AND a.start_ns >= o.open_ns) AS next_ns,
             (SELECT count(*) FROM streaks a
-                WHERE a.resource_key = o.resource_key AND a.island = o.island AND a.start_ns >= o.open_ns + {holds})
-            + (SELECT count(*) FROM islands a
-                WHERE a.resource_key = o.resource_key AND NOT a.error AND a.island = o.island + 1) AS probes,
+                WHERE a.resource_key = o.resource_key AND a.streak = o.streak AND a.start_ns >= o.open_ns + {holds})
+            + (SELECT count(*) FROM last_successes a
+                WHERE a.resource_key = o.resource_key AND a.place > o.place) AS probes,
             EXISTS (
                 SELECT 1 FROM selected sel JOIN tree t ON t.trace_id = sel.trace_id AND t.is_entry
                 WHERE t.resource_key = o.resource_key AND t.start_ns >= o.open_ns AND t.start_ns < o.open_ns + {holds}

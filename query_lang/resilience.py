@@ -40,7 +40,7 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
 def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     """Compile ``retry``. ``note`` is [number of the clause that does not hold, attempts, tier]."""
     rows = _calls(claim.call, Parameters(), bindings)
-    asked = rows.select("c.*")
+    asked = rows.select("c.*", "(c.attempts > 1 OR c.failed)")  # others gave no cause to be tried again
     row = call_row("e", attempts=True)
     conditions = Conditions(row, rows.parameters, bindings)
     told, tests, observed = [], ["attempts > 1"], ["attempts::VARCHAR"]

@@ -2,10 +2,10 @@
 -- temporary table `missing`. `sure`: it is known to exist; else only time can tell whether it does.
 CREATE OR REPLACE TEMP TABLE missing AS
 WITH
-mine AS MATERIALIZED (  -- calls that nobody answered
-    SELECT trace_id, caller, callee, address, protocol, error, async
+mine AS MATERIALIZED (  -- calls that nobody answered, though somebody might
+    SELECT trace_id, caller, callee, address, error, async
     FROM exchanges SEMI JOIN judged USING (trace_id)
-    WHERE shape = 'unpaired'
+    WHERE shape = 'unpaired' AND protocol <> 'db' AND callee NOT IN (FROM proxies)
 ),
 asked AS MATERIALIZED (
     SELECT DISTINCT address FROM mine WHERE address IS NOT NULL
@@ -34,7 +34,6 @@ unanswered AS (
     FROM mine m
     LEFT JOIN instrumented i ON i.address = m.address
     LEFT JOIN (SELECT DISTINCT service FROM resources) r ON r.service = m.callee
-    WHERE m.protocol <> 'db' AND m.callee NOT IN (FROM proxies)
 )
 SELECT j.trace_id, 'root' AS kind, true AS sure, NULL AS caller, NULL AS callee
 FROM judged j

@@ -91,7 +91,7 @@ class Judge:
         )
 
     def judge(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
-        """Return the verdict on a claim, as far as the traces selected allow one."""
+        """Return the verdict on a claim, as far as the traces selected allow one. Raises duckdb.InterruptException."""
         explainer = Explainer(self.connection, expectation, text, bindings, self.selected.missing)
         try:
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
@@ -109,6 +109,8 @@ class Judge:
             }
             group, verdict = explainer.gravest(judged, expectation.by)
             return replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
+        except duckdb.InterruptException:  # no verdict: nobody wants any more of them
+            raise
         except (NoValue, duckdb.Error) as error:
             return explainer.error(str(error))
 

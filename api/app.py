@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import duckdb
 from fastapi import FastAPI, Request
 from starlette.datastructures import Headers
@@ -17,6 +19,7 @@ from spanproof.api.run_keeper import RunKeeper
 from spanproof.api.runs import make_runs_router
 from spanproof.api.schemas import Health
 from spanproof.api.services import make_services_router
+from spanproof.api.stored_proofs import StoredProofs, make_stored_proofs_router
 from spanproof.api.tempo import make_tempo_router
 from spanproof.api.traces import make_traces_router
 from spanproof.collector.auth import Admitted, Role, TokenGate, Tokens
@@ -27,8 +30,8 @@ _QUESTIONS = "/api/v1/query"
 _MAX_BODY_BYTES = 2 * 2**20  # a proof of 1 MiB, and its variables
 
 
-def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> ASGIApp:
-    """Make the API over `store`; to who shows no token, it says only whether it is well."""
+def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None, proofs: Path | None = None) -> ASGIApp:
+    """Make the API over `store` and a folder of `proofs`; to who shows no token, it says only whether it is well."""
     app = FastAPI(title="spanproof", version=__version__, max_body_size=_MAX_BODY_BYTES)
     add_problem_handlers(app)
 
@@ -51,7 +54,9 @@ def make_app(store: Store, keeper: RunKeeper, tokens: Tokens | None = None) -> A
     strangers = describe_problems(401, 403) if tokens else None
     for make_router in (make_traces_router, make_services_router, make_questions_router, make_tempo_router):
         app.include_router(make_router(asker), responses=strangers)
-    app.include_router(make_runs_router(asker, keeper), responses=strangers)
+    stored = StoredProofs(proofs, may_send=bool(keeper.targets.allowed))
+    app.include_router(make_stored_proofs_router(stored), responses=strangers)
+    app.include_router(make_runs_router(asker, keeper, stored), responses=strangers)
 
     limited = _refuse_large(app)
     return TokenGate(limited, tokens, _find_role, _refuse) if tokens else limited

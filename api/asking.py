@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import duckdb
@@ -48,7 +49,7 @@ class Asker:
                 await asyncio.wait((working,), timeout=_LOOK_EVERY_S)
                 late = asyncio.get_running_loop().time() > deadline
                 if not working.done() and (late or await request.is_disconnected()):
-                    cursor.interrupt()
+                    _interrupt(cursor)
             return await working
         except duckdb.InterruptException:
             if late:
@@ -57,7 +58,7 @@ class Asker:
         except duckdb.OutOfMemoryException:
             raise ProblemError(503, "too much", _TOO_MUCH) from None
         except asyncio.CancelledError:
-            cursor.interrupt()
+            _interrupt(cursor)
             raise
 
     def _open(self, wanted: int) -> duckdb.DuckDBPyConnection:
@@ -83,3 +84,8 @@ class Asker:
             return work(cursor)
         finally:
             cursor.close()
+
+
+def _interrupt(cursor: duckdb.DuckDBPyConnection) -> None:
+    with suppress(duckdb.ConnectionException):  # it has just been closed, its work done
+        cursor.interrupt()

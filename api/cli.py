@@ -225,6 +225,12 @@ def serve(
             metavar="HOST:PORT", help="Send requests of proofs that come over the API to this host; may be repeated."
         ),
     ] = None,
+    proofs: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", envvar="SPANPROOF_PROOFS", help="Proof files that runs and gates over the API may name."
+        ),
+    ] = None,
     trace_self: Annotated[
         str | None,
         typer.Option(
@@ -248,8 +254,20 @@ def serve(
         rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
+    if proofs is not None and not proofs.is_dir():
+        fail(f"--proofs: {proofs}: no such folder")
     server = Server(
-        db, receiving.otlp_grpc, receiving.otlp_http, api, options, rules, limits, targets, memory_bytes, endpoint
+        db,
+        receiving.otlp_grpc,
+        receiving.otlp_http,
+        api,
+        options,
+        rules,
+        limits,
+        targets,
+        memory_bytes,
+        endpoint,
+        proofs,
     )
     server.run(lambda line: typer.echo(line))
 

@@ -8,17 +8,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, WithJsonSchema, model_validator
 
 from spanproof.api.asking import Asker
 from spanproof.api.paging import Whole, read_cursor, write_cursor
 from spanproof.api.parameters import HOUR_NS, Cursor, DurationNs, Limit, Question, refuse_repeated
 from spanproof.api.problems import ProblemError, Responses, describe_problems
 from spanproof.api.run_keeper import Run, RunKeeper
+from spanproof.api.stored_proofs import StoredProofs
 from spanproof.assertions import history
 from spanproof.assertions.documents import RunDocument
 from spanproof.assertions.gate import share_error
@@ -34,6 +35,7 @@ PROOF = """proof "release 1.4.2 is healthy" {
   expect error_rate(gateway) < 1% with confidence 95%
 }"""
 DAY_NS = 24 * HOUR_NS
+_PRINTED = r"^[^\x00-\x1f]+$"
 _ANY = TypeAdapter(Any)
 _PLACE = TypeAdapter(tuple[Whole, str])
 _AS_KNOWN: Responses = {304: {"description": "It is as you know it"}}
@@ -41,15 +43,34 @@ _AS_XML: Responses = {200: {"content": {"application/xml": {"schema": {"type": "
 
 
 class SentProof(BaseModel):
-    """Proofs to carry out, as text, and values for their ``let``s."""
+    """Proofs to carry out, as text or by the name of a stored file of them, and values for their ``let``s."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"proof": PROOF}]})
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [{"proof": PROOF}],
+            "oneOf": [{"required": ["proof"]}, {"required": ["stored"]}],
+        },
+    )
 
-    proof: str = Field(max_length=2**20, min_length=1, json_schema_extra={"format": "proof"})
+    # either may be left out, but has no value then
+    proof: str = Field(default_factory=str, max_length=2**20, min_length=1, json_schema_extra={"format": "proof"})
+    stored: str = Field(
+        default_factory=str, max_length=1000, pattern=_PRINTED, description="of those that `/proofs/stored` lists"
+    )
     variables: dict[str, str] = {}
     name: str = Field(
-        default="sent.proof", max_length=200, pattern=r"^[^\x00-\x1f]+$", description="how reports call it"
+        default_factory=str,
+        max_length=200,
+        pattern=_PRINTED,
+        description="how reports call it; `sent.proof`, or as it is stored, unless told",
     )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if bool(self.proof) == bool(self.stored):
+            raise ValueError("give either `proof`, a text, or `stored`, the name of a file")
+        return self
 
 
 class SentGate(SentProof):
@@ -104,14 +125,17 @@ class RunsPage(BaseModel):
     next: str | None
 
 
-def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
+def make_runs_router(asker: Asker, keeper: RunKeeper, stored: StoredProofs) -> APIRouter:
     """Make the routes of runs."""
     router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(refuse_repeated)])
 
-    @router.post("/runs", status_code=201, response_model=RunDocument, responses=describe_problems(400, 413, 422, 503))
+    @router.post(
+        "/runs", status_code=201, response_model=RunDocument, responses=describe_problems(400, 404, 413, 422, 503)
+    )
     async def start_run(response: Response, sent: SentProof, asked: Annotated[Waiting, Query()]) -> RunDocument:
         """Carry out proofs. The answer comes at once, or after `wait` at most; `/runs/{id}/events` tells the rest."""
-        run = _start(keeper, _read(sent, keeper), sent, "api")
+        module = await asyncio.to_thread(_read, sent, stored)
+        run = _start(keeper, module, sent, "api")
         response.headers["Location"] = f"/api/v1/runs/{run.document.id}"
         with suppress(TimeoutError):
             await _await_end(run, (asked.wait or 0) / 1e9)
@@ -182,10 +206,10 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
             running.runner.cancel()
         return await find_run(request, run_id)
 
-    @router.post("/gate", responses=describe_problems(400, 413, 422, 503))
+    @router.post("/gate", responses=describe_problems(400, 404, 413, 422, 503))
     async def ask_gate(request: Request, sent: SentGate) -> GateDocument:
         """Carry out proofs and say what a pipeline is to make of them. It ends when the client goes away."""
-        module = _read(sent, keeper)
+        module = await asyncio.to_thread(_read, sent, stored)
         run = _start(keeper, module, sent, "gate", share_error(module, sent.looks))
         try:
             while True:
@@ -219,10 +243,13 @@ def make_runs_router(asker: Asker, keeper: RunKeeper) -> APIRouter:
     return router
 
 
-def _read(sent: SentProof, keeper: RunKeeper) -> Module:
-    module = read_sent(sent.proof, sent.name, may_send=bool(keeper.targets.allowed))
+def _read(sent: SentProof, stored: StoredProofs) -> Module:
+    if sent.stored:
+        module = stored.read(sent.stored, sent.name or sent.stored)
+    else:
+        module = read_sent(sent.proof, sent.name or "sent.proof", may_send=stored.may_send)
     if module.diagnostics:
-        raise ProblemError.of_text("proof", sent.proof, module.diagnostics)
+        raise ProblemError.of_text("proof", module.file.text, module.diagnostics)
     if not module.proofs:
         raise ProblemError(422, "the proof cannot be used", "there is no proof in the text")
     return module

@@ -6,6 +6,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
 
@@ -42,6 +43,7 @@ class Server:
     targets: Targets
     memory: int
     trace_self: Endpoint | None = None
+    proofs: Path | None = None
 
     def run(self, say: Callable[[str], None]) -> None:
         """Serve; the first line said names all addresses. Raises Unusable."""
@@ -57,7 +59,7 @@ class Server:
             if self.trace_self:
                 self.trace_self.refuse_itself(receiver.grpc_address, receiver.http_address)
             declare_rules(store, self.rules)
-            server = make_http_server(wrap(make_app(store, keeper, self.options.tokens)), self.options)
+            server = make_http_server(wrap(make_app(store, keeper, self.options.tokens, self.proofs)), self.options)
             before = _stop_when_signalled(server)
             scheme = "https" if self.options.tls else "http"
             say(

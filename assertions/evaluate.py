@@ -21,7 +21,8 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.compile import compile_claim
 from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
 from spanproof.query_lang.plan import Plan
-from spanproof.query_lang.windows import compile_window
+from spanproof.query_lang.types import mentions_baseline
+from spanproof.query_lang.windows import compile_window, find_bounds, show_instant
 
 MOST_INCOMPLETE: Final = 0.01
 COMPLETE: Final = """
@@ -37,6 +38,7 @@ class Judge:
         self.connection = connection
         self.error_share = error_share  # what estimates may use up of the error that their confidence allows
         self.selected: Selected | Window = Selected({})
+        self._baseline: Window | None = None
         self._loss: tuple[int, int] | None = None  # spans selected that dropped something, or were not sampled
 
     @property
@@ -52,14 +54,16 @@ class Judge:
 
     def select_window(self, given: s.Given, bindings: Bindings) -> Window:
         """Set the traces of a ``given``, or of a ``compare baseline``, of which only complete ones count."""
-        sql, parameters = compile_window(given, bindings, time.time_ns())
+        now_ns = time.time_ns()
+        sql, parameters = compile_window(given, bindings, now_ns)
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
         mark_incomplete(self.connection)
         row = self.connection.execute(
             "SELECT count(*), count(*) FILTER (trace_id IN (FROM incomplete)) FROM judged"
         ).fetchone()
-        window = Window(*(row or (0, 0)))
+        window = Window(find_bounds(given.window, bindings, now_ns)[0], *(row or (0, 0)))
         if given.baseline:
+            self._baseline = window
             self.connection.execute(COMPLETE.format(table="baseline"))
             return window
         self.connection.execute(COMPLETE.format(table="complete"))
@@ -91,24 +95,31 @@ class Judge:
         )
 
     def judge(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
-        """Return the verdict on a claim, as far as the traces selected allow one."""
+        """Return the verdict on a claim, as far as the traces selected allow one. Raises duckdb.InterruptException."""
         explainer = Explainer(self.connection, expectation, text, bindings, self.selected.missing)
         try:
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
-                return self._estimate(expectation, bindings, explainer)
+                verdict = self._estimate(expectation, bindings, explainer)
+                return self._tell_forgotten(expectation, verdict, decided=True)  # what is left is a sample, too
             numbers_from = "complete" if self.enough_complete else "selected"
             plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
-                return self._conclude_share(plan, expectation.share, bindings, explainer)
+                verdict = self._conclude_share(plan, expectation.share, bindings, explainer)
+                return self._tell_forgotten(expectation, verdict, decided=False)
             groups = tally_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.all_settled)
             if expectation.by is None:
-                return self._check_loss(plan, self._conclude(plan, groups[None], explainer))
+                tally = groups[None]
+                verdict = self._check_loss(plan, self._conclude(plan, tally, explainer))
+                return self._tell_forgotten(expectation, verdict, decided=_lasts(plan, tally))
             brief = explainer.without_witnesses()  # but for the one group that is shown
             judged = {
                 group: self._check_loss(plan, self._conclude(plan, tally, brief)) for group, tally in groups.items()
             }
             group, verdict = explainer.gravest(judged, expectation.by)
-            return replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
+            verdict = replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
+            return self._tell_forgotten(expectation, verdict, decided=False)
+        except duckdb.InterruptException:  # no verdict: nobody wants any more of them
+            raise
         except (NoValue, duckdb.Error) as error:
             return explainer.error(str(error))
 
@@ -192,3 +203,28 @@ class Judge:
         return replace(
             verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(what)}"
         )
+
+    def _tell_forgotten(self, expectation: s.Expectation, verdict: Verdict, *, decided: bool) -> Verdict:
+        """A window of which traces were forgotten proves nothing, unless it is `decided` whatever these were."""
+        claim = expectation.claim
+        compares = isinstance(claim, s.NotWorse) or mentions_baseline(claim)
+        windows = (self.selected, self._baseline if compares else None)
+        begin_ns = min((each.begin_ns for each in windows if isinstance(each, Window)), default=None)
+        if begin_ns is None or verdict.outcome is Outcome.ERROR:
+            return verdict
+        # read only now: while the claim was judged, more may have been forgotten
+        ((last_ns,),) = self.connection.execute("FROM forgetting").fetchall()
+        if last_ns is None or last_ns < begin_ns:
+            return verdict
+        reason = f"{verdict.reason}, but traces of its window up to {show_instant(last_ns)} were forgotten"
+        if verdict.outcome is not Outcome.PASS or decided:
+            return replace(verdict, reason=reason)
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="forgotten", reason=reason)
+
+
+def _lasts(plan: Plan, tally: Tally) -> bool:
+    """Tell whether a number that holds would hold with more traces, too."""
+    sample = tally.sample(ok=True)
+    if plan.family != "number" or sample is None or sample.trace_id is not None:
+        return False
+    return replace(plan, stable=True).is_decided(sample.note[2] if sample.note else None, holds=True)

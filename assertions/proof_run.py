@@ -6,6 +6,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -92,8 +93,10 @@ class ProofRun:
         """End it as an error, from another thread, as soon as may be."""
         self._cancelled = True
         self._woken.set()
-        if self._connection is not None:
-            self._connection.interrupt()
+        connection = self._connection
+        if connection is not None:
+            with suppress(duckdb.ConnectionException):  # it has just come to its end
+                connection.interrupt()
 
     def carry_out(self) -> Outcome:
         """Carry out the proof, its ``after`` whatever happens; return the outcome that was told."""
@@ -104,6 +107,7 @@ class ProofRun:
         try:
             bindings = self._bind((let for _, let in self.module.library.lets), bindings)
             bindings = self._bind(self.module.file.items, bindings)
+            self._stop_if_cancelled()
             try:
                 self._run_hooks("before", bindings)
                 bindings = self._walk(bindings)
@@ -221,6 +225,7 @@ class ProofRun:
             judge = Judge(connection, self.error_share)
             derive(self.store)
             for given, bound in self.baselines:
+                self._stop_if_cancelled()
                 judge.select_window(given, bound)
             limit_ns, quiet_ns = self._settle(bindings)
             view = None
@@ -277,6 +282,7 @@ class ProofRun:
         for place, planned in enumerate(segment.planned):
             if place in segment.judged:
                 continue
+            self._stop_if_cancelled()
             verdict = self._verdict(judge, planned)
             if verdict.final or not live:
                 segment.judged[place] = Judged(planned.file, planned.expectation, replace(verdict, final=True))

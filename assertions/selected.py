@@ -27,8 +27,9 @@ class Selected:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The traces of a ``given``: how many, and how many of them are incomplete."""
+    """The traces of a ``given``: since when, how many, and how many of them are incomplete."""
 
+    begin_ns: int
     traces: int
     incomplete: int
     live: Final[bool] = False

@@ -1,7 +1,8 @@
 """Forgets old traces, so that a store may be kept for good: by age, and by the room that it takes.
 
 A trace goes as a whole, once its last span is old enough: half a trace would be an incomplete one. Age is counted
-from arrival, by this machine's clock; what spans say of their own times has no part in it.
+from arrival, by this machine's clock; what spans say of their own times has no part in it. The store remembers up to
+when traces were forgotten, so that nobody takes a window that reaches further back for all there was.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ _FULL, _ROOMY = 0.85, 0.7
 _SIZE_EVERY_S = 5.0
 _AGE_EVERY_S = 60.0
 _NS = 1_000_000_000
+# A span that claims to come from the future began when it arrived, at the latest.
+_REMEMBER = """
+UPDATE forgetting SET last_start_ns = greatest(
+    last_start_ns, (SELECT max(least(start_ns, arrived_ns)) FROM spans SEMI JOIN gone USING (trace_id))
+)
+"""
 _log = logging.getLogger(__name__)
 
 
@@ -115,6 +122,7 @@ def _forget_up_to(store: Store, sql: str, limit: float, why: Why) -> int:
                 " EXCEPT SELECT trace_id FROM spans WHERE span_key > $last",
                 {"last": last_key},
             )
+            connection.execute(_REMEMBER)
             ((spans,),) = connection.execute("DELETE FROM spans WHERE trace_id IN (FROM gone)").fetchall()
             for table in (*DERIVED, "triggers"):
                 connection.execute(f"DELETE FROM {table} WHERE trace_id IN (FROM gone)")  # noqa: S608 (fixed names)

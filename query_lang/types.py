@@ -411,7 +411,7 @@ def as_selection(node: s.Expression) -> s.Selection | None:
     return None
 
 
-def mentions_baseline(node: s.Expression) -> bool:
+def mentions_baseline(node: s.Expression | s.Claim) -> bool:
     """Tell whether `node` speaks of the baseline traces."""
     return any(isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(node))
 

@@ -20,7 +20,7 @@ def compile_window(given: s.Given, bindings: Bindings, now_ns: int) -> tuple[str
     if given.where is not None:
         start = _narrow(start, given.where)
     rows = select(start, parameters, bindings)
-    low, high = _bounds(given.window, bindings, now_ns)
+    low, high = find_bounds(given.window, bindings, now_ns)
     within = [f"{rows.start} >= {parameters.add(low)}"]
     if high is not None:
         within.append(f"{rows.start} < {parameters.add(high)}")
@@ -37,7 +37,8 @@ def _narrow(selection: s.Selection, where: s.Expression) -> s.Selection:
     return replace(selection, where=both)
 
 
-def _bounds(window: s.Window, bindings: Bindings, now_ns: int) -> tuple[int, int | None]:
+def find_bounds(window: s.Window, bindings: Bindings, now_ns: int) -> tuple[int, int | None]:
+    """Return when a window begins, and before when it ends; None where it has no end."""
     if window.kind == "last":
         return now_ns - int(number(evaluate(window.bounds[0], bindings))), None
     instants = [_instant(bound, bindings) for bound in window.bounds]
@@ -64,3 +65,8 @@ def read_instant(text: str) -> int | None:
     if instant.tzinfo is None:
         instant = instant.replace(tzinfo=UTC)
     return (instant - EPOCH) // timedelta(microseconds=1) * 1_000
+
+
+def show_instant(ns: int) -> str:
+    """Write a point in time as ISO 8601 does, to the second."""
+    return f"{EPOCH + timedelta(seconds=ns // 1_000_000_000):%Y-%m-%dT%H:%M:%SZ}"

@@ -209,6 +209,12 @@ CREATE TABLE derivation (
 );
 INSERT INTO derivation VALUES (-1);
 
+-- Traces that began up to then were forgotten (see retention.py), by what they or their arrival say; one row, NULL: none.
+CREATE TABLE forgetting (
+    last_start_ns BIGINT
+);
+INSERT INTO forgetting VALUES (NULL);
+
 -- The texts in an attribute's value: the elements of an array, else the value itself.
 CREATE MACRO attribute_texts(value) AS CASE
     WHEN starts_with(value, chr(1) || 'a') THEN list_transform(

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -76,10 +77,10 @@ def make_request(*spans: Sent) -> ExportTraceServiceRequest:
 
 
 @contextmanager
-def open_client(store: Store) -> Iterator[httpx.Client]:
+def open_client(store: Store, proofs: Path | None = None) -> Iterator[httpx.Client]:
     """Serve the API over a store on a free port, and ask it."""
     with RunKeeper(store, Targets()) as keeper, closing(listen("127.0.0.1:0")) as listener:
-        server = make_http_server(make_app(store, keeper), Options())
+        server = make_http_server(make_app(store, keeper, proofs=proofs), Options())
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

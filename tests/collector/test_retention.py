@@ -50,6 +50,33 @@ def test_traces_go_once_their_last_span_is_too_old() -> None:
         assert forget(store, Limits(keep_for_ns=DAY_NS // 2)) == 0
 
 
+def test_it_remembers_up_to_when(tmp_path: Path) -> None:
+    def remembered(store: Store) -> int | None:
+        with closing(store.cursor()) as cursor:
+            ((last_ns,),) = cursor.execute("FROM forgetting").fetchall()
+        return None if last_ns is None else int(last_ns)
+
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        append(store, 2)
+        with closing(store.cursor()) as cursor:
+            ((first_ns,),) = cursor.execute("SELECT max(start_ns) FROM spans WHERE span_key <= 512").fetchall()
+        assert forget(store, Limits(keep_for_ns=DAY_NS)) == 0
+        assert remembered(store) is None
+        age(store, up_to_key=512, by_ns=DAY_NS - 60 * SECOND_NS)  # still after what the spans say
+        with closing(store.cursor()) as cursor:
+            cursor.execute("UPDATE spans SET start_ns = start_ns - ?, end_ns = end_ns - ?", [DAY_NS, DAY_NS])
+        assert forget(store, Limits(keep_for_ns=DAY_NS // 2)) == 512
+        assert remembered(store) == first_ns - DAY_NS
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        assert remembered(store) == first_ns - DAY_NS
+        # a clock that is far ahead must not spoil all windows to come
+        with closing(store.cursor()) as cursor:
+            cursor.execute("UPDATE spans SET start_ns = start_ns + ?, end_ns = end_ns + ?", [9 * DAY_NS, 9 * DAY_NS])
+        time.sleep(0.01)
+        assert forget(store, Limits(keep_for_ns=1)) == 512
+        assert first_ns - DAY_NS < (remembered(store) or 0) < time.time_ns()
+
+
 def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) -> None:
     path = tmp_path / "spans.duckdb"
     with Store.open(path) as store:

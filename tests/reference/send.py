@@ -23,7 +23,7 @@ from spanproof.tests.reference.spans import Span, Value
 @contextmanager
 def open_judge(made: TraceSet) -> Iterator[Judge]:
     """Yield a judge of a store that was sent a trace set."""
-    with Store.open() as store:
+    with Store.open(settings={"threads": "1"}) as store:
         request = ExportTraceServiceRequest(resource_spans=_by_resource(made.spans))
         store.append(Decoder().decode([request.SerializeToString()]))
         derive(store)

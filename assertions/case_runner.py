@@ -43,7 +43,9 @@ class Variation:
 VARIATIONS: Final = (
     Variation("as written"),
     Variation("shuffled, split over requests", split=True, shuffled=True),
-    Variation("duplicated, shifted in time, under other ids", duplicated=True, shift_ns=86_400_000_000_123, salt="other"),
+    Variation(
+        "duplicated, shifted in time, under other ids", duplicated=True, shift_ns=86_400_000_000_123, salt="other"
+    ),
 )
 
 

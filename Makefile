@@ -25,7 +25,7 @@ demo: $(READY) ## start the demo shop, run its proofs, stop it
 	@$(BIN)/spanproof demo
 
 test: $(READY) ## run the tests
-	@$(BIN)/pytest --numprocesses 2 --dist worksteal $(ARGS)
+	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n), ask each operation of the API 500 times (FUZZ_API=n)
 	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py --timeout 7200 $(ARGS)

@@ -36,7 +36,10 @@ _numbers_of = st.sampled_from(
 )
 _windows = st.sampled_from(["over last 1h", 'since "2026-01-31T12:00:00Z"', "from gateway over last 365d where error"])
 _questions = st.tuples(
-    _numbers_of, st.sampled_from(["", "by name", "by http.route"]), _windows, st.sampled_from(["", "every 1m"])
+    _numbers_of,
+    st.sampled_from(["", "by resource.service.version", "by http.route"]),
+    _windows,
+    st.sampled_from(["", "every 1m"]),
 ).map(" ".join)
 _claims = st.sampled_from(
     ["count(traces) >= 1", "some gateway", "no gateway -> payments", "p95(duration(*)) < 1s with confidence 95%"]

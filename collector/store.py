@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.database import checkpoint, is_out_of_order, make_cursor, open_database
+from spanproof.collector.database import checkpoint, drop_cache, is_out_of_order, make_cursor, open_database
 from spanproof.collector.failures import StoreDown
 from spanproof.collector.failures import StoreError as StoreError
 from spanproof.collector.telemetry import Telemetry
@@ -33,6 +33,8 @@ _log = logging.getLogger(__name__)
 # After these, the database is out of order, or has no room: the next request would fare no better.
 _DOWN = (duckdb.FatalException, duckdb.IOException, duckdb.TransactionException, duckdb.ConnectionException)
 _REOPEN_EVERY_S = 1.0
+# Compressed, they take a quarter of the memory that DuckDB may hold.
+_DROP_CACHE_EVERY_SPANS = 1_000_000
 
 
 class Store:
@@ -71,6 +73,7 @@ class Store:
             table: {int(key) for (key,) in connection.execute(f"SELECT {table[:-1]}_key FROM {table}").fetchall()}  # noqa: S608 (fixed names)
             for table in ("resources", "scopes")
         }
+        self._drop_cache_at = self._next_span_key + _DROP_CACHE_EVERY_SPANS
         self._down = False
 
     def _ensure_up(self) -> None:
@@ -115,6 +118,7 @@ class Store:
             self._next_span_key += count
             for table in ("resources", "scopes"):
                 self._known[table].update(new[table].column(0).to_pylist())
+            self._drop_cache()
         self._tell_listeners(decoded.spans)
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
@@ -182,6 +186,12 @@ class Store:
     def _find_new(self, table: str, rows: pa.Table) -> pa.Table:
         keys = rows.column(0).to_pylist()
         return rows.filter(pa.array([key not in self._known[table] for key in keys], pa.bool_()))
+
+    def _drop_cache(self) -> None:
+        if self._next_span_key < self._drop_cache_at or self._path == MEMORY:
+            return
+        self._drop_cache_at = self._next_span_key + _DROP_CACHE_EVERY_SPANS
+        drop_cache(self._writer)
 
     def _insert(self, tables: dict[str, pa.Table]) -> None:
         try:

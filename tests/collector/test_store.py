@@ -8,6 +8,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from spanproof.collector import store as store_module
 from spanproof.collector.decode import Decoder
 from spanproof.collector.encode import export_request
 from spanproof.collector.store import Store, StoreError
@@ -116,6 +117,25 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
 def test_settings_reach_duckdb() -> None:
     with Store.open(settings={"threads": "1"}) as store:
         assert fetch(store, "SELECT current_setting('threads')") == [(1,)]
+
+
+def test_the_cache_of_the_file_is_dropped_now_and_then(tmp_path: Path, make_request, monkeypatch) -> None:
+    monkeypatch.setattr(store_module, "_DROP_CACHE_EVERY_SPANS", 20_000)
+    cached = "SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'BASE_TABLE'"
+    limit = "SELECT current_setting('memory_limit')"
+    with Store.open(tmp_path / "spans.duckdb", settings={"memory_limit": "300MB"}) as store:
+        before = fetch(store, limit)
+        append(store, make_request(10_000))
+        assert fetch(store, cached) > [(0,)]
+        with store.cursor() as reader:
+            reader.execute("FROM spans ORDER BY span_key")
+            assert len(reader.fetchmany(10)) == 10
+            append(store, make_request(10_000))
+            assert fetch(store, cached) == [(0,)]
+            assert len(reader.fetchall()) == 9_990
+        append(store, make_request(10_000))
+        assert fetch(store, cached) > [(0,)]
+        assert fetch(store, limit) == before
 
 
 def test_a_closed_store_says_so(make_request) -> None:

@@ -1,8 +1,8 @@
 """Derives calls from spans: who asked whom, how it went, and which attempts belong together.
 
-The rules stand in ``sql`` and work on all traces at once that have changed since the last time: ``dirty.sql`` finds
-these, ``repeated.sql`` and ``fresh.sql`` read their spans, ``tree.sql`` says where each stands, ``exchanges.sql`` who
-asked whom, ``attempts.sql`` and ``alone.sql`` which attempts are one call.
+All traces that have changed since the last time are worked on at once, column by column: ``sql/around.sql`` finds them,
+`fresh` reads their spans, `tree` says where each stands, `exchanges` who asked whom, `attempts` which of these are one
+call; `derived` writes it down.
 """
 
 from __future__ import annotations
@@ -12,22 +12,42 @@ from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from spanproof.collector import semconv
+import numpy as np
+import pyarrow as pa
+
+from spanproof.collector.attempts import link_attempts
+from spanproof.collector.derived import execute_with, write_calls, write_continued, write_traces, write_tree
+from spanproof.collector.exchanges import describe, find_continued, pair
+from spanproof.collector.fresh import Fresh, Links, fetch, read_fresh
+from spanproof.collector.tree import place
 
 if TYPE_CHECKING:
     import duckdb
 
     from spanproof.collector.store import Store
 
-DERIVED: Final = ("tree", "exchanges", "calls", "entry_links", "continuations")
+DERIVED: Final = ("traces", "tree", "exchanges", "calls", "entry_links", "continuations")
 # How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
 _AT_ONCE: Final = 500_000
-# Only where something failed, is told to be a further attempt, or was answered twice, may attempts belong together.
-_SOME_LINKED: Final = """
-SELECT EXISTS (FROM found WHERE retryable OR resend_count >= 1)
-    OR EXISTS (SELECT client_key FROM pairs WHERE shape = 'paired' GROUP BY ALL HAVING count(*) > 1)
+
+
+_STATE: Final = "SELECT last_span_key, EXISTS (FROM entry_links), proxies, max_retry_gap_ns FROM derivation, rules"
+_GROWN: Final = """
+CREATE OR REPLACE TEMP TABLE around AS
+SELECT trace_id, true AS dirty, bool_or(kind IN (2, 5) AND len(links) > 0) AS links
+FROM spans WHERE span_key BETWEEN $first AND $last
+GROUP BY trace_id
 """
-_NONE_LINKED: Final = "CREATE OR REPLACE TEMP TABLE linked (exchange_key BIGINT)"
+_ENTRY_LINKS: Final = """
+INSERT INTO entry_links SELECT trace_id, span_key, link.trace_id, link.span_id
+FROM (SELECT trace_id, span_key, unnest(links) AS link FROM spans SEMI JOIN rows USING (span_key))
+"""
+_KNOWN: Final = """
+SELECT
+    count(*) FILTER (dirty), least(min(first_key), $first), greatest(max(last_key), $last), count(first_key) > 0,
+    bool_or(links)
+FROM around LEFT JOIN traces USING (trace_id)
+"""
 
 
 def derive(store: Store) -> int:
@@ -39,70 +59,90 @@ def derive(store: Store) -> int:
     changed = 0
     with store.lock, store.telemetry.measure_derivation() as tell_traces, closing(store.cursor()) as connection:
         newest = store.last_key  # where spans keep coming, what comes from now on is for the next time
-        while (more := _derive_next(connection, newest)) is not None:
+        derived = -1
+        while derived < newest:
+            derived, more = _derive_next(connection, newest)
             changed += more
         tell_traces(changed)
     return changed
 
 
-def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int) -> int | None:
-    """Derive the next new spans up to a key, in a transaction; return how many traces that changed, None: no more."""
+def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int) -> tuple[int, int]:
+    """Derive the next new spans, in a transaction; return up to which key that was, and how many traces changed."""
     connection.execute("BEGIN")
     try:
-        ((derived, next_),) = connection.execute(
-            "SELECT last_span_key, (SELECT min(span_key) FROM spans WHERE span_key > last_span_key AND span_key <= ?)"
-            " FROM derivation",
-            [newest],
-        ).fetchall()
-        changed = None if next_ is None else _derive_up_to(connection, derived, min(newest, next_ + _AT_ONCE - 1))
+        ((derived, linked, proxies, max_retry_gap_ns),) = connection.execute(_STATE).fetchall()
+        changed = 0
+        if derived < 0:
+            _delete(connection, "true")  # all is to be derived again
+        if derived < newest:
+            first, derived = derived + 1, min(newest, derived + _AT_ONCE)
+            spans, changed = _read(connection, first, derived, linked=linked)
+            if len(spans):  # what was forgotten has left keys that no span has
+                _write(connection, spans, frozenset(proxies), max_retry_gap_ns)
+            connection.execute("UPDATE derivation SET last_span_key = $derived", {"derived": derived})
         connection.execute("COMMIT")
     except BaseException:
         connection.execute("ROLLBACK")
         raise
-    return changed
+    return derived, changed
 
 
-def _derive_up_to(connection: duckdb.DuckDBPyConnection, derived: int, last: int) -> int:
-    _set(connection, "last_key", last)
-    connection.execute(_sql("dirty.sql"))
-    ((changed, first, end),) = connection.execute(
-        "SELECT (SELECT count(*) FROM around WHERE dirty), min(span_key), max(span_key)"
-        " FROM spans SEMI JOIN around USING (trace_id)"
-    ).fetchall()
-    _set(connection, "first_key", first)
-    _set(connection, "end_key", end)
-    if first <= derived or derived < 0:
-        # all of it, if everything is to be derived again
-        where = "trace_id IN (SELECT trace_id FROM around WHERE dirty)" if derived >= 0 else "true"
-        for table in DERIVED:
-            connection.execute(f"DELETE FROM {table} WHERE {where}")  # noqa: S608 (fixed names)
-    connection.execute(_sql("repeated.sql"))
-    connection.execute(_fresh())
-    connection.execute(_sql("tree.sql"))
-    connection.execute(_sql("exchanges.sql"))
-    ((some_linked,),) = connection.execute(_SOME_LINKED).fetchall()
-    connection.execute(_attempts() if some_linked else _NONE_LINKED)
-    connection.execute(_sql("alone.sql"))
-    connection.execute("UPDATE derivation SET last_span_key = $last", {"last": last})
-    return int(changed)
+def _read(connection: duckdb.DuckDBPyConnection, first: int, last: int, *, linked: bool) -> tuple[Fresh, int]:
+    """Read all spans of the traces to which those with these keys belong, and of the traces tied to them by links.
+
+    Deletes what was derived of these, and duplicates among them; returns also how many they are.
+    """
+    keys = {"first": first, "last": last}
+    connection.execute(_around() if linked else _GROWN, keys)
+    ((changed, first, last, known, links),) = connection.execute(_KNOWN, keys).fetchall()
+    if links and not linked:
+        connection.execute(_around(), keys)
+        ((changed, first, last, known, _),) = connection.execute(_KNOWN, keys).fetchall()
+    if known:
+        _delete(connection, "trace_id IN (SELECT trace_id FROM around WHERE dirty)")
+    return _drop_doubles(connection, read_fresh(connection, first, last)), int(changed)
 
 
-def _set(connection: duckdb.DuckDBPyConnection, variable: str, value: int) -> None:
-    connection.execute(f"SET VARIABLE {variable} = $value", {"value": value})
+def _write(connection: duckdb.DuckDBPyConnection, spans: Fresh, proxies: frozenset[str], max_retry_gap_ns: int) -> None:
+    """Derive all that there is to these spans."""
+    tree = place(spans, proxies)
+    write_traces(connection, spans)
+    write_tree(connection, spans, tree)
+    links = _read_links(connection, spans)
+    write_continued(connection, spans, find_continued(spans, tree, links))
+    pairs = pair(spans, tree, links, proxies)
+    exchanges = describe(
+        spans, tree, pairs, lambda: fetch(connection, "SELECT DISTINCT service FROM resources")["service"]
+    )
+    attempts, calls = link_attempts(spans, exchanges, pairs.askers, max_retry_gap_ns)
+    write_calls(connection, exchanges, attempts, calls)
+
+
+def _delete(connection: duckdb.DuckDBPyConnection, condition: str) -> None:
+    for table in DERIVED:
+        connection.execute(f"DELETE FROM {table} WHERE {condition}")  # noqa: S608 (fixed names)
+
+
+def _drop_doubles(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> Fresh:
+    """Delete all but one of the spans that have ids, kind and service in common: the one that ends last stays."""
+    doubles = spans.find_doubles()
+    if not doubles:
+        return spans
+    rows = pa.table({"span_key": spans.keys[doubles]})
+    execute_with(connection, "DELETE FROM spans WHERE span_key IN (SELECT span_key FROM rows)", rows)
+    return spans.without(doubles)
+
+
+def _read_links(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> Links:
+    """Write down what entry spans link to, and read that of all that are here."""
+    if not spans.linking.any():
+        return Links(np.array([], np.int64), [])
+    rows = pa.table({"span_key": spans.keys[spans.linking & spans.dirty]})
+    execute_with(connection, _ENTRY_LINKS, rows)
+    return spans.find_links(fetch(connection, "SELECT l.* FROM entry_links l SEMI JOIN around USING (trace_id)"))
 
 
 @cache
-def _fresh() -> str:
-    places = ", ".join(f"{semconv.find_attribute('keys', name)} AS {fact}" for fact, name in semconv.FACTS.items())
-    return _sql("fresh.sql").format(places=places)
-
-
-@cache
-def _attempts() -> str:
-    facts = {fact: semconv.read_attribute("x.attributes", name) for fact, name in semconv.FACTS.items()}
-    return _sql("attempts.sql").format(**facts)
-
-
-@cache
-def _sql(name: str) -> str:
-    return resources.files("spanproof.collector").joinpath("sql", name).read_text(encoding="utf-8")
+def _around() -> str:
+    return resources.files("spanproof.collector").joinpath("sql", "around.sql").read_text(encoding="utf-8")

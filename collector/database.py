@@ -102,6 +102,7 @@ def _attach(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection
         "max_vacuum_tasks": _NEVER_MERGE,
         # what is derived need not stand in the order of the spans; to keep it takes all but one thread out of the work
         "preserve_insertion_order": False,
+        "arrow_lossless_conversion": True,  # an id is 16 bytes there, too, and no text
         **settings,
     }
     connection = duckdb.connect(config=config)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import duckdb
 
 # Migration n, in sql/migrations, makes schema n out of schema n - 1.
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 _OLDEST: Final = 1
 
 

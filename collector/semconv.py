@@ -45,7 +45,7 @@ DEPRECATED: Final[Mapping[str, tuple[str, ...]]] = {
     "user_agent.original": ("http.user_agent",),
 }
 
-# What the derivation of calls reads from a span's attributes, by its names for them (sql/fresh.sql, sql/attempts.sql).
+# What the derivation of calls reads from a span's attributes, by its names for them (facts.py).
 FACTS: Final[Mapping[str, str]] = {
     "attempts_before": "previous-rpc-attempts",
     "db_namespace": "db.namespace",
@@ -89,11 +89,6 @@ def read_attribute(attributes: str, name: str) -> str:
     """Return the SQL that reads attribute `name`, under any of its spellings, from the column `attributes`."""
     reads = [f"{attributes}.texts[list_position({attributes}.keys, {quote(spelling)})]" for spelling in spellings(name)]
     return reads[0] if len(reads) == 1 else f"coalesce({', '.join(reads)})"
-
-
-def find_attribute(keys: str, name: str) -> str:
-    """Return the SQL that finds the place of attribute `name`, under any of its spellings, in the list `keys`."""
-    return f"coalesce({', '.join(f'list_position({keys}, {quote(spelling)})' for spelling in spellings(name))})"
 
 
 def quote(text: str) -> str:

@@ -1,5 +1,5 @@
 -- Spans as they came (`spans`, `resources`, `scopes`), and what is derived from them
--- (`tree`, `exchanges`, `calls`, `entry_links`, `continuations`). Derived tables hold nothing that cannot be made again.
+-- (`traces`, `tree`, `exchanges`, `calls`, `entry_links`, `continuations`). Derived tables hold nothing that cannot be made again.
 --
 -- Attributes are two lists of one length, in the order sent, each key once: no MAP, as DuckDB would look for
 -- doubled keys in each, at several times the cost of all else. `attribute_kinds` holds one letter per attribute,
@@ -73,6 +73,13 @@ CREATE TABLE spans (
 CREATE TABLE triggers (
     trace_id UUID NOT NULL,
     span_id  UBIGINT NOT NULL
+);
+
+-- One row per trace: where its spans are, so that nobody looks for them among all others.
+CREATE TABLE traces (
+    trace_id  UUID NOT NULL,
+    first_key BIGINT NOT NULL,    -- span_key of the first that came
+    last_key  BIGINT NOT NULL
 );
 
 -- One row per span: where it stands in its trace.

@@ -73,7 +73,7 @@ def derive_all(order: tuple[bytes, ...], *, each: bool) -> dict[str, list[tuple[
 def test_steps_make_no_difference(order: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = derive_all(order, each=False)
     assert {table: len(rows) for table, rows in whole.items()} == {
-        "tree": 11, "exchanges": 7, "calls": 6, "entry_links": 6, "continuations": 2,
+        "traces": 6, "tree": 11, "exchanges": 7, "calls": 6, "entry_links": 6, "continuations": 2,
     }  # fmt: skip
     assert derive_all(order, each=True) == whole
     monkeypatch.setattr(calls, "_AT_ONCE", 3)
@@ -90,3 +90,13 @@ def test_everything_is_derived_again_where_the_rules_demand_it(monkeypatch: pyte
             connection.execute("UPDATE derivation SET last_span_key = -1")
         assert derive(store) >= 6
         assert tables(store) == before
+
+
+def test_where_there_is_no_span_nothing_is_derived() -> None:
+    with Store.open() as store:
+        assert derive(store) == 0
+        store.append(Decoder().decode([SENT[0]]))
+        store.cursor().execute("DELETE FROM spans").close()  # as what was forgotten leaves keys that no span has
+        assert derive(store) == 0
+        store.append(Decoder().decode([SENT[0]]))
+        assert derive(store) == 1

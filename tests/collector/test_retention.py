@@ -84,7 +84,7 @@ def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) ->
         derive(store)
         time.sleep(0.01)
         assert forget(store, Limits(keep_for_ns=1)) == 512
-        assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED)] == [0] * 8
+        assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED)] == [0] * 9
     for round_ in (1, 2):  # once opened anew, and once with the resources known and forgotten in one life
         with Store.open(path) as store:
             for _ in range(2):
@@ -114,7 +114,8 @@ def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) 
                 " (SELECT *, count(*) OVER (PARTITION BY trace_id) AS n FROM spans)"
             ).fetchall()
         assert last == 40 * 16 * 512
-        assert last - first + 1 == spans
+        # a trace is spread over its request, so the request that the limit falls into goes in part
+        assert 0 <= last - first + 1 - spans < 512
         assert cut == 0
 
 

@@ -1,0 +1,80 @@
+"""How soon a verdict is out: from the moment in which the span that decides it is sent, to the verdict.
+
+Proofs send a request and expect a path through three services, which export their spans one after the other, 30 ms apart.
+They are carried out one by one, then by eight workers; the last line is JSON.
+
+Example: python -m spanproof.bench.verdict_latency
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from spanproof.assertions.events import Event, Judged
+from spanproof.assertions.runner import Runner
+from spanproof.assertions.verdict import Outcome
+from spanproof.bench.served import start
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.store import Store
+from spanproof.query_lang.modules import Module, load_text
+
+_PROOF = """
+proof "a request goes all the way, {number}" {{
+    when GET "{url}"
+    expect path gateway -> orders -> payments
+}}
+"""
+
+
+def main() -> None:
+    """Read the command line, measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--proofs", type=int, default=200, help="how many are carried out; %(default)s")
+    args = parser.parse_args()
+    with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
+        services, line = start([sys.executable, "-m", "spanproof.bench.traced_services", receiver.grpc_address])
+        try:
+            latencies, rate = _measure(store, services, line.strip(), args.proofs)
+            _, rate_of_8 = _measure(store, services, line.strip(), args.proofs, workers=8)
+        finally:
+            services.kill()
+            services.wait()
+    cuts = statistics.quantiles(latencies, n=100)
+    print(f"{args.proofs} proofs: verdict after {cuts[49]:.1f} ms (median), {cuts[98]:.1f} ms (p99), {max(latencies):.1f} ms")
+    print(f"{rate:.1f} proofs a second by one, {rate_of_8:.1f} by 8 workers")
+    found = {"p50_ms": cuts[49], "p99_ms": cuts[98], "proofs_per_s_8_workers": rate_of_8}
+    print(json.dumps({name: round(value, 1) for name, value in found.items()}))
+
+
+def _measure(
+    store: Store, services: subprocess.Popen[str], url: str, count: int, workers: int = 1
+) -> tuple[list[float], float]:
+    """Carry out proofs; return how many milliseconds each verdict took, and how many proofs a second that were."""
+    text = "".join(_PROOF.format(number=number, url=url) for number in range(count))
+    module: Module = load_text(text, Path("latency.proof"), "latency.proof")
+    if module.diagnostics:
+        raise ValueError(str(module.diagnostics))
+    verdicts: dict[str, int] = {}
+
+    def note(event: Event) -> None:
+        if isinstance(event, Judged):
+            verdicts[event.verdict.witnesses[0].trace_id] = time.time_ns()
+
+    begun = time.perf_counter()
+    outcomes = Runner(store, note, workers=workers).run([(module, proof) for proof in module.proofs])
+    took = time.perf_counter() - begun
+    if set(outcomes) != {Outcome.PASS}:
+        raise RuntimeError(f"the proofs were {outcomes}")
+    assert services.stdout is not None  # noqa: S101 (a pipe was asked for)
+    sent = dict(services.stdout.readline().split() for _ in range(count))
+    return [(at_ns - int(sent[trace_id])) / 1e6 for trace_id, at_ns in verdicts.items()], count / took
+
+
+if __name__ == "__main__":
+    main()

@@ -32,13 +32,17 @@ class SpanView:
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts."""
+    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts.
+
+    ``choice`` says which of several traces it is, such as the one at p95.
+    """
 
     trace_id: str
     start_ns: int
     duration_ns: int
     spans: tuple[SpanView, ...]
     hidden: int
+    choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

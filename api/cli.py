@@ -53,6 +53,10 @@ def main() -> NoReturn:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # what DuckDB makes of Ctrl-C
+            raise
+        sys.exit(130)
     sys.exit(0)
 
 

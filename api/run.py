@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final, TypeAlias
 
 from rich.console import Console
 
@@ -26,7 +28,8 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.modules import Module
 from spanproof.query_lang.secrecy import Secrets
 
-Proofs = list[tuple[Module, s.Proof]]
+Proofs: TypeAlias = list[tuple[Module, s.Proof]]
+WAITING: Final = "waiting for what is saved; Ctrl-C ends it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class Run:
         terminal = TerminalReport(console)
 
         def tell(event: Event) -> None:
-            terminal(event)
             history(event)
+            terminal(event)  # what it shows is kept
 
         runner = Runner(
             store,
@@ -87,26 +90,25 @@ def run_proofs(
     with Store.open(db) as store, Receiver(store, receiving.otlp_grpc, receiving.otlp_http, options) as receiver:
         declare_rules(store, rules)
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
+        if not run.carrying.watch:
+            return run.carry_out(proofs, store, console)
+        return _carry_out_what_is_saved(proofs, run, store, console, watched)
+
+
+def _carry_out_what_is_saved(proofs: Proofs, run: Run, store: Store, console: Console, watched: list[Path]) -> int:
+    """Carry out proofs, and again what is saved of them, until Ctrl-C; return the last exit code."""
+    from spanproof.api.watching import Watcher
+
+    with Watcher(watched) as saved:
         code = run.carry_out(proofs, store, console)
-        if run.carrying.watch:
-            code = _watch(run, store, console, watched, code)
-    return code
-
-
-def _watch(run: Run, store: Store, console: Console, watched: list[Path], code: int) -> int:
-    from spanproof.api.watching import watch_modules
-
-    try:
-        saved = watch_modules(watched)
-        console.print("waiting for what is saved; Ctrl-C ends it", style="dim")
-        for found in saved:
-            if isinstance(found, str):
-                console.print(found, style="red")
-            elif not show_problems(found) and (proofs := run.select(found)):
-                code = run.carry_out(proofs, store, console)
-            console.print("waiting for what is saved; Ctrl-C ends it", style="dim")
-    except KeyboardInterrupt:
-        pass
+        with suppress(KeyboardInterrupt):
+            console.print(WAITING, style="dim")
+            for found in saved:
+                if isinstance(found, str):
+                    console.print(found, style="red")
+                elif not show_problems(found) and (chosen := run.select(found)):
+                    code = run.carry_out(chosen, store, console)
+                console.print(WAITING, style="dim")
     return code
 
 

@@ -17,7 +17,7 @@ import duckdb
 from spanproof.assertions.consequences import mark_consequences
 from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.events import Event, Judged, ProofFinished, Waiting
-from spanproof.assertions.evidence import TraceView, view_trace
+from spanproof.assertions.evidence import TraceView, name_choice, view_trace
 from spanproof.assertions.masking import learn_headers
 from spanproof.assertions.selected import Selected
 from spanproof.assertions.triggers.command import run
@@ -27,6 +27,7 @@ from spanproof.assertions.triggers.targets import Targets
 from spanproof.assertions.verdict import Outcome, Verdict, worst
 from spanproof.collector.calls import derive
 from spanproof.collector.completeness import State, look
+from spanproof.collector.flushes import find_flushes
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, Constant, NoValue, ResponseParts, evaluate, fill, number
@@ -270,7 +271,8 @@ class ProofRun:
                 settled = until_ns is not None and time.time_ns() >= until_ns
                 late = time.monotonic_ns() >= deadline
                 live = not (settled or late)
-                judge.select(Selected(dict.fromkeys(state.traces, settled), live, _words(state)))
+                awaited = find_flushes(judge.connection, state) if late and not settled else _words(state)
+                judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
                 open_claims = self._judge(judge, segment, live=live)
                 if not open_claims:
                     if not live or not segment.failed:
@@ -325,7 +327,11 @@ class ProofRun:
             trace_id = witnesses[0].trace_id
         else:
             return None
-        return view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
+        view = view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
+        if view is None or segment.context is not None:
+            return view
+        shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
+        return replace(view, choice=name_choice(shown.expectation))
 
 
 def _fill(when: s.When, bindings: Bindings) -> str:

@@ -13,6 +13,16 @@ from spanproof.api.env_file import read_env_file
 from spanproof.api.shell import split_variable
 from spanproof.query_lang.secrecy import SHORTEST, Secrets
 
+Reports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--report",
+        metavar="FORM=FILE,…",
+        envvar="SPANPROOF_REPORT",
+        help="Write reports: junit=FILE, json=FILE, html=FILE, github; may be repeated.",
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Carrying:
@@ -37,14 +47,7 @@ class Carrying:
     inconclusive: Annotated[
         str, typer.Option(metavar="pass|fail|keep", help="What an inconclusive proof counts as in the exit code.")
     ] = "keep"
-    report: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FORM=FILE,…",
-            envvar="SPANPROOF_REPORT",
-            help="Write reports: junit=FILE, json=FILE, html=FILE, github; may be repeated.",
-        ),
-    ] = None
+    report: Reports = None
     var: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Set a `let` from outside; may be repeated.")
     ] = None

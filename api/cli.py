@@ -10,7 +10,7 @@ import typer
 
 from spanproof import __version__
 from spanproof.api import asking_commands as asking
-from spanproof.api.carrying import Carrying
+from spanproof.api.carrying import Carrying, Reports
 from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
 from spanproof.api.option_groups import takes
 from spanproof.api.receiving import Receiving
@@ -349,16 +349,24 @@ def export(
     typer.echo(export_spans(file, db, told, chosen, overwrite=force), err=True)
 
 
-@app.command(epilog="Example: spanproof demo")
+@app.command(epilog="Example: spanproof demo --report html=demo.html")
 def demo(
     proofs: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Other proofs than the shop's.")
     ] = None,
+    *,
+    report: Reports = None,
 ) -> None:
     """Start the demo shop, prove things about it, and stop it."""
     from spanproof.api.demo import PROOFS, run_demo
+    from spanproof.api.reporting import read_reports
 
-    modules = load(proofs or [PROOFS])
-    if show_problems(modules):
-        sys.exit(USAGE)
-    sys.exit(run_demo(modules, console()))
+    try:
+        reports = read_reports(report or ())
+        modules = load(proofs or [PROOFS])
+        if show_problems(modules):
+            sys.exit(USAGE)
+        code = run_demo(modules, reports, console())
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(code)

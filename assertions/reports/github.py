@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from spanproof.assertions.documents import ProofDocument, RunDocument, VerdictDocument
 from spanproof.assertions.reports.terminal import draw_marks
 from spanproof.assertions.reports.wording import (
+    count,
     count_proofs,
     count_verdicts,
     name_outcome,
@@ -15,6 +17,7 @@ from spanproof.assertions.reports.wording import (
 )
 from spanproof.assertions.verdict import Outcome
 
+MOST_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "flaky": "⚠️"}
 
 
@@ -73,9 +76,15 @@ def render_step_summary(run: RunDocument) -> str:
         claims = ", ".join(count_verdicts(proof.verdicts)) or _cell(proof.error or "")
         sign = _SIGNS[name_outcome(proof)]
         lines.append(f"| {sign} {name_outcome(proof)} | {name} | {claims} | {show_seconds(proof.duration_ns)} |")
-    for proof in run.proofs:
-        if proof.outcome is not Outcome.PASS or proof.flaky:
-            lines += ["", *_detail(proof)]
+    wrong = [proof for proof in run.proofs if proof.outcome is not Outcome.PASS or proof.flaky]
+    size = sum(len(line.encode()) + 1 for line in lines)
+    for number, proof in enumerate(wrong):
+        detail = "\n".join(["", *_detail(proof)])
+        size += len(detail.encode()) + 1
+        if size > MOST_BYTES:
+            lines += ["", f"{count(len(wrong) - number, 'more proof')} did not pass; the other reports have them all."]
+            break
+        lines.append(detail)
     return "\n".join(lines) + "\n"
 
 

@@ -52,7 +52,7 @@ class TerminalReport:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.status: Status | None = None
-        self.doing: dict[str, str] = {}  # by proof under way
+        self.doing: dict[int, str] = {}  # by the identity of proofs under way, as names may be alike
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
@@ -63,7 +63,7 @@ class TerminalReport:
                 awaited = event.missing[0] if event.missing else "quiet"
                 self._say(event.proof, f"{count(event.open_claims, 'claim')} open, waiting for: {awaited}")
             case ProofFinished():
-                self.doing.pop(event.proof.name, None)
+                self.doing.pop(id(event.proof), None)
                 self._hush()
                 self.console.print(render_proof(describe_proof(event)))
             case RunFinished():
@@ -80,7 +80,7 @@ class TerminalReport:
         """Show a live line, where there is a terminal to show it on."""
         if not self.console.is_terminal:
             return
-        self.doing[proof.name] = what
+        self.doing[id(proof)] = what
         others = f" ({len(self.doing) - 1} more under way)" if len(self.doing) > 1 else ""
         text = Text(f"{proof.name}: {what}{others}", no_wrap=True, overflow="ellipsis")
         if self.status is None:

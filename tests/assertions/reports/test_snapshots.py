@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -127,6 +129,21 @@ def test_the_page_is_named_ordered_and_labelled(whole: RunDocument) -> None:
 def test_nothing_of_a_run_is_markup(whole: RunDocument) -> None:
     page = etree.HTML(render_html(whole))
     assert "GET /stock?a=1&b=<2>" in page.xpath("//span[@class='operation']/text()")
+
+
+def test_the_documentation_shows_a_report_that_is_one() -> None:
+    page = (HERE.parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    jsonschema.validate(json.loads(shown), describe_report())
+
+
+def test_a_summary_stays_within_what_github_takes(whole: RunDocument) -> None:
+    run = replace(whole, proofs=whole.proofs[1:2] * 3000)
+    summary = render_step_summary(run)
+    assert len(summary.encode()) < 2**20
+    shown = summary.count("\n### ")
+    assert 100 < shown < 3000
+    assert summary.endswith(f"\n\n{3000 - shown} more proofs did not pass; the other reports have them all.\n")
 
 
 def test_annotations_are_one_line_each(whole: RunDocument) -> None:

@@ -112,7 +112,7 @@ class Explainer:
                 return self._none_found(claim, tally)
             case _:
                 reason, id_, mark = self._compared(plan, tally, sample)
-        observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
+        observed = self._observed(plan, sample)
         lacks = self._lacking() if sample is not None and sample.value == 0 and plan.family == "number" else ()
         return Verdict(
             Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample),
@@ -382,6 +382,15 @@ class Explainer:
         if isinstance(self.claim, s.Before):
             return self.claim.second.at
         return self.claim.at
+
+    def _observed(self, plan: Plan, sample: Finding | None) -> str | None:
+        if sample is None or plan.value.kind == "nothing":
+            return None
+        if isinstance(self.claim, s.Retry) and sample.note and sample.note[0] and sample.value is not None:
+            clause = self.claim.clauses[sample.note[0] - 1]
+            if isinstance(clause, s.Limit) and clause.name == "backoff":
+                return units.show_duration(sample.value)
+        return units.show(sample.value, plan.value)
 
     def _other_marks(self, tally: Tally, sample: Finding | None) -> tuple[Mark, ...]:
         """Mark what the part that failed goes with."""

@@ -10,7 +10,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from spanproof.assertions.events import Event, ProofFinished
+from spanproof.assertions.events import Event, Judged, ProofFinished
 from spanproof.assertions.excerpts import Line, MarkedPart
 from spanproof.assertions.reports.terminal import TerminalReport, draw_marks
 from spanproof.assertions.runner import Runner
@@ -103,6 +103,12 @@ def called(add: Add) -> Add:
 def test_a_failure_marks_what_failed_and_what_it_goes_with(called: Add, prove: Prove, claim: str, marked: str) -> None:
     shown = prove(claim)
     assert f"4  |   expect {claim}\n{marked}" in shown, shown
+
+
+def test_a_gap_that_was_observed_has_its_unit(called: Add, prove: Prove, told: list[Event]) -> None:
+    prove("retry stock -> bank-old { backoff >= 1s }")
+    (judged,) = (event for event in told if isinstance(event, Judged))
+    assert (judged.verdict.id, judged.verdict.observed) == ("retry-mismatch", "2ms")
 
 
 def test_in_many_traces_the_nearest_is_counted(

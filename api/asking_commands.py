@@ -91,7 +91,7 @@ def gate(
             fail(f"{option}: {error}")
     if limits["--for"] < 0 or limits["--every"] <= 0:
         fail("--for and --every are times to wait")
-    variables = dict(split_variable(each) for each in var or [])
+    variables = dict(split_variable("--var", each) for each in var or [])
     text = read(path, lambda path: path.read_text(encoding="utf-8-sig"))
     module = read_sent(text, path.as_posix(), may_send=True)
     if show_problems([module]):

@@ -10,6 +10,7 @@ import typer
 
 from spanproof import __version__
 from spanproof.api import asking_commands as asking
+from spanproof.api.carrying import Carrying, Reports
 from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
 from spanproof.api.option_groups import takes
 from spanproof.api.receiving import Receiving
@@ -23,7 +24,6 @@ from spanproof.api.shell import (
     read,
     read_choice,
     show_problems,
-    split_variable,
 )
 from spanproof.assertions.proof_files import Selection
 from spanproof.assertions.reports.terminal import render_diagnostics
@@ -53,6 +53,10 @@ def main() -> NoReturn:
         fail(str(error))
     except KeyboardInterrupt:
         sys.exit(130)
+    except RuntimeError as error:
+        if str(error) != "Query interrupted":  # what DuckDB makes of Ctrl-C
+            raise
+        sys.exit(130)
     sys.exit(0)
 
 
@@ -66,8 +70,11 @@ def spanproof(
         raise typer.Exit
 
 
-@app.command(epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080"')
+@app.command(
+    epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080" --report html=report.html'
+)
 @takes("receiving", Receiving)
+@takes("carrying", Carrying)
 def run(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
@@ -75,52 +82,41 @@ def run(
     *,
     keyword: Annotated[str | None, typer.Option("-k", help="Only proofs with this in their name.")] = None,
     tag: Annotated[list[str] | None, typer.Option("--tag", help="Only proofs with this tag; may be repeated.")] = None,
-    var: Annotated[
-        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a `let` from outside.")
-    ] = None,
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first proof that does not pass.")] = False,
-    inconclusive: Annotated[
-        str, typer.Option(metavar="pass|fail|keep", help="What an inconclusive proof counts as in the exit code.")
-    ] = "keep",
     proxy: Proxies = None,
     max_retry_gap: RetryGap = "60s",
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
     db: Database = ":memory:",
+    carrying: Carrying,
     receiving: Receiving,
 ) -> None:
     """Receive spans, send the requests of proofs and judge their traces."""
-    if inconclusive not in ("pass", "fail", "keep"):
-        fail(f"--inconclusive is pass, fail or keep, not {inconclusive!r}")
+    from spanproof.api.reporting import read_reports
+
     try:
+        reports = read_reports(carrying.report or ())
+        variables, secrets = carrying.read_values()
         options = receiving.make_options()
         rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
     except ValueError as error:
         fail(str(error))
-    from spanproof.api.run import run_proofs
+    from spanproof.api.run import Run, run_proofs
 
-    variables = dict(split_variable(each) for each in var or [])
     modules = load(paths or [Path()])
     if show_problems(modules):
         sys.exit(USAGE)
-    selection = Selection(keyword, frozenset(tag or ()))
-    proofs = [(module, proof) for module in modules for proof in module.proofs if selection.takes(proof)]
+    asked = Run(Selection(keyword, frozenset(tag or ())), carrying, reports, variables, secrets)
+    proofs = asked.select(modules)
     if not proofs:
         fail("no proof is selected", NOTHING_SELECTED)
-    sys.exit(
-        run_proofs(
-            proofs,
-            console(),
-            db=db,
-            rules=rules,
-            otlp_grpc=receiving.otlp_grpc,
-            otlp_http=receiving.otlp_http,
-            options=options,
-            variables=variables,
-            fail_fast=fail_fast,
-            inconclusive=inconclusive,
-        )
-    )
+    try:
+        code = run_proofs(
+            proofs, asked, console(), db=db, rules=rules, receiving=receiving, options=options,
+            watched=paths or [Path()],
+        )  # fmt: skip
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(code)
 
 
 @app.command(epilog="Example: spanproof check checks --db spans.duckdb")
@@ -353,16 +349,24 @@ def export(
     typer.echo(export_spans(file, db, told, chosen, overwrite=force), err=True)
 
 
-@app.command(epilog="Example: spanproof demo")
+@app.command(epilog="Example: spanproof demo --report html=demo.html")
 def demo(
     proofs: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Other proofs than the shop's.")
     ] = None,
+    *,
+    report: Reports = None,
 ) -> None:
     """Start the demo shop, prove things about it, and stop it."""
     from spanproof.api.demo import PROOFS, run_demo
+    from spanproof.api.reporting import read_reports
 
-    modules = load(proofs or [PROOFS])
-    if show_problems(modules):
-        sys.exit(USAGE)
-    sys.exit(run_demo(modules, console()))
+    try:
+        reports = read_reports(report or ())
+        modules = load(proofs or [PROOFS])
+        if show_problems(modules):
+            sys.exit(USAGE)
+        code = run_demo(modules, reports, console())
+    except ValueError as error:
+        fail(str(error))
+    sys.exit(code)

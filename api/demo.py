@@ -8,7 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
+from spanproof.api.reporting import ReportTarget, write_reports
 from spanproof.assertions.events import Event, ProofFinished
+from spanproof.assertions.history import HistoryWriter
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import Outcome
@@ -22,8 +24,11 @@ PROOFS = Path(__file__).resolve().parent.parent / "examples" / "shop" / "proofs"
 FAILS = "# demo: fails"
 
 
-def run_demo(modules: list[Module], console: Console) -> int:
-    """Run proofs against a shop of their own; return 0 exactly if every proof got the verdict it should."""
+def run_demo(modules: list[Module], reports: tuple[ReportTarget, ...], console: Console) -> int:
+    """Run proofs against a shop of their own; return 0 exactly if every proof got the verdict it should.
+
+    Raises ValueError where a report cannot be written.
+    """
     try:
         from spanproof.examples.shop.shop import Shop, ShopError
     except ImportError as error:
@@ -40,7 +45,11 @@ def run_demo(modules: list[Module], console: Console) -> int:
             ) as shop:
                 console.print(f"the shop is open at {shop.base_url}\n", style="dim")
                 os.environ["SHOP_URL"] = shop.base_url
-                Runner(store, _watch(report, surprises)).run(proofs)
+                runner = Runner(store, lambda event: tell(event))
+                history = HistoryWriter(store, runner.run_id, "demo")
+                tell = _watch([history, report], surprises)
+                runner.run(proofs)
+                write_reports(reports, history.run, lambda text: console.out(text, end="", highlight=False))
         except ShopError as error:
             console.print(f"spanproof: the shop did not start: {error}")
             return 4
@@ -60,9 +69,10 @@ def is_meant_to_fail(file: ProofFile, proof: s.Proof) -> bool:
     return FAILS in file.text[proof.at.start : end]
 
 
-def _watch(report: TerminalReport, surprises: list[str]) -> Callable[[Event], None]:
+def _watch(listeners: list[Callable[[Event], None]], surprises: list[str]) -> Callable[[Event], None]:
     def emit(event: Event) -> None:
-        report(event)
+        for listener in listeners:
+            listener(event)
         if isinstance(event, ProofFinished):
             wanted = Outcome.FAIL if is_meant_to_fail(event.file, event.proof) else Outcome.PASS
             if event.outcome is not wanted:

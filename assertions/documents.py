@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from spanproof.assertions.events import Judged, ProofFinished
+from spanproof.assertions.events import Judged, ProofFinished, Wait
 from spanproof.assertions.evidence import TraceView
-from spanproof.assertions.verdict import Outcome, Witness
+from spanproof.assertions.excerpts import Line, take_excerpt
+from spanproof.assertions.verdict import Mark, Outcome, Witness
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.diagnostics import locate
 
@@ -34,9 +35,15 @@ class Place:
     end_column: int
 
 
+# What has a default below is missing in runs that an older spanproof has stored.
+
+
 @dataclass(frozen=True, slots=True)
 class VerdictDocument:
-    """A judged claim. ``id`` names the kind of finding, ``kind`` what the claim is about."""
+    """A judged claim. ``id`` names the kind of finding, ``kind`` what the claim is about.
+
+    ``follows_from`` is the place, among the verdicts of the proof from 0, of the one that it is a consequence of.
+    """
 
     claim: str
     outcome: Outcome
@@ -48,11 +55,29 @@ class VerdictDocument:
     witnesses: tuple[Witness, ...]
     help: str | None
     position: Place
+    excerpt: tuple[Line, ...] = ()
+    follows_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TryDocument:
+    """An earlier try of a proof, which did not pass."""
+
+    outcome: Outcome
+    duration_ns: int
+    error: str | None
+    verdicts: tuple[VerdictDocument, ...]
+    trace: TraceView | None
+    waits: tuple[Wait, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ProofDocument:
-    """A proof that was carried out. ``trace`` shows what did not pass, where there is one."""
+    """A proof that was carried out. ``trace`` shows what did not pass, where there is one.
+
+    It is ``flaky`` if it passed, but not at once; ``tries`` are what came before. ``waits`` says how its spans were
+    waited for, ``line`` where it begins in its file.
+    """
 
     name: str
     path: str
@@ -62,6 +87,10 @@ class ProofDocument:
     error: str | None
     verdicts: tuple[VerdictDocument, ...]
     trace: TraceView | None
+    line: int = 1
+    flaky: bool = False
+    tries: tuple[TryDocument, ...] = ()
+    waits: tuple[Wait, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,17 +114,28 @@ def describe_verdict(judged: Judged) -> VerdictDocument:
     place = Place(judged.file.path, first.line, first.column, last.line, last.column)
     return VerdictDocument(
         claim, verdict.outcome, verdict.id, _kind_of(expectation.claim), verdict.reason, verdict.observed, verdict.n,
-        verdict.witnesses, verdict.help, place,
+        verdict.witnesses, verdict.help, place, take_excerpt(text, Mark(verdict.at, verdict.mark), verdict.marks),
+        verdict.follows_from,
     )  # fmt: skip
 
 
 def describe_proof(event: ProofFinished) -> ProofDocument:
     """Make the document of a proof that was carried out."""
-    verdicts = tuple(describe_verdict(each) for each in event.judged)
     return ProofDocument(
         event.proof.name, event.file.path, tuple(event.proof.tags), event.outcome, event.duration_ns, event.error,
-        verdicts, event.view,
+        _describe_verdicts(event), event.view, locate(event.file.text, event.proof.at.start).line, event.flaky,
+        tuple(_describe_try(each) for each in event.tries), event.waits,
     )  # fmt: skip
+
+
+def _describe_try(event: ProofFinished) -> TryDocument:
+    return TryDocument(
+        event.outcome, event.duration_ns, event.error, _describe_verdicts(event), event.view, event.waits
+    )
+
+
+def _describe_verdicts(event: ProofFinished) -> tuple[VerdictDocument, ...]:
+    return tuple(describe_verdict(each) for each in event.judged)
 
 
 def _kind_of(claim: s.Claim) -> Kind:

@@ -29,6 +29,15 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
+class Wait:
+    """A stretch of waiting: since when, counted from the proof's beginning, and what was waited for."""
+
+    at_ns: int
+    open_claims: int
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Judged:
     """A claim with its verdict, and the file that its positions belong to."""
 
@@ -39,7 +48,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class ProofFinished:
-    """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one."""
+    """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one.
+
+    ``waits`` says how its spans were waited for; ``tries`` are the earlier tries, none of which passed.
+    """
 
     file: ProofFile
     proof: s.Proof
@@ -48,14 +60,22 @@ class ProofFinished:
     view: TraceView | None
     duration_ns: int
     error: str | None = None
+    waits: tuple[Wait, ...] = ()
+    tries: tuple[ProofFinished, ...] = ()
+
+    @property
+    def flaky(self) -> bool:
+        """It passed, but not at once."""
+        return bool(self.tries) and self.outcome is Outcome.PASS
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over."""
+    """The run is over; ``flaky`` proofs are among those that passed."""
 
     outcomes: tuple[Outcome, ...]
     duration_ns: int
+    flaky: int = 0
 
 
 Event: TypeAlias = ProofStarted | Waiting | Judged | ProofFinished | RunFinished

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from spanproof.collector.semconv import SPAN_KINDS
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.vocabulary import quantile
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,13 +34,17 @@ class SpanView:
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts."""
+    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts.
+
+    ``choice`` says which of several traces it is, such as the one at p95.
+    """
 
     trace_id: str
     start_ns: int
     duration_ns: int
     spans: tuple[SpanView, ...]
     hidden: int
+    choice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +86,17 @@ def view_trace(
     start = min(span.view.start_ns for span in spans)
     end = max(span.view.start_ns + span.view.duration_ns for span in spans)
     return TraceView(trace_id, start, end - start, tuple(_lay_out(kept)), len(spans) - len(kept))
+
+
+def name_choice(expectation: s.Expectation) -> str | None:
+    """Say which of the traces that a claim is about shows its number, or None where it is one of many alike."""
+    if expectation.share is not None or not isinstance(expectation.claim, s.Comparison | s.NotWorse):
+        return None
+    names = [part.name for part in s.walk(expectation.claim) if isinstance(part, s.Function)]
+    if "min" in names or "max" in names:
+        return f"the one at the {'minimum' if 'min' in names else 'maximum'}"
+    percent = next((percent for name in names if (percent := quantile(name))), None)
+    return f"the one at p{percent}" if percent else None
 
 
 def _keep(spans: list[_Span]) -> list[_Span]:

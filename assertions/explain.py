@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spanproof.assertions import units
+from spanproof.assertions.lacking import find_lacking
 from spanproof.assertions.paths import Miss, PathFinder, fill_service
-from spanproof.assertions.verdict import GRAVITY, Outcome, Verdict, Witness
+from spanproof.assertions.verdict import GRAVITY, Mark, Outcome, Verdict, Witness
 from spanproof.query_lang import circuit, legs, resilience
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import subject
@@ -111,8 +112,12 @@ class Explainer:
                 return self._none_found(claim, tally)
             case _:
                 reason, id_, mark = self._compared(plan, tally, sample)
-        observed = units.show(sample.value, plan.value) if sample and plan.value.kind != "nothing" else None
-        return Verdict(Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample))
+        observed = self._observed(plan, sample)
+        lacks = self._lacking() if sample is not None and sample.value == 0 and plan.family == "number" else ()
+        return Verdict(
+            Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample),
+            marks=self._other_marks(tally, sample), lacks=lacks,
+        )  # fmt: skip
 
     def gravest(self, judged: dict[str | None, Verdict], by: s.Name) -> tuple[str | None, Verdict]:
         """The group with the gravest verdict, and that; the reason says on which, and how many groups there are."""
@@ -138,12 +143,15 @@ class Explainer:
         """There was nothing to judge: never a pass."""
         if plan.if_then:
             reason = f"not exercised: {self._condition()} never happened"
-            return Verdict(Outcome.INCONCLUSIVE, "not-exercised", reason, self.claim.at, "not exercised")
+            return Verdict(
+                Outcome.INCONCLUSIVE, "not-exercised", reason, self.claim.at, "not exercised", lacks=self._lacking()
+            )
         help_ = self._nearest()
         reason = "nothing matched" + (f"; {help_}" if help_ else "")
         return Verdict(
-            Outcome.INCONCLUSIVE, "nothing-matched", reason, self._selection_at(), "nothing matched", help=help_
-        )
+            Outcome.INCONCLUSIVE, "nothing-matched", reason, self._selection_at(), "nothing matched", help=help_,
+            lacks=self._lacking(),
+        )  # fmt: skip
 
     def open(self, plan: Plan, tally: Tally) -> Verdict:
         """The evidence cannot decide yet, or time is up."""
@@ -289,7 +297,10 @@ class Explainer:
     def _none_found(self, claim: s.Some, tally: Tally) -> Verdict:
         help_ = self._nearest()
         mark = f"{tally.holds} of {tally.n} traces"
-        return Verdict(Outcome.FAIL, "none-found", "none was found", self._selection_at(), mark, tally.n, help=help_)
+        return Verdict(
+            Outcome.FAIL, "none-found", "none was found", self._selection_at(), mark, tally.n, help=help_,
+            lacks=self._lacking(),
+        )  # fmt: skip
 
     # ## Paths
 
@@ -300,9 +311,29 @@ class Explainer:
         if miss is None:
             return Verdict(Outcome.FAIL, "path-mismatch", "the path was not taken", claim.at, held, tally.n)
         reason, nearest_, help_ = self._miss_in_words(miss)
-        mark = f"{held}; nearest: {nearest_}" if nearest_ else held
+        taken = self._count_taken(miss) if tally.n > 1 and nearest_ and miss.kind == "callee" else ""
+        mark = f"{held}; nearest: {nearest_}{taken}" if nearest_ else held
         witnesses = self._named(list(miss.witness)) or (Witness(trace, ""),)
-        return Verdict(Outcome.FAIL, "path-mismatch", reason, miss.step.at, mark, tally.n, nearest_, witnesses, help_)
+        marks = (Mark(miss.caller.at, "followed up to here"),) if miss.caller and miss.kind != "split" else ()
+        lacks = self._lacking() if miss.kind in ("callee", "start") else ()
+        return Verdict(
+            Outcome.FAIL, "path-mismatch", reason, miss.step.at, mark, tally.n, nearest_, witnesses, help_,
+            marks=marks, lacks=lacks,
+        )  # fmt: skip
+
+    def _count_taken(self, miss: Miss) -> str:
+        """Say in how many traces what was called instead was called, where that is one service."""
+        callees = {hop.callee for hop in miss.seen}
+        near = nearest(self._source(miss.step.at), callees, 1) or (list(callees) if len(callees) == 1 else [])
+        callers = [fill_service(target, self.bindings) for target in miss.caller.targets] if miss.caller else []
+        if len(near) != 1 or len(callers) != 1 or callers[0] is None:
+            return ""
+        ((n,),) = self.connection.execute(
+            "SELECT count(DISTINCT trace_id) FROM exchanges SEMI JOIN selected USING (trace_id)"
+            " WHERE caller = $caller AND callee = $callee",
+            {"caller": callers[0], "callee": near[0]},
+        ).fetchall()
+        return f" ({n})"
 
     def _miss_in_words(self, miss: Miss) -> tuple[str, str | None, str | None]:
         wanted = self._source(miss.step.at)
@@ -348,7 +379,36 @@ class Explainer:
             return self.claim.parts[number - 1][1].at if number else self.claim.total.at
         if isinstance(self.claim, s.Fallback):
             return self.claim.to.at
+        if isinstance(self.claim, s.Before):
+            return self.claim.second.at
         return self.claim.at
+
+    def _observed(self, plan: Plan, sample: Finding | None) -> str | None:
+        if sample is None or plan.value.kind == "nothing":
+            return None
+        if isinstance(self.claim, s.Retry) and sample.note and sample.note[0] and sample.value is not None:
+            clause = self.claim.clauses[sample.note[0] - 1]
+            if isinstance(clause, s.Limit) and clause.name == "backoff":
+                return units.show_duration(sample.value)
+        return units.show(sample.value, plan.value)
+
+    def _other_marks(self, tally: Tally, sample: Finding | None) -> tuple[Mark, ...]:
+        """Mark what the part that failed goes with."""
+        match self.claim:
+            case s.Before(first=first):
+                return (Mark(first.at, "this was to end first"),)
+            case s.Retry(call=call) if sample and sample.note and sample.note[0]:
+                return (Mark(call.at, f"{_count(tally.n, 'call')} to retry"),)
+            case s.Fallback(call=call):
+                return (Mark(call.at, f"{_count(tally.n, 'call')} failed for good"),)
+            case s.Every(selection=selection):
+                return (Mark(selection.at, f"{tally.n} matched"),)
+            case s.Budget(total=total) if sample and sample.note and sample.note[0]:
+                return (Mark(total.at, "of this"),)
+        return ()
+
+    def _lacking(self) -> tuple[str, ...]:
+        return find_lacking(self.connection, self.claim, self._selections(), self.bindings)
 
     def _subject(self) -> str:
         """Return the source text of what is compared."""

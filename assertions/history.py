@@ -98,7 +98,10 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class ProofHistory:
-    """What became of a proof over time. It is flaky if it went from pass to fail and back, or back and forth."""
+    """What became of a proof over time.
+
+    It is flaky if it went from pass to fail and back, or back and forth, or passed only when it was tried again.
+    """
 
     name: str
     path: str
@@ -166,15 +169,18 @@ def list_proofs(connection: duckdb.DuckDBPyConnection, since_ns: int) -> list[Pr
         " arg_max(s.outcome, s.started_ns), max(s.started_ns),"
         " min(s.started_ns) FILTER (s.outcome <> 'pass' AND s.started_ns > coalesce(l.at, 0)),"
         " count(*) FILTER (s.outcome || '<' || s.before IN ('pass<fail', 'fail<pass')),"
-        " quantile_disc(s.duration_ns, 0.5), max(s.duration_ns)"
+        " quantile_disc(s.duration_ns, 0.5), max(s.duration_ns),"
+        " count(*) FILTER (s.document ->> '$.flaky' = 'true')"
         " FROM seen s LEFT JOIN last_pass l USING (path, name)"
         " JOIN (SELECT path, name, outcome, count(*) AS n FROM seen GROUP BY ALL) o USING (path, name, outcome)"
         " GROUP BY s.name, s.path ORDER BY max(s.duration_ns) DESC, s.path, s.name",
         {"since": since_ns},
     ).fetchall()
     return [
-        ProofHistory(name, path, runs, dict(outcomes), Outcome(last), at, since, flips, flips > 1, median, slowest)
-        for name, path, runs, outcomes, last, at, since, flips, median, slowest in rows
+        ProofHistory(
+            name, path, runs, dict(outcomes), Outcome(last), at, since, flips, flips > 1 or again > 0, median, slowest
+        )
+        for name, path, runs, outcomes, last, at, since, flips, median, slowest, again in rows
     ]
 
 

@@ -41,3 +41,15 @@ def read_module(path: Path) -> Module:
     here = Path.cwd()
     shown = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
     return load_module(path, str(shown))
+
+
+def files_of(path: Path, module: Module) -> frozenset[Path]:
+    """Return the files that a module is made of: its own, those it uses, the documents of its contracts."""
+    used = {item.path.plain for item in module.file.items if isinstance(item, s.Use)}
+    documents = {
+        part.document.plain for item in module.file.items for part in s.walk(item) if isinstance(part, s.Contract)
+    }
+    further = {each.file.path for each in module.library.defines.values() if each.file is not module.file}
+    further |= {file.path for file, _ in module.library.lets}
+    own = {path, *(path.parent / name for name in used | documents), *map(Path, further)}
+    return frozenset(each.resolve() for each in own)

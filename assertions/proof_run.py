@@ -14,9 +14,11 @@ from typing import Final
 
 import duckdb
 
+from spanproof.assertions.consequences import mark_consequences
 from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.events import Event, Judged, ProofFinished, Waiting
-from spanproof.assertions.evidence import TraceView, view_trace
+from spanproof.assertions.evidence import TraceView, name_choice, view_trace
+from spanproof.assertions.masking import learn_headers
 from spanproof.assertions.selected import Selected
 from spanproof.assertions.triggers.command import run
 from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
@@ -25,11 +27,13 @@ from spanproof.assertions.triggers.targets import Targets
 from spanproof.assertions.verdict import Outcome, Verdict, worst
 from spanproof.collector.calls import derive
 from spanproof.collector.completeness import State, look
+from spanproof.collector.flushes import find_flushes
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, Constant, NoValue, ResponseParts, evaluate, fill, number
 from spanproof.query_lang.modules import Module
 from spanproof.query_lang.parse import ProofFile
+from spanproof.query_lang.secrecy import Secrets
 
 TRACE_ID: Final = re.compile("[0-9a-fA-F]{32}")
 SETTLE_NS: Final = 15_000_000_000
@@ -74,6 +78,7 @@ class ProofRun:
         run_id: str,
         targets: Targets | None = None,
         error_share: Decimal = Decimal(1),
+        secrets: Secrets | None = None,
     ) -> None:
         self.store = store
         self.emit = emit
@@ -83,6 +88,7 @@ class ProofRun:
         self.run_id = run_id
         self.targets = targets
         self.error_share = error_share
+        self.secrets = secrets or Secrets()
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = False
         self._woken = threading.Event()  # by spans that arrive, or by `cancel`
@@ -103,7 +109,8 @@ class ProofRun:
         started = time.perf_counter_ns()
         error: str | None = None
         view: TraceView | None = None
-        bindings = Bindings({name: Constant(value, "text") for name, value in self.variables.items()})
+        variables = {name: Constant(value, "text") for name, value in self.variables.items()}
+        bindings = Bindings(variables, secrets=self.secrets)
         try:
             bindings = self._bind((let for _, let in self.module.library.lets), bindings)
             bindings = self._bind(self.module.file.items, bindings)
@@ -116,7 +123,7 @@ class ProofRun:
                 self._run_hooks("after", bindings)
         except (TriggerFailed, NoValue, duckdb.Error) as problem:
             error = "the run was cancelled" if self._cancelled else str(problem).splitlines()[0]
-        judged = tuple(segment.judged[place] for segment in self.segments for place in sorted(segment.judged))
+        judged = mark_consequences([[each.judged[place] for place in sorted(each.judged)] for each in self.segments])
         outcome = Outcome.ERROR if error else worst([each.verdict.outcome for each in judged])
         took = time.perf_counter_ns() - started
         self.emit(ProofFinished(self.module.file, self.proof, outcome, judged, view, took, error))
@@ -182,6 +189,7 @@ class ProofRun:
     def _send(self, when: s.When, bindings: Bindings, context: TraceContext) -> Bindings:
         if when.kind == "trace":
             return bindings
+        learn_headers(when, bindings)
         response: ResponseParts = (
             run(_fill(when, bindings), context, self.run_id)
             if when.kind == "run"
@@ -263,7 +271,8 @@ class ProofRun:
                 settled = until_ns is not None and time.time_ns() >= until_ns
                 late = time.monotonic_ns() >= deadline
                 live = not (settled or late)
-                judge.select(Selected(dict.fromkeys(state.traces, settled), live, _words(state)))
+                awaited = find_flushes(judge.connection, state) if late and not settled else _words(state)
+                judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
                 open_claims = self._judge(judge, segment, live=live)
                 if not open_claims:
                     if not live or not segment.failed:
@@ -318,7 +327,11 @@ class ProofRun:
             trace_id = witnesses[0].trace_id
         else:
             return None
-        return view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
+        view = view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
+        if view is None or segment.context is not None:
+            return view
+        shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
+        return replace(view, choice=name_choice(shown.expectation))
 
 
 def _fill(when: s.When, bindings: Bindings) -> str:

@@ -35,11 +35,21 @@ class Witness:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """A part of a claim, and what to write beside it."""
+
+    at: Source
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """A judged claim.
 
     ``final`` says that no span still to come can change it. ``at`` is the part of the claim that the evidence
-    speaks of, ``mark`` what to write beside it. ``id`` names the kind of finding; it is stable.
+    speaks of, ``mark`` what to write beside it; ``marks`` are other parts that help to read it. ``id`` names the kind
+    of finding; it is stable. ``lacks`` are services that the claim needs and that were not there; ``follows_from`` is
+    the place, among the claims of the proof, of the one that already says so.
     """
 
     outcome: Outcome
@@ -52,3 +62,6 @@ class Verdict:
     witnesses: tuple[Witness, ...] = ()
     help: str | None = None
     final: bool = True
+    marks: tuple[Mark, ...] = ()
+    lacks: tuple[str, ...] = ()
+    follows_from: int | None = None

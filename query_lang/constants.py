@@ -11,6 +11,7 @@ from typing import Protocol, TypeAlias
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
+from spanproof.query_lang.secrecy import Secrets
 from spanproof.query_lang.types import Scope, Types
 
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
@@ -33,10 +34,14 @@ class ResponseParts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """The values behind the names of a proof. ``responses[None]`` is the latest response."""
+    """The values behind the names of a proof. ``responses[None]`` is the latest response.
+
+    What ``env`` is asked for becomes one of the ``secrets``.
+    """
 
     variables: Mapping[str, Constant | None] = field(default_factory=dict)
     responses: Mapping[str | None, ResponseParts] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets, compare=False)
 
     @property
     def scope(self) -> Scope:
@@ -157,7 +162,10 @@ def _apply(node: s.Function, bindings: Bindings) -> Constant | None:
         return None
     if node.name == "env":
         value = os.environ.get(as_text(argument))
-        return None if value is None else Constant(value, "text")
+        if value is None:
+            return None
+        bindings.secrets.add(value)
+        return Constant(value, "text")
     if node.name == "len":
         if not isinstance(argument.value, str | list | dict):
             raise NoValue(f"{argument.value!r} has no length")

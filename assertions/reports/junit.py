@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from itertools import groupby
 from xml.etree import ElementTree
 
-from spanproof.assertions.documents import ProofDocument, RunDocument, VerdictDocument
+from spanproof.assertions.documents import ProofDocument, RunDocument, TryDocument, VerdictDocument
+from spanproof.assertions.reports.wording import rerun_command
 from spanproof.assertions.verdict import Outcome
 
 # what XML 1.0 cannot hold
@@ -17,8 +18,13 @@ _ELEMENTS = {Outcome.FAIL: "failure", Outcome.ERROR: "error", Outcome.INCONCLUSI
 
 
 def render_junit(run: RunDocument) -> bytes:
-    """Render a run. A proof that stays inconclusive is a skipped case, whose message says why."""
+    """Render a run. A proof that stays inconclusive is a skipped case, whose message says why.
+
+    Earlier tries are written as Surefire writes them: ``flakyFailure`` of a proof that passed in the end, and else
+    ``rerunFailure``.
+    """
     root = ElementTree.Element("testsuites", {"name": "spanproof", **_count(run.proofs)})
+    del root.attrib["skipped"]  # which the schema has for suites alone
     at = datetime.fromtimestamp(run.started_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     by_path = sorted(run.proofs, key=lambda proof: proof.path)
     for path, group in groupby(by_path, key=lambda proof: proof.path):
@@ -39,22 +45,33 @@ def _add_case(suite: ElementTree.Element, proof: ProofDocument) -> None:
         file=_clean(proof.path),
         time=_seconds(proof.duration_ns),
     )
-    element = _ELEMENTS.get(proof.outcome)
-    if element is None:
-        return
+    if proof.outcome is not Outcome.PASS:
+        _add_outcome(case, _ELEMENTS[proof.outcome], proof)
+    for each in proof.tries:
+        what = "Error" if each.outcome is Outcome.ERROR else "Failure"
+        _add_outcome(case, f"{'flaky' if proof.flaky else 'rerun'}{what}", each)
+    if proof.flaky:
+        ElementTree.SubElement(case, "system-out").text = f"flaky: it passed at try {len(proof.tries) + 1}"
+
+
+def _add_outcome(case: ElementTree.Element, element: str, proof: ProofDocument | TryDocument) -> None:
     wrong = [each for each in proof.verdicts if each.outcome is not Outcome.PASS]
     graver = [each for each in wrong if each.outcome is proof.outcome] or wrong
     message = proof.error or (graver[0].reason if graver else "")
     what = ElementTree.SubElement(case, element, message=_clean(message))
     if element != "skipped":
         what.set("type", graver[0].id if graver else "error")
-    what.text = _clean("\n\n".join([*([proof.error] if proof.error else []), *map(_explain, wrong)]))
+    explained = [_explain(each, proof.verdicts) for each in wrong]
+    rerun = [f"rerun: {rerun_command(proof)}"] if isinstance(proof, ProofDocument) else []
+    what.text = _clean("\n\n".join([*([proof.error] if proof.error else []), *explained, *rerun]))
 
 
-def _explain(verdict: VerdictDocument) -> str:
+def _explain(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> str:
     place = verdict.position
     lines = [f"{place.path}:{place.line}:{place.column}: {verdict.outcome}[{verdict.id}]: {verdict.reason}"]
     lines.append(f"  expect {verdict.claim}")
+    if verdict.follows_from is not None:
+        lines.append(f"  a consequence of line {verdicts[verdict.follows_from].position.line}")
     lines += [f"  trace {witness.trace_id} span {witness.span_id}" for witness in verdict.witnesses[:1]]
     lines += [f"  help: {verdict.help}"] if verdict.help else []
     return "\n".join(lines)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter
+from typing import Final
 
 from rich.cells import cell_len
 from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
+from spanproof.assertions.documents import ProofDocument, TryDocument, VerdictDocument, describe_proof
 from spanproof.assertions.events import (
     Event,
     Judged,
@@ -19,13 +19,31 @@ from spanproof.assertions.events import (
     Waiting,
 )
 from spanproof.assertions.evidence import SpanView, TraceView
-from spanproof.assertions.verdict import Outcome
-from spanproof.query_lang.diagnostics import Diagnostic, locate
-from spanproof.query_lang.syntax import Source
+from spanproof.assertions.excerpts import Line, take_excerpt
+from spanproof.assertions.reports.wording import (
+    FLAKY,
+    count,
+    count_proofs,
+    count_verdicts,
+    name_outcome,
+    rerun_command,
+    show_seconds,
+    show_short,
+)
+from spanproof.assertions.verdict import Mark, Outcome
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.diagnostics import Diagnostic
 
-STYLES = {Outcome.PASS: "green", Outcome.FAIL: "red", Outcome.INCONCLUSIVE: "yellow", Outcome.ERROR: "magenta"}
-SIGNS = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
-BAR = 26
+STYLES: Final[dict[str, str]] = {
+    Outcome.PASS: "green",
+    Outcome.FAIL: "red",
+    Outcome.INCONCLUSIVE: "yellow",
+    Outcome.ERROR: "magenta",
+    FLAKY: "yellow",
+}
+SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
+TITLES: Final = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "inconclusive", Outcome.ERROR: "broken"}
+BAR: Final = 26
 
 
 class TerminalReport:
@@ -34,29 +52,37 @@ class TerminalReport:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.status: Status | None = None
+        self.doing: dict[int, str] = {}  # by the identity of proofs under way, as names may be alike
 
     def __call__(self, event: Event) -> None:
         """Take in an event."""
         match event:
             case ProofStarted():
-                self._say(f"{event.proof.name}: sending the request")
+                self._say(event.proof, "sending the request")
             case Waiting():
                 awaited = event.missing[0] if event.missing else "quiet"
-                self._say(f"{event.proof.name}: {event.open_claims} claims open, waiting for: {awaited}")
+                self._say(event.proof, f"{count(event.open_claims, 'claim')} open, waiting for: {awaited}")
             case ProofFinished():
+                self.doing.pop(id(event.proof), None)
                 self._hush()
-                self.console.print(render_proof(event))
+                self.console.print(render_proof(describe_proof(event)))
             case RunFinished():
                 self._hush()
                 self.console.print(render_summary(event))
             case Judged():
                 pass
 
-    def _say(self, line: str) -> None:
+    def close(self) -> None:
+        """Take the live line away."""
+        self._hush()
+
+    def _say(self, proof: s.Proof, what: str) -> None:
         """Show a live line, where there is a terminal to show it on."""
         if not self.console.is_terminal:
             return
-        text = Text(line, no_wrap=True, overflow="ellipsis")
+        self.doing[id(proof)] = what
+        others = f" ({len(self.doing) - 1} more under way)" if len(self.doing) > 1 else ""
+        text = Text(f"{proof.name}: {what}{others}", no_wrap=True, overflow="ellipsis")
         if self.status is None:
             self.status = self.console.status(text)
             self.status.start()
@@ -68,51 +94,54 @@ class TerminalReport:
             self.status = None
 
 
-def render_proof(event: ProofFinished) -> Text:
+def render_proof(proof: ProofDocument) -> Text:
     """Render a proof with its claims; what did not pass is explained below."""
-    outcomes = Counter(each.verdict.outcome for each in event.judged)
     text = Text()
-    text.append(f"{event.outcome.upper():<5}", style=f"bold {STYLES[event.outcome]}")
-    text.append(f" {event.file.path}::{event.proof.name}", style="bold")
-    counted = [
-        f"{outcomes[outcome]} {word}"
-        for outcome, word in (
-            (Outcome.PASS, "passed"),
-            (Outcome.FAIL, "failed"),
-            (Outcome.INCONCLUSIVE, "inconclusive"),
-            (Outcome.ERROR, "in error"),
-        )
-        if outcomes[outcome]
-    ]
-    text.append(f"   {', '.join([*counted, show_seconds(event.duration_ns)])}\n", style="dim")
-    for each in event.judged:
-        verdict = each.verdict
-        text.append(f"  {SIGNS[verdict.outcome]} ", style=STYLES[verdict.outcome])
-        text.append(" ".join(each.file.text[each.expectation.at.start : each.expectation.at.end].split()))
-        text.append(f"   {verdict.reason}\n", style="dim")
-    if event.error is not None:
-        text.append(f"  ! {event.error}\n", style=STYLES[Outcome.ERROR])
-    for each in event.judged:
-        if each.verdict.outcome is not Outcome.PASS:
-            text.append("\n")
-            text.append_text(_render_failure(each))
-    if event.view is not None:
-        text.append(f"   = trace {event.view.trace_id}", style="cyan")
-        text.append(f", {show_short(event.view.duration_ns)}\n", style="dim")
-        text.append_text(render_trace(event.view))
-    if event.outcome is not Outcome.PASS:
-        rerun = f"spanproof run {shlex.quote(event.file.path)} -k {shlex.quote(event.proof.name)}"
-        text.append(f"   = rerun: {rerun}\n", style="dim")
+    text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {STYLES[name_outcome(proof)]}")
+    text.append(f" {proof.path}::{proof.name}", style="bold")
+    text.append(f"   {', '.join([*count_verdicts(proof.verdicts), show_seconds(proof.duration_ns)])}\n", style="dim")
+    _append_claims(text, proof)
+    for number, each in enumerate(proof.tries, 1):
+        text.append(f"\n  try {number} of {len(proof.tries) + 1}: ", style="dim")
+        text.append(each.outcome, style=STYLES[each.outcome])
+        text.append(f"   {', '.join([*count_verdicts(each.verdicts), show_seconds(each.duration_ns)])}\n", style="dim")
+        _append_claims(text, each)
+    shown = proof.tries[-1] if proof.flaky else proof  # what passed in the end has nothing to explain
+    wrong = [each for each in shown.verdicts if each.outcome is not Outcome.PASS]
+    for verdict in sorted(wrong, key=lambda each: each.follows_from is not None):
+        text.append("\n")
+        text.append_text(_render_failure(verdict, shown.verdicts))
+    if shown.trace is not None:
+        text.append(f"   = trace {shown.trace.trace_id}", style="cyan")
+        choice = f", {shown.trace.choice}" if shown.trace.choice else ""
+        text.append(f", {show_short(shown.trace.duration_ns)}{choice}\n", style="dim")
+        text.append_text(render_trace(shown.trace))
+    if proof.outcome is not Outcome.PASS or proof.flaky:
+        text.append(f"   = rerun: {rerun_command(proof)}\n", style="dim")
     return text
 
 
-def _render_failure(judged: Judged) -> Text:
-    verdict = judged.verdict
-    word = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "inconclusive", Outcome.ERROR: "broken"}[verdict.outcome]
-    return _render_place(
-        judged.file.path, judged.file.text, f"{word}[{verdict.id}]", verdict.reason, verdict.at, verdict.mark,
-        verdict.help, STYLES[verdict.outcome],
-    )  # fmt: skip
+def _append_claims(text: Text, proof: ProofDocument | TryDocument) -> None:
+    for verdict in proof.verdicts:
+        text.append(f"  {SIGNS[verdict.outcome]} ", style=STYLES[verdict.outcome])
+        text.append(" ".join(verdict.claim.split()))
+        text.append(f"   {verdict.reason}\n", style="dim")
+    if proof.error is not None:
+        text.append(f"  ! {proof.error}\n", style=STYLES[Outcome.ERROR])
+
+
+def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Text:
+    style = STYLES[verdict.outcome]
+    if verdict.follows_from is not None:
+        cause = verdicts[verdict.follows_from]
+        text = Text().append(f"{TITLES[verdict.outcome]}[{verdict.id}]", style=f"bold {style}")
+        text.append(f": {verdict.reason}\n", style="bold")
+        place = f"{verdict.position.path}:{verdict.position.line}:{verdict.position.column}"
+        text.append(f"   --> {place}\n", style="dim")
+        text.append(f"   = a consequence of line {cause.position.line}: {cause.reason}\n", style="dim")
+        return text
+    title = f"{TITLES[verdict.outcome]}[{verdict.id}]"
+    return _render_place(verdict.position.path, verdict.excerpt, title, verdict.reason, verdict.help, style)
 
 
 def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]) -> Text:
@@ -121,35 +150,60 @@ def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]
     for each in diagnostics:
         style = STYLES[Outcome.FAIL if each.severity == "error" else Outcome.INCONCLUSIVE]
         title = f"{each.severity}[{each.id}]"
-        rendered.append_text(_render_place(path, text, title, each.message, each.at, "", each.help, style))
+        excerpt = take_excerpt(text, Mark(each.at, ""))
+        rendered.append_text(_render_place(path, excerpt, title, each.message, each.help, style))
     return rendered
 
 
 def _render_place(
-    path: str, source: str, title: str, message: str, at: Source, mark: str, help_: str | None, style: str
+    path: str, excerpt: tuple[Line, ...], title: str, message: str, help_: str | None, style: str
 ) -> Text:
-    """Render a message with its line of the text, a caret under what it speaks of, and a help line."""
-    position = locate(source, min(at.start, len(source)))
-    lines = source.split("\n")  # as `locate` counts them
-    line = lines[position.line - 1].rstrip("\r")
-    width = max(1, min(at.end - at.start, len(line) - position.column + 1))
-    gutter = " " * len(str(position.line))
+    """Render a message with its lines of the text, carets under what it speaks of, and a help line."""
+    line, mark = next((line, mark) for line in excerpt for mark in line.marks if mark.primary)
+    wide = max(len(str(each.number)) for each in excerpt)
+    gutter = " " * wide
     text = Text()
     text.append(title, style=f"bold {style}")
     text.append(f": {message}\n", style="bold")
-    text.append(f"{gutter} --> {path}:{position.line}:{position.column}\n", style="dim")
+    text.append(f"{gutter} --> {path}:{line.number}:{mark.column}\n", style="dim")
     text.append(f"{gutter}  |\n", style="dim")
-    text.append(f"{position.line}  | ", style="dim")
-    text.append(f"{line}\n")
-    text.append(f"{gutter}  | ", style="dim")
-    seen = line[: position.column - 1]
-    indent = "".join("\t" if character == "\t" else " " * cell_len(character) for character in seen)
-    width = max(1, cell_len(line[len(seen) : len(seen) + width]))
-    text.append(f"{indent}{'^' * width} {mark}".rstrip() + "\n", style=style)
+    for before, each in zip((None, *excerpt), excerpt, strict=False):
+        if before is not None and each.number > before.number + 1:
+            text.append("...\n", style="dim")
+        text.append(f"{each.number:>{wide}}  | ", style="dim")
+        text.append(f"{each.text}\n")
+        for marks in draw_marks(each):
+            text.append(f"{gutter}  | ", style="dim")
+            text.append(f"{marks}\n", style=style)
     if help_:
         text.append(f"{gutter}  = ", style="dim")
         text.append(f"help: {help_}\n")
     return text
+
+
+def draw_marks(line: Line) -> list[str]:
+    """Draw what stands below a line: carets and dashes, the last one's text beside them, the others' further below."""
+    blank = _blank(line.text)
+    drawn = list(blank)
+    starts = {}
+    for mark in sorted(line.marks, key=lambda each: each.primary):  # it is on top
+        start = starts[mark] = len(_blank(line.text[: mark.column - 1]))
+        width = max(1, len(_blank(line.text[mark.column - 1 : mark.column - 1 + mark.width])))
+        drawn += " " * (start + width - len(drawn))
+        drawn[start : start + width] = ("^" if mark.primary else "-") * width
+    *others, last = line.marks
+    rows = [f"{''.join(drawn).rstrip()} {last.text}".rstrip()]
+    for number, mark in reversed(list(enumerate(others))):
+        row = list(f"{blank:<{starts[mark]}}"[: starts[mark]])
+        for above in others[:number]:
+            row[starts[above]] = "|"
+        rows += [f"{''.join(row)}{mark.text}"] if mark.text else []
+    return rows
+
+
+def _blank(text: str) -> str:
+    """Return as much blank as a text takes up, its tabs as they are."""
+    return "".join("\t" if letter == "\t" else " " * cell_len(letter) for letter in text)
 
 
 def render_trace(view: TraceView) -> Text:
@@ -187,34 +241,9 @@ def _bar(span: SpanView, view: TraceView) -> str:
 
 def render_summary(event: RunFinished) -> Text:
     """Render the closing line: how many proofs got which verdict."""
-    counts = Counter(event.outcomes)
-    words = {
-        Outcome.PASS: "passed",
-        Outcome.FAIL: "failed",
-        Outcome.INCONCLUSIVE: "inconclusive",
-        Outcome.ERROR: "in error",
-    }
     text = Text(f"\n{len(event.outcomes)} proofs: ")
-    parts = [(outcome, f"{counts[outcome]} {word}") for outcome, word in words.items() if counts[outcome]]
-    for number, (outcome, part) in enumerate(parts):
+    for number, (outcome, part) in enumerate(count_proofs(event.outcomes, event.flaky)):
         text.append(", " if number else "")
         text.append(part, style=f"bold {STYLES[outcome]}")
     text.append(f" in {show_seconds(event.duration_ns)}", style="dim")
     return text
-
-
-def show_short(ns: int) -> str:
-    """Return a duration for reading at a glance, to three digits; verdicts print exact ones."""
-    size = abs(ns)
-    if size >= 999_500_000_000:
-        return f"{ns / 1e9:.0f} s"
-    if size >= 999_500_000:
-        return f"{ns / 1e9:.3g} s"
-    if size >= 999_500:
-        return f"{ns / 1e6:.3g} ms"
-    return f"{ns / 1e3:.3g} µs"
-
-
-def show_seconds(ns: int) -> str:
-    """Return how long something took, in seconds."""
-    return f"{ns / 1e9:.1f} s"

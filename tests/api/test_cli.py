@@ -105,7 +105,7 @@ def test_a_proof_that_fails_leaves_with_1_and_shows_where_and_why(prove: Prove, 
     assert ran.code == 1, ran
     assert "error[path-mismatch]: `shop` called `bank`, not `bnak`" in ran.out
     assert "--> p.proof:4:23" in ran.out
-    assert "4  |   expect path shop -> bnak\n   |                       ^^^^ " in ran.out
+    assert "4  |   expect path shop -> bnak\n   |               ----    ^^^^ " in ran.out
     assert re.search(r"= trace [0-9a-f]{32}, ", ran.out)
     assert re.search(r"!! └ bank +GET /transfers +[·█]{26} ", ran.out)
     assert "= rerun: spanproof run p.proof -k p" in ran.out

@@ -78,7 +78,7 @@ def test_a_run_is_carried_out_and_kept(server: Server) -> None:
     assert kept.json() == run
     assert server.get(f"/runs/{run['id']}", **{"if-none-match": kept.headers["etag"]}).status_code == 304
 
-    suite = ElementTree.fromstring(server.get(f"/runs/{run['id']}/junit").content)  # noqa: S314 (our own)
+    (suite,) = ElementTree.fromstring(server.get(f"/runs/{run['id']}/junit").content)  # noqa: S314 (our own)
     assert {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")} == {
         "tests": "2", "failures": "1", "errors": "0", "skipped": "0",
     }  # fmt: skip

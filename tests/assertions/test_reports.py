@@ -271,6 +271,18 @@ def test_in_a_terminal_a_live_line_says_what_is_awaited(file: ProofFile) -> None
     assert "PASS  checks" in shown
 
 
+def test_the_live_line_says_how_many_proofs_are_under_way(file: ProofFile) -> None:
+    (proof,) = file.items
+    assert isinstance(proof, s.Proof)
+    other = replace(proof)
+    shown = print_events(
+        ProofStarted(file, proof), ProofStarted(file, other), Waiting(proof, (), 1), finish(file, passed()),
+        Waiting(other, (), 2), terminal=True,
+    )  # fmt: skip
+    assert "1 claim open, waiting for: quiet (1 more under way)" in shown
+    assert "2 claims open, waiting for: quiet (" not in shown
+
+
 def test_colours_are_shown_where_there_are_any_unless_unwanted(
     file: ProofFile, monkeypatch: pytest.MonkeyPatch
 ) -> None:

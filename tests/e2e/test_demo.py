@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import jsonschema
 import pytest
+from lxml import etree
 
+from spanproof.assertions.reports.json_report import describe_report
 from spanproof.examples.shop.services import SERVICES
 from spanproof.tests.command import Finished, Running, wait_until
 
@@ -25,8 +29,14 @@ proof "an order that is not there is found" {
 
 
 @pytest.fixture(scope="module")
-def shown(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    running = Running(("demo",), tmp_path_factory.mktemp("demo"), {})
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def shown(folder: Path) -> Finished:
+    arguments = ("demo", "--report", "junit=junit.xml,json=report.json", "--report", "html=report.html,github")
+    running = Running(arguments, folder, {"GITHUB_STEP_SUMMARY": str(folder / "summary.md")})
     try:
         return running.finish()
     finally:
@@ -72,10 +82,32 @@ def test_each_failure_shows_its_place_and_its_trace(shown: Finished) -> None:
     assert len(failures) == 3
     for failure in failures:
         assert re.search(r"^error\[[a-z-]+\]: ", failure, re.MULTILINE)
-        assert re.search(r"^ +\| +\^+ ", failure, re.MULTILINE)
+        assert re.search(r"^ +\| [ -]+\^+ ", failure, re.MULTILINE)
         assert re.search(r"^ +gateway +POST /checkout +[·█]{26} ", failure, re.MULTILINE)
         assert re.search(r"^   !! ", failure, re.MULTILINE)
         assert "= rerun: spanproof run " in failure
+
+
+def test_the_reports_of_the_shop_say_the_same(shown: Finished, folder: Path) -> None:
+    report = json.loads((folder / "report.json").read_text())
+    jsonschema.validate(report, describe_report())
+    names = [proof["name"] for proof in report["run"]["proofs"]]
+    failed = [proof["name"] for proof in report["run"]["proofs"] if proof["outcome"] == "fail"]
+    assert len(failed) == 3
+
+    junit = etree.parse(folder / "junit.xml")
+    etree.XMLSchema(etree.parse(Path(__file__).parents[1] / "assertions" / "reports" / "junit.xsd")).assertValid(junit)
+    assert sorted(junit.xpath("//testcase/@name")) == sorted(names)
+    assert sorted(junit.xpath("//testcase[failure]/@name")) == sorted(failed)
+
+    page = etree.HTML((folder / "report.html").read_bytes())
+    assert page.xpath("//*[@class='name']/text()") == names
+    assert len(page.xpath("//details[@data-outcome='fail']//table[@class='waterfall']")) == 3
+
+    assert len(re.findall(r"^::error file=.*examples/shop/proofs/\w+\.proof,line=\d+,", shown.out, re.MULTILINE)) >= 3
+    summary = (folder / "summary.md").read_text()
+    assert summary.startswith(f"## spanproof: {len(names) - 3} passed, 3 failed\n")
+    assert [name for name in failed if f"### ❌ {name}" not in summary] == []
 
 
 def test_ctrl_c_stops_the_whole_shop(start: Starter) -> None:

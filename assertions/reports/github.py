@@ -1,0 +1,132 @@
+"""A run for GitHub Actions: annotations beside the lines of proofs, and a summary of the step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from spanproof.assertions.documents import ProofDocument, RunDocument, VerdictDocument
+from spanproof.assertions.reports.terminal import draw_marks
+from spanproof.assertions.reports.wording import (
+    count,
+    count_proofs,
+    count_verdicts,
+    name_outcome,
+    rerun_command,
+    show_seconds,
+)
+from spanproof.assertions.verdict import Outcome
+
+MOST_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
+_SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "flaky": "⚠️"}
+
+
+def render_annotations(run: RunDocument) -> str:
+    """Render workflow commands: an error for what failed, a warning for what is inconclusive or flaky."""
+    return "".join(f"{line}\n" for proof in run.proofs for line in _annotate(proof))
+
+
+def _annotate(proof: ProofDocument) -> Iterator[str]:
+    level = "error" if proof.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
+    if proof.flaky:
+        last = proof.tries[-1]
+        wrong = [each.reason for each in last.verdicts if each.outcome is not Outcome.PASS]
+        said = last.error or (wrong[0] if wrong else "")
+        yield _command(level, proof, f"flaky: it passed at try {len(proof.tries) + 1}; before: {said}", proof.line)
+    if proof.error is not None:
+        yield _command(level, proof, proof.error, proof.line)
+    for verdict in proof.verdicts:
+        if verdict.outcome is not Outcome.PASS and verdict.follows_from is None:
+            grave = "error" if verdict.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
+            help_ = f"\nhelp: {verdict.help}" if verdict.help else ""
+            at = verdict.position
+            message = f"{verdict.reason}{help_}\nexpect {verdict.claim}"
+            yield _command(grave, proof, message, at.line, at.end_line, at.column, path=at.path)
+
+
+def _command(
+    level: str,
+    proof: ProofDocument,
+    message: str,
+    line: int,
+    end_line: int | None = None,
+    column: int | None = None,
+    *,
+    path: str | None = None,
+) -> str:
+    properties = {"file": path or proof.path, "line": line, "endLine": end_line, "col": column, "title": proof.name}
+    written = ",".join(
+        f"{name}={_escape(str(value), property_=True)}" for name, value in properties.items() if value is not None
+    )
+    return f"::{level} {written}::{_escape(message)}"
+
+
+def _escape(text: str, *, property_: bool = False) -> str:
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace(":", "%3A").replace(",", "%2C") if property_ else text
+
+
+def render_step_summary(run: RunDocument) -> str:
+    """Render a run in GitHub's Markdown: a table of proofs, and below it what did not pass."""
+    flaky = sum(each.flaky for each in run.proofs)
+    counts = ", ".join(part for _, part in count_proofs([each.outcome for each in run.proofs], flaky))
+    lines = [f"## spanproof: {counts or 'no proofs'}", "", "| | proof | claims | time |", "| --- | --- | --- | ---: |"]
+    for proof in run.proofs:
+        name = f"{_cell(proof.name)}<br><sub>{_cell(proof.path)}:{proof.line}</sub>"
+        claims = ", ".join(count_verdicts(proof.verdicts)) or _cell(proof.error or "")
+        sign = _SIGNS[name_outcome(proof)]
+        lines.append(f"| {sign} {name_outcome(proof)} | {name} | {claims} | {show_seconds(proof.duration_ns)} |")
+    wrong = [proof for proof in run.proofs if proof.outcome is not Outcome.PASS or proof.flaky]
+    size = sum(len(line.encode()) + 1 for line in lines)
+    for number, proof in enumerate(wrong):
+        detail = "\n".join(["", *_detail(proof)])
+        size += len(detail.encode()) + 1
+        if size > MOST_BYTES:
+            lines += ["", f"{count(len(wrong) - number, 'more proof')} did not pass; the other reports have them all."]
+            break
+        lines.append(detail)
+    return "\n".join(lines) + "\n"
+
+
+def _detail(proof: ProofDocument) -> Iterator[str]:
+    shown = proof.tries[-1] if proof.flaky else proof
+    yield f"### {_SIGNS[name_outcome(proof)]} {_cell(proof.name)}"
+    if proof.flaky:
+        yield f"\nIt passed at try {len(proof.tries) + 1}. Before that:"
+    yield "\n```text"
+    if shown.error is not None:
+        yield _fence(shown.error)
+    for verdict in shown.verdicts:
+        if verdict.outcome is not Outcome.PASS:
+            yield from map(_fence, _explain(verdict, shown.verdicts))
+    yield "```"
+    if shown.trace is not None:
+        yield f"\nTrace `{shown.trace.trace_id}`"
+    yield f"\nRun it again: `{rerun_command(proof).replace('`', '')}`"
+
+
+def _explain(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Iterator[str]:
+    place = verdict.position
+    yield f"{verdict.outcome}[{verdict.id}]: {verdict.reason}"
+    if verdict.follows_from is not None:
+        yield f"  a consequence of line {verdicts[verdict.follows_from].position.line}"
+        return
+    yield f"  --> {place.path}:{place.line}:{place.column}"
+    for line in verdict.excerpt:
+        yield f"{line.number:>4} | {line.text}"
+        for row in draw_marks(line):
+            yield f"     | {row}"
+    if verdict.help:
+        yield f"     = help: {verdict.help}"
+
+
+def _cell(text: str) -> str:
+    """Write a text into a table: nothing of it is markup."""
+    for letter in "\\`*_[]|~#":
+        text = text.replace(letter, f"\\{letter}")
+    return text.replace("<", "&lt;").replace("\n", " ")
+
+
+def _fence(line: str) -> str:
+    """Keep a line from closing the block that it stands in."""
+    return line.replace("```", "`\u200b``")

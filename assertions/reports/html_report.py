@@ -1,0 +1,103 @@
+"""A run as one page of HTML that needs nothing else: proofs, evidence, waterfalls, what was waited for."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from datetime import UTC, datetime
+from functools import cache
+from importlib import resources
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from markupsafe import Markup
+
+from spanproof import __version__
+from spanproof.assertions.documents import RunDocument
+from spanproof.assertions.evidence import SpanView, TraceView
+from spanproof.assertions.excerpts import Line
+from spanproof.assertions.reports.terminal import SIGNS, draw_marks
+from spanproof.assertions.reports.wording import (
+    count,
+    count_proofs,
+    count_verdicts,
+    name_outcome,
+    rerun_command,
+    show_seconds,
+    show_short,
+)
+
+_QUOTE: Final = re.compile("`([^`]+)`")
+_OUTCOMES: Final = ("fail", "error", "inconclusive", "flaky", "pass")
+
+
+def render_html(run: RunDocument) -> bytes:
+    """Render a run. The page loads nothing and runs no script but its own."""
+    script = _read("report.js")
+    names = [name_outcome(proof) for proof in run.proofs]
+    page = _template().render(
+        run=run,
+        version=__version__,
+        style=Markup(_read("report.css")),  # noqa: S704 (our own file)
+        script=Markup(script),  # noqa: S704 (our own file)
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        counts=count_proofs([each.outcome for each in run.proofs], sum(each.flaky for each in run.proofs)),
+        filters=[(name, names.count(name)) for name in _OUTCOMES if name in names],
+        started=datetime.fromtimestamp(run.started_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+        took=None if run.ended_ns is None else show_seconds(run.ended_ns - run.started_ns),
+    )
+    return page.encode()
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("spanproof.assertions.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count_verdicts": lambda verdicts: ", ".join(count_verdicts(verdicts)),
+        "draw_excerpt": _draw_excerpt,
+        "name_outcome": name_outcome,
+        "place_bar": _place_bar,
+        "quoted": _show_quoted,
+        "rerun": rerun_command,
+        "seconds": show_seconds,
+        "short": show_short,
+        "sign": SIGNS.__getitem__,
+    }
+    environment.globals |= {"count": count}
+    return environment.get_template("report.html")
+
+
+@cache
+def _read(name: str) -> str:
+    return resources.files("spanproof.assertions.reports").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _draw_excerpt(excerpt: tuple[Line, ...]) -> str:
+    wide = max(len(str(line.number)) for line in excerpt)
+    rows = []
+    for line in excerpt:
+        rows.append(f"{line.number:>{wide}} | {line.text}")
+        rows += [f"{'':>{wide}} | {marks}" for marks in draw_marks(line)]
+    return "\n".join(rows)
+
+
+def _show_quoted(text: str) -> Markup:
+    """Return a text in which what stands in backticks is code."""
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(_QUOTE.split(text))
+    )
+
+
+def _place_bar(span: SpanView, trace: TraceView) -> str:
+    """Return where a span's bar begins and how wide it is, in percent of the trace, as CSS has it."""
+    total = max(trace.duration_ns, 1)
+    start = min(max(100 * (span.start_ns - trace.start_ns) / total, 0), 99.5)
+    width = min(max(100 * span.duration_ns / total, 0.5), 100 - start)
+    return f"--start: {start:.2f}%; --width: {width:.2f}%"

@@ -1,0 +1,77 @@
+"""How reports say what became of proofs."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from spanproof.assertions.documents import ProofDocument, VerdictDocument
+from spanproof.assertions.verdict import Outcome
+
+FLAKY: Final = "flaky"
+WORDS: Final = {
+    Outcome.PASS: "passed",
+    Outcome.FAIL: "failed",
+    Outcome.INCONCLUSIVE: "inconclusive",
+    Outcome.ERROR: "in error",
+}
+
+
+def name_outcome(proof: ProofDocument) -> str:
+    """Return the outcome of a proof in a word; one that passed only when tried again is flaky."""
+    return FLAKY if proof.flaky else str(proof.outcome)
+
+
+def count_verdicts(verdicts: Iterable[VerdictDocument]) -> list[str]:
+    """Say how many claims ended how, and how many of those that failed only follow from others."""
+    verdicts = list(verdicts)
+    counts = Counter(each.outcome for each in verdicts)
+    follow = Counter(each.outcome for each in verdicts if each.follows_from is not None)
+    return [
+        f"{counts[outcome]} {word}{_consequences(follow[outcome])}"
+        for outcome, word in WORDS.items()
+        if counts[outcome]
+    ]
+
+
+def count_proofs(outcomes: Iterable[Outcome], flaky: int) -> list[tuple[str, str]]:
+    """Say how many proofs ended how: each part with the outcome it is about."""
+    counts = Counter(outcomes)
+    parts = [(str(outcome), f"{counts[outcome]} {word}") for outcome, word in WORDS.items() if counts[outcome]]
+    if not flaky:
+        return parts
+    passed = counts[Outcome.PASS] - flaky
+    return [*([(str(Outcome.PASS), f"{passed} passed")] if passed else []), (FLAKY, f"{flaky} flaky"), *parts[1:]]
+
+
+def rerun_command(proof: ProofDocument) -> str:
+    """Return the command that runs a proof again."""
+    return f"spanproof run {shlex.quote(proof.path)} -k {shlex.quote(proof.name)}"
+
+
+def count(n: int, thing: str) -> str:
+    """Say how many things there are."""
+    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
+
+
+def show_short(ns: int) -> str:
+    """Return a duration for reading at a glance, to three digits; verdicts print exact ones."""
+    size = abs(ns)
+    if size >= 999_500_000_000:
+        return f"{ns / 1e9:.0f} s"
+    if size >= 999_500_000:
+        return f"{ns / 1e9:.3g} s"
+    if size >= 999_500:
+        return f"{ns / 1e6:.3g} ms"
+    return f"{ns / 1e3:.3g} µs"
+
+
+def show_seconds(ns: int) -> str:
+    """Return how long something took, in seconds."""
+    return f"{ns / 1e9:.1f} s"
+
+
+def _consequences(n: int) -> str:
+    return f" ({n} {'is a consequence' if n == 1 else 'are consequences'})" if n else ""

@@ -1,0 +1,72 @@
+"""What must not be shown: values that a proof was given in confidence."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from typing import Final
+from urllib.parse import quote, quote_plus
+
+SHOWN: Final = "***"
+SHORTEST: Final = 4  # what is shorter stands in too many other words
+SHORTEST_LINE: Final = 8  # of a text of several lines
+
+
+class Secrets:
+    """Texts that are masked wherever they would be printed or stored. Threads may share it."""
+
+    def __init__(self) -> None:
+        self._forms: frozenset[str] = frozenset()
+        self._lock = threading.Lock()
+
+    def __bool__(self) -> bool:
+        return bool(self._forms)
+
+    def add(self, value: str) -> None:
+        """Hide a text from now on, also as part of another, and as it is written in URLs and JSON."""
+        forms = frozenset(_write(value))
+        with self._lock:
+            self._forms |= forms
+
+    def mask(self, text: str) -> str:
+        """Return a text with ``***`` in place of each secret."""
+        return self._replace(text, lambda _: SHOWN)
+
+    def blot(self, text: str) -> str:
+        """Return a text of the same length and lines with stars in place of each secret."""
+        return self._replace(text, lambda found: "".join("\n" if letter == "\n" else "*" for letter in found))
+
+    def _replace(self, text: str, cover: Callable[[str], str]) -> str:
+        parts, end = [], 0
+        for first, last in self._find(text):
+            parts += [text[end:first], cover(text[first:last])]
+            end = last
+        return "".join([*parts, text[end:]]) if parts else text
+
+    def _find(self, text: str) -> list[tuple[int, int]]:
+        """Return the stretches of a text that secrets take up; those that touch are one."""
+        found = []
+        for form in self._forms:
+            start = text.find(form)
+            while start >= 0:
+                found.append((start, start + len(form)))
+                start = text.find(form, start + 1)
+        merged: list[tuple[int, int]] = []
+        for first, last in sorted(found):
+            if merged and first <= merged[-1][1]:
+                merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
+            else:
+                merged.append((first, last))
+        return merged
+
+
+def _write(value: str) -> Iterator[str]:
+    """Yield the ways in which a secret may be written."""
+    lines = [line.strip() for line in value.splitlines()]
+    parts = [value.strip(), *(line for line in lines if len(line) >= SHORTEST_LINE)]
+    for part in parts:
+        if len(part) >= SHORTEST:
+            for case in (part, part.lower(), part.upper()):
+                yield from (case, quote(case), quote(case, safe=""), quote_plus(case))
+                yield from (json.dumps(case)[1:-1], json.dumps(case, ensure_ascii=False)[1:-1], repr(case)[1:-1])

@@ -1,0 +1,152 @@
+"""What each report says of each way in which proofs end, as files in `snapshots`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
+import pytest
+from lxml import etree
+from rich.console import Console
+
+from spanproof import __version__
+from spanproof.assertions.documents import RunDocument
+from spanproof.assertions.events import RunFinished
+from spanproof.assertions.reports.github import render_annotations, render_step_summary
+from spanproof.assertions.reports.html_report import render_html
+from spanproof.assertions.reports.json_report import describe_report, render_json, write_schema
+from spanproof.assertions.reports.junit import render_junit
+from spanproof.assertions.reports.terminal import TerminalReport
+from spanproof.tests.assertions.reports.sample import FINISHED, MS, make_run
+
+HERE = Path(__file__).parent
+SCHEMA = HERE.parents[2] / "assertions" / "reports" / "report.schema.json"
+ENDINGS = ("pass", "fail", "inconclusive", "error", "flaky")
+FORMS: dict[str, Callable[[str], str]] = {
+    "terminal.txt": lambda ending: print_run(ending),
+    "junit.xml": lambda ending: render_junit(make_run(ending)).decode(),
+    "report.json": lambda ending: render_json(make_run(ending)).decode(),
+    "report.html": lambda ending: render_html(make_run(ending)).decode(),
+    "annotations.txt": lambda ending: render_annotations(make_run(ending)),
+    "summary.md": lambda ending: render_step_summary(make_run(ending)),
+}
+
+
+def print_run(ending: str) -> str:
+    out = io.StringIO()
+    report = TerminalReport(Console(file=out, width=100, highlight=False, soft_wrap=True))
+    event = FINISHED[ending]
+    report(event)
+    report(RunFinished((event.outcome,), 1_500 * MS, int(event.flaky)))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("form", FORMS)
+def test_reports_are_as_they_were(form: str, ending: str) -> None:
+    """With SPANPROOF_RENEW set, the files are written anew, to be looked at."""
+    path = HERE / "snapshots" / ending / form
+    rendered = FORMS[form](ending).replace(__version__, "VERSION")
+    if os.environ.get("SPANPROOF_RENEW"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(rendered.encode())
+    assert rendered == path.read_bytes().decode()
+
+
+@pytest.fixture(scope="module")
+def whole() -> RunDocument:
+    return make_run(*ENDINGS)
+
+
+def test_junit_is_as_jenkins_and_gitlab_read_it(whole: RunDocument) -> None:
+    schema = etree.XMLSchema(etree.parse(HERE / "junit.xsd"))
+    for run in (whole, make_run(), *(make_run(ending) for ending in ENDINGS)):
+        schema.assertValid(etree.fromstring(render_junit(run)))
+    root = etree.fromstring(render_junit(whole))
+    (suite,) = root
+    assert dict(suite.attrib) == {
+        "name": "checks/checkout.proof", "timestamp": "2026-01-31T12:00:00",
+        "tests": "5", "failures": "1", "errors": "1", "skipped": "1", "time": "6.170",
+    }  # fmt: skip
+    assert [[child.tag for child in case] for case in suite] == [
+        [], ["failure"], ["skipped"], ["error"], ["flakyError", "flakyFailure", "system-out"],
+    ]  # fmt: skip
+
+
+def test_the_schema_of_junit_refuses_what_is_none() -> None:
+    schema = etree.XMLSchema(etree.parse(HERE / "junit.xsd"))
+    for wrong in (
+        "<testsuites><testcase name='a'/></testsuites>",
+        "<testsuites><testsuite name='a' tests='1' failures='0' errors='0'><case/></testsuite></testsuites>",
+        "<testsuites><testsuite name='a' tests='x' failures='0' errors='0'/></testsuites>",
+        "<testsuites><testsuite name='a'/></testsuites>",
+    ):
+        assert not schema.validate(etree.fromstring(wrong)), wrong
+
+
+def test_the_json_is_as_its_schema_says(whole: RunDocument) -> None:
+    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(schema)
+    validator.check_schema(schema)
+    for run in (whole, make_run()):
+        validator.validate(json.loads(render_json(run)))
+    report = json.loads(render_json(whole))
+    assert report["counts"] == {"pass": 2, "fail": 1, "inconclusive": 1, "error": 1, "flaky": 1}
+    del report["run"]["proofs"][0]["outcome"]
+    assert not validator.is_valid(report)
+
+
+def test_the_schema_that_is_shipped_is_that_of_what_is_rendered() -> None:
+    if os.environ.get("SPANPROOF_RENEW"):
+        SCHEMA.write_text(write_schema(), encoding="utf-8")
+    assert json.loads(SCHEMA.read_text(encoding="utf-8")) == describe_report()
+
+
+def test_the_page_needs_nothing_else(whole: RunDocument) -> None:
+    page = etree.HTML(render_html(whole))
+    assert page.xpath("//link | //img | //iframe | //*[@src] | //a[not(starts-with(@href, '#'))]") == []
+    assert "url(" not in "".join(page.xpath("//style/text()"))
+    assert len(page.xpath("//script")) == 1
+
+
+def test_the_page_is_named_ordered_and_labelled(whole: RunDocument) -> None:
+    page = etree.HTML(render_html(whole))
+    assert page.xpath("string(/html/@lang)") == "en"
+    assert page.xpath("string(//title)") == "error: 5 proofs – spanproof"
+    assert page.xpath("//details[@class and contains(@class, 'proof ')]/@data-outcome") == list(ENDINGS)
+    ids = page.xpath("//@id")
+    assert len(ids) == len(set(ids))
+    assert [each for each in page.xpath("//input") if not each.xpath("ancestor::label")] == []
+    assert page.xpath("//table[not(thead/tr/th[@scope='col'])] | //tbody/tr[not(th[@scope='row'])]") == []
+
+
+def test_nothing_of_a_run_is_markup(whole: RunDocument) -> None:
+    page = etree.HTML(render_html(whole))
+    assert "GET /stock?a=1&b=<2>" in page.xpath("//span[@class='operation']/text()")
+
+
+def test_the_documentation_shows_a_report_that_is_one() -> None:
+    page = (HERE.parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    jsonschema.validate(json.loads(shown), describe_report())
+
+
+def test_a_summary_stays_within_what_github_takes(whole: RunDocument) -> None:
+    run = replace(whole, proofs=whole.proofs[1:2] * 3000)
+    summary = render_step_summary(run)
+    assert len(summary.encode()) < 2**20
+    shown = summary.count("\n### ")
+    assert 100 < shown < 3000
+    assert summary.endswith(f"\n\n{3000 - shown} more proofs did not pass; the other reports have them all.\n")
+
+
+def test_annotations_are_one_line_each(whole: RunDocument) -> None:
+    lines = render_annotations(whole).splitlines()
+    assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::error", "::warning"]
+    assert all("file=checks/checkout.proof,line=" in line for line in lines)

@@ -52,7 +52,10 @@ class VerdictDocument:
 
 @dataclass(frozen=True, slots=True)
 class ProofDocument:
-    """A proof that was carried out. ``trace`` shows what did not pass, where there is one."""
+    """A proof that was carried out. ``trace`` shows what did not pass, where there is one.
+
+    ``notes`` say what is worth knowing of how it was carried out.
+    """
 
     name: str
     path: str
@@ -62,6 +65,7 @@ class ProofDocument:
     error: str | None
     verdicts: tuple[VerdictDocument, ...]
     trace: TraceView | None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +98,7 @@ def describe_proof(event: ProofFinished) -> ProofDocument:
     verdicts = tuple(describe_verdict(each) for each in event.judged)
     return ProofDocument(
         event.proof.name, event.file.path, tuple(event.proof.tags), event.outcome, event.duration_ns, event.error,
-        verdicts, event.view,
+        verdicts, event.view, event.notes,
     )  # fmt: skip
 
 

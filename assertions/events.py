@@ -20,6 +20,15 @@ class ProofStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Sending:
+    """A request is repeated: of `total`, so many are ``done``."""
+
+    proof: s.Proof
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """The request was answered; spans are awaited. ``missing`` says which, ``open_claims`` how many need them."""
 
@@ -39,7 +48,10 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class ProofFinished:
-    """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one."""
+    """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one.
+
+    ``notes`` say what is worth knowing of how it was carried out.
+    """
 
     file: ProofFile
     proof: s.Proof
@@ -48,6 +60,7 @@ class ProofFinished:
     view: TraceView | None
     duration_ns: int
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,4 +71,4 @@ class RunFinished:
     duration_ns: int
 
 
-Event: TypeAlias = ProofStarted | Waiting | Judged | ProofFinished | RunFinished
+Event: TypeAlias = ProofStarted | Sending | Waiting | Judged | ProofFinished | RunFinished

@@ -16,6 +16,7 @@ from spanproof.assertions.events import (
     ProofFinished,
     ProofStarted,
     RunFinished,
+    Sending,
     Waiting,
 )
 from spanproof.assertions.evidence import SpanView, TraceView
@@ -40,6 +41,8 @@ class TerminalReport:
         match event:
             case ProofStarted():
                 self._say(f"{event.proof.name}: sending the request")
+            case Sending():
+                self._say(f"{event.proof.name}: {event.done} of {event.total} requests answered")
             case Waiting():
                 awaited = event.missing[0] if event.missing else "quiet"
                 self._say(f"{event.proof.name}: {event.open_claims} claims open, waiting for: {awaited}")
@@ -92,6 +95,8 @@ def render_proof(event: ProofFinished) -> Text:
         text.append(f"   {verdict.reason}\n", style="dim")
     if event.error is not None:
         text.append(f"  ! {event.error}\n", style=STYLES[Outcome.ERROR])
+    for note in event.notes:
+        text.append(f"  · {note}\n", style="dim")
     for each in event.judged:
         if each.verdict.outcome is not Outcome.PASS:
             text.append("\n")

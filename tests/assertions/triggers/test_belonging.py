@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import duckdb
 import pytest
@@ -19,6 +17,7 @@ from spanproof.assertions.triggers.context import Answer, TraceContext
 from spanproof.assertions.verdict import Outcome
 from spanproof.collector.completeness import PATIENCE_NS
 from spanproof.tests.assertions.triggers.conftest import Prove, Traced, link_to, read_context
+from spanproof.tests.assertions.triggers.serving import Reply, serve_http
 
 Headers = Mapping[str, str]
 
@@ -35,26 +34,8 @@ class Edge:
 def edge() -> Iterator[Edge]:
     edge = Edge()
 
-    class Door(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            headers = edge.answer(dict(self.headers))
-            self.send_response(200)
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
-    edge.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield edge
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_http(lambda asked: Reply(headers=edge.answer(asked.headers))) as edge.url:
+        yield edge
 
 
 CLAIMS = "\nexpect count(shop) == 1\nexpect no bank\nexpect path shop"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import sleep
 
@@ -18,6 +17,7 @@ from spanproof.assertions.verdict import Outcome
 from spanproof.collector.store import Store
 from spanproof.query_lang.modules import load_module
 from spanproof.tests.assertions.triggers.conftest import Prove, Traced
+from spanproof.tests.assertions.triggers.serving import Asked, Reply, serve_http
 
 
 class Shop:
@@ -26,54 +26,30 @@ class Shop:
     def __init__(self, traced: Traced) -> None:
         self.traced = traced
         self.bodies: list[bytes] = []
-        self.at_once = self.most_at_once = 0
         self.gate = threading.Event()
         self.url = ""
         self._lock = threading.Lock()
 
-    def answer(self, path: str, headers: dict[str, str], body: bytes) -> tuple[int, bytes]:
+    def answer(self, asked: Asked) -> Reply:
         with self._lock:
-            self.bodies.append(body)
+            self.bodies.append(asked.body)
             number = len(self.bodies)
-        if path == "/wait":
+        if asked.path == "/wait":
             assert self.gate.wait(30)
-        with self.traced.serve(f"POST {path}", headers) as span:
-            if path == "/often" and number % 10 == 0:
+        bad = asked.path == "/often" and number % 10 == 0
+        with self.traced.serve(f"POST {asked.path}", asked.headers) as span:
+            if bad:
                 span.set_attribute("shop.slow", "yes")
-        status = 503 if path == "/often" and number % 10 == 0 else 201
-        return status, b'{"number": %d, "state": "paid"}' % number
+        return Reply(503 if bad else 201, b'{"number": %d, "state": "paid"}' % number)
 
 
 @pytest.fixture
 def shop(trace: Callable[[str], Traced]) -> Iterator[Shop]:
     shop = Shop(trace("shop"))
 
-    class Door(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            status, answer = shop.answer(self.path, dict(self.headers), body)
-            self.send_response(status)
-            self.send_header("content-length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-
-    server = Server(("127.0.0.1", 0), Door)
-    shop.url = f"http://127.0.0.1:{server.server_port}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield shop
-    shop.gate.set()
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serve_http(shop.answer) as shop.url:
+        yield shop
+        shop.gate.set()
 
 
 def test_files_are_sent_as_parts_of_a_form(shop: Shop, prove: Prove, tmp_path: Path) -> None:

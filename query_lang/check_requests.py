@@ -20,9 +20,9 @@ REPEATABLE_OPTIONS: Final = ("header", "query", "file")
 OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "http": ("header", "query", "json", "body", "form", "file", "timeout", "repeat"),
     "grpc": ("header", "json", "descriptors", "tls", "timeout", "repeat"),
-    "nats": ("header", "json", "body", "broker", "timeout", "repeat"),
+    "nats": ("header", "json", "body", "broker", "tls", "timeout", "repeat"),
     "kafka": ("header", "json", "body", "broker", "key", "tls", "timeout", "repeat"),
-    "rabbitmq": ("header", "json", "body", "broker", "exchange", "timeout", "repeat"),
+    "rabbitmq": ("header", "json", "body", "broker", "exchange", "tls", "timeout", "repeat"),
     "run": ("timeout", "repeat"),
     "trace": (),
 }

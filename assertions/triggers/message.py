@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ from spanproof.assertions.triggers.context import Send, TriggerFailed
 from spanproof.assertions.triggers.request import Request
 
 Opener: TypeAlias = "Callable[[Request], AbstractContextManager[Send]]"
+SECURE: Final = ("tls", "amqps")
 # What each is installed with: the name of the extra is that of the broker, too.
 CLIENTS: Final = {"nats": "nats-py", "kafka": "confluent-kafka", "rabbitmq": "pika"}
 
@@ -67,6 +69,19 @@ def find_broker(request: Request, default: str, ports: dict[str, int]) -> Addres
         raise TriggerFailed(f"`broker` is an address such as {default}", option.at if option else None)
     found = Address(parts, parts.hostname, port, parts.hostname)
     return found if request.targets is None else replace(found, host=request.targets.resolve(found.name, port))
+
+
+def make_tls(request: Request, address: Address) -> ssl.SSLContext | None:
+    """Make what TLS needs, where ``tls`` or the address's scheme ask for it: the system's authorities, or a file's."""
+    option = request.when.option("tls")
+    if option is None and address.parts.scheme not in SECURE:
+        return None
+    try:
+        if option is None or option.value is None:
+            return ssl.create_default_context()
+        return ssl.create_default_context(cadata=request.read_file(option).decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError):
+        raise TriggerFailed("this file holds no certificates", option.at if option else None) from None
 
 
 def read_message(request: Request) -> tuple[bytes, dict[str, str]]:

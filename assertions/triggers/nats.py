@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from anyio.from_thread import start_blocking_portal
@@ -13,10 +13,11 @@ from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
 from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
-from spanproof.assertions.triggers.message import describe, find_broker, read_message
+from spanproof.assertions.triggers.message import describe, find_broker, make_tls, read_message
 from spanproof.assertions.triggers.request import Request
 
 DEFAULT: Final = "nats://127.0.0.1:4222"
+CLOSE_S: Final = 0.5
 PORTS: Final = {"nats": 4222, "tls": 4222}
 
 
@@ -25,6 +26,7 @@ def open_broker(request: Request) -> Iterator[Send]:
     """Connect. What it yields publishes once, and returns when the server has taken the message."""
     address, subject, timeout = find_broker(request, DEFAULT, PORTS), request.target(1), request.timeout_s()
     content, headers = read_message(request)
+    tls = make_tls(request, address)
     client, connected = Client(), False
     said: list[Exception] = []  # what the server objects to comes by itself
 
@@ -35,14 +37,18 @@ def open_broker(request: Request) -> Iterator[Send]:
 
     async def connect() -> None:
         nonlocal connected
-        options: dict[str, Any] = {"tls_hostname": address.name} if address.parts.scheme == "tls" else {}
+        options: dict[str, Any] = {"tls": tls, "tls_hostname": address.name} if tls is not None else {}
         options |= {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": take}
         try:
             await asyncio.wait_for(client.connect(address.url, **options), timeout)
         finally:
             connected = True
             if not client.is_connected:
-                await client.close()
+                await close()
+
+    async def close() -> None:
+        with suppress(TimeoutError):  # where TLS was refused, it would wait for good
+            await asyncio.wait_for(client.close(), CLOSE_S)
 
     async def publish(context: TraceContext) -> None:
         await client.publish(subject, content, headers=context.join(headers))
@@ -67,4 +73,4 @@ def open_broker(request: Request) -> Iterator[Send]:
         try:
             yield send
         finally:
-            portal.call(client.close)
+            portal.call(close)

@@ -13,7 +13,7 @@ import pika
 from pika.exceptions import AMQPError, UnroutableError
 
 from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
-from spanproof.assertions.triggers.message import describe, find_broker, read_message
+from spanproof.assertions.triggers.message import describe, find_broker, make_tls, read_message
 from spanproof.assertions.triggers.request import Request
 
 DEFAULT: Final = "amqp://guest:guest@127.0.0.1:5672/"
@@ -32,8 +32,8 @@ def open_broker(request: Request) -> Iterator[Send]:
     parameters = pika.URLParameters(address.url)
     parameters.connection_attempts = 1
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = timeout
-    if parameters.ssl_options is not None:
-        parameters.ssl_options.server_hostname = address.name
+    tls = make_tls(request, address)
+    parameters.ssl_options = pika.SSLOptions(tls, address.name) if tls is not None else None
     try:
         connection = pika.BlockingConnection(parameters)
         channel = connection.channel()

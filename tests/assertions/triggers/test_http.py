@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from io import StringIO
 from pathlib import Path
 from time import sleep
 
 import pytest
+from rich.console import Console
 
 from spanproof.assertions.events import Sending
+from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.triggers.context import Answer, TraceContext
 from spanproof.assertions.triggers.sending import Repeat, send_repeatedly
@@ -144,16 +147,6 @@ def test_one_request_that_fails_is_an_error_that_names_it(prove: Prove) -> None:
     assert carried.error.startswith("request 1: POST http://127.0.0.1:1/ failed: ")
 
 
-def test_a_rate_that_was_not_kept_is_told(shop: Shop, prove: Prove, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spanproof.assertions.triggers.sending.AT_ONCE", 1)
-    threading.Timer(0.5, shop.gate.set).start()
-    carried = prove(f'when POST "{shop.url}/wait" {{ repeat 3 at 100/s }}\nexpect count(shop) == 3')
-    assert carried.outcome is Outcome.PASS, carried.reasons
-    (note,) = carried.finished.notes
-    assert note.startswith("3 requests were begun at ")
-    assert note.endswith("/s, not at 100/s")
-
-
 def test_a_rate_that_was_kept_is_not() -> None:
     contexts = [TraceContext("r1") for _ in range(3)]
     told: list[int] = []
@@ -162,6 +155,26 @@ def test_a_rate_that_was_kept_is_not() -> None:
     )
     assert ([each.body for each in answers], late) == ([each.trace_id for each in contexts], None)
     assert told[-1] == 3
+
+
+def test_the_terminal_shows_how_far_it_is_and_that_the_rate_was_not_kept(
+    shop: Shop, prove: Prove, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spanproof.assertions.triggers.sending.AT_ONCE", 1)
+    threading.Timer(0.5, shop.gate.set).start()
+    carried = prove(f'when POST "{shop.url}/wait" {{ repeat 3 at 100/s }}\nexpect count(shop) == 3')
+    sending = next(each for each in carried.events if isinstance(each, Sending))
+    console = Console(force_terminal=True, file=StringIO(), width=100)
+    report = TerminalReport(console)
+    for event in (sending, carried.finished):
+        report(event)
+    assert carried.outcome is Outcome.PASS, carried.reasons
+    (note,) = carried.finished.notes
+    assert note.startswith("3 requests were begun at ")
+    assert note.endswith("/s, not at 100/s")
+    shown = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
+    assert f"it: {sending.done} of 3 requests answered" in shown
+    assert note in shown
 
 
 def test_repeating_ends_when_the_run_is_cancelled(shop: Shop, store: Store, tmp_path: Path) -> None:

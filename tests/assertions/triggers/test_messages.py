@@ -11,12 +11,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nats
 import pika
 import pytest
+import trustme
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from opentelemetry.trace import SpanKind
 
@@ -42,19 +45,25 @@ def check_carried(taken: list[Taken], body: bytes) -> None:
 # ## NATS
 
 
+@contextmanager
+def open_nats(folder: Path, *options: str) -> Iterator[str]:
+    """Serve NATS; yields its address."""
+    folder.mkdir()
+    address = ["--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(folder)]
+    server = subprocess.Popen([find_nats_server(), *address, *options], stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: any(each.read_text() for each in folder.glob("*.ports")), "the NATS server listens")
+        (file,) = folder.glob("*.ports")
+        yield json.loads(file.read_text())["nats"][0].rpartition("/")[2]
+    finally:
+        server.terminate()
+        server.wait()
+
+
 @pytest.fixture(scope="module")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("nats")
-    server = subprocess.Popen(
-        [find_nats_server(), "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(folder), "--user", "u",
-         "--pass", "secret"],
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    wait_until(lambda: any(each.read_text() for each in folder.glob("*.ports")), "the NATS server listens")
-    (file,) = folder.glob("*.ports")
-    yield json.loads(file.read_text())["nats"][0].removeprefix("nats://")
-    server.terminate()
-    server.wait()
+    with open_nats(tmp_path_factory.mktemp("nats") / "ports", "--user", "u", "--pass", "secret") as address:
+        yield address
 
 
 @pytest.fixture
@@ -136,6 +145,20 @@ def test_a_server_publishes_to_listed_targets_alone(nats_server: str, nats_liste
     assert len(nats_listener) == 1
 
 
+def test_nats_is_asked_over_tls(prove: Prove, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    issued.private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    pem = str(tmp_path / "server.pem")
+    with open_nats(tmp_path / "ports", "--tls", "--tlscert", pem, "--tlskey", pem) as address:
+        port = address.split(":")[1]
+        text = f'when publish nats "a" {{ broker "tls://localhost:{port}" %s }}\nexpect response.status == 0'
+        assert prove(text % 'tls "ca.pem"').outcome is Outcome.PASS
+        assert "certificate verify failed" in prove(text % "").error
+        assert "this file holds no certificates" in prove(text % 'tls "it.proof"').error
+
+
 @pytest.mark.parametrize(("broker", "module"), [("nats", "nats"), ("kafka", "confluent_kafka"), ("rabbitmq", "pika")])
 def test_without_the_client_its_extra_is_named(
     prove: Prove, monkeypatch: pytest.MonkeyPatch, broker: str, module: str
@@ -188,8 +211,15 @@ def test_kafka_that_is_not_there_is_told(prove: Prove) -> None:
 # ## RabbitMQ
 
 
+@dataclass(frozen=True)
+class Rabbit:
+    address: str
+    secure_port: int
+    authority: Path
+
+
 @pytest.fixture(scope="module")
-def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit]:
     """A server with its data in a folder of its own, and its own name server beside it."""
     epmd = shutil.which("epmd")
     if not RABBITMQ.exists() or epmd is None:
@@ -198,7 +228,14 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             pytest.fail(reason)
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("rabbitmq")
-    port, distribution, names = find_free_port(), find_free_port(), find_free_port()
+    port, secure, distribution, names = (find_free_port() for _ in range(4))
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(folder / "ca.pem")
+    authority.issue_cert("localhost").private_key_and_cert_chain_pem.write_to_path(folder / "server.pem")
+    (folder / "rabbitmq.conf").write_text(
+        f"listeners.ssl.1 = 127.0.0.1:{secure}\n"
+        + "".join(f"ssl_options.{name} = {folder}/server.pem\n" for name in ("certfile", "keyfile", "cacertfile"))
+    )
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RABBITMQ_", "ERL_"))}
     environment = kept | {
         "HOME": str(folder),
@@ -210,7 +247,7 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "RABBITMQ_DIST_PORT": str(distribution),
         "RABBITMQ_MNESIA_BASE": str(folder / "data"),
         "RABBITMQ_LOG_BASE": str(folder / "log"),
-        "RABBITMQ_CONFIG_FILE": str(folder / "none"),
+        "RABBITMQ_CONFIG_FILE": str(folder / "rabbitmq"),
         "RABBITMQ_CONF_ENV_FILE": str(folder / "none"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
@@ -222,7 +259,7 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     try:
         wait_until(lambda: listens(port) or processes[1].poll() is not None, "RabbitMQ listens")
         assert processes[1].poll() is None, [each.read_text() for each in (folder / "log").glob("*.log")]
-        yield f"127.0.0.1:{port}"
+        yield Rabbit(f"127.0.0.1:{port}", secure, folder / "ca.pem")
     finally:
         for process in reversed(processes):
             process.send_signal(signal.SIGKILL)  # nothing of it is kept
@@ -230,10 +267,10 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture
-def queue(rabbitmq_server: str, trace: Callable[[str], Traced]) -> Iterator[list[Taken]]:
+def queue(rabbitmq_server: Rabbit, trace: Callable[[str], Traced]) -> Iterator[list[Taken]]:
     """A service `mail` that takes up what comes into the queue `orders`, also by the exchange `shop`."""
     mail, taken = trace("mail"), list[Taken]()
-    connection = pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{rabbitmq_server}/"))
+    connection = pika.BlockingConnection(pika.URLParameters(f"amqp://guest:guest@{rabbitmq_server.address}/"))
     channel = connection.channel()
     channel.queue_declare("orders", auto_delete=True)
     channel.exchange_declare("shop", "topic", auto_delete=True)
@@ -255,10 +292,11 @@ def queue(rabbitmq_server: str, trace: Callable[[str], Traced]) -> Iterator[list
 
 
 def test_rabbitmq_takes_messages_up_and_refuses_some(
-    rabbitmq_server: str, queue: list[Taken], prove: Prove
+    rabbitmq_server: Rabbit, queue: list[Taken], prove: Prove
 ) -> None:  # in one, as the server takes seconds to start
+    address = rabbitmq_server.address
     carried = prove(
-        f'let broker_ = "amqp://guest:guest@{rabbitmq_server}/"\n'
+        f'let broker_ = "amqp://guest:guest@{address}/"\n'
         'when publish rabbitmq "orders" { broker broker_\n  header "x-shop": "u-1"\n  json { "cart": 42 }\n}\n'
         'expect response.status == 0\nexpect count(mail "process orders") == 1\n'
         'when publish rabbitmq "order.placed" { broker broker_ exchange "shop" repeat 5 at 200/s }\n'
@@ -268,13 +306,18 @@ def test_rabbitmq_takes_messages_up_and_refuses_some(
     assert queue[0][0]["content-type"] == "application/json"
     check_carried(queue[:1], b'{"cart": 42}')
     for broker, options, said in (
-        (f"guest:guest@{rabbitmq_server}", "", "no queue takes what the default exchange is sent as `nobody`"),
-        (f"guest:guest@{rabbitmq_server}", 'exchange "none"', "no exchange 'none'"),
-        (f"guest:wrong@{rabbitmq_server}", "", f"RabbitMQ at {rabbitmq_server} cannot be reached: "),
+        (f"guest:guest@{address}", "", "no queue takes what the default exchange is sent as `nobody`"),
+        (f"guest:guest@{address}", 'exchange "none"', "no exchange 'none'"),
+        (f"guest:wrong@{address}", "", f"RabbitMQ at {address} cannot be reached: "),
     ):
         refused = prove(f'when publish rabbitmq "nobody" {{ broker "amqp://{broker}/" {options} }}\nexpect some mail')
         assert said in refused.error
         assert "wrong" not in refused.error
+
+    secure = f'"amqps://guest:guest@localhost:{rabbitmq_server.secure_port}/"'
+    text = f'when publish rabbitmq "orders" {{ broker {secure} %s }}\nexpect response.status == 0'
+    assert prove(text % f'tls "{rabbitmq_server.authority}"').outcome is Outcome.PASS
+    assert f"RabbitMQ at localhost:{rabbitmq_server.secure_port} cannot be reached: " in prove(text % "").error
 
 
 def test_rabbitmq_that_is_not_there_is_told(prove: Prove) -> None:

@@ -189,6 +189,13 @@ def test_a_status_that_is_not_ok_is_an_answer(payments: Payments, prove: Prove) 
     assert carried.outcome is Outcome.PASS, carried.reasons
 
 
+def test_what_prepares_must_be_answered_with_ok(payments: Payments, prove: Prove) -> None:
+    call = f'when grpc "{payments.address}" "shop.Payments/Charge" {{ json {{ "amount": %d }} }}'
+    judged = f"{call % 1}\nexpect count(payments) == 1"
+    assert prove(f"before {{ {call % 1} }}\n{judged}").outcome is Outcome.PASS
+    assert prove(f"after {{ {call % -1} }}\n{judged}").error.endswith("`after` was answered with 3")
+
+
 @pytest.mark.parametrize(
     ("method", "options", "said"),
     [

@@ -21,12 +21,13 @@ import pika
 import pytest
 import trustme
 from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
+from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
 from spanproof.assertions.triggers.targets import read_targets
 from spanproof.assertions.verdict import Outcome
 from spanproof.examples.shop.broker import find_nats_server
-from spanproof.tests.assertions.triggers.conftest import Prove, Traced
+from spanproof.tests.assertions.triggers.conftest import Prove, Traced, link_to
 from spanproof.tests.assertions.triggers.serving import find_free_port, listens
 from spanproof.tests.command import wait_until
 
@@ -76,7 +77,11 @@ def nats_listener(nats_server: str, trace: Callable[[str], Traced]) -> Iterator[
     async def take(message: Any) -> None:
         headers = dict(message.headers or {})
         taken.append((headers, message.data))
-        with mail.serve(f"process {message.subject}", headers, SpanKind.CONSUMER):
+        name = f"process {message.subject}"
+        if message.subject == "orders.linked":
+            with mail.begin(name, Context(), SpanKind.CONSUMER, [link_to(headers)]):
+                return
+        with mail.serve(name, headers, SpanKind.CONSUMER):
             pass
 
     async def listen() -> None:
@@ -105,6 +110,16 @@ def test_nats_takes_a_message_up(nats_server: str, nats_listener: list[Taken], p
     assert carried.outcome is Outcome.PASS, (carried.reasons, carried.finished.error)
     assert nats_listener[0][0]["content-type"] == "application/json"
     check_carried(nats_listener, b'{"cart": 42}')
+
+
+@pytest.mark.usefixtures("nats_listener")
+def test_a_consumer_may_link_to_the_message_from_a_trace_of_its_own(nats_server: str, prove: Prove) -> None:
+    carried = prove(
+        f'when publish nats "orders.linked" {{ broker "nats://u:secret@{nats_server}" }}\n'
+        "expect count(mail) == 1\nexpect no bank"
+    )
+    assert carried.outcome is Outcome.PASS, (carried.reasons, carried.finished.error)
+    assert carried.finished.notes[0].endswith(" of its own, found by its link")
 
 
 def test_nats_is_sent_many_over_one_connection(nats_server: str, nats_listener: list[Taken], prove: Prove) -> None:

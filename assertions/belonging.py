@@ -15,6 +15,13 @@ from spanproof.collector.semconv import read_attribute
 if TYPE_CHECKING:
     import duckdb
 
+REQUEST: Final = read_attribute("attributes", RUN_ID)
+# The newest span, and which traces and request ids those bear that are newer than one.
+BEARING: Final = f"""
+SELECT coalesce(max(span_key), $after), list(DISTINCT {{'trace_id': trace_id, 'request': {REQUEST}}})
+    FILTER (list_contains(attributes.keys, $name))
+FROM spans WHERE span_key > $after
+"""  # noqa: S608 (a fixed name)
 # Headers in which a response may name its trace, and how they have it.
 HEADERS: Final = {
     "traceresponse": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-"),
@@ -104,16 +111,10 @@ class Belonging:
 
     def _scan(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
         """Return the traces and request ids of the spans that bear one, of those that were not scanned yet."""
-        ((last,),) = connection.execute("SELECT coalesce(max(span_key), 0) FROM spans").fetchall()
-        if not self._by_request or last <= self._scanned:
+        if not self._by_request:
             return []
-        rows = connection.execute(
-            f"SELECT DISTINCT trace_id, {read_attribute('attributes', RUN_ID)} FROM spans"  # noqa: S608 (a fixed name)
-            " WHERE span_key > $after AND span_key <= $last AND list_contains(attributes.keys, $name)",
-            {"after": self._scanned, "last": last, "name": RUN_ID},
-        ).fetchall()
-        self._scanned = last
-        return [(trace_id.hex, request) for trace_id, request in rows]
+        ((self._scanned, found),) = connection.execute(BEARING, {"after": self._scanned, "name": RUN_ID}).fetchall()
+        return [(each["trace_id"].hex, each["request"]) for each in found or ()]
 
     def find_shown(self, state: State) -> str:
         """Return the trace to show for the first request: its own, or what stands in its place."""

@@ -267,18 +267,22 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
     }
-    processes = [
-        subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for command in ([epmd, "-port", str(names), "-address", "127.0.0.1"], [str(RABBITMQ)])
-    ]
+    quiet: Any = {"env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    name_server = subprocess.Popen([epmd, "-port", str(names), "-address", "127.0.0.1"], **quiet)
     try:
-        wait_until(lambda: listens(port) or processes[1].poll() is not None, "RabbitMQ listens")
-        assert processes[1].poll() is None, [each.read_text() for each in (folder / "log").glob("*.log")]
-        yield Rabbit(f"127.0.0.1:{port}", secure, folder / "ca.pem")
+        wait_until(lambda: listens(names), "the name server listens")  # else Erlang starts one that outlives it
+        server = subprocess.Popen([str(RABBITMQ)], start_new_session=True, **quiet)
+        try:
+            wait_until(lambda: listens(port) or server.poll() is not None, "RabbitMQ listens")
+            assert server.poll() is None, [each.read_text() for each in (folder / "log").glob("*.log")]
+            yield Rabbit(f"127.0.0.1:{port}", secure, folder / "ca.pem")
+        finally:
+            os.killpg(server.pid, signal.SIGKILL)  # a script and what it has started; nothing of it is kept
+            server.wait()
+            wait_until(lambda: not listens(port), "RabbitMQ is gone")  # before its name server, which it would renew
     finally:
-        for process in reversed(processes):
-            process.send_signal(signal.SIGKILL)  # nothing of it is kept
-            process.wait()
+        name_server.kill()
+        name_server.wait()
 
 
 @pytest.fixture

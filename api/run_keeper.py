@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from spanproof.api.problems import ProblemError
 from spanproof.assertions.documents import RunDocument, describe_proof, describe_verdict
-from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Waiting
+from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Sending, Waiting
 from spanproof.assertions.history import HistoryWriter
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.triggers.targets import Targets
@@ -58,6 +58,8 @@ class Run:
         match event:
             case ProofStarted():
                 self.tell(Message("proof", {"name": event.proof.name, "path": event.file.path}))
+            case Sending():
+                self.tell(Message("sending", {"done": event.done, "total": event.total}))
             case Waiting():
                 self.tell(Message("waiting", {"missing": event.missing, "open_claims": event.open_claims}))
             case Judged():

@@ -16,20 +16,27 @@ from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from openapi_core.exceptions import OpenAPIError
 
+from spanproof.assertions.triggers.context import Answer
 from spanproof.assertions.triggers.http import HttpResponse
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.query_lang import syntax as s
 
 
-def judge_contract(claim: s.Contract, response: HttpResponse, folder: Path) -> Verdict:
+def judge_contract(claim: s.Contract, response: Answer, folder: Path) -> Verdict:
     """Judge a response against the document that `claim` names, relative to `folder`."""
+    if claim.kind == "openapi" and not isinstance(response, HttpResponse):
+        return Verdict(Outcome.ERROR, "error", "OpenAPI is about requests over HTTP", claim.at, "")
     path = folder / claim.document.plain
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         return Verdict(Outcome.ERROR, "error", f"{path} cannot be read: {_first_line(error)}", claim.document.at, "")
     try:
-        faults = list(_schema_faults(document, response) if claim.kind == "schema" else _api_faults(document, response))
+        faults = list(
+            _api_faults(document, response)
+            if isinstance(response, HttpResponse) and claim.kind == "openapi"
+            else _schema_faults(document, response)
+        )
     except (SchemaError, OpenAPIError, ValueError) as error:
         return Verdict(Outcome.ERROR, "error", f"{path} is not usable: {_first_line(error)}", claim.document.at, "")
     if faults:
@@ -37,7 +44,7 @@ def judge_contract(claim: s.Contract, response: HttpResponse, folder: Path) -> V
     return Verdict(Outcome.PASS, "pass", f"as {claim.document.plain} has it", claim.at, "", 1)
 
 
-def _schema_faults(schema: Any, response: HttpResponse) -> Iterator[str]:
+def _schema_faults(schema: Any, response: Answer) -> Iterator[str]:
     """Yield what a JSON schema objects to, the deepest first."""
     validator = validators.validator_for(schema)
     validator.check_schema(schema)

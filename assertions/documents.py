@@ -69,6 +69,7 @@ class TryDocument:
     verdicts: tuple[VerdictDocument, ...]
     trace: TraceView | None
     waits: tuple[Wait, ...]
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ class ProofDocument:
     """A proof that was carried out. ``trace`` shows what did not pass, where there is one.
 
     It is ``flaky`` if it passed, but not at once; ``tries`` are what came before. ``waits`` says how its spans were
-    waited for, ``line`` where it begins in its file.
+    waited for, ``line`` where it begins in its file. ``notes`` say what is worth knowing of how it was carried out.
     """
 
     name: str
@@ -91,6 +92,7 @@ class ProofDocument:
     flaky: bool = False
     tries: tuple[TryDocument, ...] = ()
     waits: tuple[Wait, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +126,13 @@ def describe_proof(event: ProofFinished) -> ProofDocument:
     return ProofDocument(
         event.proof.name, event.file.path, tuple(event.proof.tags), event.outcome, event.duration_ns, event.error,
         _describe_verdicts(event), event.view, locate(event.file.text, event.proof.at.start).line, event.flaky,
-        tuple(_describe_try(each) for each in event.tries), event.waits,
+        tuple(_describe_try(each) for each in event.tries), event.waits, event.notes,
     )  # fmt: skip
 
 
 def _describe_try(event: ProofFinished) -> TryDocument:
     return TryDocument(
-        event.outcome, event.duration_ns, event.error, _describe_verdicts(event), event.view, event.waits
+        event.outcome, event.duration_ns, event.error, _describe_verdicts(event), event.view, event.waits, event.notes
     )
 
 

@@ -20,6 +20,15 @@ class ProofStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class Sending:
+    """A request is repeated: of `total`, so many are ``done``."""
+
+    proof: s.Proof
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """The request was answered; spans are awaited. ``missing`` says which, ``open_claims`` how many need them."""
 
@@ -50,7 +59,8 @@ class Judged:
 class ProofFinished:
     """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one.
 
-    ``waits`` says how its spans were waited for; ``tries`` are the earlier tries, none of which passed.
+    ``waits`` says how its spans were waited for; ``tries`` are the earlier tries, none of which passed. ``notes`` say
+    what is worth knowing of how it was carried out.
     """
 
     file: ProofFile
@@ -62,6 +72,7 @@ class ProofFinished:
     error: str | None = None
     waits: tuple[Wait, ...] = ()
     tries: tuple[ProofFinished, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def flaky(self) -> bool:
@@ -78,4 +89,4 @@ class RunFinished:
     flaky: int = 0
 
 
-Event: TypeAlias = ProofStarted | Waiting | Judged | ProofFinished | RunFinished
+Event: TypeAlias = ProofStarted | Sending | Waiting | Judged | ProofFinished | RunFinished

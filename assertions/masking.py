@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
-from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Wait, Waiting
+from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Sending, Wait, Waiting
 from spanproof.assertions.evidence import TraceView
 from spanproof.assertions.verdict import Mark, Verdict
 from spanproof.query_lang import syntax as s
@@ -47,7 +47,7 @@ def mask_event(event: Event, secrets: Secrets) -> Event:
             return _mask_judged(event, secrets)
         case ProofFinished():
             return _mask_finished(event, secrets)
-        case RunFinished():
+        case Sending() | RunFinished():
             return event
 
 
@@ -60,6 +60,7 @@ def _mask_finished(event: ProofFinished, secrets: Secrets) -> ProofFinished:
         error=None if event.error is None else secrets.mask(event.error),
         waits=tuple(Wait(each.at_ns, each.open_claims, _mask_all(each.missing, secrets)) for each in event.waits),
         tries=tuple(_mask_finished(each, secrets) for each in event.tries),
+        notes=_mask_all(event.notes, secrets),
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -14,28 +13,28 @@ from typing import Final
 
 import duckdb
 
+from spanproof.assertions.belonging import Belonging
 from spanproof.assertions.consequences import mark_consequences
 from spanproof.assertions.evaluate import Judge
-from spanproof.assertions.events import Event, Judged, ProofFinished, Waiting
+from spanproof.assertions.events import Event, Judged, ProofFinished, Sending, Waiting
 from spanproof.assertions.evidence import TraceView, name_choice, view_trace
-from spanproof.assertions.masking import learn_headers
+from spanproof.assertions.requests import Sender, Sent
+from spanproof.assertions.responses import judge_response
 from spanproof.assertions.selected import Selected
-from spanproof.assertions.triggers.command import run
-from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
-from spanproof.assertions.triggers.http import HttpResponse, send
+from spanproof.assertions.triggers.context import TriggerFailed
 from spanproof.assertions.triggers.targets import Targets
 from spanproof.assertions.verdict import Outcome, Verdict, worst
 from spanproof.collector.calls import derive
-from spanproof.collector.completeness import State, look
+from spanproof.collector.completeness import State
 from spanproof.collector.flushes import find_flushes
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.constants import Bindings, Constant, NoValue, ResponseParts, evaluate, fill, number
+from spanproof.query_lang.constants import Bindings, Constant, NoValue, evaluate, number
+from spanproof.query_lang.diagnostics import locate
 from spanproof.query_lang.modules import Module
 from spanproof.query_lang.parse import ProofFile
 from spanproof.query_lang.secrecy import Secrets
 
-TRACE_ID: Final = re.compile("[0-9a-fA-F]{32}")
 SETTLE_NS: Final = 15_000_000_000
 PICTURE_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
 
@@ -51,9 +50,10 @@ class Planned:
 
 @dataclass(slots=True)
 class Segment:
-    """Claims about the same traces: those of one request, or of one ``given``."""
+    """Claims about the same traces: those of one ``when``, or of one ``given``."""
 
-    context: TraceContext | None = None
+    sent: Sent | None = None
+    shown: str | None = None  # the trace to show of those of a request
     given: s.Given | None = None
     given_bindings: Bindings = field(default_factory=Bindings)
     planned: list[Planned] = field(default_factory=list)
@@ -85,10 +85,10 @@ class ProofRun:
         self.module = module
         self.proof = proof
         self.variables = variables
-        self.run_id = run_id
-        self.targets = targets
         self.error_share = error_share
         self.secrets = secrets or Secrets()
+        self.notes: list[str] = []
+        self._sender = Sender(store, Path(module.file.path).parent, run_id, targets, self._pause)
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = False
         self._woken = threading.Event()  # by spans that arrive, or by `cancel`
@@ -122,12 +122,21 @@ class ProofRun:
             finally:
                 self._run_hooks("after", bindings)
         except (TriggerFailed, NoValue, duckdb.Error) as problem:
-            error = "the run was cancelled" if self._cancelled else str(problem).splitlines()[0]
+            error = "the run was cancelled" if self._cancelled else self._describe(problem)
         judged = mark_consequences([[each.judged[place] for place in sorted(each.judged)] for each in self.segments])
         outcome = Outcome.ERROR if error else worst([each.verdict.outcome for each in judged])
         took = time.perf_counter_ns() - started
-        self.emit(ProofFinished(self.module.file, self.proof, outcome, judged, view, took, error))
+        notes = tuple(self.notes)
+        self.emit(ProofFinished(self.module.file, self.proof, outcome, judged, view, took, error, notes=notes))
         return outcome
+
+    def _describe(self, problem: Exception) -> str:
+        """Say in a line what went wrong, and where in the text, if it is that."""
+        line = str(problem).splitlines()[0]
+        if not isinstance(problem, TriggerFailed) or problem.at is None:
+            return line
+        place = locate(self.module.file.text, problem.at.start)
+        return f"{self.module.file.path}:{place.line}:{place.column}: {line}"
 
     # ## Statements
 
@@ -145,9 +154,10 @@ class ProofRun:
                 case s.Let():
                     bindings = self._bind((statement,), bindings)
                 case s.When():
-                    context = self._context(statement, bindings)
-                    bindings = self._send(statement, bindings, context)
-                    self.segments.append(Segment(context))
+                    sent = self._sender.send(statement, bindings, self._tell_sent)
+                    bindings = sent.bind(statement, bindings)
+                    self.segments.append(Segment(sent))
+                    self.notes += [sent.note] if sent.note else []
                 case s.Given(baseline=True):
                     self.baselines.append((statement, bindings))
                 case s.Given():
@@ -175,41 +185,16 @@ class ProofRun:
                 planned.append(Planned(definition.file, statement, inner))
         return planned
 
-    def _context(self, when: s.When, bindings: Bindings) -> TraceContext:
-        """Return the trace that a ``when`` starts, or names."""
-        if when.kind == "trace":
-            trace_id = _fill(when, bindings)
-            if not TRACE_ID.fullmatch(trace_id):
-                raise NoValue(f"`{trace_id}` is not a trace id: 32 hexadecimal digits")
-            return TraceContext(trace_id.lower())
-        context = TraceContext()
-        self._expect_trace(context)
-        return context
+    def _tell_sent(self, done: int, total: int) -> None:
+        self.emit(Sending(self.proof, done, total))
 
-    def _send(self, when: s.When, bindings: Bindings, context: TraceContext) -> Bindings:
-        if when.kind == "trace":
-            return bindings
-        learn_headers(when, bindings)
-        response: ResponseParts = (
-            run(_fill(when, bindings), context, self.run_id)
-            if when.kind == "run"
-            else send(when, bindings, context, self.run_id, self.targets)
-        )
-        names = [None, *([when.name.text] if when.name else [])]
-        return replace(bindings, responses={**bindings.responses, **dict.fromkeys(names, response)})
-
-    def _expect_trace(self, context: TraceContext) -> None:
-        """Tell the store that our own span, the parent of the trace's root, will never come."""
-        with self.store.lock:
-            connection = self.store.cursor()
-            connection.execute(
-                "INSERT INTO triggers VALUES ($trace::UUID, $span)",
-                {"trace": context.trace_id, "span": int(context.span_id, 16)},
-            )
-            connection.close()
+    def _pause(self, seconds: float) -> None:
+        """Wait, unless the run is cancelled. Raises TriggerFailed if it is."""
+        self._woken.wait(seconds)
+        self._stop_if_cancelled()
 
     def _run_hooks(self, time_: str, bindings: Bindings) -> None:
-        """Send the requests that prepare or clean up; an answer of 400 or above is a failure."""
+        """Send the requests that prepare or clean up."""
         hooks = [item for item in self.module.file.items if isinstance(item, s.Hook)]
         hooks += [item for item in self.proof.statements if isinstance(item, s.Hook)]
         if time_ == "after":
@@ -219,10 +204,7 @@ class ProofRun:
             for statement in hook.statements if hook.time == time_ else ():
                 inner = self._bind((statement,), inner)
                 if isinstance(statement, s.When):
-                    inner = self._send(statement, inner, TraceContext())
-                    status = int(number(inner.responses[None].read("status", ())))
-                    if status >= 400 or (statement.kind == "run" and status):
-                        raise TriggerFailed(f"`{time_}` was answered with {status}")
+                    inner = self._sender.prepare(statement, inner, time_, self._tell_sent)
 
     # ## Judging
 
@@ -242,8 +224,8 @@ class ProofRun:
                 if segment.given is not None:
                     judge.select_window(segment.given, segment.given_bindings)
                     self._judge(judge, segment, live=False)
-                elif segment.context is not None:
-                    self._judge_as_spans_arrive(judge, segment, segment.context.trace_id, limit_ns, quiet_ns)
+                elif segment.sent is not None:
+                    self._judge_as_spans_arrive(judge, segment, Belonging(segment.sent), limit_ns, quiet_ns)
                 view = view or self._view(connection, segment)
             self._stop_if_cancelled()
             return view
@@ -256,7 +238,7 @@ class ProofRun:
             raise TriggerFailed("the run was cancelled")
 
     def _judge_as_spans_arrive(
-        self, judge: Judge, segment: Segment, trace_id: str, limit_ns: int, quiet_ns: int | None
+        self, judge: Judge, segment: Segment, belonging: Belonging, limit_ns: int, quiet_ns: int | None
     ) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
         deadline = time.monotonic_ns() + limit_ns
@@ -266,7 +248,8 @@ class ProofRun:
                 self._woken.clear()
                 self._stop_if_cancelled()
                 derive(self.store)
-                state = look(judge.connection, trace_id)
+                state = belonging.look(judge.connection)
+                segment.shown = belonging.find_shown(state)
                 until_ns = state.quiet_until_ns(quiet_ns)
                 settled = until_ns is not None and time.time_ns() >= until_ns
                 late = time.monotonic_ns() >= deadline
@@ -285,6 +268,7 @@ class ProofRun:
                 self._woken.wait(max(wait_ns, 0) / 1e9)
         finally:
             unsubscribe()
+            self.notes += belonging.describe(judge.connection)
 
     def _judge(self, judge: Judge, segment: Segment, *, live: bool) -> int:
         """Judge the claims still open; keep what is final, or all when nothing more is waited for. Count the rest."""
@@ -299,13 +283,8 @@ class ProofRun:
         return len(segment.planned) - len(segment.judged)
 
     def _verdict(self, judge: Judge, planned: Planned) -> Verdict:
-        claim = planned.expectation.claim
-        response = planned.bindings.responses.get(None)
-        if isinstance(claim, s.Contract) and isinstance(response, HttpResponse):
-            from spanproof.assertions.contracts import judge_contract  # heavy, and seldom needed
-
-            return judge_contract(claim, response, Path(planned.file.path).parent)
-        return judge.judge(planned.expectation, planned.file.text, planned.bindings)
+        about = (planned.expectation, planned.file.text, planned.bindings)
+        return judge_response(judge, *about, Path(planned.file.path).parent) or judge.judge(*about)
 
     def _settle(self, bindings: Bindings) -> tuple[int, int | None]:
         """Return how long to wait at most, and how long nothing may arrive (None: as the trace demands)."""
@@ -321,24 +300,15 @@ class ProofRun:
         witnesses = [witness for verdict in wrong for witness in verdict.witnesses]
         if not wrong:
             return None
-        if segment.context is not None:
-            trace_id = segment.context.trace_id
-        elif witnesses:
-            trace_id = witnesses[0].trace_id
-        else:
+        one = segment.sent is not None and len(segment.sent.contexts) == 1
+        trace_id = segment.shown if one or not witnesses else witnesses[0].trace_id
+        if trace_id is None:
             return None
         view = view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
-        if view is None or segment.context is not None:
+        if view is None or one:
             return view
         shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
         return replace(view, choice=name_choice(shown.expectation))
-
-
-def _fill(when: s.When, bindings: Bindings) -> str:
-    """Return the text after ``run`` or ``trace``."""
-    (target,) = when.targets
-    assert isinstance(target, s.Text)  # noqa: S101 (the grammar's own)
-    return fill(target, bindings)
 
 
 def _words(state: State) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
-"""Three services in one process: answers HTTP requests at once, and exports the spans of each, service after service.
+"""Three services in one process: answers HTTP requests at once, and exports the spans of each, service by service.
 
-Prints its address, then, for each request, its trace and when its last span was sent: the one that shows the whole path.
+Prints its address, then, for each request, its trace and when the last span was sent, which shows the whole path.
 
 Example: python -m spanproof.bench.traced_services 127.0.0.1:4317
 """
@@ -12,6 +12,7 @@ import queue
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeAlias
 
 import grpc
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -25,6 +26,7 @@ _SERVICES = (
     ("orders", ((3, 2, Span.SPAN_KIND_SERVER), (4, 3, Span.SPAN_KIND_CLIENT))),
     ("payments", ((5, 4, Span.SPAN_KIND_SERVER),)),
 )
+_Export: TypeAlias = "grpc.UnaryUnaryMultiCallable[bytes, bytes]"
 _PAUSE_S = 0.03  # between one service's export and the next one's
 
 
@@ -45,14 +47,14 @@ def main() -> None:
             """Say nothing."""
 
     with grpc.insecure_channel(args.otlp) as channel, ThreadingHTTPServer(("127.0.0.1", 0), Gateway) as server:
-        export = channel.unary_unary(EXPORT)
+        export: _Export = channel.unary_unary(EXPORT)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         print(f"http://127.0.0.1:{server.server_port}/", flush=True)
         while True:
             threading.Thread(target=_export, args=(export, asked.get()), daemon=True).start()
 
 
-def _export(export: grpc.UnaryUnaryMultiCallable[bytes, bytes], traceparent: str) -> None:
+def _export(export: _Export, traceparent: str) -> None:
     _, trace_id, asker, _ = traceparent.split("-")
     for service, spans in _SERVICES:
         time.sleep(_PAUSE_S)

@@ -1,7 +1,7 @@
 """How soon a verdict is out: from the moment in which the span that decides it is sent, to the verdict.
 
-Proofs send a request and expect a path through three services, which export their spans one after the other, 30 ms apart.
-They are carried out one by one, then by eight workers; the last line is JSON.
+Proofs send a request and expect a path through three services, which export their spans one after the other, 30 ms
+apart. They are carried out one by one, then by eight workers; the last line is JSON.
 
 Example: python -m spanproof.bench.verdict_latency
 """
@@ -46,7 +46,7 @@ def main() -> None:
             services.kill()
             services.wait()
     cuts = statistics.quantiles(latencies, n=100)
-    print(f"{args.proofs} proofs: verdict after {cuts[49]:.1f} ms (median), {cuts[98]:.1f} ms (p99), {max(latencies):.1f} ms")
+    print(f"{args.proofs} proofs: {cuts[49]:.1f} ms (median), {cuts[98]:.1f} ms (p99), {max(latencies):.1f} ms at most")
     print(f"{rate:.1f} proofs a second by one, {rate_of_8:.1f} by 8 workers")
     found = {"p50_ms": cuts[49], "p99_ms": cuts[98], "proofs_per_s_8_workers": rate_of_8}
     print(json.dumps({name: round(value, 1) for name, value in found.items()}))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 QUIET_NS: Final = 300_000_000
 PATIENCE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s unless told otherwise
 
-# The traces that a trace's messages and links lead to, and it itself.
+# The traces that messages and links lead to from some, and these themselves.
 RELATED: Final = """
 CREATE OR REPLACE TEMP TABLE judged AS
 WITH RECURSIVE reached AS (
@@ -47,6 +47,8 @@ class Missing:
                 return f"`{self.caller}` sent `{self.callee}`, whose parent has not arrived"
             case "answer":
                 return f"`{self.caller}` called `{self.callee}`, whose own span has not arrived"
+            case "own":
+                return "whether a service goes on with our own trace, too, only time can tell"
             case "consumer":
                 return f"a message of `{self.caller}` has not been seen to arrive"
             case _:
@@ -73,9 +75,9 @@ class State:
         return self.last_arrived_ns + (default if quiet_ns is None else quiet_ns)
 
 
-def look(connection: duckdb.DuckDBPyConnection, trace_id: str) -> State:
-    """Look at a trace, and at those its messages lead to, as derived last."""
-    connection.execute(RELATED, {"traces": [trace_id]})
+def look(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> State:
+    """Look at traces, and at those their messages lead to, as derived last."""
+    connection.execute(RELATED, {"traces": list(trace_ids)})
     traces = tuple(str(row[0].hex) for row in connection.execute("FROM judged ORDER BY trace_id").fetchall())
     row = connection.execute("SELECT max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)").fetchone()
     if row is None or row[0] is None:

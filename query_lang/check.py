@@ -8,15 +8,14 @@ from typing import Final
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.check_claims import ClaimChecker
+from spanproof.query_lang.check_requests import RequestChecker
 from spanproof.query_lang.constants import is_constant
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
 from spanproof.query_lang.library import Definition, Library
 from spanproof.query_lang.parse import ParsedClaim, ProofFile
 from spanproof.query_lang.types import Scope, names
 
-METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 LEFT_OUT: Final = ("unknown-name", "nothing-expected", "no-traces", "no-baseline")
-SINGLE_OPTIONS: Final = ("json", "body", "form", "timeout", "repeat")
 
 
 def check_file(file: ProofFile, library: Library | None = None) -> tuple[Diagnostic, ...]:
@@ -43,7 +42,7 @@ def check_claim(parsed: ParsedClaim, scope: Scope | None = None) -> tuple[Diagno
 
 
 @dataclass(slots=True)
-class _FileChecker(ClaimChecker):
+class _FileChecker(RequestChecker):
     library: Library = field(default_factory=Library)
 
     def items(self, items: tuple[s.Item, ...]) -> None:
@@ -158,63 +157,6 @@ class _FileChecker(ClaimChecker):
                 )
                 return
 
-    def not_yet(self, what: str, at: s.Source) -> None:
-        self.problem("not-yet", f"{what} is not carried out by this version", at)
-
     def lets(self, statements: Iterable[object], *above: s.Name) -> None:
         """Check that no name is given to two values of one block."""
         self.twice("a value", (*above, *(each.name for each in statements if isinstance(each, s.Let))))
-
-    def let(self, let: s.Let, scope: Scope) -> Scope:
-        type_ = self.types.of(let.value, scope)
-        self.constant(let.value, "a variable")
-        return replace(scope, variables={**scope.variables, let.name.text: replace(type_, many=False)})
-
-    def when(self, when: s.When, scope: Scope) -> Scope:
-        """Check a request; return the scope with its response."""
-        if when.kind in ("grpc", "publish"):
-            self.not_yet(f"`when {when.kind}`", when.at)
-        elif when.kind in ("run", "trace"):
-            for option in when.options:
-                self.problem("misplaced", f"`{option.kind}` belongs to a request over HTTP", option.at)
-        elif when.kind not in METHODS:
-            self.problem(
-                "unknown-word", f"`{when.kind}` is not an HTTP method", when.at, did_you_mean(when.kind, METHODS)
-            )
-        for target in when.targets:
-            if isinstance(target, s.Text):
-                self.types.check_names(target, scope)
-        seen: set[str] = set()
-        for option in when.options:
-            if option.kind in SINGLE_OPTIONS and option.kind in seen:
-                self.problem("duplicate", f"`{option.kind}` stands twice", option.at)
-            if option.kind in ("json", "body", "form") and seen & {"json", "body", "form"} - {option.kind}:
-                self.problem("duplicate", "a request has one body", option.at)
-            seen.add(option.kind)
-            self.option(option, scope)
-        if when.name is None:
-            return scope
-        return replace(scope, requests=scope.requests | {when.name.text})
-
-    def option(self, option: s.Option, scope: Scope) -> None:
-        if option.kind == "header" and option.key is not None and option.key.plain.lower() == "traceparent":
-            self.problem("misplaced", "`traceparent` is sent by spanproof, which must know the trace", option.at)
-        match option.kind:
-            case "repeat" | "file":
-                self.not_yet(f"`{option.kind}`", option.at)
-            case "timeout":
-                self.expect(option.value, scope, "duration", "`timeout`")  # type: ignore[arg-type]
-            case "json" | "form":
-                self.json(option.value, scope)
-            case _:
-                self.types.of(option.value, scope)  # type: ignore[arg-type]  # not JSON
-                self.constant(option.value, f"`{option.kind}`")  # type: ignore[arg-type]  # not JSON
-
-    def json(self, node: object, scope: Scope) -> None:
-        if isinstance(node, s.Text):
-            self.types.check_names(node, scope)
-        elif isinstance(node, s.Name):
-            self.types.of(node, scope)
-        else:
-            for part in s.children(node):
-                self.json(part, scope)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
 from spanproof.query_lang import syntax as s
@@ -57,6 +57,7 @@ class ClaimChecker:
     def expectation(self, expectation: s.Expectation, scope: Scope) -> None:
         """Check ``expect CLAIM …``."""
         self._claim(expectation.claim, scope)
+        self._responses(expectation.claim, scope)
         if expectation.share is not None:
             self._share(expectation.claim, expectation.share, scope)
         if expectation.by is not None:
@@ -88,8 +89,21 @@ class ClaimChecker:
         self.expect(share.value, scope, "fraction", "a share of traces")
         if isinstance(claim, s.Circuit | s.NotWorse):
             self.problem("misplaced", "this is about all traces together: no share of them can be told", share.at)
-        elif isinstance(claim, s.Contract) or (isinstance(claim, s.Comparison) and is_constant(claim.condition)):
+        elif is_of_response(claim) and not mentions_response(claim, scope.repeated):
             self.problem("misplaced", "this is not about traces: no share of them can be told", share.at)
+
+    def _responses(self, claim: s.Claim, scope: Scope) -> None:
+        """Each response of a repeated request is judged by itself, so that no claim is about it and spans."""
+        if is_of_response(claim):
+            return
+        for part in s.walk(claim):
+            if isinstance(part, s.Response) and part.step in scope.repeated:
+                self.problem(
+                    "many-responses",
+                    "the request was repeated: a claim is about each of its responses, or about spans",
+                    part.at,
+                    "write two claims",
+                )
 
     def _by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
         claim = expectation.claim
@@ -272,6 +286,18 @@ class ClaimChecker:
 
 def _of_traces(node: s.Function) -> bool:
     return bool(node.arguments) and isinstance(node.arguments[0], s.Name) and node.arguments[0].text == "traces"
+
+
+def is_of_response(claim: s.Claim) -> bool:
+    """Tell whether a claim looks at no span."""
+    return isinstance(claim, s.Contract) or (isinstance(claim, s.Comparison) and is_constant(claim.condition))
+
+
+def mentions_response(claim: s.Claim, steps: Collection[str | None]) -> bool:
+    """Tell whether a claim is about the response of one of these requests; None is the latest."""
+    if isinstance(claim, s.Contract):
+        return None in steps
+    return any(isinstance(part, s.Response) and part.step in steps for part in s.walk(claim))
 
 
 def is_estimable(node: s.Expression) -> bool:

@@ -65,7 +65,10 @@ FIELD_HELP: Final[Mapping[str, str]] = {
 WORD_HELP: Final[Mapping[str, str]] = {
     "proof": 'proof "name" [tags] { … }: what must have happened',
     "let": "let name = value",
-    "when": 'when GET "url" { header, query, json, body, form, timeout }: send a request and judge its trace',
+    "when": 'when GET "url" { header, query, json, body, form, file, timeout, repeat }: send, and judge the trace',
+    "grpc": 'when grpc "host:port" "package.Service/Method" { header, json, descriptors, tls, timeout, repeat }',
+    "publish": 'when publish nats|kafka|rabbitmq "subject" { broker, header, json, body, timeout, repeat }',
+    "repeat": "repeat 100 at 20/s: as often, and so many times a second",
     "given": "given traces from SELECTION over last 15m: judge stored traces",
     "compare": "compare baseline from SELECTION over last 24h: what `baseline` stands for",
     "settle": "settle within 10s quiet 300ms: how long spans are waited for",

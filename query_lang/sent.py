@@ -39,6 +39,14 @@ def _find_forbidden(file: ProofFile, *, may_send: bool, may_use: bool) -> Iterat
                     yield _forbid("`use` reads files of the server", part.at, "put what it needs into the text itself")
                 case s.When(kind="run"):
                     yield _forbid("`when run` starts programs", part.at, "use `spanproof run` where they may run")
+                case s.When(kind="publish", targets=(s.Name(text="kafka"), *_)):
+                    yield _forbid(
+                        "Kafka's brokers name other brokers, which this server could not check",
+                        part.at,
+                        "use `spanproof run` where they may be asked",
+                    )
+                case s.Option(kind="file" | "descriptors") | s.Option(kind="tls", value=s.Text()):
+                    yield _forbid("this reads a file of the server", part.at, "use `spanproof run` where the file is")
                 case s.When(kind=kind) if kind != "trace" and not may_send:
                     message = "this server sends no requests for others"
                     yield _forbid(

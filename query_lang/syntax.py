@@ -450,14 +450,15 @@ Json: TypeAlias = JsonObject | JsonArray | Text | Number | Name | Negative
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a ``when``: ``header``, ``query``, ``json``, ``body``, ``form``, ``file``, ``timeout``, ``repeat``.
+    """An option of a ``when``, its ``kind`` the word that it begins with.
 
-    ``key`` is a header's, parameter's or file field's name; ``rate`` is that of ``repeat N at rate``.
+    ``key`` is a header's, parameter's or file field's name; ``rate`` is that of ``repeat N at rate``. ``value`` is
+    missing only for a ``tls`` by itself.
     """
 
     kind: str
     key: Text | None
-    value: Json | Expression
+    value: Json | Expression | None
     rate: Expression | None
     at: Source
 
@@ -471,6 +472,10 @@ class When:
     options: tuple[Option, ...]
     name: Name | None
     at: Source
+
+    def option(self, kind: str) -> Option | None:
+        """Return the option of a kind that stands once at most, if it is there."""
+        return next((option for option in self.options if option.kind == kind), None)
 
 
 @dataclass(frozen=True, slots=True)

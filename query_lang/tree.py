@@ -122,6 +122,21 @@ class TreeBuilder(Transformer[Token, Any]):
     def repeat(self, meta: Meta, items: list[Any]) -> s.Option:
         return s.Option("repeat", None, items[0], items[1], _at(meta))
 
+    def broker(self, meta: Meta, items: list[Any]) -> s.Option:
+        return s.Option("broker", None, items[0], None, _at(meta))
+
+    def exchange(self, meta: Meta, items: list[Any]) -> s.Option:
+        return s.Option("exchange", None, items[0], None, _at(meta))
+
+    def message_key(self, meta: Meta, items: list[Any]) -> s.Option:
+        return s.Option("key", None, items[0], None, _at(meta))
+
+    def descriptors(self, meta: Meta, items: list[Any]) -> s.Option:
+        return s.Option("descriptors", None, _text(items[0]), None, _at(meta))
+
+    def tls(self, meta: Meta, items: list[Any]) -> s.Option:
+        return s.Option("tls", None, _text(items[0]) if items[0] else None, None, _at(meta))
+
     def json_object(self, meta: Meta, items: list[Any]) -> s.JsonObject:
         return s.JsonObject(tuple(item for item in items if item is not None), _at(meta))
 

@@ -23,6 +23,7 @@ class Scope:
     row: v.Row | None = None
     baseline: bool = False
     requests: frozenset[str] = frozenset()
+    repeated: frozenset[str | None] = frozenset()  # requests with many responses; None is the latest
 
     def of(self, row: v.Row) -> Scope:
         """Return the same scope inside a condition about a span, a call, an event or a link."""

@@ -16,6 +16,7 @@ from spanproof.assertions.events import (
     ProofFinished,
     ProofStarted,
     RunFinished,
+    Sending,
     Waiting,
 )
 from spanproof.assertions.evidence import SpanView, TraceView
@@ -59,6 +60,8 @@ class TerminalReport:
         match event:
             case ProofStarted():
                 self._say(event.proof, "sending the request")
+            case Sending():
+                self._say(event.proof, f"{event.done} of {event.total} requests answered")
             case Waiting():
                 awaited = event.missing[0] if event.missing else "quiet"
                 self._say(event.proof, f"{count(event.open_claims, 'claim')} open, waiting for: {awaited}")
@@ -128,6 +131,8 @@ def _append_claims(text: Text, proof: ProofDocument | TryDocument) -> None:
         text.append(f"   {verdict.reason}\n", style="dim")
     if proof.error is not None:
         text.append(f"  ! {proof.error}\n", style=STYLES[Outcome.ERROR])
+    for note in proof.notes:
+        text.append(f"  · {note}\n", style="dim")
 
 
 def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Text:

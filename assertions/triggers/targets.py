@@ -31,19 +31,19 @@ class Targets:
         Raises TriggerFailed where the target is not allowed.
         """
         host = request.url.host
-        port = request.url.port or _PORTS[request.url.scheme]
-        if (host, port) not in self.allowed:
-            raise TriggerFailed(f"{host}:{port} is no target that this server may ask")
-        address = self._resolve(host, port)
+        address = self.resolve(host, request.url.port or _PORTS[request.url.scheme])
         return httpx.Request(
             request.method,
-            request.url.copy_with(host=str(address)),
+            request.url.copy_with(host=address),
             headers=request.headers,  # `host` among them, as it was
             content=request.content,
             extensions={"sni_hostname": host},  # also the name that the certificate must have
         )
 
-    def _resolve(self, host: str, port: int) -> _Address:
+    def resolve(self, host: str, port: int) -> str:
+        """Return a checked address of a target. Raises TriggerFailed where it is not allowed."""
+        if (host, port) not in self.allowed:
+            raise TriggerFailed(f"{host}:{port} is no target that this server may ask")
         try:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -52,7 +52,7 @@ class Targets:
         for address in addresses:
             if _is_out_of_bounds(address) and host != str(address):
                 raise TriggerFailed(f"{host} leads to {address}, which this server may not ask")
-        return addresses[0]
+        return str(addresses[0])
 
 
 def read_targets(texts: list[str]) -> Targets:

@@ -266,6 +266,14 @@ def test_requests_are_sent_to_listed_targets_alone(
     assert run["proofs"][0]["verdicts"][0]["outcome"] == "pass"
     elsewhere = allowed.run(ASKS.format(url="http://127.0.0.1:9/")).json()
     assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is no target that this server may ask"
+    for asked in ('grpc "127.0.0.1:9" "a.B/C"', 'publish nats "a" { broker "nats://127.0.0.1:9" }'):
+        elsewhere = allowed.run(f'proof "asks" {{ when {asked}\n expect response.status == 0 }}\n').json()
+        assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is no target that this server may ask"
+    many = allowed.run(asks.replace('"\n', '" { repeat 4 at 10/s }\n', 1), wait="0s").json()
+    told = read_events(allowed, many["id"])
+    assert [data for name, data in told if name == "sending"][-1] == {"done": 4, "total": 4}
+    assert told[-1][1]["outcome"] == "pass"
+    assert len(service.requests) == 5
 
 
 def test_the_run_command_writes_its_runs_down_too(db: Path, spanproof: Callable[..., Finished], tmp_path: Path) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
+from spanproof.tests.node import find_node
 
 INTEROP = Path(__file__).parent / "interop"
 KINDS = {1: "internal", 2: "server", 3: "client"}
@@ -21,17 +20,7 @@ KINDS = {1: "internal", 2: "server", 3: "client"}
 
 @pytest.fixture(scope="module")
 def node() -> str:
-    """Find node, with what emit.mjs needs beside it."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        reason = "node and npm are needed to run the exporters of the SDK for Node.js"
-        if os.environ.get("SPANPROOF_REQUIRE_ALL"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    installed, wanted = INTEROP / "node_modules/.package-lock.json", INTEROP / "package-lock.json"
-    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
-        subprocess.run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=INTEROP, check=True)
-    return node
+    return find_node(INTEROP)
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,17 @@ from spanproof.query_lang.unseen import find_unseen
 
 SOURCES = [
     Path(spanproof.__file__).parent / "query_lang" / f"{name}.py"
-    for name in ("check", "check_claims", "comparisons", "literals", "parse", "tree", "types", "unseen")
+    for name in (
+        "check",
+        "check_claims",
+        "check_requests",
+        "comparisons",
+        "literals",
+        "parse",
+        "tree",
+        "types",
+        "unseen",
+    )
 ]
 DOCUMENT = Path(__file__).parents[2] / "docs" / "diagnostics.md"
 PROOF = 'proof "p" {{\n  when GET "http://x/" as one\n  {}\n}}\n'
@@ -176,7 +186,32 @@ FILES = [
     (WITH % 'GET "x" { timeout 5 }', "type-mismatch", "5"),
     (WITH % 'POST "x" { json { a: 1 } }', "syntax", "a"),
     (WITH % 'POST "x" { json { "a": b } }', "unknown-name", "b"),
-    (WITH % 'GET "x" { json 1 repeat 3 at 1/s }', "not-yet", "repeat 3 at 1/s"),
+    (WITH % 'GET "x" { repeat 0 at 1/s }', "out-of-range", "0"),
+    (WITH % 'GET "x" { repeat 1.5 at 1/s }', "out-of-range", "1.5"),
+    (WITH % 'GET "x" { repeat 3 at 0/s }', "out-of-range", "0/s"),
+    (WITH % 'GET "x" { repeat 3 at 5 }', "type-mismatch", "5"),
+    (WITH % 'GET "x" { repeat 3 at 1/s repeat 3 at 1/s }', "duplicate", "repeat 3 at 1/s"),
+    (WITH % 'GET "x" { repeat 3 at 1/s }\n let a = response.json.a', "many-responses", "response.json.a"),
+    (WITH % 'GET "x" { repeat 3 at 1/s } as a\n when GET "y" { header "b": a.response.body }', "many-responses",
+     "a.response.body"),
+    (WITH % 'GET "x" { repeat 3 at 1/s }\n expect count(a) == response.json.n', "many-responses", "response.json.n"),
+    (WITH % 'GET "x" { repeat 3 at 1/s }\n when GET "x"\n expect response.status == 1 in >= 99% of traces',
+     "misplaced", "in >= 99% of traces"),
+    (WITH % 'POST "x" { file "a": "b" json 1 }', "duplicate", "json 1"),
+    (WITH % 'POST "x" { file "a": "b" body "c" }', "duplicate", 'body "c"'),
+    (WITH % 'POST "x" { descriptors "b" }', "misplaced", 'descriptors "b"'),
+    (WITH % 'POST "x" { tls }', "misplaced", "tls"),
+    (WITH % 'POST "x" { header "{nowhere}": "1" }', "unknown-name", "nowhere"),
+    (WITH % 'run "x" { json 1 }', "misplaced", "json 1"),
+    (WITH % 'trace "x" { repeat 3 at 1/s }', "misplaced", "repeat 3 at 1/s"),
+    (WITH % 'grpc "x:1" "a.B/C" { query "a": 1 }', "misplaced", 'query "a": 1'),
+    (WITH % 'grpc "x:1" "a.B/C" { json { "a": b } }', "unknown-name", "b"),
+    (WITH % 'grpc "x" "a.B/C"', "bad-target", '"x"'),
+    (WITH % 'grpc "http://x:1" "a.B/C"', "bad-target", '"http://x:1"'),
+    (WITH % 'grpc "x:1" "a.B"', "bad-target", '"a.B"'),
+    (WITH % 'publish nets "x"', "unknown-word", "nets"),
+    (WITH % 'publish nats "x" { key "y" }', "misplaced", 'key "y"'),
+    (WITH % 'publish rabbitmq "x" { broker count(a) }', "misplaced", "count(a)"),
     (WITH % 'GET "{nowhere}/x"', "unknown-name", "nowhere"),
     (PROOF.format(f"settle within 5\n {EXPECT}"), "type-mismatch", "5"),
     ("lett = 1", "syntax", "lett"),

@@ -1,0 +1,109 @@
+"""Claims about responses: of a request that was repeated, about each of them by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import duckdb
+
+from spanproof.assertions.comparing import OPERATIONS
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.requests import Repeated
+from spanproof.assertions.triggers.context import Answer
+from spanproof.assertions.verdict import GRAVITY, Outcome, Verdict
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.compile import compile_claim
+from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
+
+Judging = Callable[[Answer], Verdict]
+
+
+def judge_response(
+    judge: Judge, expectation: s.Expectation, text: str, bindings: Bindings, folder: Path
+) -> Verdict | None:
+    """Judge a contract, or a claim about the responses of a repeated request; None where it is neither."""
+    claim = expectation.claim
+    if isinstance(claim, s.Contract):
+        latest = bindings.responses.get(None)
+        if isinstance(latest, Repeated):
+            return _judge_each(expectation, bindings, latest.answers, lambda answer: _contract(claim, answer, folder))
+        return _contract(claim, latest, folder) if isinstance(latest, Answer) else None
+    repeated = {id(each): each for each in _find_repeated(claim, bindings)}
+    if not repeated:
+        return None
+    if len(repeated) > 1:
+        reason = "this is about two repeated requests, whose responses do not belong together"
+        return Verdict(Outcome.ERROR, "error", reason, claim.at, "")
+    (many,) = repeated.values()
+    alone = replace(expectation, share=None)
+    held: dict[str, object] = {}  # by what a claim sees of an answer
+    verdicts: dict[object, Verdict] = {}  # of the first answer for which it held, and for which it did not
+
+    def judge_one(answer: Answer) -> Verdict:
+        responses = {name: answer if each is many else each for name, each in bindings.responses.items()}
+        bound = replace(bindings, responses=responses)
+        seen = _read(claim, bound)
+        if seen not in held:
+            held[seen] = _holds(judge, alone, bound)
+        holds = held[seen]
+        if holds not in verdicts:
+            verdicts[holds] = judge.judge(alone, text, bound)
+        return verdicts[holds]
+
+    return _judge_each(expectation, bindings, many.answers, judge_one)
+
+
+def _contract(claim: s.Contract, answer: Answer, folder: Path) -> Verdict:
+    from spanproof.assertions.contracts import judge_contract  # heavy, and seldom needed
+
+    return judge_contract(claim, answer, folder)
+
+
+def _find_repeated(claim: s.Claim, bindings: Bindings) -> Iterator[Repeated]:
+    for part in s.walk(claim):
+        response = bindings.responses.get(part.step) if isinstance(part, s.Response) else None
+        if isinstance(response, Repeated):
+            yield response
+
+
+def _holds(judge: Judge, expectation: s.Expectation, bindings: Bindings) -> object:
+    """Tell whether a claim about a response holds, or why nobody can tell: a verdict takes ten times as long."""
+    try:
+        plan = compile_claim(expectation, bindings)
+        sql = f"SELECT ok FROM ({plan.sql})"  # noqa: S608 (a plan's own)
+        return judge.connection.execute(sql, plan.parameters).fetchall()[0][0]
+    except duckdb.InterruptException:
+        raise
+    except (NoValue, duckdb.Error) as error:
+        return str(error)
+
+
+def _read(claim: s.Claim, bindings: Bindings) -> str:
+    """Return what a claim sees of the responses."""
+    try:
+        return repr([evaluate(part, bindings) for part in s.walk(claim) if isinstance(part, s.Response)])
+    except NoValue as error:
+        return str(error)
+
+
+def _judge_each(
+    expectation: s.Expectation, bindings: Bindings, answers: tuple[Answer, ...], judge_one: Judging
+) -> Verdict:
+    """Judge each answer; the verdict is the gravest, or that on the share of those that pass."""
+    verdicts = [judge_one(answer) for answer in answers]
+    counts = Counter(each.outcome for each in verdicts)
+    n, passed = len(verdicts), counts[Outcome.PASS]
+    gravest = max(verdicts, key=lambda each: GRAVITY.index(each.outcome))
+    said = replace(gravest, n=n, final=all(each.final for each in verdicts))
+    share = expectation.share
+    if share is None or counts[Outcome.ERROR] or counts[Outcome.INCONCLUSIVE]:
+        part = f"all {n}" if counts[gravest.outcome] == n else f"{counts[gravest.outcome]} of {n}"
+        return replace(said, reason=f"{gravest.reason}; {part} responses")
+    reason = f"{passed} of {n} responses hold"
+    if OPERATIONS[share.operator](Decimal(passed) / n, number(evaluate(share.value, bindings))):
+        return replace(said, outcome=Outcome.PASS, id="pass", reason=reason, mark="", help=None)
+    return replace(said, outcome=Outcome.FAIL, id="share", reason=f"{reason}; {gravest.reason}", at=share.at)

@@ -1,0 +1,73 @@
+"""Publishes to Kafka."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
+from spanproof.assertions.triggers.message import describe, read_message
+from spanproof.assertions.triggers.request import Request
+
+DEFAULT: Final = "127.0.0.1:9092"
+POLL_S: Final = 0.05
+
+_log = logging.getLogger(__name__)
+_log.addHandler(logging.NullHandler())  # what the client says on the way is told as the failure, in the end
+
+
+@contextmanager
+def open_broker(request: Request) -> Iterator[Send]:
+    """Make a producer. What it yields publishes once, and returns when the partition's replicas have the message."""
+    if request.targets is not None:
+        raise TriggerFailed("Kafka's brokers name other brokers, which this server may not ask", request.when.at)
+    servers, topic, timeout = request.find_text("broker") or DEFAULT, request.target(1), request.timeout_s()
+    content, headers = read_message(request)
+    key = request.find_text("key")
+    said: list[KafkaError] = []
+    options: dict[str, Any] = {
+        "bootstrap.servers": servers,
+        "acks": "all",
+        "linger.ms": 0,
+        "message.timeout.ms": max(1, int(timeout * 1000)),
+        "error_cb": said.append,
+    }
+    tls = request.when.option("tls")
+    if tls is not None:
+        options["security.protocol"] = "SSL"
+        if tls.value is not None:
+            options["ssl.ca.pem"] = request.read_file(tls).decode("ascii", "replace")
+    try:
+        producer = Producer(options, logger=_log)
+    except (KafkaException, ValueError, TypeError) as error:
+        raise TriggerFailed(f"Kafka at {servers} cannot be asked: {describe(error)}") from None
+
+    def send(context: TraceContext) -> Answer:
+        told: SimpleQueue[tuple[KafkaError | None, Message]] = SimpleQueue()
+        carried: list[tuple[str, str | bytes | None]] = [
+            (name, value.encode()) for name, value in context.join(headers).items()
+        ]
+        started_ns = time.perf_counter_ns()
+        try:
+            producer.produce(
+                topic, content, key, headers=carried, on_delivery=lambda error, message: told.put((error, message))
+            )
+        except (KafkaException, BufferError, ValueError, TypeError) as error:
+            raise TriggerFailed(f"Kafka at {servers} did not take the message: {describe(error)}") from None
+        while told.empty():  # told in the end, whatever happens: the message has a time limit
+            producer.poll(POLL_S)
+        failure, message = told.get()
+        if failure is not None:
+            reason = said[-1] if said else failure
+            raise TriggerFailed(f"Kafka at {servers} did not take the message: {reason.str()}")
+        place = {"topic": topic, "partition": message.partition(), "offset": message.offset()}
+        return Answer(0, json.dumps(place), time.perf_counter_ns() - started_ns)
+
+    yield send

@@ -1,0 +1,76 @@
+"""Publishes to NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final
+
+from anyio.from_thread import start_blocking_portal
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+
+from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
+from spanproof.assertions.triggers.message import describe, find_broker, make_tls, read_message
+from spanproof.assertions.triggers.request import Request
+
+DEFAULT: Final = "nats://127.0.0.1:4222"
+CLOSE_S: Final = 0.5
+PORTS: Final = {"nats": 4222, "tls": 4222}
+
+
+@contextmanager
+def open_broker(request: Request) -> Iterator[Send]:
+    """Connect. What it yields publishes once, and returns when the server has taken the message."""
+    address, subject, timeout = find_broker(request, DEFAULT, PORTS), request.target(1), request.timeout_s()
+    content, headers = read_message(request)
+    tls = make_tls(request, address)
+    client, connected = Client(), False
+    said: list[Exception] = []  # what the server objects to comes by itself
+
+    async def take(error: Exception) -> None:
+        if not connected:
+            raise error  # else it would try again, until time is up
+        said.append(error)
+
+    async def connect() -> None:
+        nonlocal connected
+        options: dict[str, Any] = {"tls": tls, "tls_hostname": address.name} if tls is not None else {}
+        options |= {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": take}
+        try:
+            await asyncio.wait_for(client.connect(address.url, **options), timeout)
+        finally:
+            connected = True
+            if not client.is_connected:
+                await close()
+
+    async def close() -> None:
+        with suppress(TimeoutError):  # where TLS was refused, it would wait for good
+            await asyncio.wait_for(client.close(), CLOSE_S)
+
+    async def publish(context: TraceContext) -> None:
+        await client.publish(subject, content, headers=context.join(headers))
+        await client.flush(timeout)  # type: ignore[arg-type]  # parts of a second are fine
+
+    with start_blocking_portal() as portal:
+        try:
+            portal.call(connect)
+        except (NatsError, OSError, TimeoutError) as error:
+            raise TriggerFailed(f"NATS at {address.shown} cannot be reached: {describe(error)}") from None
+
+        def send(context: TraceContext) -> Answer:
+            started_ns = time.perf_counter_ns()
+            try:
+                portal.call(publish, context)
+            except (NatsError, OSError, TimeoutError, ValueError) as error:
+                said.append(error)
+            if said:
+                raise TriggerFailed(f"NATS at {address.shown} did not take the message: {describe(said[0])}")
+            return Answer(0, "", time.perf_counter_ns() - started_ns)
+
+        try:
+            yield send
+        finally:
+            portal.call(close)

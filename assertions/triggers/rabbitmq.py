@@ -1,0 +1,64 @@
+"""Publishes to RabbitMQ."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Final
+
+import pika
+from pika.exceptions import AMQPError, UnroutableError
+
+from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
+from spanproof.assertions.triggers.message import describe, find_broker, make_tls, read_message
+from spanproof.assertions.triggers.request import Request
+
+DEFAULT: Final = "amqp://guest:guest@127.0.0.1:5672/"
+PORTS: Final = {"amqp": 5672, "amqps": 5671}
+
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs what it raises
+
+
+@contextmanager
+def open_broker(request: Request) -> Iterator[Send]:
+    """Connect. What it yields publishes once, and returns when the server has put the message into a queue."""
+    address, routing_key, timeout = find_broker(request, DEFAULT, PORTS), request.target(1), request.timeout_s()
+    exchange = request.find_text("exchange") or ""
+    content, headers = read_message(request)
+    kind = headers.pop("content-type", None)
+    parameters = pika.URLParameters(address.url)
+    parameters.connection_attempts = 1
+    parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = timeout
+    tls = make_tls(request, address)
+    parameters.ssl_options = pika.SSLOptions(tls, address.name) if tls is not None else None
+    try:
+        connection = pika.BlockingConnection(parameters)
+        channel = connection.channel()
+        channel.confirm_delivery()
+    except (AMQPError, OSError) as error:
+        raise TriggerFailed(f"RabbitMQ at {address.shown} cannot be reached: {describe(error)}") from None
+    one_at_a_time = threading.Lock()  # a connection is for one thread at a time
+
+    def send(context: TraceContext) -> Answer:
+        properties = pika.BasicProperties(content_type=kind, headers=context.join(headers))
+        with one_at_a_time:
+            started_ns = time.perf_counter_ns()
+            try:
+                channel.basic_publish(exchange, routing_key, content, properties, mandatory=True)
+            except UnroutableError:
+                where = f"exchange `{exchange}`" if exchange else "the default exchange"
+                raise TriggerFailed(f"no queue takes what {where} is sent as `{routing_key}`") from None
+            except (AMQPError, OSError) as error:
+                raise TriggerFailed(
+                    f"RabbitMQ at {address.shown} did not take the message: {describe(error)}"
+                ) from None
+            return Answer(0, "", time.perf_counter_ns() - started_ns)
+
+    try:
+        yield send
+    finally:
+        with suppress(AMQPError, OSError):
+            connection.close()

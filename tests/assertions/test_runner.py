@@ -162,7 +162,8 @@ def test_a_proof_that_passes_when_tried_again_is_flaky(store: Store, app: App, t
 
 
 def test_what_was_waited_for_is_kept(store: Store, app: App, told: list[Event]) -> None:
-    run(Runner(store, told.append), read(ONE.format(n=1, base=app.base_url)))
+    text = ONE.format(n=1, base=app.base_url).replace("{", "{\n  settle within 30s quiet 1s", 1)
+    run(Runner(store, told.append), read(text))
     (event,) = finished(told)
     assert event.waits
     assert [wait.at_ns for wait in event.waits] == sorted(wait.at_ns for wait in event.waits)

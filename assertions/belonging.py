@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from spanproof.assertions.requests import Sent
 from spanproof.assertions.triggers.context import RUN_ID, Answer
-from spanproof.collector.completeness import Missing, State, look
+from spanproof.collector.completeness import Missing, State, look, relate
 from spanproof.collector.semconv import read_attribute
 
 if TYPE_CHECKING:
@@ -58,13 +58,24 @@ class Belonging:
                     how = f"the response's header `{header}`"
                     self._named.setdefault(trace_id, Found(context.trace_id, how, True))
 
+    def relate(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+        """Return all traces that belong to the requests, as derived last."""
+        traces = relate(connection, *self._contexts, *self._found)
+        while new := dict(self._find_new(connection, set(traces))):
+            self._found |= new
+            traces = relate(connection, *self._contexts, *self._found)
+        return traces
+
+    @property
+    def replaced(self) -> bool:
+        """Tell whether traces may stand in place of our own."""
+        return bool(self._found or self._named)
+
     def look(self, connection: duckdb.DuckDBPyConnection) -> State:
         """Look at all traces that belong to the requests, as derived last."""
+        self.relate(connection)
         state = look(connection, *self._contexts, *self._found)
-        while new := dict(self._find_new(connection, set(state.traces))):
-            self._found |= new
-            state = look(connection, *self._contexts, *self._found)
-        if not self._found and not self._named:
+        if not self.replaced:
             return state
         empty = {each.hex for (each,) in connection.execute("FROM judged EXCEPT SELECT trace_id FROM tree").fetchall()}
         return self._leave_out(connection, state, empty)

@@ -248,6 +248,8 @@ class ProofRun:
                 self._woken.clear()
                 self._stop_if_cancelled()
                 derive(self.store)
+                if self._judge_at_once(judge, segment, belonging):
+                    return
                 state = belonging.look(judge.connection)
                 segment.shown = belonging.find_shown(state)
                 until_ns = state.quiet_until_ns(quiet_ns)
@@ -269,6 +271,17 @@ class ProofRun:
         finally:
             unsubscribe()
             self.notes += belonging.describe(judge.connection)
+
+    def _judge_at_once(self, judge: Judge, segment: Segment, belonging: Belonging) -> bool:
+        """Judge what needs to know no more than what has come; tell whether all has passed by that.
+
+        What is still to come is looked for only after that: it takes longer than many a verdict.
+        """
+        traces = belonging.relate(judge.connection)
+        if belonging.replaced:
+            return False
+        judge.select(Selected(dict.fromkeys(traces, False), live=True))
+        return not self._judge(judge, segment, live=True) and not segment.failed
 
     def _judge(self, judge: Judge, segment: Segment, *, live: bool) -> int:
         """Judge the claims still open; keep what is final, or all when nothing more is waited for. Count the rest."""

@@ -75,10 +75,15 @@ class State:
         return self.last_arrived_ns + (default if quiet_ns is None else quiet_ns)
 
 
+def relate(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> tuple[str, ...]:
+    """Return traces and those their messages lead to, as derived last; they are in the table ``judged``, too."""
+    connection.execute(RELATED, {"traces": list(trace_ids)})
+    return tuple(str(trace_id.hex) for (trace_id,) in connection.execute("FROM judged ORDER BY trace_id").fetchall())
+
+
 def look(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> State:
     """Look at traces, and at those their messages lead to, as derived last."""
-    connection.execute(RELATED, {"traces": list(trace_ids)})
-    traces = tuple(str(row[0].hex) for row in connection.execute("FROM judged ORDER BY trace_id").fetchall())
+    traces = relate(connection, *trace_ids)
     row = connection.execute("SELECT max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)").fetchone()
     if row is None or row[0] is None:
         return State(traces, (Missing("spans", True, None, None, 0),), None)

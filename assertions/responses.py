@@ -10,6 +10,7 @@ from pathlib import Path
 
 import duckdb
 
+from spanproof.assertions.aggregates import put_numbers_in
 from spanproof.assertions.comparing import OPERATIONS
 from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.requests import Repeated
@@ -27,6 +28,14 @@ def judge_response(
 ) -> Verdict | None:
     """Judge a contract, or a claim about the responses of a repeated request; None where it is neither."""
     claim = expectation.claim
+    try:
+        with_numbers = put_numbers_in(expectation, bindings)
+    except NoValue as error:
+        return Verdict(Outcome.INCONCLUSIVE, "nothing", str(error), claim.at, "")
+    if with_numbers != expectation:
+        verdict = judge.judge(with_numbers, text, bindings)
+        n = max(len(each.answers) for each in _find_repeated(claim, bindings))
+        return replace(verdict, n=max(n, verdict.n), reason=f"{verdict.reason}; of {n} responses")
     if isinstance(claim, s.Contract):
         latest = bindings.responses.get(None)
         if isinstance(latest, Repeated):

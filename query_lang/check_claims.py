@@ -89,6 +89,8 @@ class ClaimChecker:
         self.expect(share.value, scope, "fraction", "a share of traces")
         if isinstance(claim, s.Circuit | s.NotWorse):
             self.problem("misplaced", "this is about all traces together: no share of them can be told", share.at)
+        elif any(makes_number_of_responses(part) for part in s.walk(claim)):
+            self.problem("misplaced", "this is about all responses together: no share of them can be told", share.at)
         elif is_of_response(claim) and not mentions_response(claim, scope.repeated):
             self.problem("misplaced", "this is not about traces: no share of them can be told", share.at)
 
@@ -96,7 +98,7 @@ class ClaimChecker:
         """Each response of a repeated request is judged by itself, so that no claim is about it and spans."""
         if is_of_response(claim):
             return
-        for part in s.walk(claim):
+        for part in s.walk(s.rewrite(claim, lambda node: None if makes_number_of_responses(node) else node)):
             if isinstance(part, s.Response) and part.step in scope.repeated:
                 self.problem(
                     "many-responses",
@@ -300,6 +302,18 @@ def mentions_response(claim: s.Claim, steps: Collection[str | None]) -> bool:
     return any(isinstance(part, s.Response) and part.step in steps for part in s.walk(claim))
 
 
+def makes_number_of_responses(node: object) -> bool:
+    """Tell whether this is one number of all responses, such as `p95(response.duration)`."""
+    return (
+        isinstance(node, s.Function)
+        and node.name in v.AGGREGATES
+        and bool(node.arguments)
+        and isinstance(node.arguments[-1], s.Response)
+    )
+
+
 def is_estimable(node: s.Expression) -> bool:
-    """Tell whether a sample bounds this: an error rate or a quantile."""
+    """Tell whether a sample bounds this: an error rate or a quantile of spans."""
+    if makes_number_of_responses(node):
+        return False
     return isinstance(node, s.Function) and (node.name in ("error_rate", "p") or v.quantile(node.name) is not None)

@@ -26,7 +26,6 @@ OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("timeout", "repeat"),
     "trace": (),
 }
-OURS: Final = ("traceparent", "tracestate")
 _ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}")
 _GRPC_METHOD: Final = re.compile(r"/?(?:\w+\.)*\w+/\w+")
 
@@ -106,10 +105,8 @@ class RequestChecker(ClaimChecker):
                 self.problem("bad-target", f"`{text.plain}` is not {wanted}", text.at)
 
     def _option(self, option: s.Option, scope: Scope) -> None:
-        if option.kind == "header" and option.key is not None and option.key.plain.lower() in OURS:
-            self.problem(
-                "misplaced", f"`{option.key.plain}` is sent by spanproof, which must know the trace", option.at
-            )
+        if option.kind == "header" and option.key is not None and option.key.plain.lower() == "traceparent":
+            self.problem("misplaced", "`traceparent` is sent by spanproof, which must know the trace", option.at)
         if option.key is not None:
             self.types.check_names(option.key, scope)
         match option.kind:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
 from decimal import Decimal
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
+T = TypeVar("T")
 Arrow: TypeAlias = Literal["->", "->>", "~>", "=>"]
 Comparator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">=", "=~", "!~", "contains"]
 Unit: TypeAlias = Literal["", "ns", "%", "pp", "/s"]
@@ -580,6 +581,19 @@ def children(node: object) -> Iterator[object]:
             values[:0] = value
         elif hasattr(value, "at"):
             yield value
+
+
+def rewrite(node: T, change: Callable[[object], object]) -> T:
+    """Return a node with the nodes in it that `change` returns others for replaced, outermost first."""
+    changed = change(node)
+    if changed is not node:
+        return changed  # type: ignore[return-value]  # as the one who changes it knows
+    if isinstance(node, tuple):
+        return tuple(rewrite(each, change) for each in node)  # type: ignore[return-value]  # a tuple still
+    if not hasattr(node, "at"):
+        return node
+    values = {field.name: getattr(node, field.name) for field in fields(node)}  # type: ignore[arg-type]  # a dataclass
+    return replace(node, **{name: rewrite(value, change) for name, value in values.items()})  # type: ignore[type-var]
 
 
 def walk(node: object) -> Iterator[object]:

@@ -263,6 +263,8 @@ class Types:
         if len(arguments) != 1:
             return self.problem("arguments", f"`{node.name}` takes one argument", node.at)
         found = self.of(arguments[0], scope)
+        if isinstance(arguments[0], s.Response) and arguments[0].step in scope.repeated:
+            found = replace(found, many=True)
         if not found.many and found is not ANY:  # ANY itself has been reported already
             return self.problem(
                 "not-many",

@@ -122,6 +122,24 @@ def test_each_trace_and_each_response_must_hold_unless_a_share_is_named(shop: Sh
     assert carried.finished.judged[1].verdict.reason == "18 of 20 responses hold"
 
 
+def test_numbers_are_made_of_all_responses(shop: Shop, prove: Prove) -> None:
+    carried = prove(
+        f'when POST "{shop.url}/often" {{ repeat 20 at 400/s }} as many\n'
+        "expect max(response.json.number) == 20\nexpect min(many.response.json.number) == 1\n"
+        "expect sum(response.json.number) == 210\nexpect avg(response.json.number) == 10.5\n"
+        "expect p95(response.json.number) == 19\nexpect p(95.1, response.json.number) == 20\n"
+        "expect p50(response.json.number) == 10\nexpect distinct(response.status) == 2\n"
+        "expect stddev(response.json.number) in 5..6\nexpect p95(response.duration) < 10s\n"
+        "expect max(duration(shop)) < max(response.duration) * 1\n"
+        "expect max(response.json.number) == 21\nexpect max(response.json.none) == 21\n"
+    )
+    outcomes = [each.verdict.outcome.value for each in carried.finished.judged]
+    assert outcomes == ["pass"] * 11 + ["fail", "inconclusive"], carried.reasons
+    failed = carried.finished.judged[11].verdict
+    assert (failed.observed, failed.n) == ("20", 20)
+    assert failed.reason == "max(response.json.number) is 20, not == 21; of 20 responses"
+
+
 def test_all_traces_are_waited_for(shop: Shop, prove: Prove, store: Store) -> None:
     """The last trace's span comes long after the answers; the claim is judged when it is here."""
     append, held = store.append, []

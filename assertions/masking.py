@@ -89,7 +89,13 @@ def _mask_file(file: ProofFile, secrets: Secrets) -> ProofFile:
 
 def _mask_view(view: TraceView, secrets: Secrets) -> TraceView:
     spans = tuple(
-        replace(each, service=secrets.mask(each.service), name=secrets.mask(each.name)) for each in view.spans
+        replace(
+            each,
+            service=secrets.mask(each.service),
+            name=secrets.mask(each.name),
+            attributes={key: secrets.mask(text) for key, text in each.attributes.items()},
+        )
+        for each in view.spans
     )
     return replace(view, spans=spans)
 

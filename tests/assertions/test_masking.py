@@ -112,6 +112,7 @@ def check_hidden(shown: str, *secrets: str) -> None:
         ('when GET "BASE/{given}"\n expect path shop "GET /other"', GIVEN, "trace"),
         ('when GET "BASE/{given}"\n expect every shop has name == "x"', GIVEN, "reason"),
         ('when GET "BASE/{given}"\n expect 1 == 2\n expect count(span) == 3', GIVEN, "trace"),
+        ('when GET "BASE/{given}"\n expect count(shop) == 7', GIVEN, "attributes"),
         # an error
         ('when GET "nowhere/{given}"\n expect 1 == 1', GIVEN, "error"),
         ('when GET "http://127.0.0.1:1/" { query "q": token }\n expect 1 == 1', ENV, "error"),
@@ -130,6 +131,9 @@ def test_no_secret_is_told(
             "reason": [verdict.reason for verdict in each.verdicts],
             "claim": [verdict.claim.replace("*****", "***") for verdict in each.verdicts],
             "trace": [span.name for span in each.trace.spans] if each.trace else [],
+            "attributes": [text for span in each.trace.spans for text in span.attributes.values()]
+            if each.trace
+            else [],
             "error": [each.error or ""],
         }
         assert any("***" in text for text in held[part]), held

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from spanproof.collector.attributes import MARK
 from spanproof.collector.semconv import SPAN_KINDS
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.vocabulary import quantile
@@ -98,6 +97,8 @@ def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, st
     """Return attributes as they are shown, by name: without the mark of what is no plain text."""
     if attributes is None:
         return {}
+    from spanproof.collector.attributes import MARK  # with Arrow, which commands without a store must not wait for
+
     pairs = zip(attributes["keys"], attributes["texts"], strict=True)
     return {key: text[2:] if text.startswith(MARK) else text for key, text in sorted(pairs)}
 

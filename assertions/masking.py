@@ -36,7 +36,7 @@ def learn_headers(when: s.When, bindings: Bindings) -> None:
 
 def mask_event(event: Event, secrets: Secrets) -> Event:
     """Return an event without the secrets that are known by now."""
-    if not secrets:
+    if secrets.is_empty:
         return event
     match event:
         case ProofStarted():

@@ -88,7 +88,7 @@ class ProofRun:
         self.run_id = run_id
         self.targets = targets
         self.error_share = error_share
-        self.secrets = secrets or Secrets()
+        self.secrets = Secrets() if secrets is None else secrets
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = False
         self._woken = threading.Event()  # by spans that arrive, or by `cancel`

@@ -58,7 +58,8 @@ proof "p" {{
         terminal = TerminalReport(Console(file=out, width=200, soft_wrap=True, force_terminal=True, color_system=None))
         told: list[Event] = []
         secrets = Secrets()
-        secrets.add(GIVEN)
+        if "given" in statements:
+            secrets.add(GIVEN)
 
         def tell(event: Event) -> None:
             told.append(event)
@@ -143,7 +144,7 @@ def test_what_is_awaited_is_masked(
     carry_out: Callable[[str], tuple[list[Event], RunDocument, str]], store: Store
 ) -> None:
     append(store, Sent(GIVEN, "GET", 1, 3, 2))
-    _, run, shown = carry_out(f'when trace "{1:032x}"\n expect no shop -> bank')
+    _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank')
     check_hidden(shown, GIVEN)
     (proof,) = run.proofs
     awaited = "`***` sent `GET`, whose parent has not arrived"
@@ -190,5 +191,5 @@ def test_secrets_are_found_however_they_are_written(values: list[str], text: str
 def test_a_text_is_blotted_without_moving_anything() -> None:
     secrets = hide("first line\nsecond line")
     assert secrets.blot("a first line\nsecond line b") == "a **********\n*********** b"
-    assert not Secrets()
+    assert Secrets().is_empty
     assert Secrets().mask("abcd") == "abcd"

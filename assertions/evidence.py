@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from spanproof.collector.semconv import SPAN_KINDS
@@ -18,7 +18,10 @@ KIND_NAMES = {code: name for name, code in SPAN_KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class SpanView:
-    """A span in its place. ``last_at`` tells for each level above it whether it is the last there."""
+    """A span in its place. ``last_at`` tells for each level above it whether it is the last there.
+
+    ``attributes`` are those of a span that is ``marked``, by name; of others, there are none.
+    """
 
     span_id: str
     service: str
@@ -30,6 +33,7 @@ class SpanView:
     marked: bool
     orphan: bool
     last_at: tuple[bool, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,25 +71,36 @@ def view_trace(
     rows = connection.execute(
         "SELECT t.span_key, t.parent_key, t.is_entry, s.kind IN (3, 4) AND s.span_key NOT IN"
         " (SELECT client_key FROM exchanges WHERE trace_id = $trace::UUID AND server_key IS NOT NULL"
-        " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns, s.end_ns, t.error, t.orphan"
+        " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns, s.end_ns, t.error, t.orphan,"
+        " CASE WHEN list_contains($marked::UBIGINT[], s.span_id) THEN s.attributes END"
         " FROM tree t JOIN spans s ON s.span_key = t.span_key WHERE t.trace_id = $trace::UUID"
         " ORDER BY s.start_ns, s.end_ns DESC, s.span_id",
-        {"trace": trace_id},
+        {"trace": trace_id, "marked": [int(span_id, 16) for span_id in marked if span_id]},
     ).fetchall()
     if not rows:
         return None
     spans = []
-    for key, parent, entry, unpaired, span_id, service, name, kind, start, end, error, orphan in rows:
+    for key, parent, entry, unpaired, span_id, service, name, kind, start, end, error, orphan, attributes in rows:
         hexadecimal = f"{span_id:016x}"
         view = SpanView(
             hexadecimal, service, name, KIND_NAMES.get(kind, str(kind)), start, end - start, error,
-            hexadecimal in marked, orphan,
+            hexadecimal in marked, orphan, (), _read_attributes(attributes),
         )  # fmt: skip
         spans.append(_Span(key, parent, entry, unpaired, view))
     kept = _keep(spans) if requests_only else spans
     start = min(span.view.start_ns for span in spans)
     end = max(span.view.start_ns + span.view.duration_ns for span in spans)
     return TraceView(trace_id, start, end - start, tuple(_lay_out(kept)), len(spans) - len(kept))
+
+
+def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, str]:
+    """Return attributes as they are shown, by name: without the mark of what is no plain text."""
+    if attributes is None:
+        return {}
+    from spanproof.collector.attributes import MARK  # with Arrow, which commands without a store must not wait for
+
+    pairs = zip(attributes["keys"], attributes["texts"], strict=True)
+    return {key: text[2:] if text.startswith(MARK) else text for key, text in sorted(pairs)}
 
 
 def name_choice(expectation: s.Expectation) -> str | None:

@@ -36,7 +36,7 @@ def learn_headers(when: s.When, bindings: Bindings) -> None:
 
 def mask_event(event: Event, secrets: Secrets) -> Event:
     """Return an event without the secrets that are known by now."""
-    if not secrets:
+    if secrets.is_empty:
         return event
     match event:
         case ProofStarted():
@@ -90,7 +90,13 @@ def _mask_file(file: ProofFile, secrets: Secrets) -> ProofFile:
 
 def _mask_view(view: TraceView, secrets: Secrets) -> TraceView:
     spans = tuple(
-        replace(each, service=secrets.mask(each.service), name=secrets.mask(each.name)) for each in view.spans
+        replace(
+            each,
+            service=secrets.mask(each.service),
+            name=secrets.mask(each.name),
+            attributes={key: secrets.mask(text) for key, text in each.attributes.items()},
+        )
+        for each in view.spans
     )
     return replace(view, spans=spans)
 

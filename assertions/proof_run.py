@@ -86,7 +86,7 @@ class ProofRun:
         self.proof = proof
         self.variables = variables
         self.error_share = error_share
-        self.secrets = secrets or Secrets()
+        self.secrets = Secrets() if secrets is None else secrets
         self.notes: list[str] = []
         self._sender = Sender(store, Path(module.file.path).parent, run_id, targets, self._pause)
         self._connection: duckdb.DuckDBPyConnection | None = None

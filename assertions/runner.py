@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from queue import Empty, SimpleQueue
@@ -77,7 +77,7 @@ class Runner:
         with ThreadPoolExecutor(workers, thread_name_prefix="spanproof-proof") as pool:
             futures = [pool.submit(self._work, todo) for _ in range(workers)]
             try:
-                for future in futures:
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
             except BaseException:  # Ctrl-C, or a bug in one of them: the others clean up and end
                 self.cancel()

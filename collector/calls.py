@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from spanproof.collector.store import Store
 
-DERIVED: Final = ("traces", "tree", "exchanges", "calls", "entry_links", "continuations")
+_DERIVED_WITHOUT_LINKS: Final = ("traces", "tree", "exchanges", "calls")
+DERIVED: Final = (*_DERIVED_WITHOUT_LINKS, "entry_links", "continuations")
 # How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
 _AT_ONCE: Final = 500_000
 
@@ -74,7 +75,7 @@ def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int) -> tuple[in
         ((derived, linked, proxies, max_retry_gap_ns),) = connection.execute(_STATE).fetchall()
         changed = 0
         if derived < 0:
-            _delete(connection, "true")  # all is to be derived again
+            _delete(connection, DERIVED, "true")  # all is to be derived again
         if derived < newest:
             first, derived = derived + 1, min(newest, derived + _AT_ONCE)
             spans, changed = _read(connection, first, derived, linked=linked)
@@ -100,7 +101,8 @@ def _read(connection: duckdb.DuckDBPyConnection, first: int, last: int, *, linke
         connection.execute(_around(), keys)
         ((changed, first, last, known, _),) = connection.execute(_KNOWN, keys).fetchall()
     if known:
-        _delete(connection, "trace_id IN (SELECT trace_id FROM around WHERE dirty)")
+        tables = DERIVED if linked else _DERIVED_WITHOUT_LINKS
+        _delete(connection, tables, "trace_id IN (SELECT trace_id FROM around WHERE dirty)")
     return _drop_doubles(connection, read_fresh(connection, first, last)), int(changed)
 
 
@@ -119,8 +121,8 @@ def _write(connection: duckdb.DuckDBPyConnection, spans: Fresh, proxies: frozens
     write_calls(connection, exchanges, attempts, calls)
 
 
-def _delete(connection: duckdb.DuckDBPyConnection, condition: str) -> None:
-    for table in DERIVED:
+def _delete(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...], condition: str) -> None:
+    for table in tables:
         connection.execute(f"DELETE FROM {table} WHERE {condition}")  # noqa: S608 (fixed names)
 
 

@@ -20,8 +20,10 @@ class Secrets:
         self._forms: frozenset[str] = frozenset()
         self._lock = threading.Lock()
 
-    def __bool__(self) -> bool:
-        return bool(self._forms)
+    @property
+    def is_empty(self) -> bool:
+        """No secret is known."""
+        return not self._forms
 
     def add(self, value: str) -> None:
         """Hide a text from now on, also as part of another, and as it is written in URLs and JSON."""

@@ -1,6 +1,8 @@
 """Each folder imports only from those to its left."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,13 @@ def test_imports_point_left(path: Path) -> None:
     here = ORDER.index(path.relative_to(ROOT).parts[0])
     allowed = set(ORDER[: here + 1]) | ({"examples"} if ORDER[here] == "api" else set())
     assert imported(path) <= allowed
+
+
+def test_the_command_line_begins_without_what_is_slow_to_import() -> None:
+    heavy = ("duckdb", "fastapi", "grpc", "httpx", "jinja2", "numpy", "pyarrow", "pydantic", "scipy", "watchfiles")
+    program = f"import sys, spanproof.api.cli; print([name for name in {heavy} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_the_shop_stands_by_itself() -> None:

@@ -49,7 +49,7 @@ class App:
             of_resource.scope_spans.add().spans.add(
                 trace_id=trace_id, span_id=span_id, parent_span_id=parent_id, name=name, kind=SPAN_KINDS[kind],
                 start_time_unix_nano=now, end_time_unix_nano=now + 1_000_000,
-            )  # fmt: skip
+            ).attributes.add(key="url.path").value.string_value = path  # fmt: skip
             parent_id = span_id
         content_type = {"content-type": "application/x-protobuf"}
         url = f"http://{self.collector}/v1/traces"

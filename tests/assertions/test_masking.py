@@ -58,7 +58,8 @@ proof "p" {{
         terminal = TerminalReport(Console(file=out, width=200, soft_wrap=True, force_terminal=True, color_system=None))
         told: list[Event] = []
         secrets = Secrets()
-        secrets.add(GIVEN)
+        if "given" in statements:
+            secrets.add(GIVEN)
 
         def tell(event: Event) -> None:
             told.append(event)
@@ -112,6 +113,7 @@ def check_hidden(shown: str, *secrets: str) -> None:
         ('when GET "BASE/{given}"\n expect path shop "GET /other"', GIVEN, "trace"),
         ('when GET "BASE/{given}"\n expect every shop has name == "x"', GIVEN, "reason"),
         ('when GET "BASE/{given}"\n expect 1 == 2\n expect count(span) == 3', GIVEN, "trace"),
+        ('when GET "BASE/{given}"\n expect count(shop) == 7', GIVEN, "attributes"),
         # an error
         ('when GET "nowhere/{given}"\n expect 1 == 1', GIVEN, "error"),
         ('when GET "http://127.0.0.1:1/" { query "q": token }\n expect 1 == 1', ENV, "error"),
@@ -130,6 +132,9 @@ def test_no_secret_is_told(
             "reason": [verdict.reason for verdict in each.verdicts],
             "claim": [verdict.claim.replace("*****", "***") for verdict in each.verdicts],
             "trace": [span.name for span in each.trace.spans] if each.trace else [],
+            "attributes": [text for span in each.trace.spans for text in span.attributes.values()]
+            if each.trace
+            else [],
             "error": [each.error or ""],
         }
         assert any("***" in text for text in held[part]), held
@@ -139,7 +144,7 @@ def test_what_is_awaited_is_masked(
     carry_out: Callable[[str], tuple[list[Event], RunDocument, str]], store: Store
 ) -> None:
     append(store, Sent(GIVEN, "GET", 1, 3, 2))
-    _, run, shown = carry_out(f'when trace "{1:032x}"\n expect no shop -> bank')
+    _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank')
     check_hidden(shown, GIVEN)
     (proof,) = run.proofs
     awaited = "`***` sent `GET`, whose parent has not arrived"
@@ -186,5 +191,5 @@ def test_secrets_are_found_however_they_are_written(values: list[str], text: str
 def test_a_text_is_blotted_without_moving_anything() -> None:
     secrets = hide("first line\nsecond line")
     assert secrets.blot("a first line\nsecond line b") == "a **********\n*********** b"
-    assert not Secrets()
+    assert Secrets().is_empty
     assert Secrets().mask("abcd") == "abcd"

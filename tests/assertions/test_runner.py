@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished
+from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Waiting
 from spanproof.assertions.history import HistoryWriter, list_proofs, read_run
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
@@ -133,6 +133,20 @@ def test_a_cancelled_run_ends_those_under_way(store: Store, told: list[Event]) -
     assert outcomes == (Outcome.ERROR,) * len(outcomes)
     assert len(outcomes) < 9
     assert {event.error for event in finished(told)} == {"the run was cancelled"}
+
+
+def test_a_bug_in_one_ends_the_others(store: Store, tmp_path: Path) -> None:
+    text = f'after {{\n  when run "touch {tmp_path}/cleaned-up"\n}}\n' + "".join(
+        f'proof "{n}" {{\n  when trace "{n:032x}"\n  settle within 300s\n  expect some shop\n}}\n' for n in range(3)
+    )
+
+    def tell(event: Event) -> None:
+        if isinstance(event, Waiting) and event.proof.name == "2":
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(Runner(store, tell, workers=3), read(text))
+    assert (tmp_path / "cleaned-up").exists()
 
 
 # ## Again

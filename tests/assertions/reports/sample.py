@@ -29,7 +29,8 @@ TRACE = TraceView(
     TRACE_ID, BEGIN_NS, 612 * MS,
     (
         SpanView("01", "gateway", "POST /checkout", "server", BEGIN_NS, 612 * MS, False, False, False, ()),
-        SpanView("02", "orders", "POST /orders", "server", BEGIN_NS + 10 * MS, 587 * MS, False, True, False, (True,)),
+        SpanView("02", "orders", "POST /orders", "server", BEGIN_NS + 10 * MS, 587 * MS, False, True, False, (True,),
+                 {"http.request.method": "POST", "http.response.status_code": "201", "note": "<b>&"}),
         SpanView("03", "inventory", "GET /stock?a=1&b=<2>", "server", BEGIN_NS + 20 * MS, 36 * MS, False, False,
                  False, (True, False)),
         SpanView("04", "payments-legacy", "POST /charge", "server", BEGIN_NS + 60 * MS, 527 * MS, True, True, True,

@@ -79,6 +79,7 @@ class ProofRun:
         targets: Targets | None = None,
         error_share: Decimal = Decimal(1),
         secrets: Secrets | None = None,
+        begun: dict[str, ProofRun] | None = None,
     ) -> None:
         self.store = store
         self.emit = emit
@@ -88,6 +89,7 @@ class ProofRun:
         self.error_share = error_share
         self.secrets = Secrets() if secrets is None else secrets
         self.notes: list[str] = []
+        self.begun = {} if begun is None else begun  # by whom, of proofs side by side, each trace was begun
         self._sender = Sender(store, Path(module.file.path).parent, run_id, targets, self._pause)
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = False
@@ -158,6 +160,8 @@ class ProofRun:
                     bindings = sent.bind(statement, bindings)
                     self.segments.append(Segment(sent))
                     self.notes += [sent.note] if sent.note else []
+                    if statement.kind != "trace":
+                        self.begun |= dict.fromkeys((context.trace_id for context in sent.contexts), self)
                 case s.Given(baseline=True):
                     self.baselines.append((statement, bindings))
                 case s.Given():
@@ -242,7 +246,7 @@ class ProofRun:
     ) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
         deadline = time.monotonic_ns() + limit_ns
-        unsubscribe = self.store.subscribe(lambda _: self._woken.set())
+        unsubscribe = self.store.subscribe(self._hear)
         try:
             while True:
                 self._woken.clear()
@@ -271,6 +275,11 @@ class ProofRun:
         finally:
             unsubscribe()
             self.notes += belonging.describe(judge.connection)
+
+    def _hear(self, trace_ids: frozenset[str]) -> None:
+        """Wake up, unless all that has come is of traces that other proofs have begun."""
+        if any(self.begun.get(trace_id, self) is self for trace_id in trace_ids):
+            self._woken.set()
 
     def _judge_at_once(self, judge: Judge, segment: Segment, belonging: Belonging) -> bool:
         """Judge what needs to know no more than what has come; tell whether all has passed by that.
@@ -318,7 +327,7 @@ class ProofRun:
         if trace_id is None:
             return None
         view = view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
-        if view is None or one:
+        if view is None or one or not witnesses:
             return view
         shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
         return replace(view, choice=name_choice(shown.expectation))

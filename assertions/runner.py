@@ -44,6 +44,7 @@ class Runner:
     secrets: Secrets = field(default_factory=Secrets)
 
     _under_way: set[ProofRun] = field(default_factory=set)
+    _begun: dict[str, ProofRun] = field(default_factory=dict)  # traces, by whom
     _finished: dict[int, ProofFinished] = field(default_factory=dict)  # by place
     _told: int = 0  # how many of these
     _telling: threading.RLock = field(default_factory=threading.RLock)
@@ -125,7 +126,16 @@ class Runner:
             self._tell(event)
 
         run = ProofRun(
-            self.store, take, module, proof, self.variables, self.run_id, self.targets, self.error_share, self.secrets
+            self.store,
+            take,
+            module,
+            proof,
+            self.variables,
+            self.run_id,
+            self.targets,
+            self.error_share,
+            self.secrets,
+            self._begun,
         )
         self._under_way.add(run)
         try:

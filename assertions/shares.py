@@ -20,7 +20,7 @@ Fate: TypeAlias = Literal["pass", "fail", "open", "nothing", "coming"]
 # What was found in each trace, and how many traces there are of a kind.
 PER_TRACE: Final = """
 SELECT settled, found, ok, untold, lasts, fails, sign, lossy, count(*) AS n,
-    arg_min({{'trace_id': trace_id, 'value': value, 'witness': witness, 'note': note}}, rank, 3)
+    arg_min({{'trace_id': trace_id, 'value': value, 'witness': witness, 'note': note}}, (rank, trace_id), 3)
 FROM (
     SELECT sel.trace_id, sel.settled, count(f.trace_id) > 0 AS found, bool_and(f.ok) AS ok,
         coalesce(bool_or(f.ok IS NULL) FILTER (f.trace_id IS NOT NULL), false) AS untold,

@@ -62,11 +62,16 @@ class CaseResult:
 def run_cases(text: str) -> Iterator[CaseResult]:
     """Judge every assertion of a case file, in every variation. Raises :class:`CaseError`."""
     for scene in parse_cases(text):
-        for variation in VARIATIONS:
-            yield from _run_scene(scene, variation)
+        yield from run_scene(scene)
 
 
-def _run_scene(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
+def run_scene(scene: Scene) -> Iterator[CaseResult]:
+    """Judge every assertion of a scene, in every variation."""
+    for variation in VARIATIONS:
+        yield from _run_varied(scene, variation)
+
+
+def _run_varied(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
     with Store.open(settings={"threads": "1"}) as store:  # there is too little in it for two to share
         declare_rules(store, scene.rules)
         known = 0

@@ -84,7 +84,9 @@ def open_client(store: Store, proofs: Path | None = None) -> Iterator[httpx.Clie
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False) as client:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", trust_env=False, timeout=60
+            ) as client:
                 yield client
         finally:
             server.should_exit = True

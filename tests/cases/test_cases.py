@@ -6,33 +6,38 @@ from pathlib import Path
 
 import pytest
 
-from spanproof.assertions.case_runner import VARIATIONS, CaseResult, run_cases
-from spanproof.assertions.cases import Assertion, parse_cases
+from spanproof.assertions.case_runner import VARIATIONS, CaseResult, run_scene
+from spanproof.assertions.cases import Assertion, Scene, parse_cases
 
 FILES = sorted(Path(__file__).parent.glob("*.case"))
 WAITS = "is not carried out by this version"
 
 
 @cache
-def results(file: Path) -> dict[int, list[CaseResult]]:
+def scenes(file: Path) -> tuple[Scene, ...]:
+    return tuple(parse_cases(file.read_text(encoding="utf-8")))
+
+
+@cache
+def results(file: Path, place: int) -> dict[int, list[CaseResult]]:
     by_line = defaultdict(list)
-    for result in run_cases(file.read_text(encoding="utf-8")):
+    for result in run_scene(scenes(file)[place]):
         by_line[result.assertion.line].append(result)
     return by_line
 
 
 def assertions() -> list[object]:
     return [
-        pytest.param(file, assertion, id=f"{file.stem}:{assertion.line} {assertion.claim[:60]}")
+        pytest.param(file, place, assertion, id=f"{file.stem}:{assertion.line} {assertion.claim[:60]}")
         for file in FILES
-        for scene in parse_cases(file.read_text(encoding="utf-8"))
+        for place, scene in enumerate(scenes(file))
         for _, assertion in scene.assertions
     ]
 
 
-@pytest.mark.parametrize(("file", "assertion"), assertions())
-def test_case(file: Path, assertion: Assertion) -> None:
-    found = results(file)[assertion.line]
+@pytest.mark.parametrize(("file", "place", "assertion"), assertions())
+def test_case(file: Path, place: int, assertion: Assertion) -> None:
+    found = results(file, place)[assertion.line]
     assert len(found) == (1 if assertion.outcome == "invalid" else len(VARIATIONS))
     waiting = [each.difference for each in found if each.difference and WAITS in each.difference]
     if waiting:

@@ -27,7 +27,7 @@ from spanproof.tests.reference.selections import World
 from spanproof.tests.reference.send import open_judge
 from spanproof.tests.reference.write_case import write_case
 
-WANTED = int(os.environ.get("SPANPROOF_FUZZ", "600"))
+WANTED = int(os.environ.get("SPANPROOF_FUZZ", "1000"))
 CLAIMS = 25  # for each trace set
 
 

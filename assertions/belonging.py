@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from spanproof.assertions.requests import Sent
 from spanproof.assertions.triggers.context import RUN_ID, Answer
-from spanproof.collector.completeness import Missing, State, look, relate
+from spanproof.collector.completeness import Missing, State, examine, relate
 from spanproof.collector.semconv import read_attribute
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ SELECT coalesce(max(span_key), $after), list(DISTINCT {{'trace_id': trace_id, 'r
     FILTER (list_contains(attributes.keys, $name))
 FROM spans WHERE span_key > $after
 """  # noqa: S608 (a fixed name)
+LINKED: Final = """
+SELECT DISTINCT trace_id, linked_trace_id, linked_span_id FROM entry_links
+WHERE linked_trace_id IN (SELECT unnest($traces)::UUID) AND trace_id NOT IN (SELECT unnest($traces)::UUID)
+"""
 # Headers in which a response may name its trace, and how they have it.
 HEADERS: Final = {
     "traceresponse": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-"),
@@ -61,7 +65,7 @@ class Belonging:
     def relate(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
         """Return all traces that belong to the requests, as derived last."""
         traces = relate(connection, *self._contexts, *self._found)
-        while new := dict(self._find_new(connection, set(traces))):
+        while new := dict(self._find_new(connection, traces)):
             self._found |= new
             traces = relate(connection, *self._contexts, *self._found)
         return traces
@@ -71,17 +75,16 @@ class Belonging:
         """Tell whether traces may stand in place of our own."""
         return bool(self._found or self._named)
 
-    def look(self, connection: duckdb.DuckDBPyConnection) -> State:
-        """Look at all traces that belong to the requests, as derived last."""
-        self.relate(connection)
-        state = look(connection, *self._contexts, *self._found)
+    def examine(self, connection: duckdb.DuckDBPyConnection, traces: tuple[str, ...]) -> State:
+        """Say how far all traces that belong to the requests have come: those that `relate` has found."""
+        state = examine(connection, traces)
         if not self.replaced:
             return state
         empty = {each.hex for (each,) in connection.execute("FROM judged EXCEPT SELECT trace_id FROM tree").fetchall()}
         return self._leave_out(connection, state, empty)
 
     def _leave_out(self, connection: duckdb.DuckDBPyConnection, state: State, empty: set[str]) -> State:
-        """Look without those of our traces that another stands in place of."""
+        """Leave out those of our traces that another stands in place of."""
         certain: dict[str, bool] = {}
         for trace_id, each in self._found.items():
             if each.own in empty and each.instead is not False and trace_id not in empty:
@@ -94,18 +97,16 @@ class Belonging:
         left_out = {*certain, *waited_for.values()}
         if not left_out:
             return state
-        state = look(connection, *(self._contexts.keys() - left_out), *self._found, *waited_for)
+        traces = relate(connection, *(self._contexts.keys() - left_out), *self._found, *waited_for)
+        state = examine(connection, traces)
         unsure = sum(not sure for sure in certain.values())
         if unsure:
             state = replace(state, missing=(*state.missing, Missing("own", False, None, None, unsure)))
         return state
 
-    def _find_new(self, connection: duckdb.DuckDBPyConnection, known: set[str]) -> Iterator[tuple[str, Found]]:
-        """Yield the traces that belong to those in the table ``judged``, and are not among them."""
-        for trace_id, linked, span_id in connection.execute(
-            "SELECT DISTINCT trace_id, linked_trace_id, linked_span_id FROM entry_links"
-            " WHERE linked_trace_id IN (FROM judged) AND trace_id NOT IN (FROM judged)"
-        ).fetchall():
+    def _find_new(self, connection: duckdb.DuckDBPyConnection, known: tuple[str, ...]) -> Iterator[tuple[str, Found]]:
+        """Yield the traces that belong to those known, and are not among them."""
+        for trace_id, linked, span_id in connection.execute(LINKED, {"traces": known}).fetchall():
             context = self._contexts.get(linked.hex)
             ours = context is not None and context.span_id == f"{span_id:016x}"
             yield trace_id.hex, Found(linked.hex, "its link", instead=ours)
@@ -113,7 +114,7 @@ class Belonging:
             own = self._by_request.get(request)
             if own is not None and trace_id not in known:
                 yield trace_id, Found(own, f"the attribute `{RUN_ID}`", instead=None)
-        if named := self._named.keys() - self._found.keys() - known:
+        if named := self._named.keys() - self._found.keys() - set(known):
             here = connection.execute(
                 "SELECT DISTINCT trace_id FROM tree WHERE trace_id IN (SELECT unnest($traces)::UUID)",
                 {"traces": sorted(named)},

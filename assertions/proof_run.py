@@ -13,6 +13,7 @@ from typing import Final
 
 import duckdb
 
+from spanproof.assertions.arrivals import LULL_S, Arrivals, Begun, Needs, find_needs
 from spanproof.assertions.belonging import Belonging
 from spanproof.assertions.consequences import mark_consequences
 from spanproof.assertions.evaluate import Judge
@@ -60,6 +61,21 @@ class Segment:
     judged: dict[int, Judged] = field(default_factory=dict)  # by place in `planned`
 
     @property
+    def open(self) -> int:
+        """How many claims are not judged yet."""
+        return len(self.planned) - len(self.judged)
+
+    def needs(self) -> Iterable[Needs]:
+        """What each open claim needs; nothing, where that cannot be told."""
+        if self.sent is None or not self.sent.answers:  # what began before may have had everything
+            return [()]
+        return (
+            find_needs(each.expectation, each.bindings)
+            for place, each in enumerate(self.planned)
+            if place not in self.judged
+        )
+
+    @property
     def failed(self) -> bool:
         """Some claim did not pass."""
         return any(each.verdict.outcome is not Outcome.PASS for each in self.judged.values())
@@ -79,7 +95,7 @@ class ProofRun:
         targets: Targets | None = None,
         error_share: Decimal = Decimal(1),
         secrets: Secrets | None = None,
-        begun: dict[str, ProofRun] | None = None,
+        begun: Begun | None = None,
     ) -> None:
         self.store = store
         self.emit = emit
@@ -89,18 +105,18 @@ class ProofRun:
         self.error_share = error_share
         self.secrets = Secrets() if secrets is None else secrets
         self.notes: list[str] = []
-        self.begun = {} if begun is None else begun  # by whom, of proofs side by side, each trace was begun
+        self.begun = {} if begun is None else begun
         self._sender = Sender(store, Path(module.file.path).parent, run_id, targets, self._pause)
         self._connection: duckdb.DuckDBPyConnection | None = None
-        self._cancelled = False
-        self._woken = threading.Event()  # by spans that arrive, or by `cancel`
+        self._cancelled = threading.Event()
+        self._arrivals = Arrivals(store, self.begun, self)
         self.segments: list[Segment] = []
         self.baselines: list[tuple[s.Given, Bindings]] = []
 
     def cancel(self) -> None:
         """End it as an error, from another thread, as soon as may be."""
-        self._cancelled = True
-        self._woken.set()
+        self._cancelled.set()
+        self._arrivals.wake()
         connection = self._connection
         if connection is not None:
             with suppress(duckdb.ConnectionException):  # it has just come to its end
@@ -119,12 +135,13 @@ class ProofRun:
             self._stop_if_cancelled()
             try:
                 self._run_hooks("before", bindings)
-                bindings = self._walk(bindings)
-                view = self._judge_all(bindings)
+                with self._arrivals:
+                    bindings = self._walk(bindings)
+                    view = self._judge_all(bindings)
             finally:
                 self._run_hooks("after", bindings)
         except (TriggerFailed, NoValue, duckdb.Error) as problem:
-            error = "the run was cancelled" if self._cancelled else self._describe(problem)
+            error = "the run was cancelled" if self._cancelled.is_set() else self._describe(problem)
         judged = mark_consequences([[each.judged[place] for place in sorted(each.judged)] for each in self.segments])
         outcome = Outcome.ERROR if error else worst([each.verdict.outcome for each in judged])
         took = time.perf_counter_ns() - started
@@ -194,7 +211,7 @@ class ProofRun:
 
     def _pause(self, seconds: float) -> None:
         """Wait, unless the run is cancelled. Raises TriggerFailed if it is."""
-        self._woken.wait(seconds)
+        self._cancelled.wait(seconds)
         self._stop_if_cancelled()
 
     def _run_hooks(self, time_: str, bindings: Bindings) -> None:
@@ -238,7 +255,7 @@ class ProofRun:
             connection.close()
 
     def _stop_if_cancelled(self) -> None:
-        if self._cancelled:
+        if self._cancelled.is_set():
             raise TriggerFailed("the run was cancelled")
 
     def _judge_as_spans_arrive(
@@ -246,23 +263,29 @@ class ProofRun:
     ) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
         deadline = time.monotonic_ns() + limit_ns
-        unsubscribe = self.store.subscribe(self._hear)
         try:
             while True:
-                self._woken.clear()
+                self._arrivals.begin_look()
                 self._stop_if_cancelled()
                 derive(self.store)
-                if self._judge_at_once(judge, segment, belonging):
-                    return
-                state = belonging.look(judge.connection)
+                traces = belonging.relate(judge.connection)
+                if not belonging.replaced:
+                    judge.select(Selected(dict.fromkeys(traces, False), live=True))
+                    # what is still to come is looked for only after that: it takes longer than many a verdict
+                    self._judge(judge, segment, live=True)
+                    if not segment.open and not segment.failed:
+                        return
+                state = belonging.examine(judge.connection, traces)
                 segment.shown = belonging.find_shown(state)
                 until_ns = state.quiet_until_ns(quiet_ns)
                 settled = until_ns is not None and time.time_ns() >= until_ns
                 late = time.monotonic_ns() >= deadline
                 live = not (settled or late)
-                awaited = find_flushes(judge.connection, state) if late and not settled else _words(state)
-                judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
-                open_claims = self._judge(judge, segment, live=live)
+                if not live or belonging.replaced:
+                    awaited = find_flushes(judge.connection, state) if late and not settled else _words(state)
+                    judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
+                    self._judge(judge, segment, live=live)
+                open_claims = segment.open
                 if not open_claims:
                     if not live or not segment.failed:
                         return
@@ -271,29 +294,21 @@ class ProofRun:
                 wait_ns = deadline - time.monotonic_ns()
                 if until_ns is not None:
                     wait_ns = min(wait_ns, until_ns - time.time_ns())
-                self._woken.wait(max(wait_ns, 0) / 1e9)
+                self._wait(segment, wait_ns / 1e9)
         finally:
-            unsubscribe()
             self.notes += belonging.describe(judge.connection)
 
-    def _hear(self, trace_ids: frozenset[str]) -> None:
-        """Wake up, unless all that has come is of traces that other proofs have begun."""
-        if any(self.begun.get(trace_id, self) is self for trace_id in trace_ids):
-            self._woken.set()
+    def _wait(self, segment: Segment, seconds: float) -> None:
+        """Wait for spans that may decide an open claim; not for long, once there are some that cannot."""
+        until = time.monotonic() + seconds
+        while self._arrivals.wait(until - time.monotonic()):
+            if self._cancelled.is_set() or not segment.open or not all(map(self._arrivals.lack, segment.needs())):
+                return
+            self._arrivals.begin_look()
+            until = min(until, time.monotonic() + LULL_S)
 
-    def _judge_at_once(self, judge: Judge, segment: Segment, belonging: Belonging) -> bool:
-        """Judge what needs to know no more than what has come; tell whether all has passed by that.
-
-        What is still to come is looked for only after that: it takes longer than many a verdict.
-        """
-        traces = belonging.relate(judge.connection)
-        if belonging.replaced:
-            return False
-        judge.select(Selected(dict.fromkeys(traces, False), live=True))
-        return not self._judge(judge, segment, live=True) and not segment.failed
-
-    def _judge(self, judge: Judge, segment: Segment, *, live: bool) -> int:
-        """Judge the claims still open; keep what is final, or all when nothing more is waited for. Count the rest."""
+    def _judge(self, judge: Judge, segment: Segment, *, live: bool) -> None:
+        """Judge the claims still open; keep what is final, or all when nothing more is waited for."""
         for place, planned in enumerate(segment.planned):
             if place in segment.judged:
                 continue
@@ -302,7 +317,6 @@ class ProofRun:
             if verdict.final or not live:
                 segment.judged[place] = Judged(planned.file, planned.expectation, replace(verdict, final=True))
                 self.emit(segment.judged[place])
-        return len(segment.planned) - len(segment.judged)
 
     def _verdict(self, judge: Judge, planned: Planned) -> Verdict:
         about = (planned.expectation, planned.file.text, planned.bindings)

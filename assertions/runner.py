@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 from secrets import token_hex
 from typing import TypeAlias
 
+from spanproof.assertions.arrivals import Begun
 from spanproof.assertions.events import Event, ProofFinished, ProofStarted, RunFinished, Wait, Waiting
 from spanproof.assertions.masking import mask_event
 from spanproof.assertions.proof_run import ProofRun
@@ -44,7 +45,7 @@ class Runner:
     secrets: Secrets = field(default_factory=Secrets)
 
     _under_way: set[ProofRun] = field(default_factory=set)
-    _begun: dict[str, ProofRun] = field(default_factory=dict)  # traces, by whom
+    _begun: Begun = field(default_factory=dict)
     _finished: dict[int, ProofFinished] = field(default_factory=dict)  # by place
     _told: int = 0  # how many of these
     _telling: threading.RLock = field(default_factory=threading.RLock)

@@ -16,13 +16,12 @@ PATIENCE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s un
 
 # The traces that messages and links lead to from some, and these themselves.
 RELATED: Final = """
-CREATE OR REPLACE TEMP TABLE judged AS
 WITH RECURSIVE reached AS (
     SELECT unnest($traces)::UUID AS trace_id
     UNION
     SELECT n.trace_id FROM reached r JOIN next_traces n ON n.from_trace_id = r.trace_id
 )
-FROM reached
+FROM reached ORDER BY trace_id
 """
 
 
@@ -76,14 +75,16 @@ class State:
 
 
 def relate(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> tuple[str, ...]:
-    """Return traces and those their messages lead to, as derived last; they are in the table ``judged``, too."""
-    connection.execute(RELATED, {"traces": list(trace_ids)})
-    return tuple(str(trace_id.hex) for (trace_id,) in connection.execute("FROM judged ORDER BY trace_id").fetchall())
+    """Return traces and those their messages lead to, as derived last."""
+    found = connection.execute(RELATED, {"traces": list(trace_ids)}).fetchall()
+    return tuple(str(trace_id.hex) for (trace_id,) in found)
 
 
-def look(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> State:
-    """Look at traces, and at those their messages lead to, as derived last."""
-    traces = relate(connection, *trace_ids)
+def examine(connection: duckdb.DuckDBPyConnection, traces: tuple[str, ...]) -> State:
+    """Say how far these traces have come, as derived last; they are in the table ``judged``, too."""
+    connection.execute(
+        "CREATE OR REPLACE TEMP TABLE judged AS SELECT unnest($traces)::UUID AS trace_id", {"traces": traces}
+    )
     row = connection.execute("SELECT max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)").fetchone()
     if row is None or row[0] is None:
         return State(traces, (Missing("spans", True, None, None, 0),), None)

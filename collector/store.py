@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import duckdb
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from spanproof.collector.decode import Decoded
 
-    Listener = Callable[[frozenset[str]], None]
+    Listener = Callable[["Arrived"], None]
 
 MEMORY = ":memory:"
 
@@ -35,6 +36,14 @@ _DOWN = (duckdb.FatalException, duckdb.IOException, duckdb.TransactionException,
 _REOPEN_EVERY_S = 1.0
 # Compressed, they take a quarter of the memory that DuckDB may hold.
 _DROP_CACHE_EVERY_SPANS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """What a commit has brought: spans of these traces (ids of 32 hex digits), sent by these services."""
+
+    trace_ids: frozenset[str]
+    services: frozenset[str]
 
 
 class Store:
@@ -73,6 +82,8 @@ class Store:
             table: {int(key) for (key,) in connection.execute(f"SELECT {table[:-1]}_key FROM {table}").fetchall()}  # noqa: S608 (fixed names)
             for table in ("resources", "scopes")
         }
+        found = connection.execute("SELECT DISTINCT service FROM resources").fetchall()
+        self._services = frozenset(str(service) for (service,) in found)
         self._drop_cache_at = self._next_span_key + _DROP_CACHE_EVERY_SPANS
         self._down = False
 
@@ -118,6 +129,7 @@ class Store:
             self._next_span_key += count
             for table in ("resources", "scopes"):
                 self._known[table].update(new[table].column(0).to_pylist())
+            self._services |= frozenset(new["resources"]["service"].to_pylist())
             self._drop_cache()
         self._tell_listeners(decoded.spans)
 
@@ -140,6 +152,11 @@ class Store:
     def last_key(self) -> int:
         """The key of the span that was committed last; 0 before the first."""
         return self._next_span_key - 1
+
+    @property
+    def services(self) -> frozenset[str]:
+        """The services that have sent spans."""
+        return self._services
 
     def read_size(self) -> int:
         """Read how many bytes the file and its log take; a store in memory takes none."""
@@ -165,7 +182,7 @@ class Store:
             checkpoint(self._writer)
 
     def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Call `listener` after each commit with the ids (32 hex digits) of the traces it added to.
+        """Call `listener` after each commit with what that has brought.
 
         It is called in the thread that appended. Returns what ends the subscription.
         """
@@ -217,9 +234,10 @@ class Store:
             return
         ids = spans["trace_id"].combine_chunks().storage
         trace_ids = frozenset(trace_id.hex() for trace_id in pc.unique(ids).to_pylist())
+        arrived = Arrived(trace_ids, frozenset(pc.unique(spans["service"]).to_pylist()))
         for listener in listeners:
             try:
-                listener(trace_ids)
+                listener(arrived)
             except Exception:  # what listens must not undo what is committed
                 _log.exception("a listener of the store failed")
 

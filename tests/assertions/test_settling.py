@@ -11,7 +11,7 @@ from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.selected import Selected
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.collector.calls import DERIVED, derive
-from spanproof.collector.completeness import PATIENCE_NS, QUIET_NS, State, look
+from spanproof.collector.completeness import PATIENCE_NS, QUIET_NS, State, examine, relate
 from spanproof.collector.store import Store
 from spanproof.query_lang.check import check_claim
 from spanproof.query_lang.constants import Bindings
@@ -21,6 +21,10 @@ Add = Callable[..., None]
 SECOND_NS = 1_000_000_000
 FIRST = f"{1:032x}"
 Missed = tuple[str, bool, str | None, str | None]
+
+
+def look(connection: duckdb.DuckDBPyConnection, trace_id: str) -> State:
+    return examine(connection, relate(connection, trace_id))
 
 
 def missing(connection: duckdb.DuckDBPyConnection) -> list[Missed]:

@@ -11,7 +11,7 @@ import pytest
 from spanproof.collector import store as store_module
 from spanproof.collector.decode import Decoder
 from spanproof.collector.encode import export_request
-from spanproof.collector.store import Store, StoreError
+from spanproof.collector.store import Arrived, Store, StoreError
 
 
 def append(store: Store, *requests) -> None:
@@ -41,11 +41,11 @@ def test_ids_are_stored_as_they_are(store: Store, make_request) -> None:
 
 
 def test_listeners_hear_of_each_commit_until_they_leave(store: Store, make_request) -> None:
-    heard: list[frozenset[str]] = []
+    heard: list[Arrived] = []
 
-    def listen(trace_ids: frozenset[str]) -> None:
+    def listen(arrived: Arrived) -> None:
         assert fetch(store, "SELECT count(*) FROM spans") == [(5 * (len(heard) + 1),)]
-        heard.append(trace_ids)
+        heard.append(arrived)
 
     unsubscribe = store.subscribe(listen)
     append(store, make_request(2, trace_id=b"\x0a" * 16), make_request(3, trace_id=b"\xff" * 16))
@@ -54,12 +54,13 @@ def test_listeners_hear_of_each_commit_until_they_leave(store: Store, make_reque
     unsubscribe()
     unsubscribe()
     append(store, make_request())
-    assert heard == [{"0a" * 16, "ff" * 16}, {"01" * 16}]
+    assert [each.trace_ids for each in heard] == [{"0a" * 16, "ff" * 16}, {"01" * 16}]
+    assert [each.services for each in heard] == [store.services] * 2
 
 
 def test_a_failing_listener_undoes_nothing(store: Store, make_request, caplog) -> None:
-    heard: list[frozenset[str]] = []
-    store.subscribe(lambda _trace_ids: 1 / 0)
+    heard: list[Arrived] = []
+    store.subscribe(lambda _arrived: 1 / 0)
     store.subscribe(heard.append)
     append(store, make_request())
     assert fetch(store, "SELECT count(*) FROM spans") == [(1,)]

@@ -134,11 +134,11 @@ def test_a_trace_of_ours_may_go_on_beside_one_that_bears_its_baggage(
     connection.execute("INSERT INTO triggers VALUES ($trace::UUID, 99)", {"trace": context.trace_id})
     add("bank", 7, trace=2, spanproof__run_id=context.request_id)
     add("bank", 7, trace=3, spanproof__run_id="r2.0000000000000063")
-    state = belonging.look(connection)
+    state = belonging.examine(connection, belonging.relate(connection))
     assert (state.traces, [each.kind for each in state.missing]) == ((f"{2:032x}",), ["own"])
     assert state.quiet_until_ns(None) == (state.last_arrived_ns or 0) + PATIENCE_NS
     add("shop", 5, 99)
-    state = belonging.look(connection)
+    state = belonging.examine(connection, belonging.relate(connection))
     assert (state.traces, state.missing) == ((f"{1:032x}", f"{2:032x}"), ())
 
 

@@ -14,9 +14,10 @@ from typing import Final, TypeAlias
 
 import pyarrow as pa
 
+from spanproof.collector.columns import Ints
 from spanproof.collector.exchanges import MESSAGE, PAIRED, UNPAIRED
 from spanproof.collector.facts import Answer
-from spanproof.collector.fresh import Fresh, Ints
+from spanproof.collector.fresh import Fresh
 from spanproof.collector.suspects import Exchange, read_suspects
 
 EXPLICIT: Final = 1

@@ -1,25 +1,26 @@
 """Derives calls from spans: who asked whom, how it went, and which attempts belong together.
 
-All traces that have changed since the last time are worked on at once, column by column: ``sql/around.sql`` finds them,
-`fresh` reads their spans, `tree` says where each stands, `exchanges` who asked whom, `attempts` which of these are one
-call; `derived` writes it down.
+All traces that have changed since the last time are worked on at once, column by column: `around` finds them and reads
+their spans, `places` says where each stands, `exchanges` who asked whom, `attempts` which of these are one call;
+`derived` writes it down.
 """
 
 from __future__ import annotations
 
 from contextlib import closing
-from functools import cache
-from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 
+from spanproof.collector.around import Around, find_around, read_spans
 from spanproof.collector.attempts import link_attempts
-from spanproof.collector.derived import execute_with, write_calls, write_continued, write_traces, write_tree
+from spanproof.collector.columns import execute_with, fetch
+from spanproof.collector.derived import write_calls, write_continued, write_traces, write_tree
 from spanproof.collector.exchanges import describe, find_continued, pair
-from spanproof.collector.fresh import Fresh, Links, fetch, read_fresh
-from spanproof.collector.tree import place
+from spanproof.collector.fresh import Fresh
+from spanproof.collector.places import place
+from spanproof.collector.span_ids import Links
 
 if TYPE_CHECKING:
     import duckdb
@@ -30,24 +31,10 @@ _DERIVED_WITHOUT_LINKS: Final = ("traces", "tree", "exchanges", "calls")
 DERIVED: Final = (*_DERIVED_WITHOUT_LINKS, "entry_links", "continuations")
 # How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
 _AT_ONCE: Final = 500_000
-
-
 _STATE: Final = "SELECT last_span_key, EXISTS (FROM entry_links), proxies, max_retry_gap_ns FROM derivation, rules"
-_GROWN: Final = """
-CREATE OR REPLACE TEMP TABLE around AS
-SELECT trace_id, true AS dirty, bool_or(kind IN (2, 5) AND len(links) > 0) AS links
-FROM spans WHERE span_key BETWEEN $first AND $last
-GROUP BY trace_id
-"""
 _ENTRY_LINKS: Final = """
 INSERT INTO entry_links SELECT trace_id, span_key, link.trace_id, link.span_id
 FROM (SELECT trace_id, span_key, unnest(links) AS link FROM spans SEMI JOIN rows USING (span_key))
-"""
-_KNOWN: Final = """
-SELECT
-    count(*) FILTER (dirty), least(min(first_key), $first), greatest(max(last_key), $last), count(first_key) > 0,
-    bool_or(links)
-FROM around LEFT JOIN traces USING (trace_id)
 """
 
 
@@ -62,25 +49,29 @@ def derive(store: Store) -> int:
         newest = store.last_key  # where spans keep coming, what comes from now on is for the next time
         derived = -1
         while derived < newest:
-            derived, more = _derive_next(connection, newest)
+            derived, more = _derive_next(connection, newest, store.services)
             changed += more
         tell_traces(changed)
     return changed
 
 
-def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int) -> tuple[int, int]:
+def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int, services: frozenset[str]) -> tuple[int, int]:
     """Derive the next new spans, in a transaction; return up to which key that was, and how many traces changed."""
     connection.execute("BEGIN")
     try:
         ((derived, linked, proxies, max_retry_gap_ns),) = connection.execute(_STATE).fetchall()
         changed = 0
         if derived < 0:
-            _delete(connection, DERIVED, "true")  # all is to be derived again
+            _delete(connection, DERIVED)  # all is to be derived again
         if derived < newest:
             first, derived = derived + 1, min(newest, derived + _AT_ONCE)
-            spans, changed = _read(connection, first, derived, linked=linked)
+            around = find_around(connection, first, derived, linked=linked)
+            changed = len(around.dirty)
+            if around.known:
+                _delete_of(connection, DERIVED if linked else _DERIVED_WITHOUT_LINKS, around.dirty)
+            spans = _drop_doubles(connection, read_spans(connection, around))
             if len(spans):  # what was forgotten has left keys that no span has
-                _write(connection, spans, frozenset(proxies), max_retry_gap_ns)
+                _write(connection, around, spans, frozenset(proxies), services, max_retry_gap_ns)
             connection.execute("UPDATE derivation SET last_span_key = $derived", {"derived": derived})
         connection.execute("COMMIT")
     except BaseException:
@@ -89,41 +80,35 @@ def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int) -> tuple[in
     return derived, changed
 
 
-def _read(connection: duckdb.DuckDBPyConnection, first: int, last: int, *, linked: bool) -> tuple[Fresh, int]:
-    """Read all spans of the traces to which those with these keys belong, and of the traces tied to them by links.
-
-    Deletes what was derived of these, and duplicates among them; returns also how many they are.
-    """
-    keys = {"first": first, "last": last}
-    connection.execute(_around() if linked else _GROWN, keys)
-    ((changed, first, last, known, links),) = connection.execute(_KNOWN, keys).fetchall()
-    if links and not linked:
-        connection.execute(_around(), keys)
-        ((changed, first, last, known, _),) = connection.execute(_KNOWN, keys).fetchall()
-    if known:
-        tables = DERIVED if linked else _DERIVED_WITHOUT_LINKS
-        _delete(connection, tables, "trace_id IN (SELECT trace_id FROM around WHERE dirty)")
-    return _drop_doubles(connection, read_fresh(connection, first, last)), int(changed)
-
-
-def _write(connection: duckdb.DuckDBPyConnection, spans: Fresh, proxies: frozenset[str], max_retry_gap_ns: int) -> None:
+def _write(
+    connection: duckdb.DuckDBPyConnection,
+    around: Around,
+    spans: Fresh,
+    proxies: frozenset[str],
+    services: frozenset[str],
+    max_retry_gap_ns: int,
+) -> None:
     """Derive all that there is to these spans."""
     tree = place(spans, proxies)
     write_traces(connection, spans)
     write_tree(connection, spans, tree)
-    links = _read_links(connection, spans)
+    links = _read_links(connection, around, spans)
     write_continued(connection, spans, find_continued(spans, tree, links))
     pairs = pair(spans, tree, links, proxies)
-    exchanges = describe(
-        spans, tree, pairs, lambda: fetch(connection, "SELECT DISTINCT service FROM resources")["service"]
-    )
+    exchanges = describe(spans, tree, pairs, services)
     attempts, calls = link_attempts(spans, exchanges, pairs.askers, max_retry_gap_ns)
     write_calls(connection, exchanges, attempts, calls)
 
 
-def _delete(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...], condition: str) -> None:
+def _delete(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...]) -> None:
     for table in tables:
-        connection.execute(f"DELETE FROM {table} WHERE {condition}")  # noqa: S608 (fixed names)
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+
+
+def _delete_of(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...], rows: pa.Table) -> None:
+    """Delete what was derived of these traces."""
+    for table in tables:
+        execute_with(connection, f"DELETE FROM {table} WHERE trace_id IN (SELECT trace_id FROM rows)", rows)  # noqa: S608 (fixed names)
 
 
 def _drop_doubles(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> Fresh:
@@ -136,15 +121,11 @@ def _drop_doubles(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> Fresh:
     return spans.without(doubles)
 
 
-def _read_links(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> Links:
+def _read_links(connection: duckdb.DuckDBPyConnection, around: Around, spans: Fresh) -> Links:
     """Write down what entry spans link to, and read that of all that are here."""
     if not spans.linking.any():
         return Links(np.array([], np.int64), [])
     rows = pa.table({"span_key": spans.keys[spans.linking & spans.dirty]})
     execute_with(connection, _ENTRY_LINKS, rows)
-    return spans.find_links(fetch(connection, "SELECT l.* FROM entry_links l SEMI JOIN around USING (trace_id)"))
-
-
-@cache
-def _around() -> str:
-    return resources.files("spanproof.collector").joinpath("sql", "around.sql").read_text(encoding="utf-8")
+    links = "SELECT l.* FROM entry_links l SEMI JOIN rows USING (trace_id)"
+    return spans.find_links(fetch(connection, links, rows=around.table))

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.attempts import Attempt, Call
+from spanproof.collector.columns import execute_with
 from spanproof.collector.fresh import Fresh
-from spanproof.collector.tree import Tree
+from spanproof.collector.places import Tree
 
 if TYPE_CHECKING:
     import duckdb
@@ -142,8 +143,3 @@ def _repeat(value: object, count: int) -> pa.Array:
 def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
     if len(rows):
         execute_with(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
-
-
-def execute_with(connection: duckdb.DuckDBPyConnection, sql: str, rows: pa.Table) -> None:
-    """Execute SQL that takes from `rows`, which DuckDB finds by this Python name."""
-    connection.execute(sql)

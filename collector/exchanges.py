@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.fresh import NOWHERE, Bools, Fresh, Ints, Links, as_bools, failed, worth_retrying
-from spanproof.collector.tree import CONSUMER, EXITS, PRODUCER, SERVER, Tree
+from spanproof.collector.columns import NOWHERE, Bools, Ints, as_bools
+from spanproof.collector.fresh import Fresh, failed, worth_retrying
+from spanproof.collector.places import CONSUMER, EXITS, PRODUCER, SERVER, Tree
+from spanproof.collector.span_ids import Links
 
 # The shapes of an exchange: a client's span with its server's, without one, a server's span alone, a message.
 PAIRED, UNPAIRED, BARE, MESSAGE = "paired", "unpaired", "bare", "message"
@@ -42,13 +43,8 @@ def pair(spans: Fresh, tree: Tree, links: Links, proxies: frozenset[str]) -> Pai
     """Find who asked whom."""
     kinds, above = spans.kinds, tree.parents
     are_proxies = spans.are_of(proxies)
-    asked = np.flatnonzero(
-        tree.is_entry
-        & (above != NOWHERE)
-        & (np.isin(kinds[above], EXITS) | tree.other)
-        & ~are_proxies
-        & ~are_proxies[above]
-    )
+    by_another = (above != NOWHERE) & (np.isin(kinds[above], EXITS) | tree.other)
+    asked = np.flatnonzero(tree.is_entry & by_another & ~are_proxies & ~are_proxies[above])
     askers = above[asked]
     messages = (kinds[asked] == CONSUMER) | (kinds[askers] == PRODUCER)
     shapes = np.select([~np.isin(kinds[askers], EXITS), messages], [_SHAPES.index(BARE), _SHAPES.index(MESSAGE)], 0)
@@ -80,10 +76,10 @@ def _pair_linked(spans: Fresh, links: Links, known: set[tuple[int, int]]) -> Int
     return np.array(sorted(found - known), np.int64).reshape(-1, 2)
 
 
-def describe(spans: Fresh, tree: Tree, pairs: Pairs, read_services: Callable[[], pa.Array]) -> pa.Table:
+def describe(spans: Fresh, tree: Tree, pairs: Pairs, services: frozenset[str]) -> pa.Table:
     """Describe each exchange, in the columns of ``exchanges`` that are not about attempts, and some beside.
 
-    `read_services` reads the names of all services known: a host name's first label counts as the peer if it is one.
+    `services` are all that are known: a host name's first label counts as the peer if it is one.
     """
     asker, server = _Side(spans, tree, pairs.askers), _Side(spans, tree, pairs.asked)
     bare, message = (pa.array(pairs.shapes == _SHAPES.index(shape)) for shape in (BARE, MESSAGE))
@@ -114,13 +110,12 @@ def describe(spans: Fresh, tree: Tree, pairs: Pairs, read_services: Callable[[],
             "exchange_key": _name_exchanges(asker, server),
             "shape": _choose(pairs.shapes, _SHAPES),
             "caller": asker.read("service"),
-            "callee": _name_callee(asker, server, read_services),
+            "callee": _name_callee(asker, server, services),
             "operation": pc.coalesce(server.read("name"), exit_.read("name")),
             "address": _address(exit_),
             "protocol": _choose(protocol, _PROTOCOLS),
-            "async": pc.or_(
-                message, pc.equal(asker.read("kind"), PRODUCER)
-            ),  # what nobody took up was sent all the same
+            # what nobody took up was sent all the same
+            "async": pc.or_(message, pc.equal(asker.read("kind"), PRODUCER)),
             "parent_id": pc.if_else(bare, asker.read("span_id"), asker.read("parent_id")),
             "caller_entry": asker.entries,
             "callee_entry": server.entries,
@@ -172,12 +167,12 @@ class _Side:
         return values.take(self._places)
 
 
-def _name_callee(asker: _Side, server: _Side, read_services: Callable[[], pa.Array]) -> pa.Array:
+def _name_callee(asker: _Side, server: _Side, services: frozenset[str]) -> pa.Array:
     named = pc.coalesce(server.read("service"), asker.read("peer"))
     host = _where(named.is_null(), asker.read("server_address"))
     if host.null_count < len(host):
         label = pc.list_element(pc.split_pattern(host, ".", max_splits=1), 0)
-        known = pc.is_in(label, read_services())
+        known = pc.is_in(label, pa.array(services, pa.string()))
         named = pc.coalesce(named, _where(known, label), _where(pc.not_equal(host, ""), host))
     return named.fill_null("unknown")
 

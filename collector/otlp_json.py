@@ -59,6 +59,7 @@ def json_to_protobuf(body: bytes, request: type[Message] = ExportTraceServiceReq
 def load_json(body: bytes) -> object:
     """Read strict JSON: UTF-8, and no NaN or Infinity literals."""
     # Where it is nested almost too deeply, what a collection of garbage calls would have no room left to run in.
+    collecting = gc.isenabled()
     gc.disable()
     try:
         return json.loads(body.decode("utf-8-sig"), parse_constant=_refuse_constant)
@@ -69,7 +70,8 @@ def load_json(body: bytes) -> object:
     except ValueError as error:  # JSONDecodeError and UnicodeDecodeError say where
         raise InvalidJson(f"$: not JSON: {error}") from None
     finally:
-        gc.enable()
+        if collecting:
+            gc.enable()
 
 
 def parse_message(value: object, message: Message, path: str = "", depth: int = 1) -> None:

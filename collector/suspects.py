@@ -10,9 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spanproof.collector.columns import Ints, as_bools
 from spanproof.collector.exchanges import BARE, PAIRED
 from spanproof.collector.facts import Facts
-from spanproof.collector.fresh import Fresh, Ints, as_bools
+from spanproof.collector.fresh import Fresh
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,5 @@
--- The traces whose derived rows are out of date because of spans with keys from `$first` to `$last`, in the temporary
--- table `around` where `dirty`; beside them those that theirs are tied to by links.
-CREATE OR REPLACE TEMP TABLE around AS
+-- The traces whose derived rows are out of date because of spans with keys from `$first` to `$last`, `dirty`; beside
+-- them those that theirs are tied to by links.
 WITH sent AS (
     SELECT trace_id, linked_trace_id FROM entry_links
     UNION
@@ -20,7 +19,11 @@ dirty AS MATERIALIZED (
     UNION
     SELECT t.tied_id FROM ties t SEMI JOIN grown USING (trace_id)
 )
-SELECT trace_id, true AS dirty, true AS links FROM dirty
-UNION ALL
-SELECT DISTINCT t.tied_id, false, true FROM ties t SEMI JOIN dirty USING (trace_id)
-WHERE t.tied_id NOT IN (FROM dirty)
+SELECT found.*, first_key, last_key
+FROM (
+    SELECT trace_id, true AS dirty, true AS links FROM dirty
+    UNION ALL
+    SELECT DISTINCT t.tied_id, false, true FROM ties t SEMI JOIN dirty USING (trace_id)
+    WHERE t.tied_id NOT IN (FROM dirty)
+) found
+LEFT JOIN traces USING (trace_id)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spanproof.collector.fresh import NOWHERE, Bools, Fresh, Ints, as_bools
+from spanproof.collector.columns import NOWHERE, Bools, Ints, as_bools
+from spanproof.collector.fresh import Fresh
 from spanproof.collector.semconv import SPAN_KINDS
 
 SERVER, CLIENT, PRODUCER, CONSUMER = (SPAN_KINDS[kind] for kind in ("server", "client", "producer", "consumer"))

@@ -1,0 +1,55 @@
+"""Columns as DuckDB hands them out in Arrow, and as numpy reckons with them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import duckdb
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+NOWHERE = -1  # the row of what is not here
+
+
+def fetch(
+    connection: duckdb.DuckDBPyConnection,
+    sql: str,
+    parameters: Mapping[str, object] | None = None,
+    rows: pa.Table | None = None,
+) -> pa.Table:
+    """Return what a query finds, each column in one piece. The query may take from `rows`."""
+    found = connection.sql(sql, params=parameters).to_arrow_table().combine_chunks()
+    for place, column in enumerate(found.schema):
+        # a byte each, so that DuckDB need not pack them; nothing of Arrow's computes with these
+        if column.type == pa.bool8():
+            found = found.set_column(place, column.name, found[place].cast(pa.bool_()))
+    return found
+
+
+def execute_with(connection: duckdb.DuckDBPyConnection, sql: str, rows: pa.Table) -> None:
+    """Execute SQL that takes from `rows`, which DuckDB finds by this Python name."""
+    connection.execute(sql)
+
+
+def whole(column: pa.ChunkedArray) -> pa.Array:
+    """Return a column as the one piece that it is in, without copying it."""
+    return column.chunk(0) if column.num_chunks else pa.array([], column.type)
+
+
+def as_bools(values: pa.Array) -> Bools:
+    """Return truths as numpy has them; what is unknown is not so."""
+    found: Bools = values.fill_null(False).to_numpy(zero_copy_only=False)
+    return found
+
+
+def as_ints(values: pa.Array) -> Ints:
+    """Return numbers as numpy has them; what is unknown is `NOWHERE`."""
+    found: Ints = values.fill_null(NOWHERE).to_numpy().astype(np.int64, copy=False)
+    return found

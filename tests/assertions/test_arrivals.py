@@ -19,7 +19,7 @@ Add = Callable[..., None]
     [
         ("path shop -> bank", [{"shop"}, {"bank"}]),
         ("path shop ->> (bank | post) ~> to", [{"shop"}, {"bank", "post"}, {"mail"}]),
-        ("path shop -> { bank, to -> any }", [{"shop"}, {"bank"}, {"mail"}]),
+        ("path shop -> { bank, to -> * }", [{"shop"}, {"bank"}, {"mail"}]),
         ("no path shop -> bank", []),
         ("only path shop -> bank", []),
         ("path shop -> bank in >= 90% of traces", []),

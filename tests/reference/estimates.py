@@ -72,32 +72,57 @@ def _number(node: s.Expression) -> float:
 
 def _estimate(node: s.Expression, world: World, confidence: float) -> Estimate | None:
     assert isinstance(node, s.Function)
-    values = sorted(values_behind(node, world))
-    if not values:
+    behind = values_behind(node, world)
+    if not behind:
         return None
+    values = sorted(value for _, value in behind)
     if node.name == "error_rate":
-        return _rate(sum(values), len(values), confidence)
-    return _quantile(values, percent_of(node) / 100, confidence)
+        return _rate(sum(values) / len(values), _count_independent(behind), confidence)
+    share = percent_of(node) / 100
+    estimate = values[math.ceil(share * len(values)) - 1]
+    below = [(trace, Fraction(value <= estimate)) for trace, value in behind]
+    return _quantile(values, estimate, math.floor(_count_independent(below)), share, confidence)
 
 
-def _rate(hits: Fraction, n: int, confidence: float) -> Estimate:
+def _count_independent(hits: list[tuple[str, Fraction]]) -> Fraction:
+    """Return as how many independent values (1 for a hit) those of some traces count (Korn & Graubard 1998).
+
+    It is their number divided by the design effect: by how much the share of hits varies more, from trace to trace,
+    than that of as many independent values would.
+    """
+    n, traces = len(hits), {trace for trace, _ in hits}
+    share = sum(hit for _, hit in hits) / n
+    strayed = [sum(hit - share for trace, hit in hits if trace == each) for each in traces]
+    m = len(traces)
+    if m == n:
+        return Fraction(n)
+    if m == 1 or not any(strayed):
+        return Fraction(m)
+    variance = Fraction(m, m - 1) * sum(each * each for each in strayed) / n**2
+    return max(Fraction(1), min(Fraction(n), share * (1 - share) / variance))
+
+
+def _rate(share: Fraction, n: Fraction, confidence: float) -> Estimate:
     """Solve (p − share)² = z² p (1 − p) / n for p: Wilson's score bounds."""
-    z, share = NormalDist().inv_cdf(confidence), float(hits) / n
-    a, b, c = 1 + z * z / n, -(2 * share + z * z / n), share * share
+    z = NormalDist().inv_cdf(confidence)
+    a, b, c = 1 + z * z / float(n), -(2 * float(share) + z * z / float(n)), float(share * share)
     root = math.sqrt(max(0.0, b * b - 4 * a * c))
-    return Estimate(share, (-b - root) / (2 * a), (-b + root) / (2 * a), is_rate=True)
+    return Estimate(float(share), (-b - root) / (2 * a), (-b + root) / (2 * a), is_rate=True)
 
 
-def _quantile(values: list[Fraction], share: Fraction, confidence: float) -> Estimate:
-    """Take the order statistics that lie below, and above, the quantile with the confidence asked for."""
+def _quantile(values: list[Fraction], estimate: Fraction, size: int, share: Fraction, confidence: float) -> Estimate:
+    """Take the order statistics that lie below, and above, the quantile with the confidence asked for.
+
+    Their ranks are those among `size` independent values, carried over to all.
+    """
+    exactly = [math.comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)]
+    below = [rank for rank in range(1, size + 1) if sum(exactly[rank:]) >= confidence]
+    above = [rank for rank in range(1, size + 1) if sum(exactly[:rank]) >= confidence]
     n = len(values)
-    exactly = [math.comb(n, k) * share**k * (1 - share) ** (n - k) for k in range(n + 1)]
-    below = [rank for rank in range(1, n + 1) if sum(exactly[rank:]) >= confidence]
-    above = [rank for rank in range(1, n + 1) if sum(exactly[:rank]) >= confidence]
     return Estimate(
-        float(values[math.ceil(share * n) - 1]),
-        float(values[max(below) - 1]) if below else -math.inf,
-        float(values[min(above) - 1]) if above else math.inf,
+        float(estimate),
+        float(values[max(1, max(below) * n // size) - 1]) if below else -math.inf,
+        float(values[math.ceil(Fraction(min(above) * n, size)) - 1]) if above else math.inf,
         is_rate=False,
     )
 

@@ -262,16 +262,16 @@ def _tops(trace_id: str, world: World) -> list[Span]:
     return [span for span in world.forest.spans if span.trace_id == trace_id and world.forest.parent(span) is None]
 
 
-def values_behind(node: s.Function, world: World) -> list[Fraction]:
-    """Return the values that a quantile, or an error rate (1 for an error), is made of."""
+def values_behind(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
+    """Return the values that a quantile, or an error rate (1 for an error), is made of, each with its trace."""
     if node.name == "error_rate":
         selection = as_selection(node.arguments[0])
         assert selection is not None
         found = (item.last if isinstance(item, Logical) else item for item in select(selection, world))
-        return [Fraction(item.error) for item in found]  # type: ignore[union-attr]
+        return [(world.row(item).trace_id, Fraction(item.error)) for item in found]  # type: ignore[union-attr]
     bag = evaluate(node.arguments[-1], world)
     assert isinstance(bag, Bag)
-    return [convert(found, "number") for _, found in bag.values]
+    return [(trace, convert(found, "number")) for trace, found in bag.values]
 
 
 def _bag(node: s.Function, world: World) -> Bag:

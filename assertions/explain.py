@@ -7,25 +7,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from spanproof.assertions import units
+from spanproof.assertions.claim_text import ClaimText
 from spanproof.assertions.lacking import find_lacking
+from spanproof.assertions.path_words import describe_miss
 from spanproof.assertions.paths import Miss, PathFinder, fill_service
+from spanproof.assertions.resilience_words import TIERS, explain_circuit, explain_fallback, explain_retry
 from spanproof.assertions.verdict import GRAVITY, Mark, Outcome, Verdict, Witness
-from spanproof.query_lang import circuit, legs, resilience
+from spanproof.assertions.wording import count, listed, times
+from spanproof.query_lang import legs
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import subject
 from spanproof.query_lang.constants import Bindings, fill, is_constant
 from spanproof.query_lang.diagnostics import nearest
 from spanproof.query_lang.plan import Plan
-from spanproof.query_lang.types import as_selection
-from spanproof.query_lang.vocabulary import Type
 
 if TYPE_CHECKING:
     import duckdb
 
     from spanproof.assertions.shares import Traces
     from spanproof.assertions.tally import Finding, Tally
-
-TIERS = {0: "single", 1: "told by a counter", 2: "arrivals at the callee", 3: "inferred from order"}
 
 
 class Explainer:
@@ -41,7 +40,7 @@ class Explainer:
     ) -> None:
         self.connection = connection
         self.claim = expectation.claim
-        self.text = text
+        self.about = ClaimText(expectation.claim, text)
         self.bindings = bindings
         self.missing = missing
         self.brief = False
@@ -80,14 +79,14 @@ class Explainer:
                 return self._path_missed(claim, tally, sample)
             case s.Path(mode="no"):
                 reason, id_ = "this path was taken", "path-taken"
-                mark = f"taken {_times(tally.fails)}"
+                mark = f"taken {times(tally.fails)}"
             case s.Retry() as claim:
-                reason, id_, mark = self._retry_failed(claim, sample, tally)
+                reason, id_, mark = explain_retry(claim, sample, tally)
             case s.NoRetry():
-                reason, id_ = f"it was tried {_times(sample.value if sample else 0)}", "retried"
+                reason, id_ = f"it was tried {times(sample.value if sample else 0)}", "retried"
                 mark = f"{tally.fails} of {tally.n} calls were retried"
             case s.Fallback() as claim:
-                reason, id_, mark = self._fallback_failed(claim, sample, tally)
+                reason, id_, mark = explain_fallback(self.about.source(claim.to.at), sample, tally)
             case s.Before():
                 gap = units.show_duration(-sample.value) if sample else ""
                 reason, id_ = f"the second started {gap} before the first had ended", "out-of-order"
@@ -95,28 +94,26 @@ class Explainer:
             case s.Timeout() as claim:
                 reason, id_ = f"an attempt lasted {self._seen(plan, sample)}, not cut off in time", "timeout"
                 mark = f"{self._seen(plan, sample)}; {tally.fails} of {tally.n} attempts"
-            case s.Circuit() as claim:
-                reason, id_ = self._circuit_failed(claim, sample), "circuit"
-                mark = f"{tally.fails} of {_count(tally.n, 'time')} that it should have opened"
+            case s.Circuit():
+                reason, id_, mark = explain_circuit(sample, tally)
             case s.Budget() as claim:
                 number = sample.note[0] if sample and sample.note else 0
-                what = self._budget_part(claim, number)
+                what = self.about.budget_part(claim, number)
                 reason, id_ = f"{what} took {self._seen(plan, sample)}", "over-budget"
                 mark = f"{self._seen(plan, sample)}"
             case s.No():
                 reason, id_ = f"{tally.fails} matched", "not-absent"
-                mark = (
-                    f"{reason}, {self._subject()} {self._seen(plan, sample)}" if self._shows(plan, sample) else reason
-                )
+                shown = f", {self.about.subject()} {self._seen(plan, sample)}" if self._shows(plan, sample) else ""
+                mark = reason + shown
             case s.Some() as claim:
                 return self._none_found(claim, tally)
             case _:
                 reason, id_, mark = self._compared(plan, tally, sample)
-        observed = self._observed(plan, sample)
+        observed = self.about.observed(plan, sample)
         lacks = self._lacking() if sample is not None and sample.value == 0 and plan.family == "number" else ()
         return Verdict(
-            Outcome.FAIL, id_, reason, self._place(sample), mark, n, observed, self._witnesses(sample),
-            marks=self._other_marks(tally, sample), lacks=lacks,
+            Outcome.FAIL, id_, reason, self.about.place(sample), mark, n, observed, self._witnesses(sample),
+            marks=self.about.other_marks(tally, sample), lacks=lacks,
         )  # fmt: skip
 
     def gravest(self, judged: dict[str | None, Verdict], by: s.Name) -> tuple[str | None, Verdict]:
@@ -124,9 +121,9 @@ class Explainer:
         group, verdict = max(judged.items(), key=lambda item: GRAVITY.index(item[1].outcome))
         holding = sum(each.outcome is Outcome.PASS for each in judged.values())
         if verdict.outcome is Outcome.PASS:
-            return group, replace(verdict, reason=f"in each of {_count(len(judged), 'group')} by {by.text}")
+            return group, replace(verdict, reason=f"in each of {count(len(judged), 'group')} by {by.text}")
         name = "missing" if group is None else group
-        reason = f"{by.text} {name}: {verdict.reason}; {holding} of {_count(len(judged), 'group')} held"
+        reason = f"{by.text} {name}: {verdict.reason}; {holding} of {count(len(judged), 'group')} held"
         return group, replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
 
     def waiting(self) -> Verdict:
@@ -142,14 +139,14 @@ class Explainer:
     def nothing(self, plan: Plan) -> Verdict:
         """There was nothing to judge: never a pass."""
         if plan.if_then:
-            reason = f"not exercised: {self._condition()} never happened"
+            reason = f"not exercised: {self.about.condition()} never happened"
             return Verdict(
                 Outcome.INCONCLUSIVE, "not-exercised", reason, self.claim.at, "not exercised", lacks=self._lacking()
             )
         help_ = self._nearest()
         reason = "nothing matched" + (f"; {help_}" if help_ else "")
         return Verdict(
-            Outcome.INCONCLUSIVE, "nothing-matched", reason, self._selection_at(), "nothing matched", help=help_,
+            Outcome.INCONCLUSIVE, "nothing-matched", reason, self.about.selection_at(), "nothing matched", help=help_,
             lacks=self._lacking(),
         )  # fmt: skip
 
@@ -159,7 +156,7 @@ class Explainer:
         sample = tally.sample(ok=False)
         seen = ""
         if sample is not None and sample.value is not None and plan.value.kind != "nothing":
-            seen = f", so far {self._subject()} {units.show(sample.value, plan.value)}"
+            seen = f", so far {self.about.subject()} {units.show(sample.value, plan.value)}"
         return Verdict(
             Outcome.INCONCLUSIVE, "incomplete", listed + seen, self.claim.at, "cannot be decided", tally.n,
             witnesses=self._witnesses(sample), final=False,
@@ -167,7 +164,7 @@ class Explainer:
 
     def share(self, traces: Traces, share: s.Share, *, passed: bool | None) -> Verdict:
         """``in OP P of traces``."""
-        held = f"{traces.holds} of {_count(traces.n, 'trace')} ({units.show_fraction(traces.holds / traces.n)})"
+        held = f"{traces.holds} of {count(traces.n, 'trace')} ({units.show_fraction(traces.holds / traces.n)})"
         empty = traces.fates["nothing"] + traces.fates["coming"]
         left_out = f"; {empty} had nothing to judge" if empty else ""
         if passed is None:
@@ -195,25 +192,25 @@ class Explainer:
             case s.Path(mode="no") | s.No():
                 return "none was seen"
             case s.Path():
-                return f"in {_count(tally.n, 'trace')}"
+                return f"in {count(tally.n, 'trace')}"
             case s.Retry():
                 tier = sample.note[2] if sample and sample.note else 0
                 attempts = sample.note[1] if sample and sample.note else 0
-                return f"{_count(tally.n, 'call')}, {_count(attempts, 'attempt')} ({TIERS[tier]})"
+                return f"{count(tally.n, 'call')}, {count(attempts, 'attempt')} ({TIERS[tier]})"
             case s.NoRetry():
-                return f"{_count(tally.n, 'call')}, none retried"
+                return f"{count(tally.n, 'call')}, none retried"
             case s.Fallback():
-                return _count(tally.n, "call") + " fell back"
+                return count(tally.n, "call") + " fell back"
             case s.Comparison():
                 return f"{self._seen(plan, sample)}{self._of(n)}"
             case s.Every():
                 return f"all {tally.n}"
             case s.Circuit():
-                return f"opened {_times(tally.n)}"
+                return f"opened {times(tally.n)}"
             case s.Timeout():
-                return f"{_count(tally.n, 'attempt')} cut off in time, the longest after {self._seen(plan, sample)}"
+                return f"{count(tally.n, 'attempt')} cut off in time, the longest after {self._seen(plan, sample)}"
             case _:
-                return f"in {_count(tally.n, 'trace')}"
+                return f"in {count(tally.n, 'trace')}"
 
     def _seen(self, plan: Plan, sample: Finding | None) -> str:
         value = units.show(sample.value, plan.value) if sample else "nothing"
@@ -229,7 +226,7 @@ class Explainer:
 
     def _compared(self, plan: Plan, tally: Tally, sample: Finding | None) -> tuple[str, str, str]:
         seen = self._seen(plan, sample)
-        subject = self._subject()
+        subject = self.about.subject()
         if isinstance(self.claim, s.Every):
             which = f"{tally.fails} of {tally.n} did not"
             return f"{subject} was {seen}" if subject else which, "not-every", f"{seen}; {which}" if subject else which
@@ -237,68 +234,16 @@ class Explainer:
         if plan.family == "number":
             n = self._n(plan, tally, sample)
             mark = seen + ("" if "of" in seen else self._of(n))
-            limit = self._limit()
+            limit = self.about.limit()
             return f"{subject} {verb} {seen}{limit}", "comparison", mark
         which = f"{tally.fails} of {tally.n}"
-        return f"{subject} {verb} {seen}{self._limit()}", "comparison", f"{seen} ({which})"
-
-    def _limit(self) -> str:
-        condition = self.claim.condition if isinstance(self.claim, s.Comparison) else None
-        if isinstance(condition, s.Compare):
-            return f", not {self._source(s.Source(condition.left.at.end, condition.at.end)).strip()}"
-        return ""
-
-    def _retry_failed(self, claim: s.Retry, sample: Finding | None, tally: Tally) -> tuple[str, str, str]:
-        number, attempts, tier = (sample.note if sample and sample.note else [0, 0, 0])[:3]
-        if number == resilience.NEVER_TRIED_AGAIN:
-            return "the first attempt failed and was never tried again", "not-retried", "never tried again: 1 attempt"
-        clause = claim.clauses[number - 1]
-        value = sample.value if sample else None
-        match clause:
-            case s.Limit(name="attempts"):
-                said = f"there were {attempts} attempts ({TIERS[tier]})"
-            case s.Limit():
-                said = f"a gap was {units.show_duration(int(value or 0))}"
-            case s.Flag(name="backoff grows"):
-                said = "the gaps between attempts did not grow"
-            case s.Flag(name="exhausted"):
-                said = "the last attempt recovered"
-            case s.Flag():
-                said = "the last attempt failed too"
-            case _:
-                said = f"a failed attempt had {units.show(value, Type('any'))}"
-        return said, "retry-mismatch", f"{said}; {tally.fails} of {tally.n} calls"
-
-    def _circuit_failed(self, claim: s.Circuit, sample: Finding | None) -> str:
-        if sample is None or not sample.note:
-            return "the circuit did not hold"
-        if sample.note[0] == circuit.TOO_EARLY:
-            return f"another attempt came {units.show_duration(sample.value)} after the circuit should have opened"
-        return f"there were {sample.note[1]} attempts before one succeeded"
-
-    def _budget_part(self, claim: s.Budget, number: int) -> str:
-        if not number:
-            return "the whole"
-        part = claim.parts[number - 1][0]
-        return f"`{self._source(part.at)}`" if part is not None else "another service"
-
-    def _fallback_failed(self, claim: s.Fallback, sample: Finding | None, tally: Tally) -> tuple[str, str, str]:
-        reason = sample.note[0] if sample and sample.note else resilience.NOT_ASKED
-        to = self._source(claim.to.at)
-        if reason == resilience.ASKED_TOO_EARLY:
-            said = f"`{to}` was asked before the call had failed: a race, not a fallback"
-        elif reason == resilience.CALLER_FAILED:
-            said = f"`{to}` was asked, and the caller failed all the same"
-        else:
-            instead = f"; asked instead: {sample.value}" if sample and sample.value else ""
-            said = f"`{to}` was not asked{instead}"
-        return said, "no-fallback", f"{tally.fails} of {tally.n} failed calls"
+        return f"{subject} {verb} {seen}{self.about.limit()}", "comparison", f"{seen} ({which})"
 
     def _none_found(self, claim: s.Some, tally: Tally) -> Verdict:
         help_ = self._nearest()
         mark = f"{tally.holds} of {tally.n} traces"
         return Verdict(
-            Outcome.FAIL, "none-found", "none was found", self._selection_at(), mark, tally.n, help=help_,
+            Outcome.FAIL, "none-found", "none was found", self.about.selection_at(), mark, tally.n, help=help_,
             lacks=self._lacking(),
         )  # fmt: skip
 
@@ -310,7 +255,9 @@ class Explainer:
         held = f"{tally.holds} of {tally.n} traces" if tally.n > 1 else "not taken"
         if miss is None:
             return Verdict(Outcome.FAIL, "path-mismatch", "the path was not taken", claim.at, held, tally.n)
-        reason, nearest_, help_ = self._miss_in_words(miss)
+        reason, nearest_, help_ = describe_miss(self.about, miss)
+        if miss.kind == "start":
+            help_ = self._nearest()
         taken = self._count_taken(miss) if tally.n > 1 and nearest_ and miss.kind == "callee" else ""
         mark = f"{held}; nearest: {nearest_}{taken}" if nearest_ else held
         witnesses = self._named(list(miss.witness)) or (Witness(trace, ""),)
@@ -324,7 +271,7 @@ class Explainer:
     def _count_taken(self, miss: Miss) -> str:
         """Say in how many traces what was called instead was called, where that is one service."""
         callees = {hop.callee for hop in miss.seen}
-        near = nearest(self._source(miss.step.at), callees, 1) or (list(callees) if len(callees) == 1 else [])
+        near = nearest(self.about.source(miss.step.at), callees, 1) or (list(callees) if len(callees) == 1 else [])
         callers = [fill_service(target, self.bindings) for target in miss.caller.targets] if miss.caller else []
         if len(near) != 1 or len(callers) != 1 or callers[0] is None:
             return ""
@@ -335,120 +282,8 @@ class Explainer:
         ).fetchall()
         return f" ({n})"
 
-    def _miss_in_words(self, miss: Miss) -> tuple[str, str | None, str | None]:
-        wanted = self._source(miss.step.at)
-        if miss.kind == "start":
-            return f"no request of `{wanted}` in this trace", None, self._nearest()
-        caller = self._source(miss.caller.at) if miss.caller else "the caller"
-        if miss.kind == "split":
-            return f"no single request of `{caller}` has all of these branches", None, None
-        if miss.kind == "message":
-            arrow = "->" if miss.arrow == "~>" else "~>"
-            return (
-                f"`{caller}` reached `{wanted}` {'by a call' if arrow == '->' else 'by a message'}",
-                f"{arrow} {wanted}",
-                f"write `{arrow}` for a {'call' if arrow == '->' else 'message'}",
-            )
-        if miss.kind == "operation":
-            seen = _listed([hop.operation for hop in miss.seen])
-            return f"`{caller}` called {seen}, not `{wanted}`", seen, None
-        if not miss.seen:
-            return f"`{caller}` called nothing, so not `{wanted}`", None, None
-        seen = _listed([hop.callee for hop in miss.seen])
-        if miss.kind == "further":
-            return f"`{caller}` called {seen}, not `{wanted}`", seen, f"`{wanted}` was reached further on: write `->>`"
-        near = nearest(wanted, {hop.callee for hop in miss.seen}, 1)
-        if near:
-            help_ = f"if that is intended, write `({wanted} | {near[0]})`"
-            return f"`{caller}` called `{near[0]}`, not `{wanted}`", f"`{near[0]}`", help_
-        return f"`{caller}` called {seen}, not `{wanted}`", seen, None
-
-    # ## Words about the claim
-
-    def _source(self, at: s.Source) -> str:
-        return self.text[at.start : at.end]
-
-    def _place(self, sample: Finding | None) -> s.Source:
-        """Return the part of the claim that failed."""
-        if isinstance(self.claim, s.Retry) and sample and sample.note and sample.note[0]:
-            return self.claim.clauses[sample.note[0] - 1].at
-        if isinstance(self.claim, s.Every):
-            return self.claim.condition.at
-        if isinstance(self.claim, s.Budget) and sample and sample.note:
-            number = sample.note[0]
-            return self.claim.parts[number - 1][1].at if number else self.claim.total.at
-        if isinstance(self.claim, s.Fallback):
-            return self.claim.to.at
-        if isinstance(self.claim, s.Before):
-            return self.claim.second.at
-        return self.claim.at
-
-    def _observed(self, plan: Plan, sample: Finding | None) -> str | None:
-        if sample is None or plan.value.kind == "nothing":
-            return None
-        if isinstance(self.claim, s.Retry) and sample.note and sample.note[0] and sample.value is not None:
-            clause = self.claim.clauses[sample.note[0] - 1]
-            if isinstance(clause, s.Limit) and clause.name == "backoff":
-                return units.show_duration(sample.value)
-        return units.show(sample.value, plan.value)
-
-    def _other_marks(self, tally: Tally, sample: Finding | None) -> tuple[Mark, ...]:
-        """Mark what the part that failed goes with."""
-        match self.claim:
-            case s.Before(first=first):
-                return (Mark(first.at, "this was to end first"),)
-            case s.Retry(call=call) if sample and sample.note and sample.note[0]:
-                return (Mark(call.at, f"{_count(tally.n, 'call')} to retry"),)
-            case s.Fallback(call=call):
-                return (Mark(call.at, f"{_count(tally.n, 'call')} failed for good"),)
-            case s.Every(selection=selection):
-                return (Mark(selection.at, f"{tally.n} matched"),)
-            case s.Budget(total=total) if sample and sample.note and sample.note[0]:
-                return (Mark(total.at, "of this"),)
-        return ()
-
     def _lacking(self) -> tuple[str, ...]:
-        return find_lacking(self.connection, self.claim, self._selections(), self.bindings)
-
-    def _subject(self) -> str:
-        """Return the source text of what is compared."""
-        match self.claim:
-            case s.Comparison(condition=s.Compare() as condition):
-                return self._source(condition.left.at)
-            case s.Comparison(condition=s.OneOf() as condition):
-                return self._source(condition.value.at)
-            case s.Every(condition=condition) | s.No(condition=condition) | s.Some(condition=condition):
-                looked_at = subject(condition) if condition is not None else None
-                return self._source(looked_at.at) if looked_at else ""
-        return ""
-
-    def _condition(self) -> str:
-        match self.claim:
-            case s.Retry(call=call):
-                return f"a failed first attempt of `{self._source(call.at)}`"
-            case s.Circuit(call=call):
-                return f"so many failures in a row of `{self._source(call.at)}`"
-            case s.Timeout(call=call):
-                return f"an attempt of `{self._source(call.at)}` that was cut off"
-            case s.Fallback(call=call):
-                return f"a failure of `{self._source(call.at)}`"
-        return "the condition"
-
-    def _selections(self) -> list[s.Selection]:
-        found: list[s.Selection] = []
-        for part in s.walk(self.claim):
-            if isinstance(part, s.Target | s.Call):
-                found.append(part)
-            elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
-                continue
-            elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
-                selection = as_selection(part.arguments[0])
-                found += [selection] if selection else []
-        return found
-
-    def _selection_at(self) -> s.Source:
-        selections = self._selections()
-        return selections[0].at if selections else self.claim.at
+        return find_lacking(self.connection, self.claim, self.about.selections(), self.bindings)
 
     def _nearest(self) -> str | None:
         """Name what does exist near the services and operations that the claim names."""
@@ -461,17 +296,17 @@ class Explainer:
             seen.setdefault(service, set()).add(operation)
         if not seen:
             return "no span of these traces has arrived"
-        for part in self._selections():
+        for part in self.about.selections():
             targets = (part.caller, part.callee) if isinstance(part, s.Call) else (part,)
             for target in targets:
                 service = fill_service(target, self.bindings)
                 if service is not None and service not in seen:
                     near = nearest(service, seen)
-                    listed = _listed(near or sorted(seen))
-                    return f"`{service}` is not among the services seen: {'nearest ' if near else ''}{listed}"
+                    names = listed(near or sorted(seen))
+                    return f"`{service}` is not among the services seen: {'nearest ' if near else ''}{names}"
                 if service is not None and target.operation is not None:
                     wanted = fill(target.operation, self.bindings, braces=True)
-                    return f"`{service}` has no `{wanted}`: {_listed(sorted(seen[service]))}"
+                    return f"`{service}` has no `{wanted}`: {listed(sorted(seen[service]))}"
         return None
 
     # ## Witnesses
@@ -493,17 +328,3 @@ class Explainer:
         ).fetchall()
         named = {key: Witness(trace_id.hex, f"{span_id:016x}") for key, trace_id, span_id in rows}
         return tuple(named[key] for key in keys if key in named)
-
-
-def _listed(names: list[str], most: int = 5) -> str:
-    unique = list(dict.fromkeys(names))
-    more = f" and {len(unique) - most} more" if len(unique) > most else ""
-    return ", ".join(f"`{name}`" for name in unique[:most]) + more
-
-
-def _count(n: int, thing: str) -> str:
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
-
-
-def _times(n: int) -> str:
-    return "once" if n == 1 else f"{n} times"

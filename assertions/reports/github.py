@@ -8,7 +8,6 @@ from typing import Final
 from spanproof.assertions.documents import ProofDocument, RunDocument, VerdictDocument
 from spanproof.assertions.reports.terminal import draw_marks
 from spanproof.assertions.reports.wording import (
-    count,
     count_proofs,
     count_verdicts,
     name_outcome,
@@ -16,6 +15,7 @@ from spanproof.assertions.reports.wording import (
     show_seconds,
 )
 from spanproof.assertions.verdict import Outcome
+from spanproof.assertions.wording import count
 
 MOST_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "flaky": "⚠️"}

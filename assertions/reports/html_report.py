@@ -19,7 +19,6 @@ from spanproof.assertions.evidence import SpanView, TraceView
 from spanproof.assertions.excerpts import Line
 from spanproof.assertions.reports.terminal import SIGNS, draw_marks
 from spanproof.assertions.reports.wording import (
-    count,
     count_proofs,
     count_verdicts,
     name_outcome,
@@ -27,6 +26,7 @@ from spanproof.assertions.reports.wording import (
     show_seconds,
     show_short,
 )
+from spanproof.assertions.wording import count
 
 _QUOTE: Final = re.compile("`([^`]+)`")
 _OUTCOMES: Final = ("fail", "error", "inconclusive", "flaky", "pass")

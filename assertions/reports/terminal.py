@@ -23,7 +23,6 @@ from spanproof.assertions.evidence import SpanView, TraceView
 from spanproof.assertions.excerpts import Line, take_excerpt
 from spanproof.assertions.reports.wording import (
     FLAKY,
-    count,
     count_proofs,
     count_verdicts,
     name_outcome,
@@ -32,6 +31,7 @@ from spanproof.assertions.reports.wording import (
     show_short,
 )
 from spanproof.assertions.verdict import Mark, Outcome
+from spanproof.assertions.wording import count
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.diagnostics import Diagnostic
 

@@ -51,11 +51,6 @@ def rerun_command(proof: ProofDocument) -> str:
     return f"spanproof run {shlex.quote(proof.path)} -k {shlex.quote(proof.name)}"
 
 
-def count(n: int, thing: str) -> str:
-    """Say how many things there are."""
-    return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
-
-
 def show_short(ns: int) -> str:
     """Return a duration for reading at a glance, to three digits; verdicts print exact ones."""
     size = abs(ns)

@@ -16,6 +16,7 @@ from spanproof.assertions import units
 from spanproof.assertions.answers import Answer
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.vocabulary import Type
+from spanproof.query_lang.windows import show_instant
 
 # UCUM, as OpenTelemetry's metrics have it; a fraction has no unit of its own
 _UNITS = {"duration": "ns", "rate": "1/s"}
@@ -42,6 +43,7 @@ class AnswerDocument(BaseModel):
                     "n": 1234,
                     "traces": 1200,
                     "incomplete": 0,
+                    "forgotten_until_ns": None,
                     "groups": [
                         {"key": {"resource.service.version": "1.4.2"}, "at_ns": None, "n": 1234, "value": 391000000}
                     ],
@@ -54,6 +56,9 @@ class AnswerDocument(BaseModel):
     n: int
     traces: int
     incomplete: int
+    forgotten_until_ns: int | None = Field(
+        default=None, description="Traces of the window that began up to then were forgotten"
+    )
     groups: list[GroupDocument]
 
     @classmethod
@@ -65,7 +70,20 @@ class AnswerDocument(BaseModel):
             for each in answer.groups
         ]
         unit = _UNITS.get(answer.type.kind, "1")
-        return cls(unit=unit, n=answer.n, traces=answer.traces, incomplete=answer.incomplete, groups=groups)
+        return cls(
+            unit=unit,
+            n=answer.n,
+            traces=answer.traces,
+            incomplete=answer.incomplete,
+            forgotten_until_ns=answer.forgotten_until_ns,
+            groups=groups,
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """Say what the numbers leave out that they should have."""
+        until_ns = self.forgotten_until_ns
+        return None if until_ns is None else f"traces of the window up to {show_instant(until_ns)} were forgotten"
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +136,9 @@ def _render_table(document: AnswerDocument) -> bytes:
     rows += [["-" if each is None else str(each) for each in row] for row in zip(*columns.values(), strict=True)]
     widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    incomplete = f", {document.incomplete} of them incomplete" if document.incomplete else ""
-    return "\n".join([*lines, f"of {document.traces} traces{incomplete}", ""]).encode()
+    left = f", {document.incomplete} of them incomplete" if document.incomplete else ""
+    left += f"; {document.warning}" if document.warning else ""
+    return "\n".join([*lines, f"of {document.traces} traces{left}", ""]).encode()
 
 
 def _show_instant(ns: int | None) -> str | None:

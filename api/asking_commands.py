@@ -60,6 +60,8 @@ def query(
     check_file(db)
     document = fetch_answer(access, question) if db is None else read_answer(db, found.question)
     sys.stdout.buffer.write(FORMATS[file_format].render(document))
+    if document.warning and file_format != "table":  # which says so itself
+        typer.echo(f"spanproof: {document.warning}", err=True)
 
 
 @takes("access", Access)

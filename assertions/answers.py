@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import duckdb
 
 from spanproof.assertions.evaluate import Judge
+from spanproof.collector.retention import find_forgotten
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.questions import compile_question, type_of
@@ -28,12 +29,14 @@ class Answer:
     """A question's answer: durations in nanoseconds, rates per second.
 
     ``incomplete`` of the ``traces`` of the window still lack spans. Up to 1 % of them are left out; where they are
-    more, the numbers are of all.
+    more, the numbers are of all. Traces of the window that began up to ``forgotten_until_ns`` were forgotten; None if
+    none were.
     """
 
     type: Type
     traces: int
     incomplete: int
+    forgotten_until_ns: int | None
     groups: tuple[Group, ...]
 
     @property
@@ -49,4 +52,6 @@ def answer(connection: duckdb.DuckDBPyConnection, question: s.Question) -> Answe
     sql, parameters = compile_question(question, "complete" if judge.enough_complete else "selected")
     rows = connection.execute(sql, parameters).fetchall()
     groups = tuple(Group(key, at_ns, n, value) for key, at_ns, value, n in rows)
-    return Answer(type_of(question), window.traces, window.incomplete, groups)
+    # read only now: while the numbers were made, more may have been forgotten
+    forgotten_until_ns = find_forgotten(connection, window.begin_ns)
+    return Answer(type_of(question), window.traces, window.incomplete, forgotten_until_ns, groups)

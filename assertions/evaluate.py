@@ -17,6 +17,7 @@ from spanproof.assertions.shares import judge_traces
 from spanproof.assertions.tally import DROPPED, UNSAMPLED, Tally, tally_findings
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.collector.completeness import mark_incomplete
+from spanproof.collector.retention import find_forgotten
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.compile import compile_claim
 from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
@@ -213,8 +214,8 @@ class Judge:
         if begin_ns is None or verdict.outcome is Outcome.ERROR:
             return verdict
         # read only now: while the claim was judged, more may have been forgotten
-        ((last_ns,),) = self.connection.execute("FROM forgetting").fetchall()
-        if last_ns is None or last_ns < begin_ns:
+        last_ns = find_forgotten(self.connection, begin_ns)
+        if last_ns is None:
             return verdict
         reason = f"{verdict.reason}, but traces of its window up to {show_instant(last_ns)} were forgotten"
         if verdict.outcome is not Outcome.PASS or decided:

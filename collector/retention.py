@@ -40,6 +40,12 @@ UPDATE forgetting SET last_start_ns = greatest(
 _log = logging.getLogger(__name__)
 
 
+def find_forgotten(connection: duckdb.DuckDBPyConnection, begin_ns: int) -> int | None:
+    """Return when the last forgotten trace began, if that was not before `begin_ns`."""
+    ((last_ns,),) = connection.execute("FROM forgetting").fetchall()
+    return None if last_ns is None or last_ns < begin_ns else int(last_ns)
+
+
 class Why(StrEnum):
     """Why spans were forgotten."""
 

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import pytest
 
 from spanproof.bench.spans import make_requests
 from spanproof.collector.decode import Decoder
+from spanproof.collector.retention import Limits, forget
 from spanproof.collector.store import Store
+from spanproof.query_lang.windows import show_instant
 from spanproof.tests.api.stored import open_client
 from spanproof.tests.command import Finished
 
@@ -98,6 +101,24 @@ def test_the_command_asks_a_file_and_a_server(db: Path, spanproof: Callable[...,
     with Store.open(db) as store, open_client(store) as client:
         asked = spanproof("query", BY_ROUTE, "--format", "json", "--server", client.base_url)
     assert sum(group["value"] for group in json.loads(asked.out)["groups"]) == 128
+
+
+def test_an_answer_says_what_was_forgotten_of_its_window(db: Path, spanproof: Callable[..., Finished]) -> None:
+    with Store.open(db) as store:
+        assert forget(store, Limits(keep_for_ns=1_000_000_000)) == 1024
+        store.append(Decoder().decode([next(make_requests(512, templates=1))]))
+        with open_client(store) as client:
+            before = client.post("/api/v1/query", json={"query": BY_ROUTE}).json()
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))
+            later = f'count(traces) between {json.dumps(now)} and "2100-01-01T00:00:00Z"'
+            after = client.post("/api/v1/query", json={"query": later}).json()
+    assert before["forgotten_until_ns"] > time.time_ns() - 3600 * 10**9
+    assert after["forgotten_until_ns"] is None
+    said = f"traces of the window up to {show_instant(before['forgotten_until_ns'])} were forgotten"
+    assert spanproof("query", BY_ROUTE, "--db", db).out.endswith(f"; {said}\n")
+    as_csv = spanproof("query", BY_ROUTE, "--db", db, "--format", "csv")
+    assert (as_csv.code, as_csv.err) == (0, f"spanproof: {said}\n")
+    assert said not in as_csv.out
 
 
 @pytest.mark.parametrize(

@@ -66,8 +66,13 @@ def query(
 
 @takes("access", Access)
 def gate(
-    path: Annotated[Path, typer.Argument(metavar="PROOF", help="A proof file; it is sent to the server as it stands.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PROOF]", help="A proof file; it is sent to the server as it stands.")
+    ] = None,
     *,
+    stored: Annotated[
+        str | None, typer.Option("--stored", metavar="NAME", help="A proof that the server keeps, in place of a file.")
+    ] = None,
     var: Annotated[
         list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set a `let` from outside.")
     ] = None,
@@ -94,11 +99,16 @@ def gate(
     if limits["--for"] < 0 or limits["--every"] <= 0:
         fail("--for and --every are times to wait")
     variables = dict(split_variable("--var", each) for each in var or [])
-    text = read(path, lambda path: path.read_text(encoding="utf-8-sig"))
-    module = read_sent(text, path.as_posix(), may_send=True)
-    if show_problems([module]):
-        sys.exit(USAGE)
-    body = {"proof": text, "name": path.as_posix(), "variables": variables}
+    if (path is None) == (stored is None):
+        fail("give either PROOF, a file, or --stored, the name of a proof that the server keeps")
+    body: dict[str, object] = {"variables": variables}
+    if path is None:
+        body["stored"] = stored
+    else:
+        text = read(path, lambda path: path.read_text(encoding="utf-8-sig"))
+        if show_problems([read_sent(text, path.as_posix(), may_send=True)]):
+            sys.exit(USAGE)
+        body |= {"proof": text, "name": path.as_posix()}
     outcome = look_until_decided(
         access, body, limits["--for"], limits["--every"], console(), until_decided=until_decided
     )

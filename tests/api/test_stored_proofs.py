@@ -42,7 +42,9 @@ def list_stored(client: httpx.Client) -> dict[str, tuple[list[str], str | None]]
     return {each["stored"]: (each["proofs"], each["problem"]) for each in listed}
 
 
-def test_a_stored_proof_is_carried_out_as_it_was_saved_last(client: httpx.Client, write: Write) -> None:
+def test_a_stored_proof_is_carried_out_as_it_was_saved_last(
+    client: httpx.Client, write: Write, spanproof: Callable[..., Finished]
+) -> None:
     assert list_stored(client) == {}
     write("proofs/shop/enough.proof", ENOUGH)
     assert list_stored(client) == {"shop/enough.proof": (["enough"], None)}
@@ -56,6 +58,14 @@ def test_a_stored_proof_is_carried_out_as_it_was_saved_last(client: httpx.Client
     gate = client.post("/api/v1/gate", json={"stored": "shop/enough.proof", "name": "release 7"}).json()
     assert (gate["outcome"], gate["exit_code"], gate["run"]["proofs"][0]["path"]) == ("fail", 1, "release 7")
     assert run(client, "shop/enough.proof", variables={"version": "1.4.2"}).json()["outcome"] == "pass"
+    told = ("--server", client.base_url, "--var", "version=1.4.2")
+    finished = spanproof("gate", "--stored", "shop/enough.proof", *told)
+    assert (finished.code, finished.out.splitlines()[0]) == (0, "PASS shop/enough.proof::enough"), finished
+    finished = spanproof("gate", "--stored", "none.proof", *told)
+    assert (finished.code, finished.out) == (2, "")
+    assert "there is no stored proof none.proof" in finished.err
+    for given in ((), ("a.proof", "--stored", "shop/enough.proof")):
+        assert spanproof("gate", *given, *told).err.startswith("spanproof: give either PROOF, a file, or --stored, ")
 
 
 def test_a_stored_proof_uses_what_stands_in_its_folder(client: httpx.Client, write: Write, tmp_path: Path) -> None:

@@ -14,14 +14,14 @@ from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.selections import Rows
 from spanproof.query_lang.vocabulary import Type
 
-# `waits(parent_key, span_key, start_ns, end_ns)`: the children that a span may wait for, clipped to it. A server's
-# span that ends after its client's is clipped too; any other child that outlives its parent was not waited for,
-# nor is a consumer.
+# `waits(parent_key, span_key, start_ns, end_ns)`: the children that a span may wait for, clipped to it. What answers a
+# client's span and ends after it is clipped too; any other child that outlives its parent was not waited for, nor is
+# a consumer.
 SHARES = """
 timed AS (
     SELECT
         t.trace_id, t.span_key, t.parent_key, t.kind, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
-        coalesce(e.callee, t.service) AS service, t.depth = 0 AND NOT t.orphan AS root
+        coalesce(e.callee, t.service) AS service, t.is_entry, t.depth = 0 AND NOT t.orphan AS root
     FROM {traces} sel
     JOIN tree t ON t.trace_id = sel.trace_id
     LEFT JOIN exchanges e ON e.client_key = t.span_key AND e.shape = 'unpaired'
@@ -30,7 +30,7 @@ waits AS (
     SELECT
         c.parent_key, c.span_key, greatest(c.start_ns, p.start_ns) AS start_ns, least(c.end_ns, p.end_ns) AS end_ns
     FROM timed c JOIN timed p ON p.span_key = c.parent_key
-    WHERE c.kind <> 5 AND (c.end_ns <= p.end_ns OR c.kind = 2 AND p.kind = 3) AND c.end_ns > c.start_ns
+    WHERE c.kind <> 5 AND (c.end_ns <= p.end_ns OR c.is_entry AND p.kind = 3) AND c.end_ns > c.start_ns
         AND c.end_ns > p.start_ns AND c.start_ns < p.end_ns
 ),
 back AS (

@@ -23,6 +23,8 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from spanproof.tests.warm_start import Forked
+
 COMMAND = Path(sys.executable).with_name("spanproof")
 DEADLINE_S = 90.0
 FREE = "127.0.0.1:0"
@@ -39,20 +41,25 @@ class Finished:
 
 
 class Running:
-    """A command that has been started."""
+    """A command that has been started; ``cold``, as people start it, else without importing it anew."""
 
-    def __init__(self, arguments: tuple[object, ...], cwd: Path, env: dict[str, str]) -> None:
+    def __init__(self, arguments: tuple[object, ...], cwd: Path, env: dict[str, str], *, cold: bool = False) -> None:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SPANPROOF_"))}
         kept.pop("FORCE_COLOR", None)
-        self.process = subprocess.Popen(
-            [str(COMMAND), *(str(argument) for argument in arguments)],
-            cwd=cwd,
-            env=kept | env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            start_new_session=True,  # so that whatever it starts can be told by its session
-        )
+        told = [str(argument) for argument in arguments]
+        self.process: subprocess.Popen[bytes] | Forked
+        if cold or sys.platform != "linux":
+            self.process = subprocess.Popen(
+                [str(COMMAND), *told],
+                cwd=cwd,
+                env=kept | env,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # so that whatever it starts can be told by its session
+            )
+        else:
+            self.process = Forked(told, cwd, kept | env)
         self._read = ""
 
     @property

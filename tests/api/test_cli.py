@@ -57,8 +57,9 @@ def proof(write: Callable[[str, str], Path], service: Service) -> Callable[..., 
 # ## The command itself
 
 
-def test_the_version_is_told(spanproof: Command) -> None:
-    assert spanproof("--version") == Finished(0, f"spanproof {__version__}\n", "")
+def test_the_version_is_told(tmp_path: Path) -> None:
+    told = Running(("--version",), tmp_path, {}, cold=True).finish()
+    assert told == Finished(0, f"spanproof {__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", ["run", "check", "serve", "case", "trace", "demo"])

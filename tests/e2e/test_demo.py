@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def shown(folder: Path) -> Finished:
     arguments = ("demo", "--report", "junit=junit.xml,json=report.json", "--report", "html=report.html,github")
-    running = Running(arguments, folder, {"GITHUB_STEP_SUMMARY": str(folder / "summary.md")})
+    running = Running(arguments, folder, {"GITHUB_STEP_SUMMARY": str(folder / "summary.md")}, cold=True)
     try:
         return running.finish()
     finally:

@@ -1,0 +1,217 @@
+"""Starts `spanproof` in processes that need not import it first: importing takes longer than most commands do.
+
+One process imports everything and then forks for each start. What it forks becomes the command, with arguments, folder,
+environment and standard streams of its own, in a session of its own; it is signalled and ends as any process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import json
+import os
+import pkgutil
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from functools import cache
+from pathlib import Path
+
+import spanproof
+
+_LARGEST = 2**18  # of what is sent to start a command, in bytes
+_PARTS = ("query_lang", "collector", "assertions", "api")
+
+
+class Forked:
+    """A command that was started, as `subprocess.Popen` has it."""
+
+    def __init__(self, arguments: list[str], cwd: Path, env: dict[str, str]) -> None:
+        self.args = arguments
+        self.returncode: int | None = None
+        out, err = os.pipe(), os.pipe()
+        try:
+            self.pid = _starter().start({"arguments": arguments, "cwd": str(cwd), "env": env}, [out[1], err[1]])
+        finally:
+            os.close(out[1])
+            os.close(err[1])
+        self.stdout, self.stderr = os.fdopen(out[0], "rb"), os.fdopen(err[0], "rb")
+
+    def poll(self) -> int | None:
+        """Return how it ended, if it has."""
+        return self._ended(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        code = self._ended(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return code
+
+    def _ended(self, timeout: float | None) -> int | None:
+        if self.returncode is None:
+            self.returncode = _starter().wait(self.pid, timeout)
+        return self.returncode
+
+    def communicate(self, timeout: float) -> tuple[bytes, bytes]:
+        """Read what it prints up to its end. Raises subprocess.TimeoutExpired."""
+        deadline = time.monotonic() + timeout
+        read = {self.stdout: bytearray(), self.stderr: bytearray()}
+        with selectors.DefaultSelector() as selector:
+            for stream in read:
+                if not stream.closed:
+                    selector.register(stream, selectors.EVENT_READ)
+            while selector.get_map():
+                ready = selector.select(deadline - time.monotonic())
+                if not ready:
+                    raise subprocess.TimeoutExpired(self.args, timeout)
+                for key, _ in ready:
+                    more = os.read(key.fd, 65536)
+                    read[key.fileobj].extend(more)  # type: ignore[index]
+                    if not more:
+                        selector.unregister(key.fileobj)
+        self.wait(max(0.0, deadline - time.monotonic()))
+        return bytes(read[self.stdout]), bytes(read[self.stderr])
+
+    def send_signal(self, number: int) -> None:
+        """Signal it, if it has not ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask it to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it."""
+        self.send_signal(signal.SIGKILL)
+
+
+class _Starter:
+    """The process that forks, and what it has said."""
+
+    def __init__(self) -> None:
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._codes: dict[int, int] = {}
+        self._lock = threading.Lock()
+        command = [sys.executable, "-m", __spec__.name, str(theirs.fileno())]
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        theirs.close()
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self._control.close()
+        self._process.wait()
+
+    def start(self, request: dict[str, object], streams: list[int]) -> int:
+        with self._lock:
+            socket.send_fds(self._control, [json.dumps(request).encode()], streams)
+            while (started := self._read(None)) is None:
+                pass
+            return started
+
+    def wait(self, pid: int, timeout: float | None) -> int | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            with self._lock:
+                if pid in self._codes:
+                    return self._codes.pop(pid)
+                # not for long, as others may wait, too
+                left = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
+                self._read(max(left, 0))
+                if pid not in self._codes and left <= 0:
+                    return None
+
+    def _read(self, timeout: float | None) -> int | None:
+        """Read what it says next; return the process id of what it has started."""
+        self._control.settimeout(timeout or (None if timeout is None else 1e-6))
+        try:
+            said = self._control.recv(4096)
+        except (TimeoutError, BlockingIOError):
+            return None
+        if not said:
+            raise RuntimeError(f"what starts commands has ended with {self._process.wait()}")
+        pid, code = json.loads(said)
+        if code is None:
+            return int(pid)
+        self._codes[pid] = code
+        return None
+
+
+@cache
+def _starter() -> _Starter:
+    return _Starter()
+
+
+def _import_all() -> None:
+    for part in _PARTS:
+        root = importlib.import_module(f"{spanproof.__name__}.{part}")
+        for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+            importlib.import_module(module.name)
+    importlib.import_module("httpcore")  # what httpx imports with its first client
+
+
+def _serve(control: socket.socket) -> bool:
+    """Fork for each request, and say how each ended; return, in what was forked, that it is now the command."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(writing)
+    with selectors.DefaultSelector() as selector:
+        selector.register(control, selectors.EVENT_READ)
+        selector.register(reading, selectors.EVENT_READ)
+        while True:
+            for key, _ in selector.select():
+                if key.fileobj == reading:
+                    os.read(reading, 4096)
+                    _reap(control)
+                    continue
+                body, streams, _, _ = socket.recv_fds(control, _LARGEST, 2)
+                if not body:
+                    return False
+                pid = os.fork()
+                if not pid:
+                    signal.set_wakeup_fd(-1)
+                    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                    os.close(reading)
+                    os.close(writing)
+                    control.close()
+                    _become(json.loads(body), streams)
+                    return True
+                for stream in streams:
+                    os.close(stream)
+                control.send(json.dumps([pid, None]).encode())
+
+
+def _reap(control: socket.socket) -> None:
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if not pid:
+            return
+        control.send(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
+
+
+def _become(request: dict[str, object], streams: list[int]) -> None:
+    os.setsid()
+    for number, stream in enumerate(streams, 1):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(str(request["cwd"]))
+    os.environ.clear()
+    os.environ.update(request["env"])  # type: ignore[call-overload]
+    sys.argv = ["spanproof", *request["arguments"]]  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    _import_all()
+    if _serve(socket.socket(fileno=int(sys.argv[1]))):
+        importlib.import_module("spanproof.api.cli").main()

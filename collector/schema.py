@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     import duckdb
 
+MEMORY: Final = ":memory:"
 # Migration n, in sql/migrations, makes schema n out of schema n - 1.
 SCHEMA_VERSION: Final = 5
 _OLDEST: Final = 1
@@ -19,7 +20,7 @@ _OLDEST: Final = 1
 
 def prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     """Bring the database to this schema, in one transaction. Raises StoreError, and then nothing has changed."""
-    tables = {str(name) for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+    tables = _list_tables(connection) if path != MEMORY else set()  # as listing them takes a while
     if not tables:
         _execute_all(connection, [_sql("schema.sql"), "CREATE TABLE meta (schema_version INTEGER NOT NULL)"])
         return
@@ -36,6 +37,10 @@ def prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
             f"{advice}name another file"
         )
     _execute_all(connection, [_sql("migrations", f"{step:03}.sql") for step in range(version + 1, SCHEMA_VERSION + 1)])
+
+
+def _list_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
 
 
 def _execute_all(connection: duckdb.DuckDBPyConnection, scripts: list[str]) -> None:

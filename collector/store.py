@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from spanproof.collector.database import checkpoint, drop_cache, is_out_of_order, make_cursor, open_database
 from spanproof.collector.failures import StoreDown
 from spanproof.collector.failures import StoreError as StoreError
+from spanproof.collector.schema import MEMORY
 from spanproof.collector.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from spanproof.collector.decode import Decoded
 
     Listener = Callable[["Arrived"], None]
-
-MEMORY = ":memory:"
 
 _log = logging.getLogger(__name__)
 # After these, the database is out of order, or has no room: the next request would fare no better.

@@ -80,6 +80,7 @@ class ProofRun:
         error_share: Decimal = Decimal(1),
         secrets: Secrets | None = None,
         begun: dict[str, ProofRun] | None = None,
+        sent: Sent | None = None,
     ) -> None:
         self.store = store
         self.emit = emit
@@ -94,7 +95,8 @@ class ProofRun:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = False
         self._woken = threading.Event()  # by spans that arrive, or by `cancel`
-        self.segments: list[Segment] = []
+        # what others have sent already, if the proof is to begin with claims about that
+        self.segments: list[Segment] = [] if sent is None else [Segment(sent)]
         self.baselines: list[tuple[s.Given, Bindings]] = []
 
     def cancel(self) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 if TYPE_CHECKING:
     from spanproof.assertions.pytest_plugin.collector import Collector
+    from spanproof.assertions.pytest_plugin.expecting import Traces
     from spanproof.assertions.pytest_plugin.items import ProofFile
-    from spanproof.assertions.pytest_plugin.traces import Traces
 
 OPTIONS: Final = ("var", "secret", "env-file", "otlp-grpc", "otlp-http")
 SETTINGS: Final = (
@@ -84,7 +84,7 @@ def spanproof(_spanproof_collector: Collector) -> Collector:
 @pytest.fixture
 def traces(_spanproof_collector: Collector, request: pytest.FixtureRequest) -> Iterator[Traces]:
     """The traces that this test leads to: ``traces.expect("path a -> b")``."""
-    from spanproof.assertions.pytest_plugin.traces import open_traces
+    from spanproof.assertions.pytest_plugin.expecting import open_traces
 
     with open_traces(_spanproof_collector, request.node) as traces:
         yield traces

@@ -5,8 +5,6 @@ from collections.abc import Callable
 import pytest
 
 # pytester forgets what a run imports; these cannot be imported twice
-import spanproof.assertions.pytest_plugin.items
-import spanproof.assertions.pytest_plugin.traces  # noqa: F401
 
 # Starts the service of the tests once the collector is there, as projects do; proofs find it by its variable.
 CONFTEST = """

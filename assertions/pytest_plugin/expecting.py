@@ -64,7 +64,7 @@ class Traces:
 
         Raises ClaimError for what is no claim, and ValueError for what is no duration.
         """
-        __tracebackhide__ = True
+        __tracebackhide__ = True  # pytest shows the test, not us
         limit_ns, quiet_ns = read_duration_ns(within), None if quiet is None else read_duration_ns(quiet)
         file, expectations = read_claims((claim, *more), find_call(sys._getframe(1)))
         nowhere = s.Source(expectations[0].at.start, expectations[0].at.start)

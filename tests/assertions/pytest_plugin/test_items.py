@@ -38,6 +38,9 @@ def test_each_proof_is_an_item_and_what_does_not_pass_reads_like_the_report(proj
     )
     ran.stdout.no_fnmatch_line("*Traceback*")
     ran.stdout.no_fnmatch_line("*.py:*")
+    again = project.runpytest("--lf", "-k", "bank or payments")
+    again.assert_outcomes(failed=1, deselected=1)
+    again.stdout.fnmatch_lines([f"FAILED {SECOND}*"])
 
 
 def test_proofs_are_chosen_as_tests_are(project: pytest.Pytester) -> None:
@@ -51,13 +54,6 @@ def test_proofs_are_chosen_as_tests_are(project: pytest.Pytester) -> None:
     assert choose("-m", "smoke") == [FIRST]
     assert choose(FIRST, SECOND) == [FIRST, SECOND]
     assert choose("--ignore-glob", "*.proof") == []
-
-
-def test_what_failed_last_is_carried_out_again(project: pytest.Pytester) -> None:
-    project.runpytest("-k", "bank or payments").assert_outcomes(passed=1, failed=1, deselected=1)
-    again = project.runpytest("-v", "--lf")
-    again.assert_outcomes(failed=1)
-    again.stdout.fnmatch_lines([f"{SECOND} FAILED*"])
 
 
 def test_each_worker_of_xdist_has_a_collector_of_its_own(project: pytest.Pytester) -> None:

@@ -66,6 +66,8 @@ class Traces:
         """
         __tracebackhide__ = True  # pytest shows the test, not us
         limit_ns, quiet_ns = read_duration_ns(within), None if quiet is None else read_duration_ns(quiet)
+        if limit_ns < 0 or (quiet_ns or 0) < 0:
+            raise ValueError(f"{within} and {quiet} are times to wait")
         file, expectations = read_claims((claim, *more), find_call(sys._getframe(1)))
         nowhere = s.Source(expectations[0].at.start, expectations[0].at.start)
         pause = None if quiet_ns is None else s.Number(Decimal(quiet_ns), "ns", nowhere)

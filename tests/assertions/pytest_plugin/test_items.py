@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import socket
 from importlib.metadata import entry_points
 
 import pytest
+
+from spanproof.assertions.pytest_plugin.collector import find_sharing
+from spanproof.assertions.pytest_plugin.settings import read_settings
 
 FIRST, SECOND, THIRD = (
     f"shop.proof::{name}" for name in ("the bank is asked", "payments: : (are) asked", "nothing is known of the silent")
@@ -38,9 +42,9 @@ def test_each_proof_is_an_item_and_what_does_not_pass_reads_like_the_report(proj
     )
     ran.stdout.no_fnmatch_line("*Traceback*")
     ran.stdout.no_fnmatch_line("*.py:*")
-    again = project.runpytest("--lf", "-k", "bank or payments")
+    again = project.runpytest("--lf", "-k", "bank or payments", "--color=yes")
     again.assert_outcomes(failed=1, deselected=1)
-    again.stdout.fnmatch_lines([f"FAILED {SECOND}*"])
+    assert "\x1b[1;31mFAIL \x1b[0m\x1b[1m shop.proof::payments" in again.stdout.str()
 
 
 def test_proofs_are_chosen_as_tests_are(project: pytest.Pytester) -> None:
@@ -69,6 +73,25 @@ def test_each_worker_of_xdist_has_a_collector_of_its_own(project: pytest.Pyteste
     ran.assert_outcomes(passed=6, failed=2)
     ran.stdout.fnmatch_lines(["error[[]path-mismatch]: `shop` called `bank`, not `payments`"])
     assert len({(project.path / worker).read_text() for worker in ("gw0", "gw1")}) == 2
+
+
+def test_workers_cannot_share_an_address(project: pytest.Pytester) -> None:
+    config = project.parseconfig("--spanproof-otlp-grpc", "127.0.0.1:4317")
+    settings = read_settings(config)
+    assert find_sharing(config, settings) is None
+    config.workerinput = {"workercount": 1}
+    assert find_sharing(config, settings) is None
+    config.workerinput = {"workercount": 2}
+    assert (find_sharing(config, settings) or "").startswith("--spanproof-otlp-grpc 127.0.0.1:4317 is one address")
+
+
+def test_an_address_that_is_taken_is_named(project: pytest.Pytester) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        ran = project.runpytest("-k", "bank", "--spanproof-otlp-http", address)
+    ran.assert_outcomes(errors=1, deselected=2)
+    ran.stdout.fnmatch_lines([f"*{address}*in use*"])
+    ran.stdout.no_fnmatch_line("*Traceback*")
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def read_claims(claims: Sequence[str], call: Call) -> tuple[ProofFile, tuple[s.E
 
 
 def _place(claims: Sequence[str], call: Call) -> tuple[str, list[int]]:
-    """Find claims in the code of a call; where one is put together there, stand all of them in its lines' place."""
+    """Find claims in the code of a call; where one is put together there, they stand in place of its first line."""
     lines = call.text.splitlines(keepends=True)
     start, end = (sum(map(len, lines[:number])) for number in (call.first_line - 1, call.last_line))
     places = []
@@ -71,5 +71,5 @@ def _place(claims: Sequence[str], call: Call) -> tuple[str, list[int]]:
     text, places = "\n" * (call.first_line - 1), []
     for claim in claims:
         places.append(len(text))
-        text += f"{claim}\n"
-    return text, places
+        text += f"{claim}, "
+    return text.removesuffix(", "), places

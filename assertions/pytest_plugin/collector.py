@@ -33,13 +33,14 @@ class Collector:
     ``environment`` is what makes processes export to it: they inherit it, as it is set while the collector lives.
     """
 
-    store: Store
+    # pytest shows it wherever a test fails: no more than helps, and no variables, which may be secret
+    store: Store = field(repr=False)
     http_endpoint: str
     grpc_endpoint: str
-    environment: Mapping[str, str]
-    settings: Settings
+    environment: Mapping[str, str] = field(repr=False)
+    settings: Settings = field(repr=False)
     run_id: str = field(default_factory=lambda: token_hex(8))
-    taps: Taps = field(default_factory=Taps)
+    taps: Taps = field(default_factory=Taps, repr=False)
 
     @property
     def endpoint(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import pytest
@@ -22,7 +22,7 @@ PREFIX: Final = "--spanproof-"
 class Settings:
     """What proofs are told, and where their spans are received."""
 
-    variables: Mapping[str, str]
+    variables: Mapping[str, str] = field(repr=False)  # some may be secret
     secrets: Secrets
     rules: Rules
     otlp_grpc: str

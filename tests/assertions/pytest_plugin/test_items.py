@@ -134,8 +134,10 @@ def test_values_come_from_options_and_from_the_configuration(project: pytest.Pyt
     project.makefile(".proof", told=TOLD)
     project.makefile(".env", told="FROM_FILE='from the file'")
     project.makeini("[pytest]\nspanproof_var =\n  a=from ini\n  b=from ini too\nspanproof_env_file = told.env")
-    ran = project.runpytest("told.proof", "--spanproof-var", "b=over", "--spanproof-secret", "c=in confidence")
-    ran.assert_outcomes(failed=1)
+    project.makepyfile("def test_fails(spanproof):\n    settings = spanproof.settings\n    assert not settings")
+    options = ("--showlocals", "--spanproof-var", "b=over", "--spanproof-secret", "c=in confidence")
+    ran = project.runpytest("told.proof", *project.path.glob("*.py"), *options)
+    ran.assert_outcomes(failed=2)
     ran.stdout.fnmatch_lines(["*1 passed, 1 failed*", "*from ini over*"])
     ran.stdout.no_fnmatch_line("*in confidence*")
 

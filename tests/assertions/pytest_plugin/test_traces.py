@@ -35,7 +35,7 @@ def test_fails(traces, service):
     )
 
 def test_is_inconclusive(traces):
-    traces.expect(f"path {'shop'} -> bank", within="0s")
+    traces.expect("some shop", f"path {'shop'} -> bank", within="0s")
 
 def test_is_no_claim(traces):
     traces.expect("path shop -> ")
@@ -84,8 +84,8 @@ def test_claims_are_about_what_the_test_leads_to(project: pytest.Pytester, monke
             "E *GET /transfers*",
             "E          = rerun: pytest *.py::test_fails",
             "E       AssertionError: inconclusive: no span of this trace has arrived",
-            "E       INCONCLUSIVE *.py::test_is_inconclusive   1 inconclusive*",
-            "E       23  | path shop -> bank",
+            "E       INCONCLUSIVE *.py::test_is_inconclusive   2 inconclusive*",
+            "E       23  | some shop, path shop -> bank",
             "E       *ClaimError: this is no claim",
             "E       26  |     traces.expect(\"path shop -> \")",
             "E *ValueError: `soon` is not a duration",

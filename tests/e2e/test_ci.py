@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from functools import cache
@@ -30,7 +29,6 @@ ACTION = REPOSITORY / "action.yml"
 PAGE = (REPOSITORY / "docs/ci.md").read_text()
 SHOWN = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)]
 WORKFLOW, GITLAB, PRE_COMMIT = SHOWN
-PACKAGES = ("__init__.py", "py.typed", "api", "assertions", "collector", "examples", "query_lang")
 PROOFS = """
 let base = "nowhere"
 let token = "none"
@@ -108,23 +106,6 @@ def test_the_action_carries_out_proofs_as_its_inputs_say(runner: Runner, tmp_pat
     assert report["counts"] == {"pass": 1, "fail": 1, "inconclusive": 0, "error": 0, "flaky": 0}
     assert [len(proof["tries"]) for proof in report["run"]["proofs"]] == [0, 1]
     assert sorted(path.name for path in folder.iterdir()) == ["ci.env", "junit.xml", "report.json", "shop.proof"]
-
-
-def test_the_action_installs_what_it_is_part_of(tmp_path: Path) -> None:
-    checkout = tmp_path / "checkout"
-    checkout.mkdir()
-    for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "action.yml", *PACKAGES):
-        source = REPOSITORY / name
-        copy = shutil.copytree if source.is_dir() else shutil.copy
-        copy(source, checkout / name)
-    (tmp_path / "temp").mkdir()
-    runner = Runner(checkout / "action.yml", tmp_path, tmp_path / "temp")
-    # what it depends on is installed in tests of the Dockerfile, by the same constraints
-    ran = runner.carry_out("Install spanproof", {"extras": "nats,kafka,rabbitmq"}, PIP_NO_DEPS="1")
-    assert (ran.returncode, ran.stderr) == (0, "")
-    installed = tmp_path / "temp/spanproof"
-    assert (installed / "bin/spanproof").is_file()
-    assert list(installed.glob("lib/*/site-packages/spanproof/assertions/reports/report.schema.json"))
 
 
 def test_the_action_needs_no_inputs(runner: Runner, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import pytest
 
-# pytester forgets what a run imports; these cannot be imported twice
-
+# pytester forgets what a run imports, unless it was there before; to import all of this each time takes a second
+PRELOADED = [import_module(f"spanproof.assertions.pytest_plugin.{name}") for name in ("items", "expecting")]
 # Starts the service of the tests once the collector is there, as projects do; proofs find it by its variable.
 CONFTEST = """
 import os, pytest

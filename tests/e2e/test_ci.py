@@ -8,14 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from jsonschema import Draft7Validator
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -23,6 +20,7 @@ from spanproof.api.cli import app
 from spanproof.api.reporting import read_reports
 from spanproof.tests.command import COMMAND, FREE, Service, find_free_port
 from spanproof.tests.e2e.github import Runner
+from spanproof.tests.e2e.schemas import find_faults
 
 REPOSITORY = Path(__file__).parents[2]
 ACTION = REPOSITORY / "action.yml"
@@ -50,12 +48,6 @@ proof "not selected" {
 """
 
 
-@cache
-def schema(name: str) -> Draft7Validator:
-    text = resources.files("check_jsonschema").joinpath("builtin_schemas", "vendor", f"{name}.json").read_text()
-    return Draft7Validator(json.loads(text))
-
-
 @pytest.mark.parametrize(
     ("name", "document"),
     [
@@ -67,7 +59,7 @@ def schema(name: str) -> Draft7Validator:
 )
 def test_the_files_are_what_their_schemas_ask_for(name: str, document: dict[Any, Any]) -> None:
     document.pop(True, None)
-    assert [f"{error.json_path}: {error.message}" for error in schema(name).iter_errors(document)] == []
+    assert find_faults(name, document) == []
 
 
 # ## The action

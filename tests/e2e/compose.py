@@ -27,7 +27,8 @@ class Composition:
         self.services: dict[str, dict[str, Any]] = self.document["services"]
         self._folder = path.parent
         self._data = data
-        self._addresses = {name: f"127.0.77.{number}" for number, name in enumerate(self.services, 1)}
+        block = f"127.{64 + os.getpid() // 256 % 128}.{os.getpid() % 256}"  # nobody else's: ports are as they stand
+        self._addresses = {name: f"{block}.{number}" for number, name in enumerate(self.services, 1)}
 
     def place(self, name: str, text: str) -> str:
         """Put what a service is told where it is outside a container: programs, addresses, names and paths."""

@@ -7,9 +7,12 @@ COPY . .
 RUN --mount=type=cache,target=/root/.cache/pip pip wheel --no-deps --wheel-dir /dist .
 
 FROM python:3.12-slim
+# Such as nats,kafka: what proofs need to publish messages; demo has the shop.
+ARG EXTRAS=""
 COPY constraints.txt /dist/
 COPY --from=build /dist /dist
-RUN --mount=type=cache,target=/root/.cache/pip pip install --constraint /dist/constraints.txt /dist/*.whl
+RUN --mount=type=cache,target=/root/.cache/pip \
+    pip install --constraint /dist/constraints.txt "$(echo /dist/*.whl)${EXTRAS:+[$EXTRAS]}"
 RUN install --directory --owner=10001 --group=10001 /data
 ENV PYTHONUNBUFFERED=1
 USER 10001:10001

@@ -11,8 +11,9 @@ import typer
 
 from spanproof.api.access import Access
 from spanproof.api.option_groups import takes
-from spanproof.api.shell import USAGE, console, fail, read, show_problems, split_variable
+from spanproof.api.shell import USAGE, console, fail, read, show_problems
 from spanproof.assertions.reports.terminal import render_diagnostics, render_trace
+from spanproof.assertions.settings import read_values
 
 File = Annotated[str | None, typer.Option("--db", metavar="FILE", help="Read this file, not a server.")]
 
@@ -96,9 +97,12 @@ def gate(
             limits[option] = read_duration_ns(told)
         except ValueError as error:
             fail(f"{option}: {error}")
+    try:
+        variables, _ = read_values(var or (), ())
+    except ValueError as error:
+        fail(str(error))
     if limits["--for"] < 0 or limits["--every"] <= 0:
         fail("--for and --every are times to wait")
-    variables = dict(split_variable("--var", each) for each in var or [])
     if (path is None) == (stored is None):
         fail("give either PROOF, a file, or --stored, the name of a proof that the server keeps")
     body: dict[str, object] = {"variables": variables}

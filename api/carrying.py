@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from spanproof.api.env_file import read_env_file
-from spanproof.api.shell import split_variable
-from spanproof.query_lang.secrecy import SHORTEST, Secrets
+from spanproof.assertions.env_file import read_env_file
+from spanproof.assertions.settings import read_values
+from spanproof.query_lang.secrecy import Secrets
 
 Reports = Annotated[
     list[str] | None,
@@ -67,15 +67,7 @@ class Carrying:
         """Read the variables and which values are secret; put the file into the environment. Raises ValueError."""
         if self.inconclusive not in ("pass", "fail", "keep"):
             raise ValueError(f"--inconclusive is pass, fail or keep, not {self.inconclusive!r}")
-        secrets = Secrets()
-        variables = dict(split_variable("--var", each) for each in self.var or ())
-        for name, value in (split_variable("--secret", each) for each in self.secret or ()):
-            if name in variables:
-                raise ValueError(f"{name} is given by --var and by --secret")
-            if len(value.strip()) < SHORTEST:
-                raise ValueError(f"--secret {name}: a value of less than {SHORTEST} letters cannot be masked")
-            variables[name] = value
-            secrets.add(value)
+        variables, secrets = read_values(self.var or (), self.secret or ())
         for name, value in read_env_file(self.env_file).items() if self.env_file else ():
             os.environ.setdefault(name, value)
         return variables, secrets

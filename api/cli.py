@@ -14,7 +14,7 @@ from spanproof.api.carrying import Carrying, Reports
 from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
 from spanproof.api.option_groups import takes
 from spanproof.api.receiving import Receiving
-from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
+from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap
 from spanproof.api.shell import (
     NOTHING_SELECTED,
     USAGE,
@@ -27,6 +27,7 @@ from spanproof.api.shell import (
 )
 from spanproof.assertions.proof_files import Selection
 from spanproof.assertions.reports.terminal import render_diagnostics
+from spanproof.assertions.settings import read_rules
 from spanproof.collector.failures import Unusable
 from spanproof.query_lang.modules import Module
 
@@ -97,7 +98,7 @@ def run(
         reports = read_reports(carrying.report or ())
         variables, secrets = carrying.read_values()
         options = receiving.make_options()
-        rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
+        rules = read_rules(proxy or (), max_retry_gap, max_clock_skew, circuit_marker or ())
     except ValueError as error:
         fail(str(error))
     from spanproof.api.run import Run, run_proofs
@@ -247,7 +248,7 @@ def serve(
         limits = read_limits(keep_for, keep_below, db)
         memory_bytes = read_memory(memory)
         endpoint = None if trace_self is None else read_endpoint(trace_self)
-        rules = read_rules(proxy, max_retry_gap, max_clock_skew, circuit_marker)
+        rules = read_rules(proxy or (), max_retry_gap, max_clock_skew, circuit_marker or ())
     except ValueError as error:
         fail(str(error))
     if proofs is not None and not proofs.is_dir():

@@ -47,14 +47,6 @@ def show_problems(modules: list[Module]) -> int:
     return sum(len(module.diagnostics) for module in modules)
 
 
-def split_variable(option: str, text: str) -> tuple[str, str]:
-    """Read ``NAME=VALUE``."""
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        fail(f"{option} is NAME=VALUE, not {text!r}")
-    return name, value
-
-
 def load(paths: list[Path]) -> list[Module]:
     """Read the proof files that `paths` name."""
     try:

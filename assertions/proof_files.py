@@ -38,9 +38,13 @@ def find_files(paths: list[Path]) -> list[Path]:
 
 def read_module(path: Path) -> Module:
     """Read and check a proof file, which reports name from here. Raises OSError, UnicodeDecodeError."""
+    return load_module(path, show_path(path))
+
+
+def show_path(path: Path) -> str:
+    """Return a path as reports show it: from here, if it is below."""
     here = Path.cwd()
-    shown = path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path
-    return load_module(path, str(shown))
+    return str(path.resolve().relative_to(here) if path.resolve().is_relative_to(here) else path)
 
 
 def files_of(path: Path, module: Module) -> frozenset[Path]:

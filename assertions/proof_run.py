@@ -96,6 +96,7 @@ class ProofRun:
         error_share: Decimal = Decimal(1),
         secrets: Secrets | None = None,
         begun: Begun | None = None,
+        sent: Sent | None = None,
     ) -> None:
         self.store = store
         self.emit = emit
@@ -110,7 +111,8 @@ class ProofRun:
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = threading.Event()
         self._arrivals = Arrivals(store, self.begun, self)
-        self.segments: list[Segment] = []
+        # what others have sent already, if the proof is to begin with claims about that
+        self.segments: list[Segment] = [] if sent is None else [Segment(sent)]
         self.baselines: list[tuple[s.Given, Bindings]] = []
 
     def cancel(self) -> None:

@@ -72,7 +72,7 @@ class Sender:
         with open_trigger(request) as send:
             contexts = tuple(TraceContext(self._run_id) for _ in range(repeat.count if repeat else 1))
             if judged:
-                self._expect(contexts)
+                expect_roots(self._store, contexts)
             last_key = self._store.last_key
             if repeat is None:
                 return Sent(contexts, (send(contexts[0]),), last_key)
@@ -87,12 +87,14 @@ class Sender:
                 raise TriggerFailed(f"`{time}` was answered with {answer.status}", when.at)
         return sent.bind(when, bindings)
 
-    def _expect(self, contexts: tuple[TraceContext, ...]) -> None:
-        with self._store.lock, closing(self._store.cursor()) as connection:
-            connection.execute(
-                "INSERT INTO triggers SELECT unnest($traces)::UUID, unnest($spans)::UBIGINT",
-                {"traces": [each.trace_id for each in contexts], "spans": [int(each.span_id, 16) for each in contexts]},
-            )
+
+def expect_roots(store: Store, contexts: tuple[TraceContext, ...]) -> None:
+    """Tell a store that our own spans, the parents of the traces' roots, will never come."""
+    with store.lock, closing(store.cursor()) as connection:
+        connection.execute(
+            "INSERT INTO triggers SELECT unnest($traces)::UUID, unnest($spans)::UBIGINT",
+            {"traces": [each.trace_id for each in contexts], "spans": [int(each.span_id, 16) for each in contexts]},
+        )
 
 
 def _read_trace_id(request: Request) -> str:

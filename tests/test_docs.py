@@ -35,5 +35,14 @@ def test_what_the_documentation_shows_works(kind: str, text: str) -> None:
         assert format_file(file) == text
 
 
+PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: str(page.name))
+def test_python_that_is_shown_can_be_read(page: Path) -> None:
+    for text in PYTHON.findall(page.read_text(encoding="utf-8")):
+        compile(text, page, "exec")
+
+
 def test_much_is_shown() -> None:
     assert len(SHOWN) >= 20

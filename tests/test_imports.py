@@ -40,6 +40,13 @@ def test_the_command_line_begins_without_what_is_slow_to_import() -> None:
     assert ran.stdout == "[]\n"
 
 
+def test_a_pytest_run_without_proofs_imports_little_of_us() -> None:
+    program = "import sys, pytest; before = {*sys.modules}; import spanproof.assertions.pytest_plugin; "
+    program += "print(*sorted({name for name in {*sys.modules} - before if not name.startswith('__editable__')}))"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout.split() == ["spanproof", "spanproof.assertions", "spanproof.assertions.pytest_plugin"]
+
+
 def test_the_shop_stands_by_itself() -> None:
     for path in (ROOT / "examples").rglob("*.py"):
         assert imported(path) <= {"examples"}, path

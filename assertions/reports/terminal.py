@@ -97,8 +97,11 @@ class TerminalReport:
             self.status = None
 
 
-def render_proof(proof: ProofDocument) -> Text:
-    """Render a proof with its claims; what did not pass is explained below."""
+def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
+    """Render a proof with its claims; what did not pass is explained below. `rerun` is the command that runs it again.
+
+    Without one, it is that of the command line.
+    """
     text = Text()
     text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {STYLES[name_outcome(proof)]}")
     text.append(f" {proof.path}::{proof.name}", style="bold")
@@ -120,7 +123,7 @@ def render_proof(proof: ProofDocument) -> Text:
         text.append(f", {show_short(shown.trace.duration_ns)}{choice}\n", style="dim")
         text.append_text(render_trace(shown.trace))
     if proof.outcome is not Outcome.PASS or proof.flaky:
-        text.append(f"   = rerun: {rerun_command(proof)}\n", style="dim")
+        text.append(f"   = rerun: {rerun or rerun_command(proof)}\n", style="dim")
     return text
 
 

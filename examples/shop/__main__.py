@@ -13,7 +13,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m spanproof.examples.shop", description=__doc__)
     names = {service.name: service for service in SERVICES}
     parser.add_argument("service", nargs="?", choices=names, help="run only this one (default: the whole shop)")
-    parser.add_argument("--port", type=int, default=0, help="its port on 127.0.0.1 (default: a free one)")
+    parser.add_argument("--host", default="127.0.0.1", help="its address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="its port (default: a free one)")
     parser.add_argument("--otlp-grpc", default="127.0.0.1:4317", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument("--otlp-http", default="127.0.0.1:4318", metavar="HOST:PORT", help="default: %(default)s")
     parser.add_argument("--listen-fd", type=int, help=argparse.SUPPRESS)
@@ -23,7 +24,7 @@ def main() -> None:
         if arguments.service is None:
             run_shop(arguments.otlp_grpc, arguments.otlp_http)
         else:
-            run_service(arguments.service, arguments.port, arguments.listen_fd, arguments.tether_fd)
+            run_service(arguments.service, (arguments.host, arguments.port), arguments.listen_fd, arguments.tether_fd)
 
 
 def run_shop(otlp_grpc: str, otlp_http: str) -> None:
@@ -36,7 +37,7 @@ def run_shop(otlp_grpc: str, otlp_http: str) -> None:
         signal.pause()
 
 
-def run_service(name: str, port: int, listen_fd: int | None, tether_fd: int | None) -> None:
+def run_service(name: str, address: tuple[str, int], listen_fd: int | None, tether_fd: int | None) -> None:
     """Run one service, on a socket that is handed down or on one of its own."""
     # Imported here: the whole shop, which only starts processes, does not need it.
     from spanproof.examples.shop.service import create_app, serve
@@ -44,8 +45,8 @@ def run_service(name: str, port: int, listen_fd: int | None, tether_fd: int | No
     if listen_fd is not None:
         listener = socket.socket(fileno=listen_fd)
     else:
-        listener = socket.create_server(("127.0.0.1", port))
-        print(f"{name} listens on http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        listener = socket.create_server(address)
+        print(f"{name} listens on http://{address[0]}:{listener.getsockname()[1]}", flush=True)
     serve(create_app(next(service for service in SERVICES if service.name == name)), listener, tether_fd)
 
 

@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from spanproof.api.carrying import Carrying
 from spanproof.api.cli import app
-from spanproof.api.env_file import read_env_file
 from spanproof.api.reporting import Form, ReportTarget, read_reports, write_reports
 from spanproof.api.run import exit_code
+from spanproof.assertions.env_file import read_env_file
 from spanproof.assertions.verdict import Outcome
 from spanproof.tests.assertions.reports.sample import make_run
 from spanproof.tests.command import FREE_PORTS, Finished, Running, wait_until

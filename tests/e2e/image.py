@@ -34,6 +34,7 @@ class Stage:
     venv: Path
     workdir: Path
     env: dict[str, str] = field(default_factory=dict)
+    arguments: dict[str, str] = field(default_factory=dict)
     user: tuple[int, int] | None = None
     ports: tuple[int, ...] = ()
     command: list[str] = field(default_factory=list)
@@ -59,10 +60,11 @@ def parse(text: str) -> list[Instruction]:
 
 
 class Builder:
-    """Builds the stages of a Dockerfile below `base`, from the files of `context`."""
+    """Builds the stages of a Dockerfile below `base`, from the files of `context`; `arguments` are for its ARG."""
 
-    def __init__(self, context: Path, base: Path, python: str) -> None:
+    def __init__(self, context: Path, base: Path, python: str, **arguments: str) -> None:
         self._context = context
+        self._arguments = arguments
         self._base = base
         self._python = python
         self._stages: dict[str, Stage] = {}
@@ -113,10 +115,14 @@ class Builder:
         subprocess.run(
             ["/bin/sh", "-ec", command],
             cwd=stage.workdir,
-            env=environment | stage.env | {"PATH": stage.path},
+            env=environment | stage.arguments | stage.env | {"PATH": stage.path},
             check=True,
             stdout=subprocess.DEVNULL,
         )
+
+    def _do_arg(self, stage: Stage, instruction: Instruction) -> None:
+        name, _, default = instruction.rest.partition("=")
+        stage.arguments[name] = self._arguments.get(name, default.strip('"'))
 
     def _do_env(self, stage: Stage, instruction: Instruction) -> None:
         stage.env |= dict(item.split("=", 1) for item in shlex.split(instruction.rest))

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from spanproof.tests.command import find_free_port
 from spanproof.tests.e2e.image import Builder, Stage, localize, parse
 
 REPOSITORY = Path(__file__).parents[2]
@@ -97,12 +97,6 @@ def find_python(identity: dict[str, Any]) -> str:
     if os.environ.get("SPANPROOF_REQUIRE_ALL"):
         pytest.fail(reason)
     pytest.skip(reason)
-
-
-def find_free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def move(image: Stage, argument: str, ports: dict[int, int]) -> str:

@@ -267,7 +267,8 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(folder / "plugins"),
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-kernel inet_dist_use_interface {127,0,0,1} +S 1:1",
     }
-    quiet: Any = {"env": environment, "cwd": folder, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    # it leaves dumps where it is started
+    quiet: Any = {"cwd": folder, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     name_server = subprocess.Popen([epmd, "-port", str(names), "-address", "127.0.0.1"], **quiet)
     try:
         wait_until(lambda: listens(names), "the name server listens")  # else Erlang starts one that outlives it

@@ -1,0 +1,79 @@
+"""``spanproof serve`` in a container, by Testcontainers, for as long as a test needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httpx
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.wait_strategies import HttpWaitStrategy
+
+from spanproof import __version__
+
+GRPC, HTTP, API = 4317, 4318, 8321
+# What the image does by itself; it can be added to.
+COMMAND: Final = (
+    "spanproof", "serve", "--db", "/data/spanproof.duckdb", "--otlp-grpc", f"0.0.0.0:{GRPC}",
+    "--otlp-http", f"0.0.0.0:{HTTP}", "--api", f"0.0.0.0:{API}", "--insecure-no-auth",
+)  # fmt: skip
+POLL_S: Final = 0.1  # Testcontainers can only ask again and again whether a container is ready
+
+
+class SpanproofContainer(DockerContainer):
+    """A collector with its API; `targets` (``host:port``) are what proofs may send requests to.
+
+    Example:
+        >>> with SpanproofContainer(targets=["shop:8080"]) as spanproof:  # doctest: +SKIP
+        ...     start_shop(spanproof.environment)
+        ...     assert spanproof.run_proofs(Path("checkout.proof").read_text())["outcome"] == "pass"
+
+    """
+
+    def __init__(self, image: str = f"spanproof:{__version__}", *, targets: Sequence[str] = (), **options: Any) -> None:
+        super().__init__(image, **options)
+        self.with_exposed_ports(GRPC, HTTP, API)
+        self.waiting_for(HttpWaitStrategy(API, "/readyz").with_poll_interval(POLL_S))
+        if targets:
+            self.with_command([*COMMAND, *(f"--allow-target={target}" for target in targets)])
+
+    @property
+    def grpc_endpoint(self) -> str:
+        """Where spans are received over gRPC, for processes outside containers."""
+        return self._locate(GRPC)
+
+    @property
+    def http_endpoint(self) -> str:
+        """Where spans are received over HTTP, for processes outside containers."""
+        return self._locate(HTTP)
+
+    @property
+    def api_url(self) -> str:
+        """Where questions are answered."""
+        return self._locate(API)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What makes a process outside containers export to it."""
+        return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.http_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
+
+    def run_proofs(self, text: str, *, within_s: float = 60, **variables: str) -> dict[str, Any]:
+        """Have proofs carried out; return the run, as the API describes it. Raises httpx.HTTPStatusError.
+
+        Raises TimeoutError if it has not ended `within_s`.
+        """
+        answer = httpx.post(
+            f"{self.api_url}/api/v1/runs",
+            params={"wait": f"{within_s:g}s"},
+            json={"proof": text, "variables": variables},
+            timeout=within_s + 10,
+        )
+        if answer.is_error:
+            raise httpx.HTTPStatusError(answer.text, request=answer.request, response=answer)
+        run: dict[str, Any] = answer.json()
+        if run["outcome"] is None:
+            raise TimeoutError(f"run {run['id']} has not ended within {within_s:g} s")
+        return run
+
+    def _locate(self, port: int) -> str:
+        return f"http://{self.get_container_host_ip()}:{self.get_exposed_port(port)}"

@@ -1,0 +1,111 @@
+"""The collector of a pytest session: it receives what is started in the session, or instrumented in its process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from secrets import token_hex
+from typing import Final
+
+import pytest
+
+from spanproof.assertions.pytest_plugin.in_process import Taps
+from spanproof.assertions.pytest_plugin.settings import Settings, read_settings
+from spanproof.collector.failures import Unusable
+from spanproof.collector.receiver import Receiver
+from spanproof.collector.rules import declare_rules
+from spanproof.collector.store import Store
+
+ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
+PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
+TRACES_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
+TRACES_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
+DELAY: Final = "OTEL_BSP_SCHEDULE_DELAY"
+DELAY_MS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """An embedded collector; ``http_endpoint`` and ``grpc_endpoint`` are URLs.
+
+    ``environment`` is what makes processes export to it: they inherit it, as it is set while the collector lives.
+    """
+
+    # pytest shows it wherever a test fails: no more than helps, and no variables, which may be secret
+    store: Store = field(repr=False)
+    http_endpoint: str
+    grpc_endpoint: str
+    environment: Mapping[str, str] = field(repr=False)
+    settings: Settings = field(repr=False)
+    run_id: str = field(default_factory=lambda: token_hex(8))
+    taps: Taps = field(default_factory=Taps, repr=False)
+
+    @property
+    def endpoint(self) -> str:
+        """The one of both that ``OTEL_EXPORTER_OTLP_ENDPOINT`` holds."""
+        return self.environment[ENDPOINT]
+
+    def receive_from(self, provider: object) -> None:
+        """Receive also what a tracer provider of this process makes, wherever else it exports to.
+
+        Only one that exports elsewhere needs it, and that is not the global one.
+        """
+        self.taps.add(provider, self.grpc_endpoint, self.http_endpoint)
+
+
+@contextmanager
+def open_collector(config: pytest.Config) -> Iterator[Collector]:
+    """Receive spans, and have the environment say so, until the end of the session."""
+    settings = read_settings(config)
+    if problem := find_sharing(config, settings):
+        pytest.fail(problem, pytrace=False)
+    try:
+        with Store.open() as store, Receiver(store, settings.otlp_grpc, settings.otlp_http) as receiver:
+            declare_rules(store, settings.rules)
+            http, grpc = f"http://{receiver.http_address}", f"http://{receiver.grpc_address}"
+            collector = Collector(store, http, grpc, choose_environment(os.environ, http, grpc), settings)
+            with _set_environment(collector.environment):
+                try:
+                    yield collector
+                finally:
+                    collector.taps.close()
+    except Unusable as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def choose_environment(present: Mapping[str, str], http: str, grpc: str) -> dict[str, str]:
+    """Return what exporters are to find; whoever asks for gRPC by its variable gets that."""
+    protocol = present.get(TRACES_PROTOCOL) or present.get(PROTOCOL) or "http/protobuf"
+    return {
+        ENDPOINT: grpc if protocol == "grpc" else http,
+        PROTOCOL: protocol,
+        DELAY: present.get(DELAY) or str(DELAY_MS),
+    }
+
+
+@contextmanager
+def _set_environment(environment: Mapping[str, str]) -> Iterator[None]:
+    """Set variables, without those that would go before them; all is put back in the end."""
+    names = (*environment, TRACES_ENDPOINT, TRACES_PROTOCOL)
+    before = {name: os.environ.pop(name) for name in names if name in os.environ}
+    os.environ.update(environment)
+    try:
+        yield
+    finally:
+        for name in environment:
+            os.environ.pop(name, None)
+        os.environ.update(before)
+
+
+def find_sharing(config: pytest.Config, settings: Settings) -> str | None:
+    """Say which address workers of xdist would have to share: each has a collector of its own."""
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    for option, address in (("grpc", settings.otlp_grpc), ("http", settings.otlp_http)):
+        if workers > 1 and not address.endswith(":0"):
+            return (
+                f"--spanproof-otlp-{option} {address} is one address, and each of {workers} workers needs one of its"
+                " own; leave it out, or run without -n"
+            )
+    return None

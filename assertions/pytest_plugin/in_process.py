@@ -1,0 +1,84 @@
+"""Code that is instrumented in the test's own process: its context, and its spans."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from spanproof.assertions.triggers.context import RUN_ID, TraceContext
+
+FLUSH_MS: Final = 5000
+EXPORTERS: Final = ("opentelemetry.exporter.otlp.proto.grpc", "opentelemetry.exporter.otlp.proto.http")
+
+
+@dataclass(slots=True)
+class Taps:
+    """Tracer providers of this process that export to us as well as to whomever they were told to."""
+
+    # OpenTelemetry's SDK need not be installed: what is of it has no type here
+    tapped: list[tuple[Any, Any]] = field(default_factory=list)  # providers, with our processor
+    earlier: Any = field(default_factory=lambda: find_provider())  # cannot know of us
+
+    def add(self, provider: Any, grpc_endpoint: str, http_endpoint: str) -> None:
+        """Receive what a provider makes, from now on. Raises RuntimeError where no exporter is installed."""
+        if any(known is provider for known, _ in self.tapped):
+            return
+        from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+        processor = BatchSpanProcessor(_make_exporter(grpc_endpoint, http_endpoint))
+        provider.add_span_processor(processor)
+        self.tapped.append((provider, processor))
+
+    def flush(self) -> None:
+        """Have all spans that have ended until now exported."""
+        for _, processor in self.tapped:
+            processor.force_flush(FLUSH_MS)
+        provider = find_provider()
+        if provider is not None and all(provider is not known for known, _ in self.tapped):
+            provider.force_flush(FLUSH_MS)
+
+    def close(self) -> None:
+        """Export what is left, so that nobody tries to once we are gone."""
+        self.flush()
+        for _, processor in self.tapped:
+            processor.shutdown()
+
+
+def find_provider() -> Any:
+    """Return the global tracer provider if it is one of the SDK's, or of another that can be flushed."""
+    api = sys.modules.get("opentelemetry.trace")
+    provider = api.get_tracer_provider() if api is not None else None
+    return provider if hasattr(provider, "force_flush") and hasattr(provider, "add_span_processor") else None
+
+
+def _make_exporter(grpc_endpoint: str, http_endpoint: str) -> Any:
+    for package, endpoint in zip(EXPORTERS, (grpc_endpoint, f"{http_endpoint}/v1/traces"), strict=True):
+        with suppress(ImportError):
+            return importlib.import_module(f"{package}.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
+    raise RuntimeError("spans of this process cannot be exported: pip install 'spanproof[telemetry]'")
+
+
+@contextmanager
+def make_current(context: TraceContext) -> Iterator[None]:
+    """Have the spans that this thread or task begins go on with a trace, where OpenTelemetry is installed."""
+    try:
+        from opentelemetry import baggage
+        from opentelemetry import context as current
+        from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context
+    except ImportError:
+        yield
+        return
+    parent = SpanContext(
+        int(context.trace_id, 16), int(context.span_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
+    )
+    token = current.attach(
+        baggage.set_baggage(RUN_ID, context.request_id, set_span_in_context(NonRecordingSpan(parent)))
+    )
+    try:
+        yield
+    finally:
+        current.detach(token)

@@ -12,6 +12,7 @@ from spanproof import __version__
 from spanproof.api import asking_commands as asking
 from spanproof.api.carrying import Carrying, Reports
 from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
+from spanproof.api.migrating import migrate
 from spanproof.api.option_groups import takes
 from spanproof.api.receiving import Receiving
 from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap, read_rules
@@ -298,6 +299,8 @@ app.command(epilog="Example: spanproof query 'p95(duration(gateway)) by http.rou
 app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided")(
     asking.gate
 )
+
+app.add_typer(migrate, name="migrate")
 
 
 @app.command(name="import", epilog="Example: spanproof import traces/*.json --db spans.duckdb")

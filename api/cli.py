@@ -11,6 +11,7 @@ import typer
 from spanproof import __version__
 from spanproof.api import asking_commands as asking
 from spanproof.api.carrying import Carrying, Reports
+from spanproof.api.init_command import init
 from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
 from spanproof.api.migrating import migrate
 from spanproof.api.option_groups import takes
@@ -300,6 +301,7 @@ app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --f
     asking.gate
 )
 
+app.command(epilog="Example: spanproof init http://127.0.0.1:8080/orders/42")(init)
 app.add_typer(migrate, name="migrate")
 
 

@@ -12,7 +12,8 @@ from spanproof.query_lang.tracetest.constructs import malformed, refuse
 from spanproof.query_lang.tracetest.selectors import SpanSelector
 from spanproof.query_lang.tracetest.targets import FIELDS, OF_SPAN, TYPE, TYPES, WORDS, is_of_type, write_target
 from spanproof.query_lang.tracetest.values import COMPARATORS, Comparer, Value, refuse_pipe
-from spanproof.query_lang.tracetest.writing import Names, write_attribute, write_text
+from spanproof.query_lang.tracetest.writing import Names, write_attribute
+from spanproof.query_lang.writing import write_text
 
 COUNT: Final = "tracetest.selected_spans.count"
 DURATION: Final = "tracetest.span.duration"

@@ -20,7 +20,8 @@ from spanproof.query_lang.tracetest.definition import Definition, read_definitio
 from spanproof.query_lang.tracetest.requests import write_request
 from spanproof.query_lang.tracetest.selectors import SpanSelector, read_selector
 from spanproof.query_lang.tracetest.values import Comparer
-from spanproof.query_lang.tracetest.writing import INDENT, WIDTH, Names, is_plain, safe_name, write_text
+from spanproof.query_lang.tracetest.writing import Names
+from spanproof.query_lang.writing import INDENT, WIDTH, is_plain, safe_name, write_text
 
 OF_TEST: Final = (
     "id", "name", "description", "version", "createdAt", "trigger", "specs", "outputs", "pollingProfile",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Callable, Iterable
-from decimal import Decimal
 from typing import Any, Final
 
 from spanproof.query_lang.check_requests import METHODS
 from spanproof.query_lang.tracetest.constructs import NO_EQUIVALENT, malformed, refuse
 from spanproof.query_lang.tracetest.definition import Definition
 from spanproof.query_lang.tracetest.expressions import read_interpolated
-from spanproof.query_lang.tracetest.writing import INDENT, Json, Names, Written, write_filled, write_json, write_text
+from spanproof.query_lang.tracetest.writing import Names, write_filled
+from spanproof.query_lang.writing import INDENT, Json, Written, read_json, write_json
 
 OF_HTTP: Final = ("url", "method", "headers", "body", "auth", "sslVerification")
 OF_GRPC: Final = ("protobufFile", "address", "service", "method", "request", "metadata", "auth")
@@ -23,7 +22,6 @@ OF_KAFKA: Final = (
 )  # fmt: skip
 OF_GRAPHQL: Final = ("url", "headers", "body", "auth", "sslVerification", "schema")
 FIELDS: Final = {"http": "httpRequest", "grpc": "grpc", "kafka": "kafka", "graphql": "graphql", "traceid": "traceid"}
-TOO_MUCH: Final = 2**63
 Fields = dict[str, Definition]
 
 
@@ -66,11 +64,11 @@ def _write_graphql(definition: Definition, names: Names) -> list[str]:
     fields = definition.fields(*OF_GRAPHQL)
     _refuse_unverified(fields)
     body = _required(fields, "body", definition).fields("query", "variables", "operationName")
-    message: dict[str, Json] = {}
+    message: dict[str | Written, Json] = {}
     for name, value in body.items():
         pairs = value.fields().items() if name == "variables" else ()
-        filled = {write_text(key): Written(_fill(each, names)) for key, each in pairs}
-        message[write_text(name)] = filled if name == "variables" else Written(_fill(value, names))
+        filled: Json = {key: Written(_fill(each, names)) for key, each in pairs}
+        message[name] = filled if name == "variables" else Written(_fill(value, names))
     headers = [(name, value) for name, value in _read_headers(fields, "headers", names) if not _is_json(name, value)]
     return _lay_out(
         f"when POST {_fill(_required(fields, 'url', definition), names)}",
@@ -183,23 +181,19 @@ def _read_json(text: str, definition: Definition, names: Names) -> Json:
 
 
 def _parse_json(text: str) -> Any:
-    """Return the value of a JSON text that a proof can write; else None."""
-
-    def number(text: str) -> Decimal:
-        found = Decimal(text)
-        if abs(found) >= TOO_MUCH or len(format(found, "f")) > 40:
-            raise ValueError(text)
-        return found
-
+    """Return the value of a JSON text that a proof can hold; else None."""
     try:
-        return json.loads(text, strict=False, parse_int=number, parse_float=number, parse_constant=number)
-    except (ValueError, ArithmeticError, RecursionError):
+        return read_json(text)
+    except ValueError:
         return None
 
 
 def _put_names_in(value: Any, definition: Definition, names: Names) -> Json:
     if isinstance(value, dict):
-        return {_text(key, definition, names): _put_names_in(each, definition, names) for key, each in value.items()}
+        return {
+            Written(_text(key, definition, names)): _put_names_in(each, definition, names)
+            for key, each in value.items()
+        }
     if isinstance(value, list):
         return [_put_names_in(each, definition, names) for each in value]
     return Written(_text(value, definition, names)) if isinstance(value, str) else value

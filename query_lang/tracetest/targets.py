@@ -8,7 +8,8 @@ from typing import Final
 
 from spanproof.query_lang.tracetest.constructs import malformed, refuse
 from spanproof.query_lang.tracetest.selectors import Filter, SpanSelector
-from spanproof.query_lang.tracetest.writing import Names, write_attribute, write_ns, write_text
+from spanproof.query_lang.tracetest.writing import Names, write_attribute
+from spanproof.query_lang.writing import write_ns, write_text
 
 # Tracetest tells a span's type by how the name of any of its attributes begins; a proof by the attribute that
 # spans of this type must have.

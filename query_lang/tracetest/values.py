@@ -12,7 +12,8 @@ from spanproof.query_lang.literals import read_duration_ns
 from spanproof.query_lang.tracetest import expressions as e
 from spanproof.query_lang.tracetest.constructs import NO_EQUIVALENT, malformed, refuse
 from spanproof.query_lang.tracetest.targets import WORDS
-from spanproof.query_lang.tracetest.writing import Names, write_duration, write_filled, write_ns, write_text
+from spanproof.query_lang.tracetest.writing import Names, write_duration, write_filled
+from spanproof.query_lang.writing import write_ns, write_text
 
 Kind: TypeAlias = Literal["number", "duration", "text", "kind", "status", "any", "json"]
 COMPARATORS: Final[dict[e.Comparator, str]] = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}

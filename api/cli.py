@@ -301,6 +301,20 @@ app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --f
     asking.gate
 )
 
+
+@app.command(epilog="Example: spanproof completion bash > ~/.local/share/bash-completion/completions/spanproof")
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="bash|fish|zsh", help="Which shell is to complete.")],
+) -> None:
+    """Print what a shell needs to complete commands and options."""
+    from spanproof.api.command_tree import read_commands
+    from spanproof.api.completion import SHELLS
+
+    if shell not in SHELLS:
+        fail(f"a shell is one of {', '.join(SHELLS)}, not {shell!r}")
+    typer.echo(SHELLS[shell](read_commands(app)), nl=False)
+
+
 app.command(epilog="Example: spanproof init http://127.0.0.1:8080/orders/42")(init)
 app.add_typer(migrate, name="migrate")
 

@@ -1,7 +1,7 @@
 """Every option of every command is given on a command line by some test.
 
-The tests are read, not run. An option counts where it stands on a command line that is written out, or anywhere in a test
-that starts one command alone, and in what such a test uses.
+The tests are read, not run. An option counts where it stands on a command line that is written out, or anywhere in a
+test that starts one command alone, and in what such a test uses.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def reach(names: frozenset[str], parts: Parts) -> set[str]:
 def exercised() -> frozenset[tuple[str, str]]:
     """Return each command with each option that a test gives to it."""
     found: set[tuple[str, str]] = set()
-    for path in sorted(TESTS.rglob("test_*.py")):
+    for path in sorted(set(TESTS.rglob("test_*.py")) - {Path(__file__)}):
         parts = read_module(path)
         for part in parts.values():
             if not part.is_test:

@@ -10,7 +10,7 @@ from pytest_lsp import ClientServerConfig, LanguageClient
 
 from spanproof.collector.decode import Decoder
 from spanproof.collector.store import Store
-from spanproof.tests.api.test_security import make_request
+from spanproof.tests.api.sending import make_request
 
 COMMAND = str(Path(sys.executable).with_name("spanproof"))
 TEXT = 'proof "µ 𝒳" {\n  when GET "http://127.0.0.1:1/"\n  expect durration(gateway) < 5ms\n}\n'

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from spanproof.api.cli import app
 from spanproof.collector.store import Store
-from spanproof.tests.api.test_security import JSON, make_request
+from spanproof.tests.api.sending import JSON, make_request
 from spanproof.tests.collector.raw import send_http
 from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address, wait_until
 

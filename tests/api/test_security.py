@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from typer.testing import CliRunner
 
 from spanproof.api.access import ServerError
 from spanproof.api.cli import app
 from spanproof.collector.addresses import split_address
+from spanproof.tests.api.sending import JSON, make_request
 from spanproof.tests.collector.raw import send_http
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, find_address, wait_until
 
@@ -39,7 +39,6 @@ TRACE_ID = "01" * 16
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 COUNT = "count(traces) over last 1h"
 GATE = 'proof "p" {\n  given traces over last 1h\n  expect no nobody\n}\n'
-JSON = {"content-type": "application/json"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +85,6 @@ def pem(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hush"))
     (tmp_path / "locked").write_bytes(locked)
     return {name: tmp_path / name for name in blobs}
-
-
-def make_request(**attributes: str) -> bytes:
-    request = ExportTraceServiceRequest()
-    span = request.resource_spans.add().scope_spans.add().spans.add(
-        trace_id=b"\x01" * 16, span_id=b"\x02" * 8, name="kept", start_time_unix_nano=1, end_time_unix_nano=2
-    )  # fmt: skip
-    for key, value in attributes.items():
-        span.attributes.add(key=key).value.string_value = value
-    return request.SerializeToString()
 
 
 def post(url: str, **headers: str) -> httpx.Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ OF_TEST: Final = (
     "id", "name", "description", "version", "createdAt", "trigger", "specs", "outputs", "pollingProfile",
     "skipTraceCollection",
 )  # fmt: skip
+_STRING: Final = re.compile(r'"(?:\\.|[^"\\])*"')
 START: Final = Source(0, 1)
 
 
@@ -163,7 +165,8 @@ def _required(fields: dict[str, Definition], name: str, whole: Definition) -> De
 
 def _break(claim: str) -> list[str]:
     """Return a claim in lines: a long one with its first condition on a line of its own."""
-    inner, outer = claim.find("["), claim.find("] has ")
+    masked = _STRING.sub(lambda match: "x" * len(match.group()), claim)
+    inner, outer = masked.find("["), masked.find("] has ")
     if len(claim) <= WIDTH or not 0 <= inner < outer:
         return [claim]
     return [claim[: inner + 1], INDENT + claim[inner + 1 : outer], claim[outer:]]

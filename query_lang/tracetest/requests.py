@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from spanproof.query_lang.check_requests import METHODS
+from spanproof.query_lang.check_requests import ADDRESS, GRPC_METHOD, METHODS
 from spanproof.query_lang.tracetest.constructs import NO_EQUIVALENT, malformed, refuse
 from spanproof.query_lang.tracetest.definition import Definition
 from spanproof.query_lang.tracetest.expressions import read_interpolated
@@ -80,11 +80,15 @@ def _write_grpc(definition: Definition, names: Names) -> list[str]:
     fields = definition.fields(*OF_GRPC)
     if "auth" in fields:
         raise refuse("gRPC auth", fields["auth"].at)
+    address = _fill(_required(fields, "address", definition), names)
     method = _fill(_required(fields, "method", definition), names)
     if "service" in fields and "." not in method:
         method = f"{_fill(fields['service'], names)[:-1]}/{method[1:]}"
     elif "/" not in method:
         method = "/".join(method.rsplit(".", 1))
+    for written, name, pattern in ((address, "address", ADDRESS), (method, "method", GRPC_METHOD)):
+        if "{" not in written and not pattern.fullmatch(written[1:-1]):
+            raise malformed(f"{written} is no {name} of gRPC", fields[name].at)
     options = []
     if "protobufFile" in fields and (source := fields["protobufFile"].text()):
         shown = source if "\n" not in source else "a .proto file"
@@ -95,7 +99,7 @@ def _write_grpc(definition: Definition, names: Names) -> list[str]:
     options += _write_headers(_read_headers(fields, "metadata", names))
     if "request" in fields and (message := fields["request"].text().strip()):
         options.append(f"json {write_json(_read_json(message, fields['request'], names))}")
-    return _lay_out(f"when grpc {_fill(_required(fields, 'address', definition), names)} {method}", options)
+    return _lay_out(f"when grpc {address} {method}", options)
 
 
 def _write_kafka(definition: Definition, names: Names) -> list[str]:

@@ -272,3 +272,12 @@ def test_outputs_become_values_and_names_of_the_language_are_kept_free() -> None
         '  when GET "http://127.0.0.1:8080/{cart}/{name_}"\n  let ORDER = response.json.id\n\n'
         '  expect every span[service == "cart"] has order.id == ORDER\n}\n'
     )
+
+
+def test_a_long_claim_is_broken_where_its_condition_stands_not_in_a_text() -> None:
+    name = "a [b] has c " * 9
+    turned = turn(one_spec(f"""'span[name="{name}" d.e="[f"]'""", "attr:g.h = 1"))
+    assert turned.text is not None, turned.diagnostics
+    assert turned.text.splitlines()[-4:-1] == [
+        f'  expect every span "{name}"[', '    d.e == "[f"', "  ] has g.h == 1",
+    ]  # fmt: skip

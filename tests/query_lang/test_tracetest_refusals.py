@@ -123,7 +123,7 @@ MALFORMED = [
     ("type: Test\nspec: {name: a}\n", "`trigger` is missing here"),
     (TRIGGER.format(type="smtp", body="grpc: {}"), "`smtp` is no type of trigger"),
     (TRIGGER.format(type="http", body="grpc: {}"), "a trigger of type `http` has a `httpRequest`"),
-    (TRIGGER.format(type="grpc", body="grpc: {address: here, method: a.B.C}"), "`here` is not an address"),
+    (TRIGGER.format(type="grpc", body="grpc: {address: here, method: a.B.C}"), '"here" is no address of gRPC'),
     (one_spec("'span[name=\"a\"'", "attr:b.c = 1"), "the selector ends here"),
     (one_spec("'span[name>3]'", "attr:b.c = 1"), "this is no part of a selector"),
     (one_spec("'span[name=\"a\"]:odd'", "attr:b.c = 1"), "`:odd` is no pseudo-class"),

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
 from spanproof.api.cli import app
+from spanproof.tests.command import Finished
 
 REAL = Path(__file__).parents[1] / "query_lang" / "tracetest-definitions"
 GET, LIST, ADS = REAL / "product-catalog/get.yaml", REAL / "product-catalog/list.yaml", REAL / "ad/get.yaml"
+
+DEFINITION = """\
+type: Test
+spec:
+  id: hello
+  name: Hello is answered
+  trigger:
+    type: http
+    httpRequest:
+      url: ${var:BASE_URL}/hello
+  specs:
+  - name: It is paid
+    selector: span[tracetest.span.type="general" name="Tracetest trigger"]
+    assertions:
+    - attr:tracetest.response.status = 200
+    - attr:tracetest.response.body | json_path '$.state' = "paid"
+  - name: The bank is asked once
+    selector: span[tracetest.span.type="http" service.name="bank" name="GET /transfers" kind="server"]
+    assertions:
+    - attr:tracetest.selected_spans.count = 1
+    - attr:http.response.status_code = 200
+    - attr:tracetest.span.duration < 5s
+  - name: The shop fails
+    selector: span[service.name="shop" kind="server"]
+    assertions:
+    - attr:http.response.status_code >= 500
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +62,15 @@ def test_a_proof_is_printed_and_can_be_checked() -> None:
     Path("get.proof").write_text(printed.stdout)
     assert CliRunner().invoke(app, ["check", "get.proof"]).exit_code == 0
     assert CliRunner().invoke(app, ["fmt", "--check", "get.proof"]).exit_code == 0
+
+
+def test_a_turned_test_judges_a_real_trace(prove: Callable[..., Finished]) -> None:
+    Path("hello.yaml").write_text(DEFINITION)
+    assert migrate("hello.yaml", "-o", "hello.proof").exit_code == 0
+    ran = prove("hello.proof", "--tag", "hello")
+    assert ran.code == 1
+    assert "Hello is answered   4 passed, 1 failed" in ran.out
+    assert "✗ The shop fails" in ran.out
 
 
 def test_what_is_refused_is_shown_with_its_place() -> None:

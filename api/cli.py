@@ -11,7 +11,9 @@ import typer
 from spanproof import __version__
 from spanproof.api import asking_commands as asking
 from spanproof.api.carrying import Carrying, Reports
+from spanproof.api.init_command import init
 from spanproof.api.keeping import KeepBelow, KeepFor, Memory, read_limits, read_memory
+from spanproof.api.migrating import migrate
 from spanproof.api.option_groups import takes
 from spanproof.api.receiving import Receiving
 from spanproof.api.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap
@@ -299,6 +301,23 @@ app.command(epilog="Example: spanproof query 'p95(duration(gateway)) by http.rou
 app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided")(
     asking.gate
 )
+
+
+@app.command(epilog="Example: spanproof completion bash > ~/.local/share/bash-completion/completions/spanproof")
+def completion(
+    shell: Annotated[str, typer.Argument(metavar="bash|fish|zsh", help="Which shell is to complete.")],
+) -> None:
+    """Print what a shell needs to complete commands and options."""
+    from spanproof.api.command_tree import read_commands
+    from spanproof.api.completion import SHELLS
+
+    if shell not in SHELLS:
+        fail(f"a shell is one of {', '.join(SHELLS)}, not {shell!r}")
+    typer.echo(SHELLS[shell](read_commands(app)), nl=False)
+
+
+app.command(epilog="Example: spanproof init http://127.0.0.1:8080/orders/42")(init)
+app.add_typer(migrate, name="migrate")
 
 
 @app.command(name="import", epilog="Example: spanproof import traces/*.json --db spans.duckdb")

@@ -16,19 +16,26 @@ if TYPE_CHECKING:
 
 _ORIGIN = re.compile(r"\*|https?://[^/\s]+")
 
+OtlpGrpc = Annotated[
+    str,
+    typer.Option(
+        "--otlp-grpc", metavar="HOST:PORT", envvar="SPANPROOF_OTLP_GRPC", help="OTLP over gRPC; port 0: a free one."
+    ),
+]
+OtlpHttp = Annotated[
+    str,
+    typer.Option(
+        "--otlp-http", metavar="HOST:PORT", envvar="SPANPROOF_OTLP_HTTP", help="OTLP over HTTP; port 0: a free one."
+    ),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class Receiving:
     """What a command is told of receiving; each field is an option of it."""
 
-    otlp_grpc: Annotated[
-        str,
-        typer.Option(metavar="HOST:PORT", envvar="SPANPROOF_OTLP_GRPC", help="OTLP over gRPC; port 0: a free one."),
-    ] = "127.0.0.1:4317"
-    otlp_http: Annotated[
-        str,
-        typer.Option(metavar="HOST:PORT", envvar="SPANPROOF_OTLP_HTTP", help="OTLP over HTTP; port 0: a free one."),
-    ] = "127.0.0.1:4318"
+    otlp_grpc: OtlpGrpc = "127.0.0.1:4317"
+    otlp_http: OtlpHttp = "127.0.0.1:4318"
     insecure_no_auth: Annotated[
         bool,
         typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),

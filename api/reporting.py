@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Final
 
+from spanproof.api.whole_files import write_whole
 from spanproof.assertions.documents import RunDocument
 from spanproof.query_lang.diagnostics import did_you_mean
 
@@ -82,7 +81,7 @@ def _write(target: ReportTarget, run: RunDocument, say: Callable[[str], None]) -
             with Path(summary).open("a", encoding="utf-8") as file:  # other steps have written there
                 file.write(render_step_summary(run))
         return
-    _replace(target.path, _render(target.form, run))
+    write_whole(target.path, _render(target.form, run))
 
 
 def _render(form: Form, run: RunDocument) -> bytes:
@@ -98,26 +97,6 @@ def _render(form: Form, run: RunDocument) -> bytes:
     from spanproof.assertions.reports.html_report import render_html
 
     return render_html(run)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            file.write(content)
-            file.flush()
-            os.chmod(file.name, 0o666 & ~_umask())  # as any other file; a temporary one is private
-            os.replace(file.name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(file.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _usage() -> str:

@@ -26,8 +26,8 @@ OPTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "run": ("timeout", "repeat"),
     "trace": (),
 }
-_ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}")
-_GRPC_METHOD: Final = re.compile(r"/?(?:\w+\.)*\w+/\w+")
+ADDRESS: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[^\s/:\[\]]+):\d{1,5}")
+GRPC_METHOD: Final = re.compile(r"/?(?:\w+\.)*\w+/\w+")
 
 
 class RequestChecker(ClaimChecker):
@@ -97,8 +97,8 @@ class RequestChecker(ClaimChecker):
     def _grpc_target(self, address: s.Text | s.Name, method: s.Text | s.Name) -> None:
         """Check the address and the method of a call, where they are written out."""
         for text, pattern, wanted in (
-            (address, _ADDRESS, "an address such as `127.0.0.1:50051`"),
-            (method, _GRPC_METHOD, "a method such as `shop.Payments/Charge`"),
+            (address, ADDRESS, "an address such as `127.0.0.1:50051`"),
+            (method, GRPC_METHOD, "a method such as `shop.Payments/Charge`"),
         ):
             written_out = isinstance(text, s.Text) and all(isinstance(part, str) for part in text.parts)
             if isinstance(text, s.Text) and written_out and not pattern.fullmatch(text.plain):

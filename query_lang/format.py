@@ -19,7 +19,8 @@ TOKEN: Final = re.compile(
 )
 OPENING: Final = ("(", "[", "{")
 CLOSING: Final = (")", "]", "}")
-BEFORE_A_LIST: Final = ("in", "json", "form", "has", "and", "or", "not", "where")
+BEFORE_A_GROUP: Final = ("in", "has", "and", "or", "not", "where")
+BEFORE_A_LIST: Final = (*BEFORE_A_GROUP, "json", "form")
 BEFORE_A_SIGN: Final = ("(", "[", ",", ":", "and", "or", "not", "in", "has", "within", "last", "than", "by")
 
 
@@ -82,7 +83,7 @@ def _gap(tokens: list[_Token], place: int) -> str:
         if token.text in (")", "]", ",", ":"):
             return ""
         if token.text == "(":
-            return "" if before.kind == "word" and before.text not in BEFORE_A_LIST else " "
+            return "" if before.kind == "word" and before.text not in BEFORE_A_GROUP else " "
         if token.text == "[":
             return "" if _is_index(tokens, place) else " "
         if token.text == "}" and before.text == "{":

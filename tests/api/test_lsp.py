@@ -10,6 +10,7 @@ from pytest_lsp import ClientServerConfig, LanguageClient
 
 from spanproof.collector.decode import Decoder
 from spanproof.collector.store import Store
+from spanproof.tests.api.sending import make_request
 
 COMMAND = str(Path(sys.executable).with_name("spanproof"))
 TEXT = 'proof "µ 𝒳" {\n  when GET "http://127.0.0.1:1/"\n  expect durration(gateway) < 5ms\n}\n'
@@ -74,3 +75,19 @@ def test_what_a_store_has_seen_is_offered(tmp_path: Path) -> None:
     assert [item.label for item in _complete('expect count(gateway "', 22, seen)] == ["GET /x"]
     labels = {item.label for item in _complete("expect count(", 13, seen)}
     assert {"gateway", "shop.cart"} <= labels
+
+
+async def test_a_store_is_named_on_the_command_line(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "seen.duckdb") as store:
+        store.append(Decoder().decode([make_request(**{"shop.cart": "c"})]))
+    command = [COMMAND, "lsp", "--db", str(tmp_path / "seen.duckdb")]
+    client = await ClientServerConfig(server_command=command).start()
+    try:
+        await client.initialize_session(lsp.InitializeParams(capabilities=lsp.ClientCapabilities()))
+        opened = lsp.TextDocumentItem(uri=URI, language_id="proof", version=1, text="expect every span has ")
+        client.text_document_did_open(lsp.DidOpenTextDocumentParams(opened))
+        place = lsp.CompletionParams(lsp.TextDocumentIdentifier(URI), lsp.Position(0, 22))
+        items = await client.text_document_completion_async(place)
+        assert "shop.cart" in {item.label for item in items}
+    finally:
+        await client.shutdown_session()

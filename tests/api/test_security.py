@@ -21,9 +21,12 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 from google.rpc.status_pb2 import Status
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from typer.testing import CliRunner
 
+from spanproof.api.access import ServerError
+from spanproof.api.cli import app
 from spanproof.collector.addresses import split_address
+from spanproof.tests.api.sending import JSON, make_request
 from spanproof.tests.collector.raw import send_http
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, find_address, wait_until
 
@@ -34,7 +37,8 @@ SERVE = ("serve", *FREE_PORTS, "--api", FREE, "--db", "spans.duckdb")
 OPEN = ("serve", "--otlp-grpc", "0.0.0.0:0", "--otlp-http", "0.0.0.0:0", "--api", "0.0.0.0:0", "--db", "spans.duckdb")
 TRACE_ID = "01" * 16
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-JSON = {"content-type": "application/json"}
+COUNT = "count(traces) over last 1h"
+GATE = 'proof "p" {\n  given traces over last 1h\n  expect no nobody\n}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,16 +85,6 @@ def pem(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
     locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"hush"))
     (tmp_path / "locked").write_bytes(locked)
     return {name: tmp_path / name for name in blobs}
-
-
-def make_request(**attributes: str) -> bytes:
-    request = ExportTraceServiceRequest()
-    span = request.resource_spans.add().scope_spans.add().spans.add(
-        trace_id=b"\x01" * 16, span_id=b"\x02" * 8, name="kept", start_time_unix_nano=1, end_time_unix_nano=2
-    )  # fmt: skip
-    for key, value in attributes.items():
-        span.attributes.add(key=key).value.string_value = value
-    return request.SerializeToString()
 
 
 def post(url: str, **headers: str) -> httpx.Response:
@@ -180,6 +174,8 @@ def test_a_trace_is_drawn_for_who_shows_a_token(
     assert export(served.grpc, ("authorization", "Bearer shop-1")) is grpc.StatusCode.OK
     url = f"http://{served.api}"
     assert "kept" in spanproof("trace", TRACE_ID, "--server", url, "--token-file", tokens).out
+    asked = CliRunner().invoke(app, ["query", COUNT, "--server", url, "--token-file", str(tokens)])
+    assert (asked.exit_code, asked.stderr) == (0, "")
     refused = spanproof("trace", TRACE_ID, "--server", url)
     assert refused == Finished(
         2, "", f"spanproof: {url} admits only who shows a token it knows; name a file of tokens with --token-file\n"
@@ -225,9 +221,7 @@ def test_all_addresses_speak_tls(serve: Callable[..., Served], spanproof: Comman
     assert served.running.finish().code == 0
 
 
-def test_only_clients_with_a_certificate_are_admitted(
-    serve: Callable[..., Served], spanproof: Command, pem: dict[str, Path]
-) -> None:
+def test_only_clients_with_a_certificate_are_admitted(serve: Callable[..., Served], pem: dict[str, Path]) -> None:
     # on an open address, too
     served = serve("--tls-cert", pem["cert"], "--tls-key", pem["key"], "--tls-client-ca", pem["ca"], base=OPEN)
     http, api, over_grpc = (f"localhost:{each.rpartition(':')[2]}" for each in (served.http, served.api, served.grpc))
@@ -254,8 +248,17 @@ def test_only_clients_with_a_certificate_are_admitted(
             except grpc.RpcError as error:
                 found = error.code()
             assert found is code
-    shown = ("--tls-ca", pem["ca"], "--tls-cert", pem["client"])
-    assert spanproof("trace", TRACE_ID, "--server", f"https://{api}", *shown).code == 0
+    url, trusted, shown = f"https://{api}", str(pem["ca"]), str(pem["client"])
+    drawn = CliRunner().invoke(app, ["trace", TRACE_ID, "--server", url, "--tls-ca", trusted, "--tls-cert", shown])
+    assert (drawn.exit_code, "kept" in drawn.stdout) == (0, True)
+    asked = CliRunner().invoke(app, ["query", COUNT, "--server", url, "--tls-ca", trusted, "--tls-cert", shown])
+    assert (asked.exit_code, asked.stderr) == (0, "")
+    (pem["ca"].parent / "gate.proof").write_text(GATE)
+    proof = str(pem["ca"].parent / "gate.proof")
+    gated = CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", trusted, "--tls-cert", shown])
+    assert (gated.exit_code, "nobody" in gated.stdout, gated.stderr) == (0, True, "")
+    with pytest.raises(ServerError, match="no server answers"):
+        CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", trusted], catch_exceptions=False)
 
 
 def test_who_never_begins_with_tls_is_cut_off(serve: Callable[..., Served], pem: dict[str, Path]) -> None:

@@ -21,6 +21,7 @@ proof"x"[ smoke,checkout ]{
   settle within 10s quiet   300ms
       # a comment of its own
 
+  let limit=json( env( "LIMIT" ) )
   expect response.json.items[0].id=="a"     # beside
   expect every span[ status==error ]has http.response.status_code in[200..299,409]
   expect path gateway->orders->{ inventory , payments->>bank
@@ -38,6 +39,7 @@ proof "x" [smoke, checkout] {
   settle within 10s quiet 300ms
   # a comment of its own
 
+  let limit = json(env("LIMIT"))
   expect response.json.items[0].id == "a"  # beside
   expect every span[status == error] has http.response.status_code in [200..299, 409]
   expect path gateway -> orders -> { inventory, payments ->> bank

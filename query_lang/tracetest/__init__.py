@@ -1,0 +1,1 @@
+"""Turns Tracetest's definitions of tests into proofs, or says by name what has no equivalent."""

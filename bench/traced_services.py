@@ -61,7 +61,7 @@ def _export(export: _Export, traceparent: str) -> None:
         body = _make_request(bytes.fromhex(trace_id), bytes.fromhex(asker), service, spans)
         sent_ns = time.time_ns()
         export(body)
-    print(trace_id, sent_ns, flush=True)
+    print(f"{trace_id} {sent_ns}\n", end="", flush=True)  # in one piece, as others print, too
 
 
 def _make_request(trace_id: bytes, asker: bytes, service: str, spans: tuple[tuple[int, int, int], ...]) -> bytes:

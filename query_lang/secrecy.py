@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Final
-from urllib.parse import quote, quote_plus
 
 SHOWN: Final = "***"
 SHORTEST: Final = 4  # what is shorter stands in too many other words
 SHORTEST_LINE: Final = 8  # of a text of several lines
+_ESCAPED: Final = re.compile(r"((?:%[0-9A-Fa-f]{2})+)")
 
 
 class Secrets:
@@ -48,12 +50,10 @@ class Secrets:
 
     def _find(self, text: str) -> list[tuple[int, int]]:
         """Return the stretches of a text that secrets take up; those that touch are one."""
-        found = []
-        for form in self._forms:
-            start = text.find(form)
-            while start >= 0:
-                found.append((start, start + len(form)))
-                start = text.find(form, start + 1)
+        found = list(self._find_forms(text))
+        if "%" in text:  # whatever of it is escaped: one client escapes more in a URL than another
+            unescaped, begins = _unescape(text)
+            found += [(begins[first], begins[last]) for first, last in self._find_forms(unescaped)]
         merged: list[tuple[int, int]] = []
         for first, last in sorted(found):
             if merged and first <= merged[-1][1]:
@@ -61,6 +61,25 @@ class Secrets:
             else:
                 merged.append((first, last))
         return merged
+
+    def _find_forms(self, text: str) -> Iterator[tuple[int, int]]:
+        for form in self._forms:
+            start = text.find(form)
+            while start >= 0:
+                yield start, start + len(form)
+                start = text.find(form, start + 1)
+
+
+def _unescape(text: str) -> tuple[str, list[int]]:
+    """Return a text without the escapes of URLs, and where each letter of it, and its end, stood before."""
+    letters: list[str] = []
+    widths: list[int] = []
+    for number, part in enumerate(_ESCAPED.split(text)):
+        escaped = number % 2
+        raw = bytes.fromhex(part.replace("%", "")).decode("utf-8", "surrogateescape") if escaped else part
+        letters += raw
+        widths += [3 * len(letter.encode("utf-8", "surrogateescape")) if escaped else 1 for letter in raw]
+    return "".join(letters), list(accumulate(widths, initial=0))
 
 
 def _write(value: str) -> Iterator[str]:
@@ -70,5 +89,5 @@ def _write(value: str) -> Iterator[str]:
     for part in parts:
         if len(part) >= SHORTEST:
             for case in (part, part.lower(), part.upper()):
-                yield from (case, quote(case), quote(case, safe=""), quote_plus(case))
+                yield from (case, case.replace(" ", "+"))  # as forms have it
                 yield from (json.dumps(case)[1:-1], json.dumps(case, ensure_ascii=False)[1:-1], repr(case)[1:-1])

@@ -178,6 +178,7 @@ def hide(*values: str) -> Secrets:
         (["abcd", "cdef"], "abcdef", "***"),
         (["abcd", "abcdef"], "abcdef", "***"),
         (["a/b c"], "a%2Fb%20c a/b%20c a%2Fb+c", "*** *** ***"),
+        (["a/b&c=ü"], "a/b%26c=%c3%BC a%2fb&c%3Dü %ff%a/b&c=%C3%BC%C3", "*** *** %ff%***%C3"),
         (['qu"ote'], '{"a": "qu\\"ote"}', '{"a": "***"}'),
         (["ümläut"], '"\\u00fcml\\u00e4ut"', '"***"'),
         (["first line\nsecond line"], "second line", "***"),

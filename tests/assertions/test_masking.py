@@ -44,11 +44,11 @@ def carry_out(
     """Carries out the statements of a proof; returns its events, its document, and all that is printed and stored."""
     monkeypatch.setenv("SECRET", ENV)
 
-    def carry_out(statements: str) -> tuple[list[Event], RunDocument, str]:
+    def carry_out(statements: str, within: str = "300ms") -> tuple[list[Event], RunDocument, str]:
         text = f"""let token = env("SECRET")
 let given = "set from outside"
 proof "p" {{
-  settle within 300ms quiet 20ms
+  settle within {within} quiet 20ms
   {statements.replace("BASE", app.base_url)}
 }}
 """
@@ -141,10 +141,11 @@ def test_no_secret_is_told(
 
 
 def test_what_is_awaited_is_masked(
-    carry_out: Callable[[str], tuple[list[Event], RunDocument, str]], store: Store
+    carry_out: Callable[..., tuple[list[Event], RunDocument, str]], store: Store
 ) -> None:
     append(store, Sent(GIVEN, "GET", 1, 3, 2))
-    _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank')
+    # on a machine that is busy with other things, too, it is to be looked at once before its time is up
+    _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank', within="2s")
     check_hidden(shown, GIVEN)
     (proof,) = run.proofs
     awaited = "`***` sent `GET`, whose parent has not arrived"

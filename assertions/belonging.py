@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from spanproof.assertions.requests import Sent
 from spanproof.assertions.triggers.context import RUN_ID, Answer
-from spanproof.collector.completeness import Missing, State, examine, relate
+from spanproof.collector.completeness import Missing, State, examine, has_links, relate
 from spanproof.collector.semconv import read_attribute
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class Belonging:
 
     def _find_new(self, connection: duckdb.DuckDBPyConnection, known: tuple[str, ...]) -> Iterator[tuple[str, Found]]:
         """Yield the traces that belong to those known, and are not among them."""
-        for trace_id, linked, span_id in connection.execute(LINKED, {"traces": known}).fetchall():
+        linking = connection.execute(LINKED, {"traces": known}).fetchall() if has_links(connection) else []
+        for trace_id, linked, span_id in linking:
             context = self._contexts.get(linked.hex)
             ours = context is not None and context.span_id == f"{span_id:016x}"
             yield trace_id.hex, Found(linked.hex, "its link", instead=ours)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spanproof.collector.completeness import relate
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, fill
 from spanproof.query_lang.diagnostics import nearest
@@ -17,12 +18,7 @@ if TYPE_CHECKING:
 # The trace to look at, and those that it goes on in.
 FOCUS = """
 CREATE OR REPLACE TEMP TABLE focus AS
-WITH RECURSIVE reached AS (
-    SELECT $trace::UUID AS trace_id
-    UNION
-    SELECT n.trace_id FROM reached r JOIN next_traces n ON n.from_trace_id = r.trace_id
-)
-SELECT trace_id, true AS settled, true AS trusting FROM reached
+SELECT unnest($traces)::UUID AS trace_id, true AS settled, true AS trusting
 """
 
 
@@ -67,7 +63,7 @@ class PathFinder:
         self.bindings = bindings
         self.steps = steps_of(claim.leg)
         self.legs = _legs_in_order(claim.leg)
-        connection.execute(FOCUS, {"trace": trace_id})
+        connection.execute(FOCUS, {"traces": relate(connection, trace_id)})
         sql, parameters = compile_stops(claim, bindings, "focus")
         stops = [Stop(*row[:4]) for row in connection.execute(sql, parameters).fetchall()]
         self.stops = {number: [stop for stop in stops if stop.step == number] for number in range(len(self.steps))}

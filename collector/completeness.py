@@ -75,9 +75,17 @@ class State:
 
 
 def relate(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> tuple[str, ...]:
-    """Return traces and those their messages lead to, as derived last."""
+    """Return traces and those that messages and links lead to from them, as derived last."""
+    if not has_links(connection):
+        return tuple(sorted(set(trace_ids)))
     found = connection.execute(RELATED, {"traces": list(trace_ids)}).fetchall()
     return tuple(str(trace_id.hex) for (trace_id,) in found)
+
+
+def has_links(connection: duckdb.DuckDBPyConnection) -> bool:
+    """Tell whether any request or message has come by a link: without one, no trace leads to another."""
+    ((linked,),) = connection.execute("SELECT EXISTS (FROM entry_links)").fetchall()
+    return bool(linked)
 
 
 def examine(connection: duckdb.DuckDBPyConnection, traces: tuple[str, ...]) -> State:

@@ -46,7 +46,7 @@ def run_demo(modules: list[Module], reports: tuple[ReportTarget, ...], console: 
                 console.print(f"the shop is open at {shop.base_url}\n", style="dim")
                 os.environ["SHOP_URL"] = shop.base_url
                 runner = Runner(store, lambda event: tell(event))
-                history = HistoryWriter(store, runner.run_id, "demo")
+                history = HistoryWriter(store, runner.terms.run_id, "demo")
                 tell = _watch([history, report], surprises)
                 runner.run(proofs)
                 write_reports(reports, history.run, lambda text: console.out(text, end="", highlight=False))

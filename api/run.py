@@ -17,6 +17,7 @@ from spanproof.api.shell import show_problems
 from spanproof.assertions.events import Event
 from spanproof.assertions.history import HistoryWriter
 from spanproof.assertions.proof_files import Selection
+from spanproof.assertions.proof_run import Terms
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
@@ -57,16 +58,10 @@ class Run:
             history(event)
             terminal(event)  # what it shows is kept
 
-        runner = Runner(
-            store,
-            tell,
-            self.variables,
-            self.carrying.fail_fast,
-            workers=self.carrying.workers,
-            retries=self.carrying.retries,
-            secrets=self.secrets,
-        )
-        history = HistoryWriter(store, runner.run_id, "run")
+        terms = Terms(self.variables, secrets=self.secrets)
+        told = self.carrying
+        runner = Runner(store, tell, terms, told.fail_fast, workers=told.workers, retries=told.retries)
+        history = HistoryWriter(store, terms.run_id, "run")
         try:
             outcomes = runner.run(proofs)
         except BaseException:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from spanproof.api.problems import ProblemError
 from spanproof.assertions.documents import RunDocument, describe_proof, describe_verdict
 from spanproof.assertions.events import Event, Judged, ProofFinished, ProofStarted, RunFinished, Sending, Waiting
 from spanproof.assertions.history import HistoryWriter
+from spanproof.assertions.proof_run import Terms
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.triggers.targets import Targets
 from spanproof.assertions.verdict import Outcome
@@ -131,17 +131,10 @@ class RunKeeper:
         """Begin a run. Raises ProblemError where too many wait, StoreError where it cannot be written."""
         if len(self._runs) >= AT_ONCE + MOST_WAITING:
             raise ProblemError(503, "busy", f"{len(self._runs)} runs are under way; try again", {"Retry-After": "5"})
-        run_id = secrets.token_hex(8)
-        runner = Runner(
-            self._store,
-            lambda event: run.take(event),
-            variables,
-            targets=self.targets,
-            error_share=error_share,
-            run_id=run_id,
-        )
-        run = Run(runner, HistoryWriter(self._store, run_id, origin))
-        self._runs[run_id] = run
+        terms = Terms(variables, targets=self.targets, error_share=error_share)
+        runner = Runner(self._store, lambda event: run.take(event), terms)
+        run = Run(runner, HistoryWriter(self._store, terms.run_id, origin))
+        self._runs[terms.run_id] = run
         self._pool.submit(self._carry_out, run, module)
         return run
 

@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
-from secrets import token_hex
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from spanproof.assertions.belonging import Belonging
 from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.events import Event, ProofFinished
-from spanproof.assertions.proof_run import ProofRun
+from spanproof.assertions.proof_run import ProofRun, Terms
 from spanproof.assertions.reports.wording import show_short
 from spanproof.assertions.selected import Selected
 from spanproof.assertions.triggers.context import TriggerFailed
@@ -73,7 +72,7 @@ def look_at(store: Store, when: str, within: str, emit: Callable[[Event], None])
             finished.append(event)
         emit(event)
 
-    run = ProofRun(store, take, module, module.proofs[0], {}, token_hex(8))
+    run = ProofRun(store, take, module, module.proofs[0], Terms())
     run.carry_out()
     (done,) = finished
     if done.error is not None:

@@ -1,4 +1,4 @@
-"""One proof being carried out: its requests sent, its spans waited for, its claims judged."""
+"""One proof being carried out: its statements one after the other, then its claims judged."""
 
 from __future__ import annotations
 
@@ -9,76 +9,41 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
-from typing import Final
+from secrets import token_hex
 
 import duckdb
 
-from spanproof.assertions.arrivals import LULL_S, Arrivals, Begun, Needs, find_needs
-from spanproof.assertions.belonging import Belonging
+from spanproof.assertions.arrivals import Arrivals, Begun
 from spanproof.assertions.consequences import mark_consequences
-from spanproof.assertions.evaluate import Judge
-from spanproof.assertions.events import Event, Judged, ProofFinished, Sending, Waiting
-from spanproof.assertions.evidence import TraceView, name_choice, view_trace
+from spanproof.assertions.events import Event, ProofFinished, Sending
+from spanproof.assertions.evidence import TraceView
+from spanproof.assertions.judging import Judging, Planned, Segment, Settle
 from spanproof.assertions.requests import Sender, Sent
-from spanproof.assertions.responses import judge_response
-from spanproof.assertions.selected import Selected
 from spanproof.assertions.triggers.context import TriggerFailed
 from spanproof.assertions.triggers.targets import Targets
-from spanproof.assertions.verdict import Outcome, Verdict, worst
-from spanproof.collector.calls import derive
-from spanproof.collector.completeness import State
-from spanproof.collector.flushes import find_flushes
+from spanproof.assertions.verdict import Outcome, worst
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, Constant, NoValue, evaluate, number
 from spanproof.query_lang.diagnostics import locate
 from spanproof.query_lang.modules import Module
-from spanproof.query_lang.parse import ProofFile
 from spanproof.query_lang.secrecy import Secrets
-
-SETTLE_NS: Final = 15_000_000_000
-PICTURE_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
 
 
 @dataclass(frozen=True, slots=True)
-class Planned:
-    """A claim to judge, with the values of its names and the file that its positions belong to."""
+class Terms:
+    """What the proofs of a run have in common.
 
-    file: ProofFile
-    expectation: s.Expectation
-    bindings: Bindings
+    `variables` are values of ``let`` from outside, `targets` where requests may go (None: anywhere), `error_share` what
+    estimates may use up of the error that they allow themselves. `begun` says who began which trace.
+    """
 
-
-@dataclass(slots=True)
-class Segment:
-    """Claims about the same traces: those of one ``when``, or of one ``given``."""
-
-    sent: Sent | None = None
-    shown: str | None = None  # the trace to show of those of a request
-    given: s.Given | None = None
-    given_bindings: Bindings = field(default_factory=Bindings)
-    planned: list[Planned] = field(default_factory=list)
-    judged: dict[int, Judged] = field(default_factory=dict)  # by place in `planned`
-
-    @property
-    def open(self) -> int:
-        """How many claims are not judged yet."""
-        return len(self.planned) - len(self.judged)
-
-    def needs(self) -> Iterable[Needs]:
-        """What each open claim needs; nothing, where that cannot be told."""
-        if self.sent is None or not self.sent.answers:  # what began before may have had everything
-            return [()]
-        return (
-            find_needs(each.expectation, each.bindings)
-            for place, each in enumerate(self.planned)
-            if place not in self.judged
-        )
-
-    @property
-    def failed(self) -> bool:
-        """Some claim did not pass."""
-        return any(each.verdict.outcome is not Outcome.PASS for each in self.judged.values())
+    variables: Mapping[str, str] = field(default_factory=dict)
+    run_id: str = field(default_factory=lambda: token_hex(8))
+    targets: Targets | None = None
+    error_share: Decimal = Decimal(1)
+    secrets: Secrets = field(default_factory=Secrets)
+    begun: Begun = field(default_factory=dict)
 
 
 class ProofRun:
@@ -90,27 +55,19 @@ class ProofRun:
         emit: Callable[[Event], None],
         module: Module,
         proof: s.Proof,
-        variables: Mapping[str, str],
-        run_id: str,
-        targets: Targets | None = None,
-        error_share: Decimal = Decimal(1),
-        secrets: Secrets | None = None,
-        begun: Begun | None = None,
+        terms: Terms,
         sent: Sent | None = None,
     ) -> None:
         self.store = store
         self.emit = emit
         self.module = module
         self.proof = proof
-        self.variables = variables
-        self.error_share = error_share
-        self.secrets = Secrets() if secrets is None else secrets
+        self.terms = terms
         self.notes: list[str] = []
-        self.begun = {} if begun is None else begun
-        self._sender = Sender(store, Path(module.file.path).parent, run_id, targets, self._pause)
+        self._sender = Sender(store, Path(module.file.path).parent, terms.run_id, terms.targets, self._pause)
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = threading.Event()
-        self._arrivals = Arrivals(store, self.begun, self)
+        self._arrivals = Arrivals(store, terms.begun, self)
         # what others have sent already, if the proof is to begin with claims about that
         self.segments: list[Segment] = [] if sent is None else [Segment(sent)]
         self.baselines: list[tuple[s.Given, Bindings]] = []
@@ -129,8 +86,8 @@ class ProofRun:
         started = time.perf_counter_ns()
         error: str | None = None
         view: TraceView | None = None
-        variables = {name: Constant(value, "text") for name, value in self.variables.items()}
-        bindings = Bindings(variables, secrets=self.secrets)
+        variables = {name: Constant(value, "text") for name, value in self.terms.variables.items()}
+        bindings = Bindings(variables, secrets=self.terms.secrets)
         try:
             bindings = self._bind((let for _, let in self.module.library.lets), bindings)
             bindings = self._bind(self.module.file.items, bindings)
@@ -139,7 +96,7 @@ class ProofRun:
                 self._run_hooks("before", bindings)
                 with self._arrivals:
                     bindings = self._walk(bindings)
-                    view = self._judge_all(bindings)
+                    view = self._judge(bindings)
             finally:
                 self._run_hooks("after", bindings)
         except (TriggerFailed, NoValue, duckdb.Error) as problem:
@@ -163,7 +120,7 @@ class ProofRun:
 
     def _bind(self, items: Iterable[object], bindings: Bindings) -> Bindings:
         for item in items:
-            if isinstance(item, s.Let) and item.name.text not in self.variables:
+            if isinstance(item, s.Let) and item.name.text not in self.terms.variables:
                 value = evaluate(item.value, bindings)
                 bindings = replace(bindings, variables={**bindings.variables, item.name.text: value})
         return bindings
@@ -180,7 +137,7 @@ class ProofRun:
                     self.segments.append(Segment(sent))
                     self.notes += [sent.note] if sent.note else []
                     if statement.kind != "trace":
-                        self.begun |= dict.fromkeys((context.trace_id for context in sent.contexts), self)
+                        self.terms.begun.update(dict.fromkeys((each.trace_id for each in sent.contexts), self))
                 case s.Given(baseline=True):
                     self.baselines.append((statement, bindings))
                 case s.Given():
@@ -231,27 +188,21 @@ class ProofRun:
 
     # ## Judging
 
-    def _judge_all(self, bindings: Bindings) -> TraceView | None:
-        """Judge every segment; return the trace that shows the first failure."""
+    def _judge(self, bindings: Bindings) -> TraceView | None:
+        """Judge every claim; return the trace that shows the first failure."""
         connection = self._connection = self.store.cursor()
         try:
-            judge = Judge(connection, self.error_share)
-            derive(self.store)
-            for given, bound in self.baselines:
-                self._stop_if_cancelled()
-                judge.select_window(given, bound)
-            limit_ns, quiet_ns = self._settle(bindings)
-            view = None
-            for segment in self.segments:
-                self._stop_if_cancelled()
-                if segment.given is not None:
-                    judge.select_window(segment.given, segment.given_bindings)
-                    self._judge(judge, segment, live=False)
-                elif segment.sent is not None:
-                    self._judge_as_spans_arrive(judge, segment, Belonging(segment.sent), limit_ns, quiet_ns)
-                view = view or self._view(connection, segment)
-            self._stop_if_cancelled()
-            return view
+            judging = Judging(
+                self.store,
+                connection,
+                self.proof,
+                self.emit,
+                self._arrivals,
+                self.terms.error_share,
+                self._stop_if_cancelled,
+                self.notes,
+            )
+            return judging.judge(self.segments, self.baselines, self._settle(bindings))
         finally:
             self._connection = None
             connection.close()
@@ -260,94 +211,9 @@ class ProofRun:
         if self._cancelled.is_set():
             raise TriggerFailed("the run was cancelled")
 
-    def _judge_as_spans_arrive(
-        self, judge: Judge, segment: Segment, belonging: Belonging, limit_ns: int, quiet_ns: int | None
-    ) -> None:
-        """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
-        deadline = time.monotonic_ns() + limit_ns
-        try:
-            while True:
-                self._arrivals.begin_look()
-                self._stop_if_cancelled()
-                derive(self.store)
-                traces = belonging.relate(judge.connection)
-                if not belonging.replaced:
-                    judge.select(Selected(dict.fromkeys(traces, False), live=True))
-                    # what is still to come is looked for only after that: it takes longer than many a verdict
-                    self._judge(judge, segment, live=True)
-                    if not segment.open and not segment.failed:
-                        return
-                state = belonging.examine(judge.connection, traces)
-                segment.shown = belonging.find_shown(state)
-                until_ns = state.quiet_until_ns(quiet_ns)
-                settled = until_ns is not None and time.time_ns() >= until_ns
-                late = time.monotonic_ns() >= deadline
-                live = not (settled or late)
-                if not live or belonging.replaced:
-                    awaited = find_flushes(judge.connection, state) if late and not settled else _words(state)
-                    judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
-                    self._judge(judge, segment, live=live)
-                open_claims = segment.open
-                if not open_claims:
-                    if not live or not segment.failed:
-                        return
-                    deadline = min(deadline, time.monotonic_ns() + PICTURE_NS)
-                self.emit(Waiting(self.proof, _words(state), open_claims))
-                wait_ns = deadline - time.monotonic_ns()
-                if until_ns is not None:
-                    wait_ns = min(wait_ns, until_ns - time.time_ns())
-                self._wait(segment, wait_ns / 1e9)
-        finally:
-            self.notes += belonging.describe(judge.connection)
-
-    def _wait(self, segment: Segment, seconds: float) -> None:
-        """Wait for spans that may decide an open claim; not for long, once there are some that cannot."""
-        until = time.monotonic() + seconds
-        while self._arrivals.wait(until - time.monotonic()):
-            if self._cancelled.is_set() or not segment.open or not all(map(self._arrivals.lack, segment.needs())):
-                return
-            self._arrivals.begin_look()
-            until = min(until, time.monotonic() + LULL_S)
-
-    def _judge(self, judge: Judge, segment: Segment, *, live: bool) -> None:
-        """Judge the claims still open; keep what is final, or all when nothing more is waited for."""
-        for place, planned in enumerate(segment.planned):
-            if place in segment.judged:
-                continue
-            self._stop_if_cancelled()
-            verdict = self._verdict(judge, planned)
-            if verdict.final or not live:
-                segment.judged[place] = Judged(planned.file, planned.expectation, replace(verdict, final=True))
-                self.emit(segment.judged[place])
-
-    def _verdict(self, judge: Judge, planned: Planned) -> Verdict:
-        about = (planned.expectation, planned.file.text, planned.bindings)
-        return judge_response(judge, *about, Path(planned.file.path).parent) or judge.judge(*about)
-
-    def _settle(self, bindings: Bindings) -> tuple[int, int | None]:
-        """Return how long to wait at most, and how long nothing may arrive (None: as the trace demands)."""
+    def _settle(self, bindings: Bindings) -> Settle:
         for item in self.proof.statements:
             if isinstance(item, s.Settle):
-                quiet = int(number(evaluate(item.quiet, bindings))) if item.quiet is not None else None
-                return int(number(evaluate(item.limit, bindings))), quiet
-        return SETTLE_NS, None
-
-    def _view(self, connection: duckdb.DuckDBPyConnection, segment: Segment) -> TraceView | None:
-        """Lay out the trace that shows what is wrong, its witnesses marked."""
-        wrong = [each.verdict for each in segment.judged.values() if each.verdict.outcome is not Outcome.PASS]
-        witnesses = [witness for verdict in wrong for witness in verdict.witnesses]
-        if not wrong:
-            return None
-        one = segment.sent is not None and len(segment.sent.contexts) == 1
-        trace_id = segment.shown if one or not witnesses else witnesses[0].trace_id
-        if trace_id is None:
-            return None
-        view = view_trace(connection, trace_id, marked={witness.span_id for witness in witnesses})
-        if view is None or one or not witnesses:
-            return view
-        shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
-        return replace(view, choice=name_choice(shown.expectation))
-
-
-def _words(state: State) -> tuple[str, ...]:
-    return tuple(str(missing) for missing in state.missing)
+                quiet_ns = int(number(evaluate(item.quiet, bindings))) if item.quiet is not None else None
+                return Settle(int(number(evaluate(item.limit, bindings))), quiet_ns)
+        return Settle()

@@ -4,24 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from queue import Empty, SimpleQueue
-from secrets import token_hex
 from typing import TypeAlias
 
-from spanproof.assertions.arrivals import Begun
 from spanproof.assertions.events import Event, ProofFinished, ProofStarted, RunFinished, Wait, Waiting
 from spanproof.assertions.masking import mask_event
-from spanproof.assertions.proof_run import ProofRun
-from spanproof.assertions.triggers.targets import Targets
+from spanproof.assertions.proof_run import ProofRun, Terms
 from spanproof.assertions.verdict import Outcome
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.modules import Module
-from spanproof.query_lang.secrecy import Secrets
 
 Todo: TypeAlias = "SimpleQueue[tuple[int, Module, s.Proof]]"
 
@@ -35,17 +30,12 @@ class Runner:
 
     store: Store
     emit: Callable[[Event], None]
-    variables: Mapping[str, str] = field(default_factory=dict)
+    terms: Terms = field(default_factory=Terms)
     fail_fast: bool = False
-    targets: Targets | None = None  # where requests may go; None for anywhere
-    error_share: Decimal = Decimal(1)  # of the error that estimates allow themselves
-    run_id: str = field(default_factory=lambda: token_hex(8))
     workers: int = 1
     retries: int = 0  # how often a proof that does not pass is tried again
-    secrets: Secrets = field(default_factory=Secrets)
 
     _under_way: set[ProofRun] = field(default_factory=set)
-    _begun: Begun = field(default_factory=dict)
     _finished: dict[int, ProofFinished] = field(default_factory=dict)  # by place
     _told: int = 0  # how many of these
     _telling: threading.RLock = field(default_factory=threading.RLock)
@@ -126,18 +116,7 @@ class Runner:
                     waits.append(wait)
             self._tell(event)
 
-        run = ProofRun(
-            self.store,
-            take,
-            module,
-            proof,
-            self.variables,
-            self.run_id,
-            self.targets,
-            self.error_share,
-            self.secrets,
-            self._begun,
-        )
+        run = ProofRun(self.store, take, module, proof, self.terms)
         self._under_way.add(run)
         try:
             if self._cancelled:
@@ -150,4 +129,4 @@ class Runner:
 
     def _tell(self, event: Event) -> None:
         with self._telling:
-            self.emit(mask_event(event, self.secrets))
+            self.emit(mask_event(event, self.terms.secrets))

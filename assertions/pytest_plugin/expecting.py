@@ -12,7 +12,7 @@ import pytest
 from spanproof.assertions.documents import describe_proof
 from spanproof.assertions.events import Event, ProofFinished
 from spanproof.assertions.masking import mask_event
-from spanproof.assertions.proof_run import ProofRun
+from spanproof.assertions.proof_run import ProofRun, Terms
 from spanproof.assertions.pytest_plugin.claims import find_call, read_claims
 from spanproof.assertions.pytest_plugin.collector import Collector
 from spanproof.assertions.pytest_plugin.in_process import make_current
@@ -89,9 +89,8 @@ class Traces:
             if isinstance(masked, ProofFinished):
                 finished.append(masked)
 
-        ProofRun(
-            self._collector.store, take, module, proof, {}, self._collector.run_id, secrets=secrets, sent=self._sent
-        ).carry_out()
+        terms = Terms(run_id=self._collector.run_id, secrets=secrets)
+        ProofRun(self._collector.store, take, module, proof, terms, self._sent).carry_out()
         return finished[0]
 
 

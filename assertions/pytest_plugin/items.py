@@ -13,6 +13,7 @@ from rich.text import Text
 from spanproof.assertions.documents import ProofDocument, describe_proof
 from spanproof.assertions.events import Event, ProofFinished
 from spanproof.assertions.proof_files import read_module, show_path
+from spanproof.assertions.proof_run import Terms
 from spanproof.assertions.pytest_plugin.collector import Collector
 from spanproof.assertions.pytest_plugin.rendering import Place, Shown
 from spanproof.assertions.reports.terminal import render_diagnostics, render_proof
@@ -134,9 +135,8 @@ def _make_function(module: Module, proof: s.Proof) -> Callable[[Collector], None
 
         collector = _spanproof_collector
         settings = collector.settings
-        Runner(collector.store, take, settings.variables, run_id=collector.run_id, secrets=settings.secrets).run(
-            [(module, proof)]
-        )
+        terms = Terms(settings.variables, collector.run_id, secrets=settings.secrets)
+        Runner(collector.store, take, terms).run([(module, proof)])
         if finished[0].outcome is not Outcome.PASS:
             raise ProofFailed(describe_proof(finished[0]))
 

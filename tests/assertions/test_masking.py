@@ -14,6 +14,7 @@ from rich.console import Console
 from spanproof.assertions.documents import RunDocument, describe_verdict
 from spanproof.assertions.events import Event, Judged
 from spanproof.assertions.history import HistoryWriter
+from spanproof.assertions.proof_run import Terms
 from spanproof.assertions.reports.github import render_annotations, render_step_summary
 from spanproof.assertions.reports.html_report import render_html
 from spanproof.assertions.reports.json_report import render_json
@@ -66,8 +67,8 @@ proof "p" {{
             terminal(event)
             history(event)
 
-        runner = Runner(store, tell, {"given": GIVEN}, retries=1, secrets=secrets)
-        history = HistoryWriter(store, runner.run_id, "run")
+        runner = Runner(store, tell, Terms({"given": GIVEN}, secrets=secrets), retries=1)
+        history = HistoryWriter(store, runner.terms.run_id, "run")
         runner.run([(module, proof) for proof in module.proofs])
         run = history.run
         with closing(store.cursor()) as cursor:

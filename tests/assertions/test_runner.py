@@ -96,7 +96,7 @@ def test_what_becomes_of_proofs_is_told_and_stored_in_their_order(store: Store, 
         history(event)
 
     runner = Runner(store, tell, workers=4)
-    history = HistoryWriter(store, runner.run_id, "run")
+    history = HistoryWriter(store, runner.terms.run_id, "run")
     run(runner, read(waits))
     assert [event.proof.name for event in finished(told)] == names
     begun = [event.proof.name for event in told if isinstance(event, ProofStarted)]
@@ -104,7 +104,7 @@ def test_what_becomes_of_proofs_is_told_and_stored_in_their_order(store: Store, 
     assert len(begun) > 4, "others went on while the first was waited for"
     assert sum(isinstance(event, Judged) for event in told[:place]) > 4
     with store.cursor() as cursor:
-        stored = read_run(cursor, runner.run_id)
+        stored = read_run(cursor, runner.terms.run_id)
     assert stored is not None
     assert [proof.name for proof in stored.proofs] == names
 
@@ -155,7 +155,7 @@ def test_a_bug_in_one_ends_the_others(store: Store, tmp_path: Path) -> None:
 def test_a_proof_that_passes_when_tried_again_is_flaky(store: Store, app: App, told: list[Event]) -> None:
     app.fails = {"/shaky": 2, "/broken": 9}
     runner = Runner(store, told.append, retries=2)
-    history = HistoryWriter(store, runner.run_id, "run")
+    history = HistoryWriter(store, runner.terms.run_id, "run")
     assert run(runner, ask(app.base_url, "steady", "shaky", "broken")) == (Outcome.PASS, Outcome.PASS, Outcome.FAIL)
     assert app.requests == ["/steady", *["/shaky"] * 3, *["/broken"] * 3]
     assert [event.flaky for event in finished(told)] == [False, True, False]
@@ -166,7 +166,7 @@ def test_a_proof_that_passes_when_tried_again_is_flaky(store: Store, app: App, t
     for event in told:
         history(event)
     with store.cursor() as cursor:
-        stored = read_run(cursor, runner.run_id)
+        stored = read_run(cursor, runner.terms.run_id)
         assert {each.name: each.flaky for each in list_proofs(cursor, 0)} == {
             "steady": False, "shaky": True, "broken": False,
         }  # fmt: skip

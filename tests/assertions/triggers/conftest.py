@@ -18,6 +18,7 @@ from opentelemetry.trace import Link, Span, SpanKind, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from spanproof.assertions.events import Event, Judged, ProofFinished
+from spanproof.assertions.proof_run import Terms
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.triggers.targets import Targets
 from spanproof.assertions.verdict import Outcome
@@ -130,7 +131,8 @@ def prove(store: Store, tmp_path: Path) -> Prove:
         module = load_module(path)
         assert module.diagnostics == ()
         events: list[Event] = []
-        Runner(store, events.append, targets=targets, run_id="r1").run([(module, proof) for proof in module.proofs])
+        terms = Terms(run_id="r1", targets=targets)
+        Runner(store, events.append, terms).run([(module, proof) for proof in module.proofs])
         return Carried(events)
 
     return prove

@@ -1,0 +1,211 @@
+"""Judges the claims of a proof: those about stored traces at once, those about requests as their spans arrive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from spanproof.assertions.arrivals import LULL_S, Arrivals, Needs, find_needs
+from spanproof.assertions.belonging import Belonging
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.events import Event, Judged, Waiting
+from spanproof.assertions.evidence import TraceView, name_choice, view_trace
+from spanproof.assertions.requests import Sent
+from spanproof.assertions.responses import judge_response
+from spanproof.assertions.selected import Selected
+from spanproof.assertions.verdict import Outcome, Verdict
+from spanproof.collector.calls import derive
+from spanproof.collector.completeness import State
+from spanproof.collector.flushes import find_flushes
+from spanproof.collector.store import Store
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.parse import ProofFile
+
+if TYPE_CHECKING:
+    import duckdb
+
+PICTURE_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """How long to wait at most, and how long nothing may arrive (None: as the trace demands)."""
+
+    limit_ns: int = 15_000_000_000
+    quiet_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A claim to judge, with the values of its names and the file that its positions belong to."""
+
+    file: ProofFile
+    expectation: s.Expectation
+    bindings: Bindings
+
+
+@dataclass(slots=True)
+class Segment:
+    """Claims about the same traces: those of one ``when``, or of one ``given``."""
+
+    sent: Sent | None = None
+    shown: str | None = None  # the trace to show of those of a request
+    given: s.Given | None = None
+    given_bindings: Bindings = field(default_factory=Bindings)
+    planned: list[Planned] = field(default_factory=list)
+    judged: dict[int, Judged] = field(default_factory=dict)  # by place in `planned`
+
+    @property
+    def open(self) -> int:
+        """How many claims are not judged yet."""
+        return len(self.planned) - len(self.judged)
+
+    def needs(self) -> Iterable[Needs]:
+        """What each open claim needs; nothing, where that cannot be told."""
+        if self.sent is None or not self.sent.answers:  # what began before may have had everything
+            return [()]
+        return (
+            find_needs(each.expectation, each.bindings)
+            for place, each in enumerate(self.planned)
+            if place not in self.judged
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Some claim did not pass."""
+        return any(each.verdict.outcome is not Outcome.PASS for each in self.judged.values())
+
+
+class Judging:
+    """Judges the claims of one proof, and tells verdicts and what it waits for.
+
+    `check` is called before each step; what it raises ends the judging. `notes` is added to.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        connection: duckdb.DuckDBPyConnection,
+        proof: s.Proof,
+        emit: Callable[[Event], None],
+        arrivals: Arrivals,
+        error_share: Decimal,
+        check: Callable[[], None],
+        notes: list[str],
+    ) -> None:
+        self._store = store
+        self._connection = connection
+        self._proof = proof
+        self._emit = emit
+        self._arrivals = arrivals
+        self._judge = Judge(connection, error_share)
+        self._check = check
+        self._notes = notes
+
+    def judge(
+        self, segments: Iterable[Segment], baselines: Iterable[tuple[s.Given, Bindings]], settle: Settle
+    ) -> TraceView | None:
+        """Judge every segment; return the trace that shows the first failure."""
+        derive(self._store)
+        for given, bound in baselines:
+            self._check()
+            self._judge.select_window(given, bound)
+        view = None
+        for segment in segments:
+            self._check()
+            if segment.given is not None:
+                self._judge.select_window(segment.given, segment.given_bindings)
+                self._judge_segment(segment, live=False)
+            elif segment.sent is not None:
+                self._judge_as_spans_arrive(segment, Belonging(segment.sent), settle)
+            view = view or self._view(segment)
+        self._check()
+        return view
+
+    def _judge_as_spans_arrive(self, segment: Segment, belonging: Belonging, settle: Settle) -> None:
+        """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
+        deadline = time.monotonic_ns() + settle.limit_ns
+        try:
+            while True:
+                self._arrivals.begin_look()
+                self._check()
+                derive(self._store)
+                traces = belonging.relate(self._connection)
+                if not belonging.replaced:
+                    self._judge.select(Selected(dict.fromkeys(traces, False), live=True))
+                    # what is still to come is looked for only after that: it takes longer than many a verdict
+                    self._judge_segment(segment, live=True)
+                    if not segment.open and not segment.failed:
+                        return
+                state = belonging.examine(self._connection, traces)
+                segment.shown = belonging.find_shown(state)
+                until_ns = state.quiet_until_ns(settle.quiet_ns)
+                settled = until_ns is not None and time.time_ns() >= until_ns
+                late = time.monotonic_ns() >= deadline
+                live = not (settled or late)
+                if not live or belonging.replaced:
+                    awaited = find_flushes(self._connection, state) if late and not settled else _words(state)
+                    self._judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
+                    self._judge_segment(segment, live=live)
+                open_claims = segment.open
+                if not open_claims:
+                    if not live or not segment.failed:
+                        return
+                    deadline = min(deadline, time.monotonic_ns() + PICTURE_NS)
+                self._emit(Waiting(self._proof, _words(state), open_claims))
+                wait_ns = deadline - time.monotonic_ns()
+                if until_ns is not None:
+                    wait_ns = min(wait_ns, until_ns - time.time_ns())
+                self._wait(segment, wait_ns / 1e9)
+        finally:
+            self._notes += belonging.describe(self._connection)
+
+    def _wait(self, segment: Segment, seconds: float) -> None:
+        """Wait for spans that may decide an open claim; not for long, once there are some that cannot."""
+        until = time.monotonic() + seconds
+        while self._arrivals.wait(until - time.monotonic()):
+            self._check()
+            if not segment.open or not all(map(self._arrivals.lack, segment.needs())):
+                return
+            self._arrivals.begin_look()
+            until = min(until, time.monotonic() + LULL_S)
+
+    def _judge_segment(self, segment: Segment, *, live: bool) -> None:
+        """Judge the claims still open; keep what is final, or all when nothing more is waited for."""
+        for place, planned in enumerate(segment.planned):
+            if place in segment.judged:
+                continue
+            self._check()
+            verdict = self._find_verdict(planned)
+            if verdict.final or not live:
+                segment.judged[place] = Judged(planned.file, planned.expectation, replace(verdict, final=True))
+                self._emit(segment.judged[place])
+
+    def _find_verdict(self, planned: Planned) -> Verdict:
+        about = (planned.expectation, planned.file.text, planned.bindings)
+        return judge_response(self._judge, *about, Path(planned.file.path).parent) or self._judge.judge(*about)
+
+    def _view(self, segment: Segment) -> TraceView | None:
+        """Lay out the trace that shows what is wrong, its witnesses marked."""
+        wrong = [each.verdict for each in segment.judged.values() if each.verdict.outcome is not Outcome.PASS]
+        witnesses = [witness for verdict in wrong for witness in verdict.witnesses]
+        if not wrong:
+            return None
+        one = segment.sent is not None and len(segment.sent.contexts) == 1
+        trace_id = segment.shown if one or not witnesses else witnesses[0].trace_id
+        if trace_id is None:
+            return None
+        view = view_trace(self._connection, trace_id, marked={witness.span_id for witness in witnesses})
+        if view is None or one or not witnesses:
+            return view
+        shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
+        return replace(view, choice=name_choice(shown.expectation))
+
+
+def _words(state: State) -> tuple[str, ...]:
+    return tuple(str(missing) for missing in state.missing)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
 from spanproof.query_lang.syntax import Source
 from spanproof.query_lang.tracetest.constructs import malformed
+from spanproof.query_lang.tracetest.tokens import Place, locate_tokens, split_tokens
 
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<comparator>!=|<=|>=|=|<|>|contains\b|not-contains\b)"
@@ -17,7 +17,6 @@ _TOKEN: Final = re.compile(
     r"|(?P<text>\"(?:\\\"|[^\"])*\"|'(?:\\'|[^'])*')|(?P<word>[A-Za-z]\w*)|(?P<mark>[-+*/(),|\[\]]))"
 )
 _INTERPOLATED: Final = re.compile(r"\$\{([^}]+)\}")
-Place = Callable[[int, int], Source]
 Comparator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "not-contains"]
 
 
@@ -159,15 +158,7 @@ def _shift(place: Place, by: int) -> Place:
 class _Reader:
     def __init__(self, text: str, place: Place) -> None:
         self.text, self.place = text, place
-        self.tokens: list[re.Match[str]] = []
-        end = 0
-        while text[end:].strip():
-            matched = _TOKEN.match(text, end)
-            if matched is None:
-                begin = len(text) - len(text[end:].lstrip())
-                raise malformed("this is no part of an expression", place(begin, begin + 1))
-            self.tokens.append(matched)
-            end = matched.end()
+        self.tokens = split_tokens(text, _TOKEN, place, "an expression")
         self.next = 0
 
     def peek(self, kind: str) -> str | None:
@@ -191,8 +182,7 @@ class _Reader:
         return malformed(f"{wanted} is expected after this", self.place(max(length - 1, 0), max(length, 1)))
 
     def where(self, first: int, last: int | None = None) -> Source:
-        begin, end = self.tokens[first], self.tokens[first if last is None else last].end()
-        return self.place(begin.end() - len(begin.group().lstrip()), end)
+        return locate_tokens(self.tokens[first], self.tokens[first if last is None else last], self.place)
 
     def expression(self) -> Expression:
         begin = self.next

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from spanproof.query_lang.syntax import Source
 from spanproof.query_lang.tracetest.constructs import malformed, refuse
+from spanproof.query_lang.tracetest.tokens import Place, locate_tokens, split_tokens
 
 TRIGGER: Final = "Tracetest trigger"
 # what Tracetest knows of the span that it makes itself
@@ -17,7 +17,6 @@ _TOKEN: Final = re.compile(
     r"\s*(?:(?P<text>\"(?:\\.|[^\"\\])*\")|(?P<number>-?\d+(?:\.\d+)?)|(?P<pseudo>:\s*\w+)"
     r"|(?P<word>[A-Za-z_]\w*(?:\.\w+)*)|(?P<mark>[\[\](),=]))"
 )
-Place = Callable[[int, int], Source]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +68,7 @@ def read_selector(text: str, place: Place) -> tuple[SpanSelector, ...]:
 class _Reader:
     def __init__(self, text: str, place: Place) -> None:
         self.text, self.place = text, place
-        self.tokens: list[re.Match[str]] = []
-        end = 0
-        while text[end:].strip():
-            matched = _TOKEN.match(text, end)
-            if matched is None:
-                begin = end + len(text[end:]) - len(text[end:].lstrip())
-                raise malformed("this is no part of a selector", place(begin, begin + 1))
-            self.tokens.append(matched)
-            end = matched.end()
+        self.tokens = split_tokens(text, _TOKEN, place, "a selector")
         self.next = 0
 
     def peek(self) -> re.Match[str] | None:
@@ -98,7 +89,7 @@ class _Reader:
         return malformed(f"`{token.group().strip()}` is not expected here", self.where(token))
 
     def where(self, token: re.Match[str]) -> Source:
-        return self.place(token.end() - len(token.group().lstrip()), token.end())
+        return locate_tokens(token, token, self.place)
 
     def selector(self) -> SpanSelector:
         begin = self.next
@@ -110,9 +101,7 @@ class _Reader:
             filters.append(self.filter())
             self.take(",")
         self._refuse_what_follows()
-        first, last = self.tokens[begin], self.tokens[self.next - 1]
-        start = first.end() - len(first.group().lstrip())
-        return SpanSelector(tuple(filters), self.place(start, last.end()))
+        return SpanSelector(tuple(filters), locate_tokens(self.tokens[begin], self.tokens[self.next - 1], self.place))
 
     def _refuse_what_follows(self) -> None:
         after = self.peek()

@@ -104,10 +104,8 @@ def test_a_link_to_our_span_leads_to_the_trace(edge: Edge, trace: Callable[[str]
     assert [span.service for span in failing.finished.view.spans] == ["shop"]
 
 
-def test_baggage_that_a_service_notes_leads_to_the_trace(
-    edge: Edge, trace: Callable[[str], Traced], prove: Prove
-) -> None:
-    shop = trace("shop")
+def note_baggage(shop: Traced) -> Callable[[Headers], Headers]:
+    """Answers with a trace of its own, which bears the baggage that came."""
 
     def answer(headers: Headers) -> Headers:
         noted = {name: str(value) for name, value in get_all(read_context(headers)).items()}
@@ -115,7 +113,13 @@ def test_baggage_that_a_service_notes_leads_to_the_trace(
             pass
         return {}
 
-    edge.answer = answer
+    return answer
+
+
+def test_baggage_that_a_service_notes_leads_to_the_trace(
+    edge: Edge, trace: Callable[[str], Traced], prove: Prove
+) -> None:
+    edge.answer = note_baggage(trace("shop"))
     carried = prove(f'when GET "{edge.url}/"{CLAIMS}')
     assert carried.outcome is Outcome.PASS, carried.reasons
     assert carried.finished.notes[0].endswith(" of its own, found by the attribute `spanproof.run_id`")
@@ -144,15 +148,7 @@ def test_a_trace_of_ours_may_go_on_beside_one_that_bears_its_baggage(
 
 def test_requests_side_by_side_are_told_apart(edge: Edge, trace: Callable[[str], Traced], prove: Prove) -> None:
     """Two requests of one run to a service that notes baggage: each finds its own trace."""
-    shop = trace("shop")
-
-    def answer(headers: Headers) -> Headers:
-        noted = {name: str(value) for name, value in get_all(read_context(headers)).items()}
-        with shop.begin("GET /", Context(), attributes=noted):
-            pass
-        return {}
-
-    edge.answer = answer
+    edge.answer = note_baggage(trace("shop"))
     asked = f'when GET "{edge.url}/"\nexpect count(shop) == 1\n'
     assert prove(asked + asked).outcome is Outcome.PASS
 

@@ -34,7 +34,6 @@ SERVICES: Final = (
     "bank-backup",
     *(f"service-{number:02}" for number in range(96)),
 )
-_SILENT: Final = ("postgresql", "bank", "bank-backup")  # they are asked, and send no spans
 _HOSTS: Final = 8
 _NEW_SHARE = 0.5  # of the requests, answered by the new version
 _BATCH = 12_000  # requests an append: a quarter of a million spans

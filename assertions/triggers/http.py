@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mimetypes
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 import httpx
 
@@ -61,8 +63,14 @@ def open_http(request: Request) -> Iterator[Send]:
         took = time.perf_counter_ns() - started_ns
         return HttpResponse(response.status_code, response.text, took, asked, response.headers)
 
-    with httpx.Client(timeout=timeout, limits=limits, trust_env=False) as client:
+    with httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=_trust()) as client:
         yield send
+
+
+@cache
+def _trust() -> ssl.SSLContext:
+    """Return whose certificates are trusted; to read them takes longer than many a request."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _build(request: Request) -> httpx.Request:

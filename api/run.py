@@ -22,7 +22,7 @@ from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import EXIT_CODES, Outcome, worst
 from spanproof.collector.options import Options
-from spanproof.collector.receiver import Receiver
+from spanproof.collector.receiver import Receiver, leave_alone_what_is_loaded
 from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
@@ -84,6 +84,7 @@ def run_proofs(
     """
     with Store.open(db) as store, Receiver(store, receiving.otlp_grpc, receiving.otlp_http, options) as receiver:
         declare_rules(store, rules)
+        leave_alone_what_is_loaded()
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
         if not run.carrying.watch:
             return run.carry_out(proofs, store, console)

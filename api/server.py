@@ -21,7 +21,7 @@ from spanproof.collector.addresses import listen, replace_port
 from spanproof.collector.failures import Unusable
 from spanproof.collector.http_server import make_http_server
 from spanproof.collector.options import Options
-from spanproof.collector.receiver import Receiver
+from spanproof.collector.receiver import Receiver, leave_alone_what_is_loaded
 from spanproof.collector.retention import Limits, Retention
 from spanproof.collector.rules import Rules, declare_rules
 from spanproof.collector.store import Store
@@ -66,6 +66,7 @@ class Server:
                 f"spanproof: OTLP/gRPC {receiver.grpc_address}  OTLP/HTTP {receiver.http_address}"
                 f"  API {scheme}://{replace_port(self.api, listener.getsockname()[1])}  store {self.db}"
             )
+            leave_alone_what_is_loaded()
             try:
                 server.run(sockets=[listener])
             finally:

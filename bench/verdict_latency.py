@@ -20,7 +20,7 @@ from spanproof.assertions.events import Event, Judged
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import Outcome
 from spanproof.bench.served import start
-from spanproof.collector.receiver import Receiver
+from spanproof.collector.receiver import Receiver, leave_alone_what_is_loaded
 from spanproof.collector.store import Store
 from spanproof.query_lang.modules import Module, load_text
 
@@ -38,6 +38,7 @@ def main() -> None:
     parser.add_argument("--proofs", type=int, default=200, help="how many are carried out; %(default)s")
     args = parser.parse_args()
     with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
+        leave_alone_what_is_loaded()  # as `spanproof run` does
         services, line = start([sys.executable, "-m", "spanproof.bench.traced_services", receiver.grpc_address])
         try:
             latencies, rate = _measure(store, services, line.strip(), args.proofs)

@@ -28,7 +28,7 @@ test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n), ask each operation of the API 500 times (FUZZ_API=n)
-	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py --timeout 7200 $(ARGS)
+	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py tests/reference/test_live_agreement.py --timeout 7200 $(ARGS)
 	@SPANPROOF_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
 	@SPANPROOF_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/test_openapi.py --timeout 7200 $(ARGS)
 

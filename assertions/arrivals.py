@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from spanproof.assertions.paths import fill_service
+from spanproof.assertions.triggers.context import RUN_ID, TraceContext
+from spanproof.collector.live import LiveTraces
 from spanproof.collector.store import Arrived, Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings
@@ -32,6 +34,9 @@ class Arrivals:
         self._owner = owner
         self._services: frozenset[str] = frozenset()
         self._woken = threading.Event()
+        self._live: LiveTraces | None = None
+        self._tied = False  # other traces may belong to ours
+        self.own_only = False  # whoever waits asks for our own traces, unless others belong to them
 
     def __enter__(self) -> Self:
         self._unsubscribe = self._store.subscribe(self._hear)
@@ -39,11 +44,37 @@ class Arrivals:
 
     def __exit__(self, *_exception: object) -> None:
         self._unsubscribe()
+        if self._live is not None:
+            self._live.close()
+
+    def begin(self, contexts: Iterable[TraceContext]) -> None:
+        """Take traces for our own; their requests are about to be sent."""
+        self._live = self._live or LiveTraces(self._store)
+        roots = {each.trace_id: each.span_id for each in contexts}
+        self._live.expect(roots)
+        self._begun.update(dict.fromkeys(roots, self._owner))
+
+    @property
+    def live(self) -> LiveTraces | None:
+        """Our own traces as they arrive; None where that is not all, or more than is shown in memory."""
+        live = self._live
+        return live if self.own_only and not self._tied and live is not None and live.whole else None
 
     def _hear(self, arrived: Arrived) -> None:
-        if any(self._begun.get(trace_id, self._owner) is self._owner for trace_id in arrived.trace_ids):
+        own = any(self._begun.get(trace_id) is self._owner for trace_id in arrived.trace_ids)
+        strange = not arrived.trace_ids <= self._begun.keys()
+        if self._live is not None:
+            if own:
+                self._live.take(arrived)
+            self._tied = self._tied or (strange and self._may_belong(arrived))
+        if own or (strange and self.live is None):
             self._services |= arrived.services
             self._woken.set()
+
+    def _may_belong(self, arrived: Arrived) -> bool:
+        """Tell whether spans of traces that nobody began link to ours, or bear the id of a request."""
+        linked = (self._begun.get(trace_id) is self._owner for trace_id in arrived.linked_trace_ids)
+        return RUN_ID in arrived.attribute_names or any(linked)
 
     def wake(self) -> None:
         """End a wait."""

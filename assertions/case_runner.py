@@ -71,6 +71,11 @@ def run_scene(scene: Scene) -> Iterator[CaseResult]:
         yield from _run_varied(scene, variation)
 
 
+def request_traces(traces: tuple[CaseTrace, ...], variation: Variation) -> Iterator[ExportTraceServiceRequest]:
+    """Yield the requests that send the traces of a scene, in a variation."""
+    return _Sender(traces, variation).requests(traces)
+
+
 def _run_varied(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
     with Store.open(settings={"threads": "1"}) as store:  # there is too little in it for two to share
         declare_rules(store, scene.rules)

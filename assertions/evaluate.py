@@ -6,12 +6,13 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import duckdb
 
 from spanproof.assertions.estimates import CONFIDENCE, Estimator
 from spanproof.assertions.explain import Explainer
+from spanproof.assertions.live_paths import find_live_path
 from spanproof.assertions.selected import Selected, Window
 from spanproof.assertions.shares import judge_traces
 from spanproof.assertions.tally import DROPPED, UNSAMPLED, Tally, tally_findings
@@ -25,6 +26,9 @@ from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.types import mentions_baseline
 from spanproof.query_lang.windows import compile_window, find_bounds, show_instant
 
+if TYPE_CHECKING:
+    from spanproof.collector.live import LiveTraces
+
 MOST_INCOMPLETE: Final = 0.01
 COMPLETE: Final = """
 CREATE OR REPLACE TEMP TABLE {table} AS
@@ -33,10 +37,16 @@ SELECT trace_id, true AS settled, true AS trusting FROM judged WHERE trace_id NO
 
 
 class Judge:
-    """Judges claims about a set of traces in a store; each has its own connection and table ``selected``."""
+    """Judges claims about a set of traces in a store; each has its own connection and table ``selected``.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, error_share: Decimal = Decimal(1)) -> None:
+    What is shown of `live` traces as they arrive is judged by their connection, and paths there without a query.
+    """
+
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, error_share: Decimal = Decimal(1), live: LiveTraces | None = None
+    ) -> None:
         self.connection = connection
+        self._live = live
         self.error_share = error_share  # what estimates may use up of the error that their confidence allows
         self.selected: Selected | Window = Selected({})
         self._baseline: Window | None = None
@@ -104,6 +114,9 @@ class Judge:
                 return self._tell_forgotten(expectation, verdict, decided=True)  # what is left is a sample, too
             numbers_from = "complete" if self.enough_complete else "selected"
             plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
+            taken = self._find_path(expectation, bindings, explainer)
+            if taken is not None:
+                return taken
             if expectation.share is not None:
                 verdict = self._conclude_share(plan, expectation.share, bindings, explainer)
                 return self._tell_forgotten(expectation, verdict, decided=False)
@@ -123,6 +136,20 @@ class Judge:
             raise
         except (NoValue, duckdb.Error) as error:
             return explainer.error(str(error))
+
+    def _find_path(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict | None:
+        """Look for a path in a trace as it arrives, if there is but one.
+
+        None says nothing: a path that is not there may still come, or be found only by its plan.
+        """
+        claim, live = expectation.claim, self._live
+        traces = self.selected.settled if isinstance(self.selected, Selected) else {}
+        if live is None or len(traces) != 1 or expectation.share is not None or expectation.by is not None:
+            return None
+        if not isinstance(claim, s.Path) or claim.mode != "some":
+            return None
+        witnesses = find_live_path(live.tables, claim, bindings, next(iter(traces)))
+        return explainer.path_taken(witnesses) if witnesses else None
 
     def _estimate(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict:
         """Judge what a sample says of the whole; only complete traces are one."""

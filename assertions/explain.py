@@ -10,7 +10,7 @@ from spanproof.assertions import units
 from spanproof.assertions.claim_text import ClaimText
 from spanproof.assertions.lacking import find_lacking
 from spanproof.assertions.path_words import describe_miss
-from spanproof.assertions.paths import Miss, PathFinder, fill_service
+from spanproof.assertions.paths import Miss, PathFinder, fill_service, read_stops
 from spanproof.assertions.resilience_words import TIERS, explain_circuit, explain_fallback, explain_retry
 from spanproof.assertions.verdict import GRAVITY, Mark, Outcome, Verdict, Witness
 from spanproof.assertions.wording import count, listed, times
@@ -179,6 +179,11 @@ class Explainer:
             units.show_fraction(traces.holds / traces.n), self._witnesses(sample),
         )  # fmt: skip
 
+    def path_taken(self, witnesses: tuple[Witness, ...]) -> Verdict:
+        """The path was taken in the one trace that was looked at."""
+        in_one = f"in {count(1, 'trace')}"
+        return Verdict(Outcome.PASS, "pass", in_one, self.claim.at, "", 1, witnesses=witnesses)
+
     # ## What the evidence says
 
     def _shows(self, plan: Plan, sample: Finding | None) -> bool:
@@ -251,7 +256,7 @@ class Explainer:
 
     def _path_missed(self, claim: s.Path, tally: Tally, sample: Finding | None) -> Verdict:
         trace = sample.trace_id.hex if sample and sample.trace_id else ""
-        miss = PathFinder(self.connection, claim, self.bindings, trace).miss() if trace else None
+        miss = self._follow(claim, trace).miss() if trace else None
         held = f"{tally.holds} of {tally.n} traces" if tally.n > 1 else "not taken"
         if miss is None:
             return Verdict(Outcome.FAIL, "path-mismatch", "the path was not taken", claim.at, held, tally.n)
@@ -268,9 +273,12 @@ class Explainer:
             marks=marks, lacks=lacks,
         )  # fmt: skip
 
+    def _follow(self, claim: s.Path, trace_id: str) -> PathFinder:
+        return PathFinder(claim, self.bindings, read_stops(self.connection, claim, self.bindings, trace_id))
+
     def _count_taken(self, miss: Miss) -> str:
         """Say in how many traces what was called instead was called, where that is one service."""
-        callees = {hop.callee for hop in miss.seen}
+        callees = {hop.service for hop in miss.seen}
         near = nearest(self.about.source(miss.step.at), callees, 1) or (list(callees) if len(callees) == 1 else [])
         callers = [fill_service(target, self.bindings) for target in miss.caller.targets] if miss.caller else []
         if len(near) != 1 or len(callers) != 1 or callers[0] is None:
@@ -316,8 +324,7 @@ class Explainer:
             return ()
         keys = [key for key in sample.witness or [] if key is not None]
         if isinstance(self.claim, s.Path) and sample.trace_id is not None and keys:
-            finder = PathFinder(self.connection, self.claim, self.bindings, sample.trace_id.hex)
-            keys = list(finder.witness(keys[0]))
+            keys = list(self._follow(self.claim, sample.trace_id.hex).witness(keys[0]))
         return self._named(keys)
 
     def _named(self, keys: list[int]) -> tuple[Witness, ...]:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import duckdb
 
 PICTURE_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
+MOST_LULL_S: Final = 0.2  # two thirds of the shortest time to settle in; the rest is for finding out
+TELL_EVERY_S: Final = 1.0  # how often it is said what is still to come, at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,11 @@ class Settle:
 
     limit_ns: int = 15_000_000_000
     quiet_ns: int | None = None
+
+    @property
+    def lull_s(self) -> float:
+        """How long nothing may arrive before it is looked for what is still to come."""
+        return min(MOST_LULL_S, self.quiet_ns / 1.5e9) if self.quiet_ns is not None else MOST_LULL_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +83,14 @@ class Segment:
         )
 
     @property
-    def failed(self) -> bool:
-        """Some claim did not pass."""
-        return any(each.verdict.outcome is not Outcome.PASS for each in self.judged.values())
+    def passed(self) -> bool:
+        """All claims are judged, and hold."""
+        return not self.open and all(each.verdict.outcome is Outcome.PASS for each in self.judged.values())
+
+    @property
+    def trace_ids(self) -> tuple[str, ...]:
+        """The traces of the requests themselves."""
+        return tuple(each.trace_id for each in self.sent.contexts) if self.sent is not None else ()
 
 
 class Judging:
@@ -103,6 +115,7 @@ class Judging:
         self._proof = proof
         self._emit = emit
         self._arrivals = arrivals
+        self._error_share = error_share
         self._judge = Judge(connection, error_share)
         self._check = check
         self._notes = notes
@@ -111,18 +124,24 @@ class Judging:
         self, segments: Iterable[Segment], baselines: Iterable[tuple[s.Given, Bindings]], settle: Settle
     ) -> TraceView | None:
         """Judge every segment; return the trace that shows the first failure."""
-        derive(self._store)
+        compares = False
         for given, bound in baselines:
             self._check()
+            derive(self._store)
             self._judge.select_window(given, bound)
+            compares = True
         view = None
         for segment in segments:
             self._check()
             if segment.given is not None:
+                derive(self._store)
                 self._judge.select_window(segment.given, segment.given_bindings)
-                self._judge_segment(segment, live=False)
+                self._judge_segment(segment, self._judge, live=False)
             elif segment.sent is not None:
-                self._judge_as_spans_arrive(segment, Belonging(segment.sent), settle)
+                belonging = Belonging(segment.sent)
+                began = bool(segment.sent.answers)  # what was there before us has not been seen to arrive
+                self._arrivals.own_only = began and not compares and not belonging.replaced
+                self._judge_as_spans_arrive(segment, belonging, settle)
             view = view or self._view(segment)
         self._check()
         return view
@@ -130,17 +149,20 @@ class Judging:
     def _judge_as_spans_arrive(self, segment: Segment, belonging: Belonging, settle: Settle) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
         deadline = time.monotonic_ns() + settle.limit_ns
+        woken = True
         try:
             while True:
+                if woken and self._judge_in_memory(segment, settle.lull_s, deadline):
+                    return
                 self._arrivals.begin_look()
                 self._check()
                 derive(self._store)
                 traces = belonging.relate(self._connection)
-                if not belonging.replaced:
+                if not belonging.replaced and self._arrivals.live is None:
                     self._judge.select(Selected(dict.fromkeys(traces, False), live=True))
                     # what is still to come is looked for only after that: it takes longer than many a verdict
-                    self._judge_segment(segment, live=True)
-                    if not segment.open and not segment.failed:
+                    self._judge_segment(segment, self._judge, live=True)
+                    if segment.passed:
                         return
                 state = belonging.examine(self._connection, traces)
                 segment.shown = belonging.find_shown(state)
@@ -151,44 +173,73 @@ class Judging:
                 if not live or belonging.replaced:
                     awaited = find_flushes(self._connection, state) if late and not settled else _words(state)
                     self._judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
-                    self._judge_segment(segment, live=live)
+                    self._judge_segment(segment, self._judge, live=live)
                 open_claims = segment.open
                 if not open_claims:
-                    if not live or not segment.failed:
+                    if not live or segment.passed:
                         return
                     deadline = min(deadline, time.monotonic_ns() + PICTURE_NS)
                 self._emit(Waiting(self._proof, _words(state), open_claims))
                 wait_ns = deadline - time.monotonic_ns()
                 if until_ns is not None:
                     wait_ns = min(wait_ns, until_ns - time.time_ns())
-                self._wait(segment, wait_ns / 1e9)
+                woken = self._wait(segment, wait_ns / 1e9)
         finally:
             self._notes += belonging.describe(self._connection)
 
-    def _wait(self, segment: Segment, seconds: float) -> None:
-        """Wait for spans that may decide an open claim; not for long, once there are some that cannot."""
+    def _judge_in_memory(self, segment: Segment, lull_s: float, deadline: int) -> bool:
+        """Judge what has arrived as long as more arrives, and that is all that matters; tell whether all has passed.
+
+        What is still to come is not looked for: that takes the store to be brought up to date, and longer than many a
+        verdict.
+        """
+        until = min(deadline / 1e9, time.monotonic() + TELL_EVERY_S)
+        judge = None
+        while (live := self._arrivals.live) is not None:
+            if judge is None:
+                judge = Judge(live.connection, self._error_share, live)
+                judge.select(Selected(dict.fromkeys(segment.trace_ids, False), live=True))
+            self._arrivals.begin_look()
+            self._check()
+            if self._may_decide(segment) and live.show():
+                self._judge_segment(segment, judge, live=True)
+                if segment.passed:
+                    return True
+            seconds = min(lull_s, until - time.monotonic())
+            if seconds <= 0 or not self._arrivals.wait(seconds):
+                break
+        return False
+
+    def _may_decide(self, segment: Segment) -> bool:
+        """Tell whether what has arrived may decide an open claim."""
+        return not segment.open or not all(map(self._arrivals.lack, segment.needs()))
+
+    def _wait(self, segment: Segment, seconds: float) -> bool:
+        """Wait for spans that may decide an open claim; not for long, once there are some that cannot.
+
+        Tells whether any have arrived.
+        """
         until = time.monotonic() + seconds
+        woken = False
         while self._arrivals.wait(until - time.monotonic()):
             self._check()
-            if not segment.open or not all(map(self._arrivals.lack, segment.needs())):
-                return
+            woken = True
+            if self._arrivals.live is not None or self._may_decide(segment):
+                break
             self._arrivals.begin_look()
             until = min(until, time.monotonic() + LULL_S)
+        return woken
 
-    def _judge_segment(self, segment: Segment, *, live: bool) -> None:
+    def _judge_segment(self, segment: Segment, judge: Judge, *, live: bool) -> None:
         """Judge the claims still open; keep what is final, or all when nothing more is waited for."""
         for place, planned in enumerate(segment.planned):
             if place in segment.judged:
                 continue
             self._check()
-            verdict = self._find_verdict(planned)
+            verdict = _find_verdict(judge, planned)
             if verdict.final or not live:
                 segment.judged[place] = Judged(planned.file, planned.expectation, replace(verdict, final=True))
                 self._emit(segment.judged[place])
-
-    def _find_verdict(self, planned: Planned) -> Verdict:
-        about = (planned.expectation, planned.file.text, planned.bindings)
-        return judge_response(self._judge, *about, Path(planned.file.path).parent) or self._judge.judge(*about)
 
     def _view(self, segment: Segment) -> TraceView | None:
         """Lay out the trace that shows what is wrong, its witnesses marked."""
@@ -205,6 +256,11 @@ class Judging:
             return view
         shown = next(each for each in segment.judged.values() if witnesses[0] in each.verdict.witnesses)
         return replace(view, choice=name_choice(shown.expectation))
+
+
+def _find_verdict(judge: Judge, planned: Planned) -> Verdict:
+    about = (planned.expectation, planned.file.text, planned.bindings)
+    return judge_response(judge, *about, Path(planned.file.path).parent) or judge.judge(*about)
 
 
 def _words(state: State) -> tuple[str, ...]:

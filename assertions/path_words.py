@@ -28,10 +28,10 @@ def describe_miss(about: ClaimText, miss: Miss) -> tuple[str, str | None, str | 
         return f"`{caller}` called {seen}, not `{wanted}`", seen, None
     if not miss.seen:
         return f"`{caller}` called nothing, so not `{wanted}`", None, None
-    seen = listed([hop.callee for hop in miss.seen])
+    seen = listed([hop.service for hop in miss.seen])
     if miss.kind == "further":
         return f"`{caller}` called {seen}, not `{wanted}`", seen, f"`{wanted}` was reached further on: write `->>`"
-    near = nearest(wanted, {hop.callee for hop in miss.seen}, 1)
+    near = nearest(wanted, {hop.service for hop in miss.seen}, 1)
     if near:
         help_ = f"if that is intended, write `({wanted} | {near[0]})`"
         return f"`{caller}` called `{near[0]}`, not `{wanted}`", f"`{near[0]}`", help_

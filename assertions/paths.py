@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from spanproof.collector.completeness import relate
 from spanproof.query_lang import syntax as s
@@ -15,33 +15,22 @@ from spanproof.query_lang.legs import compile_stops, steps_of
 if TYPE_CHECKING:
     import duckdb
 
-# The trace to look at, and those that it goes on in.
-FOCUS = """
-CREATE OR REPLACE TEMP TABLE focus AS
-SELECT unnest($traces)::UUID AS trace_id, true AS settled, true AS trusting
-"""
 
+class Stop(NamedTuple):
+    """Where a path may come by: an exchange, or an entry span by itself (`asynchronous` is None then).
 
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """An exchange (or, for the first step, an entry span) that matches a step by itself."""
+    `matches` says of an entry span whether it is the first step, of an exchange, to which of the others it leads.
+    """
 
-    step: int
     from_entry: int | None
     to_entry: int | None
     witness: int
-
-
-@dataclass(frozen=True, slots=True)
-class Hop:
-    """Any exchange of the trace."""
-
-    from_entry: int | None
-    to_entry: int | None
-    callee: str
+    service: str
     operation: str
-    asynchronous: bool
-    witness: int
+    asynchronous: bool | None
+    start_ns: int
+    key: int
+    matches: Sequence[bool | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +40,47 @@ class Miss:
     step: s.Step
     arrow: s.Arrow | None
     caller: s.Step | None
-    seen: tuple[Hop, ...]
+    seen: tuple[Stop, ...]
     witness: tuple[int, ...]
     kind: str  # "callee", "operation", "message", "further", "split", "start"
 
 
-class PathFinder:
-    """Follows one path through one trace."""
+def read_stops(
+    connection: duckdb.DuckDBPyConnection, claim: s.Path, bindings: Bindings, trace_id: str | None = None
+) -> list[Stop]:
+    """Read all that a path might go through in a trace, and in those that it goes on in.
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, claim: s.Path, bindings: Bindings, trace_id: str) -> None:
+    Without a `trace_id` it is the one trace in the table ``selected``, and what does not count there is left out.
+    """
+    values: dict[str, object] = {}
+    traces = "selected"
+    if trace_id is not None:
+        values = {"traces": relate(connection, trace_id)}
+        traces = "(SELECT unnest($traces)::UUID AS trace_id, true AS trusting)"
+    sql, parameters = compile_stops(claim, bindings, traces)
+    return [Stop(*row) for row in connection.execute(sql, {**parameters, **values}).fetchall()]
+
+
+class PathFinder:
+    """Follows one path through the stops that there are."""
+
+    def __init__(self, claim: s.Path, bindings: Bindings, stops: Iterable[Stop]) -> None:
         self.bindings = bindings
         self.steps = steps_of(claim.leg)
         self.legs = _legs_in_order(claim.leg)
-        connection.execute(FOCUS, {"traces": relate(connection, trace_id)})
-        sql, parameters = compile_stops(claim, bindings, "focus")
-        stops = [Stop(*row[:4]) for row in connection.execute(sql, parameters).fetchall()]
-        self.stops = {number: [stop for stop in stops if stop.step == number] for number in range(len(self.steps))}
-        self.hops = [
-            Hop(*row)
-            for row in connection.execute(
-                "SELECT caller_entry, callee_entry, callee, operation, async, coalesce(callee_entry, client_key)"
-                " FROM hops SEMI JOIN focus USING (trace_id) ORDER BY start_ns, exchange_key"
-            ).fetchall()
-        ]
+        self.stops: list[list[Stop]] = [[] for _ in self.steps]  # that match each step by themselves
+        self.hops: list[Stop] = []
+        self._onward: dict[int | None, set[int | None]] = {}  # to which entry spans calls lead from which
+        self._followed: dict[tuple[int, int | None], tuple[int, ...] | None] = {}  # by leg and entry span
+        for stop in sorted(stops, key=lambda stop: (stop.start_ns, stop.key)):
+            is_hop = stop.asynchronous is not None
+            if is_hop:
+                self.hops.append(stop)
+            if stop.asynchronous is False:
+                self._onward.setdefault(stop.from_entry, set()).add(stop.to_entry)
+            for number, matching in enumerate(stop.matches, int(is_hop)):
+                if matching:
+                    self.stops[number].append(stop)
 
     def witness(self, root: int | None = None) -> tuple[int, ...]:
         """Return the spans of the first way through the whole path, in its order; none if there is none."""
@@ -84,16 +91,22 @@ class PathFinder:
 
     def _follow(self, number: int, stop: Stop) -> tuple[int, ...]:
         """Return the witnesses from `stop` on through all branches of its leg."""
-        found: list[int] = [stop.witness]
+        place = (number, stop.to_entry)
+        if place not in self._followed:
+            self._followed[place] = self._go_on(number, stop.to_entry)
+        further = self._followed[place]
+        return () if further is None else tuple(dict.fromkeys((stop.witness, *further)))
+
+    def _go_on(self, number: int, entry: int | None) -> tuple[int, ...] | None:
+        """Return the witnesses beyond an entry span, through all branches of its leg; None if there is no way."""
+        found: tuple[int, ...] = ()
         for child in self._children(number):
-            for entered in self._next(child, {stop.to_entry}):
-                rest = self._follow(child, entered)
-                if rest:
-                    found += rest
-                    break
-            else:
-                return ()
-        return tuple(dict.fromkeys(found))
+            ways = (self._follow(child, entered) for entered in self._next(child, {entry}))
+            way = next(filter(None, ways), None)
+            if way is None:
+                return None
+            found += way
+        return found
 
     def miss(self) -> Miss | None:
         """Return where the longest match of the path ends, or None if nothing is missing."""
@@ -123,15 +136,15 @@ class PathFinder:
         seen = [hop for hop in made if hop.asynchronous == (arrow == "~>")]
         names = {fill_service(target, self.bindings) for target in step.targets}
         kind = "callee"
-        if any(hop.callee in names for hop in seen):
+        if any(hop.service in names for hop in seen):
             kind = "operation"
-            seen = [hop for hop in seen if hop.callee in names]
-        elif any(hop.callee in names for hop in made):
+            seen = [hop for hop in seen if hop.service in names]
+        elif any(hop.service in names for hop in made):
             kind = "message"
         elif any(stop.from_entry in self._reach(entries) for stop in self.stops[child]):
             kind = "further"
-        near = nearest(str(next(iter(names))), {hop.callee for hop in seen}, 1)
-        shown = [hop for hop in seen if hop.callee in near] or seen
+        near = nearest(str(next(iter(names))), {hop.service for hop in seen}, 1)
+        shown = [hop for hop in seen if hop.service in near] or seen
         witness = (*(stop.witness for stop in here), *(hop.witness for hop in shown))
         return Miss(step, arrow, self.steps[number][0], tuple(seen), tuple(dict.fromkeys(witness)), kind)
 
@@ -150,12 +163,11 @@ class PathFinder:
 
     def _reach(self, entries: Iterable[int | None]) -> set[int | None]:
         """Return the entry spans that calls lead to from `entries`, these included."""
-        reached = set(entries) - {None}
-        grown = True
-        while grown:
-            further = {hop.to_entry for hop in self.hops if hop.from_entry in reached and not hop.asynchronous} - {None}
-            grown = not further <= reached
-            reached |= further
+        reached: set[int | None] = set()
+        pending = set(entries) - {None}
+        while pending:
+            reached |= pending
+            pending = {to for entry in pending for to in self._onward.get(entry, ())} - reached - {None}
         return reached
 
 

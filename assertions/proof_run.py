@@ -64,10 +64,11 @@ class ProofRun:
         self.proof = proof
         self.terms = terms
         self.notes: list[str] = []
-        self._sender = Sender(store, Path(module.file.path).parent, terms.run_id, terms.targets, self._pause)
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = threading.Event()
         self._arrivals = Arrivals(store, terms.begun, self)
+        folder = Path(module.file.path).parent
+        self._sender = Sender(store, folder, terms.run_id, terms.targets, self._pause, self._arrivals.begin)
         # what others have sent already, if the proof is to begin with claims about that
         self.segments: list[Segment] = [] if sent is None else [Segment(sent)]
         self.baselines: list[tuple[s.Given, Bindings]] = []
@@ -136,8 +137,6 @@ class ProofRun:
                     bindings = sent.bind(statement, bindings)
                     self.segments.append(Segment(sent))
                     self.notes += [sent.note] if sent.note else []
-                    if statement.kind != "trace":
-                        self.terms.begun.update(dict.fromkeys((each.trace_id for each in sent.contexts), self))
                 case s.Given(baseline=True):
                     self.baselines.append((statement, bindings))
                 case s.Given():

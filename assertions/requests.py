@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from spanproof.assertions.masking import learn_headers
 from spanproof.assertions.triggers.context import Answer, TraceContext, TriggerFailed
@@ -18,6 +18,8 @@ from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, Constant, NoValue
 
 TRACE_ID_DIGITS: Final = 32
+
+Begin: TypeAlias = Callable[[tuple[TraceContext, ...]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +52,20 @@ class Sent:
 
 
 class Sender:
-    """Sends the requests of one proof. Files are looked for in `folder`; `pause` waits, unless the run is cancelled."""
+    """Sends the requests of one proof. Files are looked for in `folder`; `pause` waits, unless the run is cancelled.
 
-    def __init__(self, store: Store, folder: Path, run_id: str, targets: Targets | None, pause: Pause) -> None:
+    `begin` hears of the traces to be judged, before their requests are sent.
+    """
+
+    def __init__(
+        self, store: Store, folder: Path, run_id: str, targets: Targets | None, pause: Pause, begin: Begin
+    ) -> None:
         self._store = store
         self._folder = folder
         self._run_id = run_id
         self._targets = targets
         self._pause = pause
+        self._begin = begin
 
     def send(self, when: s.When, bindings: Bindings, tell: Callable[[int, int], None], *, judged: bool = True) -> Sent:
         """Send what a ``when`` asks for; `tell` hears how many of how many requests were answered.
@@ -73,6 +81,7 @@ class Sender:
             contexts = tuple(TraceContext(self._run_id) for _ in range(repeat.count if repeat else 1))
             if judged:
                 expect_roots(self._store, contexts)
+                self._begin(contexts)
             last_key = self._store.last_key
             if repeat is None:
                 return Sent(contexts, (send(contexts[0]),), last_key)

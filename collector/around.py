@@ -28,6 +28,9 @@ FROM (
 ) grown
 LEFT JOIN traces USING (trace_id)
 """
+# values of gRPC's status, of an old and a new convention
+_RPC_WELL: Final = pa.array(["0", "OK"], pa.string())
+_UNKNOWN: Final = pa.scalar(None, pa.bool_())
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +69,11 @@ def find_around(connection: duckdb.DuckDBPyConnection, first: int, last: int, *,
 def read_spans(connection: duckdb.DuckDBPyConnection, around: Around) -> Fresh:
     """Read all spans of these traces."""
     keys = {"first": around.first, "last": around.last}
-    return Fresh(_add_facts(fetch(connection, _query("fresh.sql"), keys, around.table)))
+    return Fresh(add_facts(fetch(connection, _query("fresh.sql"), keys, around.table)))
 
 
-def _add_facts(spans: pa.Table) -> pa.Table:
+def add_facts(spans: pa.Table) -> pa.Table:
+    """Add, beside what ``sql/fresh.sql`` reads of spans, what matters of their attributes."""
     facts = Facts(whole(spans["keys"]), whole(spans["texts"]))
     kinds = whole(spans["kind"])
     # gRPC's own instrumentation has a span for each attempt, of no certain kind; each is an exit span (gRFC A66, A72)
@@ -80,7 +84,7 @@ def _add_facts(spans: pa.Table) -> pa.Table:
         "kind": pc.if_else(rpc_attempt, pa.scalar(semconv.SPAN_KINDS["client"], kinds.type), kinds),
         "rpc_attempt": rpc_attempt,
         "answer": convert(facts.read("http_status"), read_answer, pa.uint8()),
-        "rpc_failed": pc.if_else(rpc_status.is_valid(), pc.invert(pc.is_in(rpc_status, pa.array(["0", "OK"]))), None),
+        "rpc_failed": pc.if_else(rpc_status.is_valid(), pc.invert(pc.is_in(rpc_status, _RPC_WELL)), _UNKNOWN),
         "peer": pc.coalesce(facts.read("peer_name"), facts.read("db_system"), facts.read("messaging_system")),
         "server_address": facts.read("server_address"),
         "server_port": facts.read("server_port"),

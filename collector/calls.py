@@ -2,25 +2,26 @@
 
 All traces that have changed since the last time are worked on at once, column by column: `around` finds them and reads
 their spans, `places` says where each stands, `exchanges` who asked whom, `attempts` which of these are one call;
-`derived` writes it down.
+`derived` lays that out as rows, which are written down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import closing
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
 import pyarrow as pa
 
 from spanproof.collector.around import Around, find_around, read_spans
 from spanproof.collector.attempts import link_attempts
 from spanproof.collector.columns import execute_with, fetch
-from spanproof.collector.derived import write_calls, write_continued, write_traces, write_tree
+from spanproof.collector.derived import Rows, lay_out_calls, lay_out_continued, lay_out_traces, lay_out_tree
 from spanproof.collector.exchanges import describe, find_continued, pair
 from spanproof.collector.fresh import Fresh
 from spanproof.collector.places import place
-from spanproof.collector.span_ids import Links
+from spanproof.collector.rules import Rules
+from spanproof.collector.span_ids import NO_LINKS, Links
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,7 +32,7 @@ _DERIVED_WITHOUT_LINKS: Final = ("traces", "tree", "exchanges", "calls")
 DERIVED: Final = (*_DERIVED_WITHOUT_LINKS, "entry_links", "continuations")
 # How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
 _AT_ONCE: Final = 500_000
-_STATE: Final = "SELECT last_span_key, EXISTS (FROM entry_links), proxies, max_retry_gap_ns FROM derivation, rules"
+_STATE: Final = "SELECT last_span_key, EXISTS (FROM entry_links), rules FROM derivation, rules"
 _ENTRY_LINKS: Final = """
 INSERT INTO entry_links SELECT trace_id, span_key, link.trace_id, link.span_id
 FROM (SELECT trace_id, span_key, unnest(links) AS link FROM spans SEMI JOIN rows USING (span_key))
@@ -59,7 +60,7 @@ def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int, services: f
     """Derive the next new spans, in a transaction; return up to which key that was, and how many traces changed."""
     connection.execute("BEGIN")
     try:
-        ((derived, linked, proxies, max_retry_gap_ns),) = connection.execute(_STATE).fetchall()
+        ((derived, linked, rules),) = connection.execute(_STATE).fetchall()
         changed = 0
         if derived < 0:
             _delete(connection, DERIVED)  # all is to be derived again
@@ -71,7 +72,10 @@ def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int, services: f
                 _delete_of(connection, DERIVED if linked else _DERIVED_WITHOUT_LINKS, around.dirty)
             spans = _drop_doubles(connection, read_spans(connection, around))
             if len(spans):  # what was forgotten has left keys that no span has
-                _write(connection, around, spans, frozenset(proxies), services, max_retry_gap_ns)
+                links = _read_links(connection, around, spans)
+                for table, rows in work_out(spans, links, Rules.read(rules), services):
+                    if len(rows):
+                        execute_with(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
             connection.execute("UPDATE derivation SET last_span_key = $derived", {"derived": derived})
         connection.execute("COMMIT")
     except BaseException:
@@ -80,24 +84,20 @@ def _derive_next(connection: duckdb.DuckDBPyConnection, newest: int, services: f
     return derived, changed
 
 
-def _write(
-    connection: duckdb.DuckDBPyConnection,
-    around: Around,
-    spans: Fresh,
-    proxies: frozenset[str],
-    services: frozenset[str],
-    max_retry_gap_ns: int,
-) -> None:
-    """Derive all that there is to these spans."""
+def work_out(spans: Fresh, links: Links, rules: Rules, services: frozenset[str]) -> Iterator[Rows]:
+    """Yield all that there is to derive of these spans, as rows of the derived tables.
+
+    `services` are all that are known.
+    """
+    proxies = frozenset(rules.proxies)
     tree = place(spans, proxies)
-    write_traces(connection, spans)
-    write_tree(connection, spans, tree)
-    links = _read_links(connection, around, spans)
-    write_continued(connection, spans, find_continued(spans, tree, links))
+    yield lay_out_traces(spans)
+    yield lay_out_tree(spans, tree)
+    yield lay_out_continued(spans, find_continued(spans, tree, links))
     pairs = pair(spans, tree, links, proxies)
     exchanges = describe(spans, tree, pairs, services)
-    attempts, calls = link_attempts(spans, exchanges, pairs.askers, max_retry_gap_ns)
-    write_calls(connection, exchanges, attempts, calls)
+    attempts, calls = link_attempts(spans, exchanges, pairs.askers, rules.max_retry_gap_ns)
+    yield from lay_out_calls(exchanges, attempts, calls)
 
 
 def _delete(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...]) -> None:
@@ -124,7 +124,7 @@ def _drop_doubles(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> Fresh:
 def _read_links(connection: duckdb.DuckDBPyConnection, around: Around, spans: Fresh) -> Links:
     """Write down what entry spans link to, and read that of all that are here."""
     if not spans.linking.any():
-        return Links(np.array([], np.int64), [])
+        return NO_LINKS
     rows = pa.table({"span_key": spans.keys[spans.linking & spans.dirty]})
     execute_with(connection, _ENTRY_LINKS, rows)
     links = "SELECT l.* FROM entry_links l SEMI JOIN rows USING (trace_id)"

@@ -1,30 +1,30 @@
-"""Writes down what was derived."""
+"""Lays out what was derived, as rows of the store's tables."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from typing import Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.attempts import Attempt, Call
-from spanproof.collector.columns import execute_with
 from spanproof.collector.fresh import Fresh
 from spanproof.collector.places import Tree
 
-if TYPE_CHECKING:
-    import duckdb
-
+# The name of a table, and rows for it.
+Rows: TypeAlias = tuple[str, pa.Table]
 # what exchanges and calls have in common with what they are written from
 _COMMON: Final = (
     "trace_id", "shape", "caller", "callee", "operation", "protocol", "async", "caller_entry", "callee_entry",
     "client_key", "server_key", "lag_ns", "definite",
 )  # fmt: skip
+_ONE, _ZERO, _NEVER = pa.scalar(1, pa.int64()), pa.scalar(0, pa.int64()), pa.scalar(False, pa.bool_())
 
 
-def write_traces(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> None:
-    """Write down where the spans of each trace are."""
+def lay_out_traces(spans: Fresh) -> Rows:
+    """Say where the spans of each trace are."""
     of_trace = spans.ids.traces
     trace_ids = spans.ids.trace_ids
     first, last = np.full(len(trace_ids), spans.keys.max(initial=0)), np.zeros(len(trace_ids), np.int64)
@@ -32,12 +32,12 @@ def write_traces(connection: duckdb.DuckDBPyConnection, spans: Fresh) -> None:
     np.maximum.at(last, of_trace, spans.keys)
     dirty = np.zeros(len(trace_ids), np.bool_)
     dirty[of_trace[spans.dirty]] = True
-    rows = pa.table({"trace_id": trace_ids, "first_key": first, "last_key": last}).filter(pa.array(dirty))
-    _insert(connection, "traces", rows)
+    rows = pa.table({"trace_id": trace_ids, "first_key": first, "last_key": last})
+    return "traces", rows.filter(pa.array(dirty))
 
 
-def write_tree(connection: duckdb.DuckDBPyConnection, spans: Fresh, tree: Tree) -> None:
-    """Write down where spans stand."""
+def lay_out_tree(spans: Fresh, tree: Tree) -> Rows:
+    """Say where spans stand."""
     rows = pa.table(
         {
             **{name: spans.column(name) for name in ("trace_id", "span_key", "service", "name", "start_ns", "end_ns")},
@@ -52,15 +52,13 @@ def write_tree(connection: duckdb.DuckDBPyConnection, spans: Fresh, tree: Tree) 
             "error": spans.errors,
         }
     )
-    _insert(connection, "tree", rows.filter(spans.column("dirty")))
+    return "tree", rows.filter(spans.column("dirty"))
 
 
-def write_continued(connection: duckdb.DuckDBPyConnection, spans: Fresh, found: list[tuple[int, int]]) -> None:
-    """Write down which requests, by rows of their entry spans, are continued by which."""
-    rows = [(row, entry) for row, entry in found if spans.dirty[row]]
-    if not rows:
-        return
-    entries, continued = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+def lay_out_continued(spans: Fresh, found: list[tuple[int, int]]) -> Rows:
+    """Say which requests, by rows of their entry spans, are continued by which."""
+    rows = np.array([pair for pair in found if spans.dirty[pair[0]]], np.int64).reshape(-1, 2)
+    entries, continued = rows[:, 0], rows[:, 1]
     table = pa.table(
         {
             "trace_id": spans.column("trace_id").take(pa.array(entries)),
@@ -68,32 +66,30 @@ def write_continued(connection: duckdb.DuckDBPyConnection, spans: Fresh, found: 
             "continued_key": spans.keys[continued],
         }
     )
-    _insert(connection, "continuations", table)
+    return "continuations", table
 
 
-def write_calls(
-    connection: duckdb.DuckDBPyConnection, exchanges: pa.Table, attempts: list[Attempt], calls: list[Call]
-) -> None:
-    """Write down exchanges and calls; an exchange that is not among `attempts` is a call of one."""
+def lay_out_calls(exchanges: pa.Table, attempts: list[Attempt], calls: list[Call]) -> Iterator[Rows]:
+    """Lay out exchanges and calls; an exchange that is not among `attempts` is a call of one."""
     alone = exchanges["dirty"].to_numpy().copy()
     alone[[each.exchange.row for each in attempts]] = False
     singles = exchanges.filter(pa.array(alone))
-    keys, one, zero = singles["exchange_key"], _repeat(1, len(singles)), _repeat(0, len(singles))
-    never = _repeat(False, len(singles))
-    _insert(connection, "exchanges", _as_exchanges(singles, keys, one, zero, never))
-    _insert(connection, "calls", _as_calls(singles, keys, one, zero, singles["start_ns"], singles["end_ns"]))
+    keys = singles["exchange_key"]
+    one, zero, never = (pa.repeat(value, len(singles)) for value in (_ONE, _ZERO, _NEVER))
+    yield "exchanges", _as_exchanges(singles, keys, one, zero, never)
+    yield "calls", _as_calls(singles, keys, one, zero, singles["start_ns"], singles["end_ns"])
     if not attempts:
         return
     tried = exchanges.take(pa.array([each.exchange.row for each in attempts]))
     names = ("call_key", "number", "tier", "arrived")
     of_attempts = [pa.array([getattr(each, name) for each in attempts]) for name in names]
-    _insert(connection, "exchanges", _as_exchanges(tried, *of_attempts).filter(tried["dirty"]))
+    yield "exchanges", _as_exchanges(tried, *of_attempts).filter(tried["dirty"])
     lasts = exchanges.take(pa.array([each.last.row for each in calls]))
     of_calls = [
         pa.array([getattr(each, name) for each in calls])
         for name in ("call_key", "attempts", "tier", "start_ns", "end_ns")
     ]
-    _insert(connection, "calls", _as_calls(lasts, *of_calls).filter(lasts["dirty"]))
+    yield "calls", _as_calls(lasts, *of_calls).filter(lasts["dirty"])
 
 
 def _as_exchanges(
@@ -134,12 +130,3 @@ def _as_calls(
             "failed": pc.or_(rows["error"], rows["retryable"]),
         }
     )
-
-
-def _repeat(value: object, count: int) -> pa.Array:
-    return pa.repeat(pa.scalar(value), count)
-
-
-def _insert(connection: duckdb.DuckDBPyConnection, table: str, rows: pa.Table) -> None:
-    if len(rows):
-        execute_with(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)

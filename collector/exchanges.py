@@ -17,6 +17,9 @@ from spanproof.collector.span_ids import Links
 PAIRED, UNPAIRED, BARE, MESSAGE = "paired", "unpaired", "bare", "message"
 _SHAPES = (PAIRED, UNPAIRED, BARE, MESSAGE)
 _PROTOCOLS = ("db", "messaging", "rpc", "http", "other")
+# typed, as in fresh.py
+_ONE, _PRODUCER = (pa.scalar(value, pa.int32()) for value in (1, PRODUCER))
+_COLON, _NONE = (pa.scalar(value, pa.string()) for value in (":", ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +100,7 @@ def describe(spans: Fresh, tree: Tree, pairs: Pairs, services: frozenset[str]) -
     error |= as_bools(message) & server.errors
     start_ns, server_start_ns = either("start_ns"), server.read("start_ns")
     end_ns = pc.if_else(message, server.read("end_ns"), either("end_ns"))
-    delivered = pc.subtract(server.read("deliveries"), 1)
+    delivered = pc.subtract(server.read("deliveries"), _ONE)
     protocol = np.select(
         [any_says("is_db"), any_says("is_messaging") | as_bools(message), any_says("is_rpc"), any_says("is_http")],
         range(len(_PROTOCOLS) - 1),
@@ -115,7 +118,7 @@ def describe(spans: Fresh, tree: Tree, pairs: Pairs, services: frozenset[str]) -
             "address": _address(exit_),
             "protocol": _choose(protocol, _PROTOCOLS),
             # what nobody took up was sent all the same
-            "async": pc.or_(message, pc.equal(asker.read("kind"), PRODUCER)),
+            "async": pc.or_(message, pc.equal(asker.read("kind"), _PRODUCER)),
             "parent_id": pc.if_else(bare, asker.read("span_id"), asker.read("parent_id")),
             "caller_entry": asker.entries,
             "callee_entry": server.entries,
@@ -173,18 +176,18 @@ def _name_callee(asker: _Side, server: _Side, services: frozenset[str]) -> pa.Ar
     if host.null_count < len(host):
         label = pc.list_element(pc.split_pattern(host, ".", max_splits=1), 0)
         known = pc.is_in(label, pa.array(services, pa.string()))
-        named = pc.coalesce(named, _where(known, label), _where(pc.not_equal(host, ""), host))
+        named = pc.coalesce(named, _where(known, label), _where(pc.not_equal(host, _NONE), host))
     return named.fill_null("unknown")
 
 
 def _address(exit_: _Side) -> pa.Array:
     host, port = exit_.read("server_address"), exit_.read("server_port")
-    address = pc.coalesce(pc.binary_join_element_wise(host, port, ":"), host, port)
-    return _where(pc.not_equal(address, ""), address)
+    address = pc.coalesce(pc.binary_join_element_wise(host, port, _COLON), host, port)
+    return _where(pc.not_equal(address, _NONE), address)
 
 
 def _choose(places: Ints, texts: tuple[str, ...]) -> pa.Array:
-    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), list(texts))
+    return pa.DictionaryArray.from_arrays(pa.array(places, pa.int32()), pa.array(texts, pa.string()))
 
 
 def _where(condition: pa.Array, values: pa.Array) -> pa.Array:

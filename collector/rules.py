@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from spanproof.collector.store import Store
 
 
@@ -27,6 +29,14 @@ class Rules:
         "CircuitBreakerError",  # pybreaker
         "OpenCircuitError",
     )
+
+    @classmethod
+    def read(cls, row: Mapping[str, Any]) -> Self:
+        """Read them from the row that the store has of them."""
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
+        }
+        return cls(**values)
 
 
 def declare_rules(store: Store, rules: Rules) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +59,9 @@ class Links:
 
     rows: Ints
     targets: list[list[int]]
+
+
+NO_LINKS: Final = Links(np.array([], np.int64), [])
 
 
 def _join(traces: Ints, spans: npt.NDArray[np.integer]) -> Ints:

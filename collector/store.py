@@ -9,12 +9,14 @@ import time
 import weakref
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spanproof.collector.columns import fetch
 from spanproof.collector.database import checkpoint, drop_cache, is_out_of_order, make_cursor, open_database
 from spanproof.collector.failures import StoreDown
 from spanproof.collector.failures import StoreError as StoreError
@@ -37,12 +39,32 @@ _REOPEN_EVERY_S = 1.0
 _DROP_CACHE_EVERY_SPANS = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Arrived:
-    """What a commit has brought: spans of these traces (ids of 32 hex digits), sent by these services."""
+    """What a commit has brought: `spans`, in the columns of their table. Ids of traces are 32 hexadecimal digits."""
 
-    trace_ids: frozenset[str]
-    services: frozenset[str]
+    spans: pa.Table
+
+    @cached_property
+    def trace_ids(self) -> frozenset[str]:
+        """Of which traces there are spans."""
+        return _read_ids(self.spans["trace_id"].combine_chunks())
+
+    @cached_property
+    def services(self) -> frozenset[str]:
+        """Which services have sent spans."""
+        return frozenset(pc.unique(self.spans["service"]).to_pylist())
+
+    @cached_property
+    def linked_trace_ids(self) -> frozenset[str]:
+        """To which traces some spans link."""
+        return _read_ids(self.spans["links"].combine_chunks().flatten().field("trace_id"))
+
+    @cached_property
+    def attribute_names(self) -> frozenset[str]:
+        """Which attributes some spans have."""
+        keys = self.spans["attributes"].combine_chunks().field("keys")
+        return frozenset(pc.unique(keys.flatten()).to_pylist())
 
 
 class Store:
@@ -60,6 +82,7 @@ class Store:
         self._appending = threading.RLock()
         self._listeners: list[Listener] = []
         self._cursors: weakref.WeakSet[duckdb.DuckDBPyConnection] = weakref.WeakSet()
+        self._empty: dict[str, pa.Table] = {}
         self._closed = False
         self._tried_at = 0.0
         self._connect()
@@ -130,7 +153,7 @@ class Store:
                 self._known[table].update(new[table].column(0).to_pylist())
             self._services |= frozenset(new["resources"]["service"].to_pylist())
             self._drop_cache()
-        self._tell_listeners(decoded.spans)
+        self._tell_listeners(new["spans"])
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Make a connection of its own for one thread; close it after use."""
@@ -156,6 +179,13 @@ class Store:
     def services(self) -> frozenset[str]:
         """The services that have sent spans."""
         return self._services
+
+    def read_empty(self, table: str) -> pa.Table:
+        """Return a table as it is without rows."""
+        if table not in self._empty:
+            with closing(self.cursor()) as cursor:
+                self._empty[table] = fetch(cursor, f"FROM {table} LIMIT 0")
+        return self._empty[table]
 
     def read_size(self) -> int:
         """Read how many bytes the file and its log take; a store in memory takes none."""
@@ -231,14 +261,16 @@ class Store:
         listeners = self._listeners
         if not listeners:
             return
-        ids = spans["trace_id"].combine_chunks().storage
-        trace_ids = frozenset(trace_id.hex() for trace_id in pc.unique(ids).to_pylist())
-        arrived = Arrived(trace_ids, frozenset(pc.unique(spans["service"]).to_pylist()))
+        arrived = Arrived(spans)
         for listener in listeners:
             try:
                 listener(arrived)
             except Exception:  # what listens must not undo what is committed
                 _log.exception("a listener of the store failed")
+
+
+def _read_ids(ids: pa.ExtensionArray) -> frozenset[str]:
+    return frozenset(trace_id.hex() for trace_id in pc.unique(ids.storage).to_pylist())
 
 
 def _size_of(path: str) -> int:

@@ -15,6 +15,9 @@ from spanproof.collector.exchanges import BARE, PAIRED
 from spanproof.collector.facts import Facts
 from spanproof.collector.fresh import Fresh
 
+# typed, as in fresh.py
+_ONE, _PAIRED = pa.scalar(1, pa.int32()), pa.scalar(PAIRED, pa.string())
+
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
@@ -77,9 +80,9 @@ def _find_suspects(exchanges: pa.Table, traces: Ints) -> Ints:
 
     That takes something that failed in a way worth another try, was said to be a further one, or was answered twice.
     """
-    counted = as_bools(pc.greater_equal(exchanges["resend_count"], 1))
-    clients = exchanges["client_key"].filter(pc.equal(exchanges["shape"], PAIRED)).value_counts()
-    twice = clients.filter(pc.greater(clients.field("counts"), 1)).field("values")
+    counted = as_bools(pc.greater_equal(exchanges["resend_count"], _ONE))
+    clients = exchanges["client_key"].filter(pc.equal(exchanges["shape"], _PAIRED)).value_counts()
+    twice = clients.filter(pc.greater(clients.field("counts"), _ONE)).field("values")
     suspicious = as_bools(exchanges["retryable"]) | counted | as_bools(pc.is_in(exchanges["client_key"], twice))
     callees = exchanges["callee"].combine_chunks().dictionary_encode().indices.to_numpy()
     asked = traces << 32 | callees

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import Conditions, Parameters, matches_name, matches_service
+from spanproof.query_lang.conditions import Conditions, Parameters, Row, matches_name, matches_service
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.plan import Family, Plan
 from spanproof.query_lang.selections import joins_of, match_span, span_row
@@ -50,26 +51,28 @@ def compile_path(claim: s.Path, bindings: Bindings) -> Plan:
 
 
 def compile_stops(claim: s.Path, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
-    """Return the query that tells, for the traces in a table like ``selected``, what matches each step by itself.
+    """Return the query for where a path may come by in the traces of a table like ``selected``.
 
-    Rows: ``step`` (numbered as :func:`steps_of` lists them), ``from_entry``, ``to_entry``, ``witness``, ``start_ns``.
+    A row for each entry span (whose ``async`` is NULL) and each exchange: ``from_entry``, ``to_entry``, ``witness``,
+    ``service``, ``operation``, ``async``, ``start_ns``, ``key``, and ``matches``: whether the entry span is the first
+    step by itself, or, for each of the others, whether the exchange leads there.
     """
-    legs = _Legs(Parameters(traces=traces), bindings)
-    selects = []
-    for number, (step, arrow) in enumerate(steps_of(claim.leg)):
-        if arrow is None:
-            selects.append(
-                f"SELECT {number} AS step, NULL::BIGINT AS from_entry, span_key AS to_entry, span_key AS witness,"
-                f" start_ns FROM ({legs.roots(step, [])})"
-            )
-        else:
-            columns = (
-                f"{number} AS step, h.caller_entry AS from_entry, h.callee_entry AS to_entry,"
-                " coalesce(h.callee_entry, h.client_key) AS witness, h.start_ns"
-            )
-            selects.append(legs.hops(step, arrow, columns))
-    sql = f"WITH {', '.join(legs.steps)} {' UNION ALL '.join(selects)} ORDER BY start_ns, step"
-    return sql, legs.parameters.values
+    parameters = Parameters(traces=traces)
+    (first, _), *others = steps_of(claim.leg)
+    entry, callee = span_row("s", "t"), span_row("callee", "callee_place")
+    is_first = _is_step(first, Conditions(entry, parameters, bindings))
+    leads = [_leads_to(step, arrow or "->", Conditions(callee, parameters, bindings)) for step, arrow in others]
+    places = _places_of((step for step, _ in others), callee, parameters)
+    sql = (
+        "SELECT NULL::BIGINT AS from_entry, t.span_key AS to_entry, t.span_key AS witness, t.service,"
+        f" t.name AS operation, NULL AS async, t.start_ns, t.span_key AS key, [{is_first}] AS matches"
+        f" FROM {_entries_of(entry, parameters)}"
+        " UNION ALL SELECT h.caller_entry, h.callee_entry, coalesce(h.callee_entry, h.client_key), h.callee,"
+        f" h.operation, h.async, h.start_ns, h.exchange_key, [{', '.join(leads)}]::BOOLEAN[]"
+        f" FROM {traces} sel JOIN hops h ON h.trace_id = sel.trace_id {places}"
+        " WHERE sel.trusting OR h.definite"
+    )
+    return sql, parameters.values
 
 
 def steps_of(leg: s.Leg, arrow: s.Arrow | None = None) -> list[tuple[s.Step, s.Arrow | None]]:
@@ -111,38 +114,20 @@ class _Legs:
         return name
 
     def hops(self, step: s.Step, arrow: s.Arrow, columns: str, *further: str) -> str:
-        """Select the exchanges that lead to `step`. A peer that sent no span is known by its caller's span."""
+        """Select the exchanges that lead to `step`."""
         row = span_row("callee", "callee_place")
-        conditions = Conditions(row, self.parameters, self.bindings)
-        options = []
-        for target in step.targets:
-            terms = ["true"]
-            if target.service is not None:
-                terms.append(matches_service("h.callee", target.service, self.parameters, self.bindings))
-            if target.operation is not None:
-                terms.append(matches_name("h.operation", target.operation, self.parameters, self.bindings))
-            if target.where is not None:
-                terms.append(conditions.condition(target.where))
-            options.append("(" + " AND ".join(terms) + ")")
-        tables = ["made h"]
-        if any(target.where is not None for target in step.targets):
-            tables.append("JOIN tree callee_place ON callee_place.span_key = coalesce(h.callee_entry, h.client_key)")
-            tables += joins_of(row, self.parameters)
-        where = ["h.async" if arrow == "~>" else "NOT h.async", "(" + " OR ".join(options) + ")", *further]
-        return f"SELECT {columns} FROM {' '.join(tables)} WHERE {' AND '.join(where)}"
+        where = [_leads_to(step, arrow, Conditions(row, self.parameters, self.bindings)), *further]
+        return f"SELECT {columns} FROM made h {_places_of([step], row, self.parameters)} WHERE {' AND '.join(where)}"
 
     def roots(self, step: s.Step, starts: list[str]) -> str:
         """Select the entry spans that are the first step, and from which all of `starts` can be gone."""
         row = span_row("s", "t")
-        conditions = Conditions(row, self.parameters, self.bindings)
-        options = ["(" + " AND ".join(["true", *match_span(target, "t", conditions)]) + ")" for target in step.targets]
-        onward = [f"t.span_key IN (SELECT entry FROM {name})" for name in starts]
-        tables = [
-            f"{self.parameters.traces} sel JOIN tree t ON t.trace_id = sel.trace_id",
-            *joins_of(row, self.parameters),
+        where = [
+            _is_step(step, Conditions(row, self.parameters, self.bindings)),
+            *(f"t.span_key IN (SELECT entry FROM {name})" for name in starts),
         ]
-        where = ["t.is_entry", "(sel.trusting OR t.definite)", "(" + " OR ".join(options) + ")", *onward]
-        return f"SELECT t.trace_id, t.span_key, t.start_ns FROM {' '.join(tables)} WHERE {' AND '.join(where)}"
+        entries = _entries_of(row, self.parameters)
+        return f"SELECT t.trace_id, t.span_key, t.start_ns FROM {entries} AND {' AND '.join(where)}"
 
     def others(self, leg: s.Leg) -> str:
         """Select the exchanges between instrumented services that no instance of the path goes through."""
@@ -180,3 +165,42 @@ class _Legs:
             self.steps.append(f"{name} AS ({gone})")
             names += [name, *self._go(branch, name)]
         return names
+
+
+def _is_step(step: s.Step, conditions: Conditions) -> str:
+    """Return the SQL that tells whether the entry span `t` is a step."""
+    options = [" AND ".join(["true", *match_span(target, "t", conditions)]) for target in step.targets]
+    return "(" + " OR ".join(options) + ")"
+
+
+def _leads_to(step: s.Step, arrow: s.Arrow, conditions: Conditions) -> str:
+    """Return the SQL that tells whether the exchange `h` leads to a step."""
+    options = []
+    for target in step.targets:
+        terms = ["h.async" if arrow == "~>" else "NOT h.async"]
+        if target.service is not None:
+            terms.append(matches_service("h.callee", target.service, conditions.parameters, conditions.bindings))
+        if target.operation is not None:
+            terms.append(matches_name("h.operation", target.operation, conditions.parameters, conditions.bindings))
+        if target.where is not None:
+            terms.append(conditions.condition(target.where))
+        options.append(" AND ".join(terms))
+    return "(" + " OR ".join(options) + ")"
+
+
+def _entries_of(row: Row, parameters: Parameters) -> str:
+    """Return the tables in which the entry spans `t` stand that count, and what the conditions about these need."""
+    joins = " ".join(joins_of(row, parameters))
+    traces = f"{parameters.traces} sel JOIN tree t ON t.trace_id = sel.trace_id"
+    return f"{traces} {joins} WHERE t.is_entry AND (sel.trusting OR t.definite)"
+
+
+def _places_of(steps: Iterable[s.Step], row: Row, parameters: Parameters) -> str:
+    """Return the joins that the conditions of steps about the callees of the exchanges `h` need.
+
+    A peer that sent no span is known by its caller's span.
+    """
+    if all(target.where is None for step in steps for target in step.targets):
+        return ""
+    place = f"JOIN tree {row.place} ON {row.place}.span_key = coalesce(h.callee_entry, h.client_key)"
+    return " ".join([place, *joins_of(row, parameters)])

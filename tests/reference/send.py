@@ -24,14 +24,18 @@ from spanproof.tests.reference.spans import Span, Value
 def open_judge(made: TraceSet) -> Iterator[Judge]:
     """Yield a judge of a store that was sent a trace set."""
     with Store.open(settings={"threads": "1"}) as store:
-        request = ExportTraceServiceRequest(resource_spans=_by_resource(made.spans))
-        store.append(Decoder().decode([request.SerializeToString()]))
+        store.append(Decoder().decode([trace_request(made.spans).SerializeToString()]))
         derive(store)
         connection = store.cursor()
         judge = Judge(connection)
         judge.select(Selected(made.settled))
         yield judge
         connection.close()
+
+
+def trace_request(spans: Sequence[Span]) -> ExportTraceServiceRequest:
+    """Make a request that exports spans."""
+    return ExportTraceServiceRequest(resource_spans=_by_resource(spans))
 
 
 def _by_resource(spans: Sequence[Span]) -> list[ResourceSpans]:

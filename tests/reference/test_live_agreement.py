@@ -1,0 +1,72 @@
+"""Whether judged in memory, as spans arrive, or from the store, a claim gets the same verdict."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.selected import Selected
+from spanproof.collector.calls import derive
+from spanproof.collector.decode import Decoder
+from spanproof.collector.live import LiveTraces
+from spanproof.collector.store import Store
+from spanproof.query_lang.check import check_claim
+from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.parse import parse_claim
+from spanproof.tests.reference.claims import ClaimMaker
+from spanproof.tests.reference.generate import TraceMaker, TraceSet
+from spanproof.tests.reference.send import trace_request
+from spanproof.tests.reference.test_agreement import Drawn
+from spanproof.tests.reference.write_case import write_case
+
+WANTED = int(os.environ.get("SPANPROOF_FUZZ", "500")) // 4  # each is judged of several selections, twice
+CLAIMS = 25  # for each trace set
+
+
+@pytest.mark.timeout(0)
+@settings(
+    max_examples=-(-WANTED // CLAIMS),
+    derandomize="SPANPROOF_FUZZ" not in os.environ,
+    database=None,
+    deadline=None,
+    phases=(Phase.generate,),
+    suppress_health_check=list(HealthCheck),
+)
+@given(st.data())
+def test_same_verdict_in_memory(data: st.DataObject) -> None:
+    chance = Drawn(data.draw)
+    made, claims = TraceMaker(chance).make(), ClaimMaker(chance)
+    with Store.open(settings={"threads": "1"}) as store:
+        shown = LiveTraces(store)
+        shown.expect(dict.fromkeys(made.settled, "0" * 15 + "1"))
+        store.subscribe(shown.take)
+        store.append(Decoder().decode([trace_request(made.spans).SerializeToString()]))
+        derive(store)
+        if shown.show():
+            compare(made, claims, Judge(shown.connection, live=shown), Judge(store.cursor()))
+        shown.close()
+
+
+def compare(made: TraceSet, claims: ClaimMaker, in_memory: Judge, stored: Judge) -> None:
+    compared = 0
+    while compared < CLAIMS:
+        claim = claims.make()
+        expectation = parse_claim(claim).expectation
+        assert expectation is not None, claim
+        if check_claim(parse_claim(claim)):
+            continue
+        compared += 1
+        for traces in (tuple(made.settled), *((trace_id,) for trace_id in made.settled)):
+            verdicts = []
+            for judge in (in_memory, stored):
+                judge.select(Selected(dict.fromkeys(traces, False), live=True))
+                verdict = judge.judge(expectation, claim, Bindings())
+                verdicts.append(replace(verdict, witnesses=()))  # of two that start at once, either may stand for both
+            if verdicts[0] != verdicts[1]:
+                said = "\n".join(map(str, verdicts))
+                pytest.fail(f"of {len(traces)} traces:\n{said}\n\n{write_case(made, claim, 'pass')}", pytrace=False)

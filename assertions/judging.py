@@ -154,7 +154,8 @@ class Judging:
             while True:
                 if woken and self._judge_in_memory(segment, settle.lull_s, deadline):
                     return
-                self._arrivals.begin_look()
+                if self._arrivals.live is None:  # else what arrives from now on is judged in memory, next
+                    self._arrivals.begin_look()
                 self._check()
                 derive(self._store)
                 traces = belonging.relate(self._connection)

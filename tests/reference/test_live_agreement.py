@@ -24,7 +24,7 @@ from spanproof.tests.reference.send import trace_request
 from spanproof.tests.reference.test_agreement import Drawn
 from spanproof.tests.reference.write_case import write_case
 
-WANTED = int(os.environ.get("SPANPROOF_FUZZ", "500")) // 4  # each is judged of several selections, twice
+WANTED = int(os.environ.get("SPANPROOF_FUZZ", "200")) // 4  # each is judged of several selections, twice
 CLAIMS = 25  # for each trace set
 
 

@@ -77,7 +77,7 @@ class Sender:
         if when.kind == "trace":
             return Sent((TraceContext(trace_id=_read_trace_id(request)),))
         repeat = read_repeat(when, bindings)
-        with open_trigger(request) as send:
+        with open_trigger(request, self._pause) as send:
             contexts = tuple(TraceContext(self._run_id) for _ in range(repeat.count if repeat else 1))
             if judged:
                 expect_roots(self._store, contexts)

@@ -54,11 +54,7 @@ class Runner:
         todo: Todo = SimpleQueue()
         for place, (module, proof) in enumerate(proofs):
             todo.put((place, module, proof))
-        workers = min(self.workers, len(proofs))
-        if workers <= 1:
-            self._work(todo)
-        else:
-            self._share_out(todo, workers)
+        self._share_out(todo, max(1, min(self.workers, len(proofs))))
         finished = [self._finished[place] for place in sorted(self._finished)]
         outcomes = tuple(each.outcome for each in finished)
         flaky = sum(each.flaky for each in finished)
@@ -66,6 +62,11 @@ class Runner:
         return outcomes
 
     def _share_out(self, todo: Todo, workers: int) -> None:
+        """Let workers carry out proofs, and wait for them.
+
+        Also one alone has a thread of its own: what Ctrl-C raises belongs here, and not into the middle of a query,
+        which would take it for an error of its own.
+        """
         with ThreadPoolExecutor(workers, thread_name_prefix="spanproof-proof") as pool:
             futures = [pool.submit(self._work, todo) for _ in range(workers)]
             try:

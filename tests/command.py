@@ -225,3 +225,16 @@ def wait_until(true: Callable[[], bool], what: str) -> None:
     while not true():
         assert time.monotonic() < deadline, f"never happened: {what}"
         threading.Event().wait(0.02)
+
+
+def find_in_session(leader: int) -> set[int]:
+    """The processes that are left of a session but its leader, whoever their parent is by now."""
+    found = set()
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, session = status.read_text().rpartition(")")[2].split()[:4]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(session) == leader and state != "Z":
+            found.add(int(status.parent.name))
+    return found - {leader}

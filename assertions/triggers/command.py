@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
 from spanproof.assertions.triggers.request import Request
 
 COMMAND_TIMEOUT_S: Final = 300.0
+GRACE_S: Final = 2.0
 
 
 @contextmanager
 def open_command(request: Request) -> Iterator[Send]:
-    """Yield what runs the command in the shell. It raises TriggerFailed where it cannot be run, or takes too long."""
+    """Yield what runs the command in the shell. It raises TriggerFailed where it cannot be run, or takes too long.
+
+    What has not ended when this is left is ended, with all that it has begun.
+    """
     command, timeout = request.target(0), request.timeout_s(COMMAND_TIMEOUT_S)
+    under_way: set[subprocess.Popen[bytes]] = set()
 
     def run(context: TraceContext) -> Answer:
         environment = os.environ | {name.upper(): value for name, value in context.headers.items()}
         started_ns = time.perf_counter_ns()
-        try:
-            done = subprocess.run(  # noqa: S602 (the proof's own words; proofs are trusted like scripts)
-                command, shell=True, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout,
-                check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise TriggerFailed(f"`{command}` did not end within {timeout:g}s") from None
-        if done.returncode in (126, 127):
-            said = done.stderr.decode(errors="replace").strip().splitlines()
-            raise TriggerFailed(f"`{command}` cannot be run: {said[-1] if said else done.returncode}")
-        return Answer(done.returncode, done.stdout.decode(errors="replace"), time.perf_counter_ns() - started_ns)
+        with subprocess.Popen(  # noqa: S602 (the proof's own words; proofs are trusted like scripts)
+            command, shell=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, start_new_session=True,
+        ) as running:  # fmt: skip
+            under_way.add(running)
+            try:
+                out, err = running.communicate(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                _end(running)
+                raise TriggerFailed(f"`{command}` did not end within {timeout:g}s") from None
+            finally:
+                under_way.discard(running)
+        if running.returncode in (126, 127):
+            said = err.decode(errors="replace").strip().splitlines()
+            raise TriggerFailed(f"`{command}` cannot be run: {said[-1] if said else running.returncode}")
+        return Answer(running.returncode, out.decode(errors="replace"), time.perf_counter_ns() - started_ns)
 
-    yield run
+    try:
+        yield run
+    finally:
+        for running in tuple(under_way):
+            _end(running)
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    """End a command and what it has begun: by SIGTERM, and by SIGKILL what does not heed that."""
+    for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(running.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            running.wait(seconds)
+            return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
@@ -20,7 +21,7 @@ from spanproof.query_lang.check_requests import MOST_REQUESTS
 from spanproof.query_lang.constants import Bindings, NoValue, evaluate, number
 
 AT_ONCE: Final = 128
-TELL_EVERY_S: Final = 0.1
+TELL_EVERY_S: Final = 0.1  # and how often it is looked whether the run was cancelled
 LATE_S: Final = 0.25  # and a tenth of the time it should have taken: so much later is worth saying
 
 Pause = Callable[[float], None]  # waits for seconds; raises TriggerFailed where the run was cancelled meanwhile
@@ -54,8 +55,33 @@ def read_repeat(when: s.When, bindings: Bindings) -> Repeat | None:
     return Repeat(int(count), float(rate))
 
 
-def open_trigger(request: Request) -> AbstractContextManager[Send]:
-    """Open what carries out a request; what it yields sends it once."""
+@contextmanager
+def open_trigger(request: Request, pause: Pause) -> Iterator[Send]:
+    """Open what carries out a request; what it yields sends it once, and raises what `pause` does.
+
+    It is sent by a thread of its own, which is left to itself where the run is cancelled meanwhile: whoever cancels
+    does not wait for an answer.
+    """
+    with _open(request) as send:
+
+        def send_aside(context: TraceContext) -> Answer:
+            future: Future[Answer] = Future()
+            threading.Thread(target=_keep, args=(future, send, context), name="spanproof-send", daemon=True).start()
+            while not wait((future,), TELL_EVERY_S).done:
+                pause(0)
+            return future.result()
+
+        yield send_aside
+
+
+def _keep(future: Future[Answer], send: Send, context: TraceContext) -> None:
+    try:
+        future.set_result(send(context))
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _open(request: Request) -> AbstractContextManager[Send]:
     match request.when.kind:
         case "run":
             return open_command(request)

@@ -74,7 +74,9 @@ def test_an_interrupted_run_reports_what_it_has_done(start: Starter, runs: Calla
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
     report = json.loads((tmp_path / "report.json").read_text())
-    assert [proof["name"] for proof in report["run"]["proofs"]] == ["first"]
+    assert [(proof["name"], proof["error"]) for proof in report["run"]["proofs"]] == [
+        ("first", None), ("second", "the run was cancelled"),
+    ]  # fmt: skip
     assert report["run"]["outcome"] == "error"
 
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,11 +18,12 @@ from spanproof.assertions.history import HistoryWriter, list_proofs, read_run
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.runner import Runner
 from spanproof.assertions.verdict import Outcome
+from spanproof.collector.live import LiveTraces
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
 from spanproof.query_lang.modules import Module, load_text
 from spanproof.tests.assertions.app import App, open_app
-from spanproof.tests.command import FREE
+from spanproof.tests.command import FREE, find_in_session, wait_until
 
 ONE = """\
 proof "number {n}" {{
@@ -133,6 +138,33 @@ def test_a_cancelled_run_ends_those_under_way(store: Store, told: list[Event]) -
     assert outcomes == (Outcome.ERROR,) * len(outcomes)
     assert len(outcomes) < 9
     assert {event.error for event in finished(told)} == {"the run was cancelled"}
+
+
+def test_ctrl_c_in_the_middle_of_a_query_ends_the_run(
+    store: Store, app: App, told: list[Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(self: LiveTraces) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.5)  # until the other thread has heard of it
+        return show(self)
+
+    show = LiveTraces.show
+    monkeypatch.setattr(LiveTraces, "show", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(Runner(store, told.append), read(ONE.format(n=1, base=app.base_url)))
+    assert [event.error for event in finished(told)] == ["the run was cancelled"]
+
+
+def test_who_cancels_does_not_wait_for_what_was_sent(store: Store, tmp_path: Path) -> None:
+    command = f"(sleep 60; touch {tmp_path}/late) & echo $$ > {tmp_path}/begun; wait"
+    text = f'proof "slow" {{\n  when run "{command}"\n  expect response.status == 0\n}}\n'
+    runner = Runner(store, lambda _: None)
+    with ThreadPoolExecutor() as pool:
+        outcomes = pool.submit(run, runner, read(text))
+        wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(), "it has begun")
+        runner.cancel()
+        assert outcomes.result(10) == (Outcome.ERROR,)
+    assert find_in_session(int((tmp_path / "begun").read_text())) == set()
 
 
 def test_a_bug_in_one_ends_the_others(store: Store, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from lxml import etree
 
 from spanproof.assertions.reports.json_report import describe_report
 from spanproof.examples.shop.services import SERVICES
-from spanproof.tests.command import Finished, Running, wait_until
+from spanproof.tests.command import Finished, Running, find_in_session, wait_until
 
 Starter = Callable[..., Running]
 WRONG = """\
@@ -41,19 +41,6 @@ def shown(folder: Path) -> Finished:
         return running.finish()
     finally:
         running.close()
-
-
-def find_started_by(running: Running) -> set[int]:
-    """The processes that it started, and those that these did, whoever their parent is by now."""
-    found = set()
-    for status in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, _, session = status.read_text().rpartition(")")[2].split()[:4]
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(session) == running.pid and state != "Z":
-            found.add(int(status.parent.name))
-    return found - {running.pid}
 
 
 def test_every_proof_gets_the_verdict_it_should(shown: Finished) -> None:
@@ -113,19 +100,19 @@ def test_the_reports_of_the_shop_say_the_same(shown: Finished, folder: Path) -> 
 def test_ctrl_c_stops_the_whole_shop(start: Starter) -> None:
     running = start("demo")
     running.read_until("PASS ")
-    assert len(find_started_by(running)) >= len(SERVICES) + 1
+    assert len(find_in_session(running.pid)) >= len(SERVICES) + 1
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
-    wait_until(lambda: not find_started_by(running), "the end of all that it started")
+    wait_until(lambda: not find_in_session(running.pid), "the end of all that it started")
 
 
 def test_ctrl_c_while_the_shop_opens_stops_what_was_started(start: Starter) -> None:
     running = start("demo")
     running.read_until("nats is ready")
-    assert find_started_by(running)
+    assert find_in_session(running.pid)
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
-    wait_until(lambda: not find_started_by(running), "the end of all that it started")
+    wait_until(lambda: not find_in_session(running.pid), "the end of all that it started")
 
 
 def test_a_proof_with_another_verdict_than_it_should_leaves_with_1(start: Starter, tmp_path: Path) -> None:

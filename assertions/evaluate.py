@@ -148,7 +148,7 @@ class Judge:
             return None
         if not isinstance(claim, s.Path) or claim.mode != "some":
             return None
-        witnesses = find_live_path(live.tables, claim, bindings, next(iter(traces)))
+        witnesses = find_live_path(live, claim, bindings, next(iter(traces)))
         return explainer.path_taken(witnesses) if witnesses else None
 
     def _estimate(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict:

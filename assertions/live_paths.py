@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from spanproof.assertions.paths import PathFinder, Stop, fill_service
@@ -15,42 +15,42 @@ from spanproof.query_lang.legs import steps_of
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from spanproof.collector.live import LiveTraces
+
 # Tells of a service and an operation whether a step means them.
 Means: TypeAlias = Callable[[str, str], bool]
 
 
-def find_live_path(
-    tables: Mapping[str, pa.Table], claim: s.Path, bindings: Bindings, trace_id: str
-) -> tuple[Witness, ...]:
-    """Return the spans of the first way through a path in a trace of `tables`, by what surely counts.
+def find_live_path(live: LiveTraces, claim: s.Path, bindings: Bindings, trace_id: str) -> tuple[Witness, ...]:
+    """Return the spans of the first way through a path in one of these traces, by what surely counts.
 
     None are returned where there is no way, and where a step asks more than who did what: that takes a query.
     """
     steps = steps_of(claim.leg)
     if any(target.where is not None for step, _ in steps for target in step.targets):
         return ()
-    stops = _read_stops(tables, steps, bindings, bytes.fromhex(trace_id))
+    stops = _read_stops(live, steps, bindings, bytes.fromhex(trace_id))
     keys = PathFinder(claim, bindings, stops).witness()
     if not keys:
         return ()
-    spans = tables["spans"]
+    spans = live.read("spans")
     ids = dict(zip(spans["span_key"].to_pylist(), spans["span_id"].to_pylist(), strict=True))
     return tuple(Witness(trace_id, f"{ids[key]:016x}") for key in keys)
 
 
 def _read_stops(
-    tables: Mapping[str, pa.Table], steps: list[tuple[s.Step, s.Arrow | None]], bindings: Bindings, trace_id: bytes
+    live: LiveTraces, steps: list[tuple[s.Step, s.Arrow | None]], bindings: Bindings, trace_id: bytes
 ) -> Iterator[Stop]:
     """Yield what ``legs.compile_trail`` selects."""
     (first, _), *others = steps
     means_first = _read_step(first, bindings)
     means = [(_read_step(step, bindings), arrow == "~>") for step, arrow in others]
-    for row in _rows(tables["tree"], trace_id, "is_entry", "definite", "span_key", "service", "name", "start_ns"):
+    for row in _rows(live.read("tree"), trace_id, "is_entry", "definite", "span_key", "service", "name", "start_ns"):
         is_entry, definite, key, service, name, start_ns = row
         if is_entry and definite:
             yield Stop(None, key, key, service, name, None, start_ns, key, [means_first(service, name)])
     names = ("definite", "caller_entry", "callee_entry", "client_key", "callee", "operation", "async", "start_ns")
-    for row in _rows(tables["exchanges"], trace_id, *names, "exchange_key"):
+    for row in _rows(live.read("exchanges"), trace_id, *names, "exchange_key"):
         definite, from_, to, client, callee, operation, is_async, start_ns, key = row
         if definite:
             matches = [is_async == wanted and one_means(callee, operation) for one_means, wanted in means]

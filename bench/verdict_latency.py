@@ -1,7 +1,8 @@
 """How soon a verdict is out: from the moment in which the span that decides it is sent, to the verdict.
 
 Proofs send a request and expect a path through three services, which export their spans one after the other, 30 ms
-apart. They are carried out one by one, then by eight workers; the last line is JSON.
+apart. They are carried out one by one, then by eight workers; the last line is JSON. Before it stands how much
+processor time went to other guests of the machine meanwhile (Linux's `steal`): verdicts wait for these, too.
 
 Example: python -m spanproof.bench.verdict_latency
 """
@@ -41,16 +42,26 @@ def main() -> None:
         leave_alone_what_is_loaded()  # as `spanproof run` does
         services, line = start([sys.executable, "-m", "spanproof.bench.traced_services", receiver.grpc_address])
         try:
+            before = _read_times()
             latencies, rate = _measure(store, services, line.strip(), args.proofs)
+            taken, passed = (now - then for now, then in zip(_read_times(), before, strict=True))
             _, rate_of_8 = _measure(store, services, line.strip(), args.proofs, workers=8)
         finally:
             services.kill()
             services.wait()
     cuts = statistics.quantiles(latencies, n=100)
     print(f"{args.proofs} proofs: {cuts[49]:.1f} ms (median), {cuts[98]:.1f} ms (p99), {max(latencies):.1f} ms at most")
+    print(f"{taken / passed:.1%} of the processors' time was taken by other guests of the machine")
     print(f"{rate:.1f} proofs a second by one, {rate_of_8:.1f} by 8 workers")
     found = {"p50_ms": cuts[49], "p99_ms": cuts[98], "proofs_per_s_8_workers": rate_of_8}
     print(json.dumps({name: round(value, 1) for name, value in found.items()}))
+
+
+def _read_times() -> tuple[int, int]:
+    """Return for how long other guests of the machine had its processors, and for how long anybody, or none."""
+    _, *times = Path("/proc/stat").read_text().partition("\n")[0].split()
+    user, nice, system, idle, iowait, irq, softirq, steal, *_ = map(int, times)  # proc_stat(5)
+    return steal, user + nice + system + idle + iowait + irq + softirq + steal
 
 
 def _measure(

@@ -45,11 +45,15 @@ def whole(column: pa.ChunkedArray) -> pa.Array:
 
 def as_bools(values: pa.Array) -> Bools:
     """Return truths as numpy has them; what is unknown is not so."""
-    found: Bools = values.fill_null(False).to_numpy(zero_copy_only=False)
+    found: Bools = _fill(values, False).to_numpy(zero_copy_only=False)
     return found
 
 
 def as_ints(values: pa.Array) -> Ints:
     """Return numbers as numpy has them; what is unknown is `NOWHERE`."""
-    found: Ints = values.fill_null(NOWHERE).to_numpy().astype(np.int64, copy=False)
+    found: Ints = _fill(values, NOWHERE).to_numpy().astype(np.int64, copy=False)
     return found
+
+
+def _fill(values: pa.Array, value: object) -> pa.Array:
+    return values.fill_null(value) if values.null_count else values

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from spanproof.collector.columns import NOWHERE, Bools, Ints, as_bools
 from spanproof.collector.fresh import Fresh, failed, worth_retrying
-from spanproof.collector.places import CONSUMER, EXITS, PRODUCER, SERVER, Tree
+from spanproof.collector.places import CONSUMER, PRODUCER, SERVER, Tree, are_exits
 from spanproof.collector.span_ids import Links
 
 # The shapes of an exchange: a client's span with its server's, without one, a server's span alone, a message.
@@ -19,6 +19,7 @@ _SHAPES = (PAIRED, UNPAIRED, BARE, MESSAGE)
 _PROTOCOLS = ("db", "messaging", "rpc", "http", "other")
 # typed, as in fresh.py
 _ONE, _PRODUCER = (pa.scalar(value, pa.int32()) for value in (1, PRODUCER))
+_FIRST = pa.scalar(0, pa.int64())
 _COLON, _NONE = (pa.scalar(value, pa.string()) for value in (":", ""))
 
 
@@ -46,16 +47,16 @@ def pair(spans: Fresh, tree: Tree, links: Links, proxies: frozenset[str]) -> Pai
     """Find who asked whom."""
     kinds, above = spans.kinds, tree.parents
     are_proxies = spans.are_of(proxies)
-    by_another = (above != NOWHERE) & (np.isin(kinds[above], EXITS) | tree.other)
+    by_another = (above != NOWHERE) & (are_exits(kinds[above]) | tree.other)
     asked = np.flatnonzero(tree.is_entry & by_another & ~are_proxies & ~are_proxies[above])
     askers = above[asked]
     messages = (kinds[asked] == CONSUMER) | (kinds[askers] == PRODUCER)
-    shapes = np.select([~np.isin(kinds[askers], EXITS), messages], [_SHAPES.index(BARE), _SHAPES.index(MESSAGE)], 0)
+    shapes = np.select([~are_exits(kinds[askers]), messages], [_SHAPES.index(BARE), _SHAPES.index(MESSAGE)], 0)
     by_links = _pair_linked(spans, links, set(zip(askers[messages].tolist(), asked[messages].tolist(), strict=True)))
     askers = np.concatenate([askers, by_links[:, 0]])
     asked = np.concatenate([asked, by_links[:, 1]])
     shapes = np.concatenate([shapes, np.full(len(by_links), _SHAPES.index(MESSAGE))])
-    unanswered = np.isin(kinds, EXITS) & ~are_proxies
+    unanswered = are_exits(kinds) & ~are_proxies
     unanswered[askers[shapes != _SHAPES.index(BARE)]] = False
     # gRPC's attempts are the calls, not the span above them
     above_attempts = above[as_bools(spans.column("rpc_attempt"))]
@@ -174,7 +175,7 @@ def _name_callee(asker: _Side, server: _Side, services: frozenset[str]) -> pa.Ar
     named = pc.coalesce(server.read("service"), asker.read("peer"))
     host = _where(named.is_null(), asker.read("server_address"))
     if host.null_count < len(host):
-        label = pc.list_element(pc.split_pattern(host, ".", max_splits=1), 0)
+        label = pc.list_element(pc.split_pattern(host, ".", max_splits=1), _FIRST)
         known = pc.is_in(label, pa.array(services, pa.string()))
         named = pc.coalesce(named, _where(known, label), _where(pc.not_equal(host, _NONE), host))
     return named.fill_null("unknown")

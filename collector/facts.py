@@ -37,8 +37,11 @@ class Facts:
 
     def read(self, fact: str) -> pa.Array:
         """Return the texts of a fact; of several spellings of its attribute, the first counts."""
+        spellings = semconv.spellings(semconv.FACTS[fact])
+        if self._names.keys().isdisjoint(spellings):
+            return pa.nulls(self._count, self._texts.type)
         places = np.full(self._count, -1)
-        for spelling in reversed(semconv.spellings(semconv.FACTS[fact])):
+        for spelling in reversed(spellings):
             found = self._find(spelling)
             places[self._spans[found]] = found
         return self._texts.take(pa.array(places, mask=places < 0))

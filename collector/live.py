@@ -46,10 +46,9 @@ class LiveTraces:
         for covered, shelf in _COVERED.items():
             self.connection.register(covered, self._shelves[shelf])
 
-    @property
-    def tables(self) -> Mapping[str, pa.Table]:
-        """What is shown, by the names of the store's tables."""
-        return {table: shelf.table for table, shelf in self._shelves.items()}
+    def read(self, table: str) -> pa.Table:
+        """Return what is shown of a table of the store."""
+        return self._shelves[table].table
 
     def close(self) -> None:
         """Close the connection."""
@@ -63,9 +62,10 @@ class LiveTraces:
     def take(self, arrived: Arrived) -> None:
         """Take those spans that are expected."""
         ours = pc.is_in(arrived.spans["trace_id"].combine_chunks().storage, pa.array(self._roots, pa.binary(16)))
+        taken = arrived.spans if pc.all(ours).as_py() else arrived.spans.filter(ours)
         with self._lock:
             if self.whole:
-                self._arrived.append(arrived.spans.filter(ours))
+                self._arrived.append(taken)
                 self.whole = sum(map(len, self._arrived)) <= _MOST_SPANS
 
     def show(self) -> bool:
@@ -118,11 +118,20 @@ class _Shelf:
 
     def __init__(self, empty: pa.Table) -> None:
         self._schema = empty.schema
-        self.table = empty
+        self._parts = [empty]
+        self._table: pa.Table | None = empty
 
     def put(self, parts: list[pa.Table]) -> None:
-        """Put a table there, in parts; its columns are made those of the store's table."""
-        self.table = pa.concat_tables([part.select(self._schema.names).cast(self._schema) for part in parts])
+        """Put a table there, in parts."""
+        self._parts, self._table = parts, None
+
+    @property
+    def table(self) -> pa.Table:
+        """What is there, with the columns of the store's table; few of the tables are ever asked for."""
+        if self._table is None:
+            parts = [part.select(self._schema.names).cast(self._schema) for part in self._parts]
+            self._table = pa.concat_tables(parts)
+        return self._table
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         """Hand the table out (the Arrow PyCapsule interface)."""

@@ -11,7 +11,6 @@ from spanproof.collector.fresh import Fresh
 from spanproof.collector.semconv import SPAN_KINDS
 
 SERVER, CLIENT, PRODUCER, CONSUMER = (SPAN_KINDS[kind] for kind in ("server", "client", "producer", "consumer"))
-ENTRIES, EXITS = (SERVER, CONSUMER), (CLIENT, PRODUCER)
 # What comes first going up from a span through its own service.
 _NEITHER, _AN_ENTRY, _AN_EXIT, _ASK_ABOVE = range(4)
 _MOST_PROXIES = 1000  # in a row; they may form a circle
@@ -30,6 +29,18 @@ class Tree:
     other: Bools  # its parent is of another service
 
 
+def are_entries(kinds: Ints) -> Bools:
+    """Tell which kinds are those of entry spans: what a service was asked for."""
+    entries: Bools = (kinds == SERVER) | (kinds == CONSUMER)
+    return entries
+
+
+def are_exits(kinds: Ints) -> Bools:
+    """Tell which kinds are those of exit spans: what a service asks others for."""
+    exits: Bools = (kinds == CLIENT) | (kinds == PRODUCER)
+    return exits
+
+
 def place(spans: Fresh, proxies: frozenset[str]) -> Tree:
     """Place the spans of whole traces. What came through a sidecar is taken to come from whoever asked the sidecar."""
     own_parents = _choose_parents(spans)
@@ -37,14 +48,14 @@ def place(spans: Fresh, proxies: frozenset[str]) -> Tree:
     roots = parents == NOWHERE
     names_one = as_bools(spans.column("parent_id").is_valid())
     orphan = (own_parents == NOWHERE) & names_one & ~as_bools(spans.column("asked_by_us"))
-    is_kind_of_entry = np.isin(spans.kinds, ENTRIES)
+    is_kind_of_entry = are_entries(spans.kinds)
     above_kinds, above_services = spans.kinds[parents], spans.services[parents]  # of roots they mean nothing
     other = ~roots & (spans.services != above_services)
     here = np.arange(len(spans))
     is_entry = ~orphan | is_kind_of_entry
     tree = Tree(parents, np.where(is_entry, here, NOWHERE), is_entry, orphan, ~orphan, np.zeros_like(here), other)
     met = np.select(
-        [roots | other, np.isin(above_kinds, ENTRIES), np.isin(above_kinds, EXITS)],
+        [roots | other, are_entries(above_kinds), are_exits(above_kinds)],
         [_NEITHER, _AN_ENTRY, _AN_EXIT],
         _ASK_ABOVE,
     )

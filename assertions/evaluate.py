@@ -57,6 +57,10 @@ class Judge:
         """Nothing more is to come of the traces selected."""
         return self.selected.incomplete == 0
 
+    def in_memory(self, live: LiveTraces) -> Judge:
+        """Return who judges these traces as they arrive, and allows as many errors."""
+        return Judge(live.connection, self.error_share, live)
+
     @property
     def enough_complete(self) -> bool:
         """So few traces of a window are incomplete that numbers may be made of the others."""

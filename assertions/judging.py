@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from spanproof.assertions.arrivals import LULL_S, Arrivals, Needs, find_needs
 from spanproof.assertions.belonging import Belonging
@@ -25,9 +24,6 @@ from spanproof.collector.store import Store
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.parse import ProofFile
-
-if TYPE_CHECKING:
-    import duckdb
 
 PICTURE_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
 MOST_LULL_S: Final = 0.2  # two thirds of the shortest time to settle in; the rest is for finding out
@@ -102,23 +98,22 @@ class Judging:
     def __init__(
         self,
         store: Store,
-        connection: duckdb.DuckDBPyConnection,
+        judge: Judge,
         proof: s.Proof,
         emit: Callable[[Event], None],
         arrivals: Arrivals,
-        error_share: Decimal,
         check: Callable[[], None],
         notes: list[str],
     ) -> None:
         self._store = store
-        self._connection = connection
+        self._judge = judge
+        self._connection = judge.connection
         self._proof = proof
         self._emit = emit
         self._arrivals = arrivals
-        self._error_share = error_share
-        self._judge = Judge(connection, error_share)
         self._check = check
         self._notes = notes
+        self._deadline_ns = 0  # by `time.monotonic_ns`, of the segment that is judged
 
     def judge(
         self, segments: Iterable[Segment], baselines: Iterable[tuple[s.Given, Bindings]], settle: Settle
@@ -148,57 +143,28 @@ class Judging:
 
     def _judge_as_spans_arrive(self, segment: Segment, belonging: Belonging, settle: Settle) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
-        deadline = time.monotonic_ns() + settle.limit_ns
+        self._deadline_ns = time.monotonic_ns() + settle.limit_ns
         woken = True
         try:
-            while True:
-                if woken and self._judge_in_memory(segment, settle.lull_s, deadline):
+            while not (woken and self._judge_in_memory(segment, settle.lull_s)):
+                wait_ns = self._judge_in_store(segment, belonging, settle.quiet_ns)
+                if wait_ns is None:
                     return
-                if self._arrivals.live is None:  # else what arrives from now on is judged in memory, next
-                    self._arrivals.begin_look()
-                self._check()
-                derive(self._store)
-                traces = belonging.relate(self._connection)
-                if not belonging.replaced and self._arrivals.live is None:
-                    self._judge.select(Selected(dict.fromkeys(traces, False), live=True))
-                    # what is still to come is looked for only after that: it takes longer than many a verdict
-                    self._judge_segment(segment, self._judge, live=True)
-                    if segment.passed:
-                        return
-                state = belonging.examine(self._connection, traces)
-                segment.shown = belonging.find_shown(state)
-                until_ns = state.quiet_until_ns(settle.quiet_ns)
-                settled = until_ns is not None and time.time_ns() >= until_ns
-                late = time.monotonic_ns() >= deadline
-                live = not (settled or late)
-                if not live or belonging.replaced:
-                    awaited = find_flushes(self._connection, state) if late and not settled else _words(state)
-                    self._judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
-                    self._judge_segment(segment, self._judge, live=live)
-                open_claims = segment.open
-                if not open_claims:
-                    if not live or segment.passed:
-                        return
-                    deadline = min(deadline, time.monotonic_ns() + PICTURE_NS)
-                self._emit(Waiting(self._proof, _words(state), open_claims))
-                wait_ns = deadline - time.monotonic_ns()
-                if until_ns is not None:
-                    wait_ns = min(wait_ns, until_ns - time.time_ns())
                 woken = self._wait(segment, wait_ns / 1e9)
         finally:
             self._notes += belonging.describe(self._connection)
 
-    def _judge_in_memory(self, segment: Segment, lull_s: float, deadline: int) -> bool:
+    def _judge_in_memory(self, segment: Segment, lull_s: float) -> bool:
         """Judge what has arrived as long as more arrives, and that is all that matters; tell whether all has passed.
 
         What is still to come is not looked for: that takes the store to be brought up to date, and longer than many a
         verdict.
         """
-        until = min(deadline / 1e9, time.monotonic() + TELL_EVERY_S)
+        until = min(self._deadline_ns / 1e9, time.monotonic() + TELL_EVERY_S)
         judge = None
         while (live := self._arrivals.live) is not None:
             if judge is None:
-                judge = Judge(live.connection, self._error_share, live)
+                judge = self._judge.in_memory(live)
                 judge.select(Selected(dict.fromkeys(segment.trace_ids, False), live=True))
             self._arrivals.begin_look()
             self._check()
@@ -210,6 +176,40 @@ class Judging:
             if seconds <= 0 or not self._arrivals.wait(seconds):
                 break
         return False
+
+    def _judge_in_store(self, segment: Segment, belonging: Belonging, quiet_ns: int | None) -> int | None:
+        """Judge what the store has, and look for what is still to come.
+
+        Returns for how many nanoseconds to wait for that; None where nothing can change any more.
+        """
+        if self._arrivals.live is None:  # else what arrives from now on is judged in memory, next
+            self._arrivals.begin_look()
+        self._check()
+        derive(self._store)
+        traces = belonging.relate(self._connection)
+        if not belonging.replaced and self._arrivals.live is None:
+            self._judge.select(Selected(dict.fromkeys(traces, False), live=True))
+            # what is still to come is looked for only after that: it takes longer than many a verdict
+            self._judge_segment(segment, self._judge, live=True)
+            if segment.passed:
+                return None
+        state = belonging.examine(self._connection, traces)
+        segment.shown = belonging.find_shown(state)
+        until_ns = state.quiet_until_ns(quiet_ns)
+        settled = until_ns is not None and time.time_ns() >= until_ns
+        late = time.monotonic_ns() >= self._deadline_ns
+        live = not (settled or late)
+        if not live or belonging.replaced:
+            awaited = find_flushes(self._connection, state) if late and not settled else _words(state)
+            self._judge.select(Selected(dict.fromkeys(state.traces, settled), live, awaited))
+            self._judge_segment(segment, self._judge, live=live)
+        if not segment.open:
+            if not live or segment.passed:
+                return None
+            self._deadline_ns = min(self._deadline_ns, time.monotonic_ns() + PICTURE_NS)
+        self._emit(Waiting(self._proof, _words(state), segment.open))
+        wait_ns = self._deadline_ns - time.monotonic_ns()
+        return wait_ns if until_ns is None else min(wait_ns, until_ns - time.time_ns())
 
     def _may_decide(self, segment: Segment) -> bool:
         """Tell whether what has arrived may decide an open claim."""

@@ -15,6 +15,7 @@ import duckdb
 
 from spanproof.assertions.arrivals import Arrivals, Begun
 from spanproof.assertions.consequences import mark_consequences
+from spanproof.assertions.evaluate import Judge
 from spanproof.assertions.events import Event, ProofFinished, Sending
 from spanproof.assertions.evidence import TraceView
 from spanproof.assertions.judging import Judging, Planned, Segment, Settle
@@ -193,11 +194,10 @@ class ProofRun:
         try:
             judging = Judging(
                 self.store,
-                connection,
+                Judge(connection, self.terms.error_share),
                 self.proof,
                 self.emit,
                 self._arrivals,
-                self.terms.error_share,
                 self._stop_if_cancelled,
                 self.notes,
             )

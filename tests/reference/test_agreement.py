@@ -1,17 +1,14 @@
 """The reference and the engine come to the same verdict on whatever is made up.
 
-``SPANPROOF_FUZZ`` is the number of verdicts to compare. Where it is set, other traces are made up at every run.
+``SPANPROOF_FUZZ`` is the number of verdicts to compare.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spanproof.assertions.evaluate import Judge
@@ -20,6 +17,7 @@ from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.parse import parse_claim
 from spanproof.tests.reference.claims import ClaimMaker
 from spanproof.tests.reference.conditions import NotCovered
+from spanproof.tests.reference.draw import CLAIMS, WANTED, Drawn, compare
 from spanproof.tests.reference.generate import TraceMaker, TraceSet
 from spanproof.tests.reference.judge import judge
 from spanproof.tests.reference.minimize import minimize
@@ -27,29 +25,9 @@ from spanproof.tests.reference.selections import World
 from spanproof.tests.reference.send import open_judge
 from spanproof.tests.reference.write_case import write_case
 
-WANTED = int(os.environ.get("SPANPROOF_FUZZ", "1000"))
-CLAIMS = 25  # for each trace set
-
-
-@dataclass(frozen=True, slots=True)
-class Drawn:
-    """Choices made by hypothesis, so that it can find simpler ones."""
-
-    draw: Callable[[st.SearchStrategy[int]], int]
-
-    def below(self, n: int) -> int:
-        return self.draw(st.integers(0, n - 1))
-
 
 @pytest.mark.timeout(0)
-@settings(
-    max_examples=-(-WANTED // CLAIMS),
-    derandomize="SPANPROOF_FUZZ" not in os.environ,
-    database=None,
-    deadline=None,
-    phases=(Phase.generate,),  # what is found is made smaller below, by its spans
-    suppress_health_check=list(HealthCheck),
-)
+@compare(verdicts=int(WANTED or 1000))
 @given(st.data())
 def test_same_verdict(data: st.DataObject) -> None:
     chance = Drawn(data.draw)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from spanproof.assertions.evaluate import Judge
@@ -19,24 +18,14 @@ from spanproof.query_lang.check import check_claim
 from spanproof.query_lang.constants import Bindings
 from spanproof.query_lang.parse import parse_claim
 from spanproof.tests.reference.claims import ClaimMaker
+from spanproof.tests.reference.draw import CLAIMS, WANTED, Drawn, compare
 from spanproof.tests.reference.generate import TraceMaker, TraceSet
 from spanproof.tests.reference.send import trace_request
-from spanproof.tests.reference.test_agreement import Drawn
 from spanproof.tests.reference.write_case import write_case
-
-WANTED = int(os.environ.get("SPANPROOF_FUZZ", "200")) // 4  # each is judged of several selections, twice
-CLAIMS = 25  # for each trace set
 
 
 @pytest.mark.timeout(0)
-@settings(
-    max_examples=-(-WANTED // CLAIMS),
-    derandomize="SPANPROOF_FUZZ" not in os.environ,
-    database=None,
-    deadline=None,
-    phases=(Phase.generate,),
-    suppress_health_check=list(HealthCheck),
-)
+@compare(verdicts=int(WANTED or 200) // 4)  # each is judged of several selections, twice
 @given(st.data())
 def test_same_verdict_in_memory(data: st.DataObject) -> None:
     chance = Drawn(data.draw)
@@ -48,11 +37,11 @@ def test_same_verdict_in_memory(data: st.DataObject) -> None:
         store.append(Decoder().decode([trace_request(made.spans).SerializeToString()]))
         derive(store)
         if shown.show():
-            compare(made, claims, Judge(shown.connection, live=shown), Judge(store.cursor()))
+            compare_all(made, claims, Judge(shown.connection, live=shown), Judge(store.cursor()))
         shown.close()
 
 
-def compare(made: TraceSet, claims: ClaimMaker, in_memory: Judge, stored: Judge) -> None:
+def compare_all(made: TraceSet, claims: ClaimMaker, in_memory: Judge, stored: Judge) -> None:
     compared = 0
     while compared < CLAIMS:
         claim = claims.make()

@@ -67,6 +67,7 @@ class ProofRun:
         self.notes: list[str] = []
         self._connection: duckdb.DuckDBPyConnection | None = None
         self._cancelled = threading.Event()
+        self._cleans_up = False
         self._arrivals = Arrivals(store, terms.begun, self)
         folder = Path(module.file.path).parent
         self._sender = Sender(store, folder, terms.run_id, terms.targets, self._pause, self._arrivals.begin)
@@ -100,6 +101,7 @@ class ProofRun:
                     bindings = self._walk(bindings)
                     view = self._judge(bindings)
             finally:
+                self._cleans_up = True
                 self._run_hooks("after", bindings)
         except (TriggerFailed, NoValue, duckdb.Error) as problem:
             error = "the run was cancelled" if self._cancelled.is_set() else self._describe(problem)
@@ -169,9 +171,12 @@ class ProofRun:
         self.emit(Sending(self.proof, done, total))
 
     def _pause(self, seconds: float) -> None:
-        """Wait, unless the run is cancelled. Raises TriggerFailed if it is."""
-        self._cancelled.wait(seconds)
-        self._stop_if_cancelled()
+        """Wait, unless the run is cancelled. Raises TriggerFailed if it is, but not for what cleans up."""
+        if self._cleans_up:
+            time.sleep(seconds)
+        else:
+            self._cancelled.wait(seconds)
+            self._stop_if_cancelled()
 
     def _run_hooks(self, time_: str, bindings: Bindings) -> None:
         """Send the requests that prepare or clean up."""

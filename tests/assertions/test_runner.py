@@ -155,15 +155,20 @@ def test_ctrl_c_in_the_middle_of_a_query_ends_the_run(
     assert [event.error for event in finished(told)] == ["the run was cancelled"]
 
 
-def test_who_cancels_does_not_wait_for_what_was_sent(store: Store, tmp_path: Path) -> None:
+def test_who_cancels_waits_only_for_what_cleans_up(store: Store, tmp_path: Path) -> None:
     command = f"(sleep 60; touch {tmp_path}/late) & echo $$ > {tmp_path}/begun; wait"
-    text = f'proof "slow" {{\n  when run "{command}"\n  expect response.status == 0\n}}\n'
+    text = f'''
+        after {{ when run "sleep 0.5; touch {tmp_path}/cleaned-up" }}
+        proof "slow" {{ when run "{command}"
+          expect response.status == 0 }}
+    '''
     runner = Runner(store, lambda _: None)
     with ThreadPoolExecutor() as pool:
         outcomes = pool.submit(run, runner, read(text))
         wait_until(lambda: (tmp_path / "begun").exists() and (tmp_path / "begun").read_text(), "it has begun")
         runner.cancel()
         assert outcomes.result(10) == (Outcome.ERROR,)
+    assert (tmp_path / "cleaned-up").exists()
     assert find_in_session(int((tmp_path / "begun").read_text())) == set()
 
 

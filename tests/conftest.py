@@ -16,8 +16,8 @@ def start(tmp_path: Path) -> Iterator[Starter]:
     """Starts `spanproof` in an empty folder; what is still running in the end is stopped."""
     started: list[Running] = []
 
-    def start(*arguments: object, **env: str) -> Running:
-        started.append(Running(arguments, tmp_path, env))
+    def start(*arguments: object, cold: bool = False, **env: str) -> Running:
+        started.append(Running(arguments, tmp_path, env, cold=cold))
         return started[-1]
 
     yield start

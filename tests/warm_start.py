@@ -1,12 +1,14 @@
 """Starts `spanproof` in processes that need not import it first: importing takes longer than most commands do.
 
 One process imports everything and then forks for each start. What it forks becomes the command, with arguments, folder,
-environment and standard streams of its own, in a session of its own; it is signalled and ends as any process.
+environment and standard streams of its own, in a session of its own; it is signalled and ends as any process, but does
+not take apart what was imported.
 """
 
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
@@ -18,8 +20,11 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import spanproof
 
@@ -212,7 +217,27 @@ def _become(request: dict[str, object], streams: list[int]) -> None:
     sys.argv = ["spanproof", *request["arguments"]]  # type: ignore[misc]
 
 
+def _end_after(main: Callable[[], NoReturn]) -> NoReturn:
+    """Carry out the command, and end as Python does, but for taking everything apart that was imported."""
+    code = 1
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(BrokenPipeError):
+                stream.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
     _import_all()
+    gc.freeze()  # what is forked need not copy the pages on which collecting would note something
     if _serve(socket.socket(fileno=int(sys.argv[1]))):
-        importlib.import_module("spanproof.api.cli").main()
+        _end_after(importlib.import_module("spanproof.api.cli").main)
+    gc.unfreeze()

@@ -47,7 +47,9 @@ def test_the_first_line_names_all_addresses_and_a_signal_ends_it(server: Running
     assert server.finish() == Finished(0, first_line, "")
 
 
-def test_ctrl_c_ends_the_server(server: Running, first_line: str) -> None:
+def test_ctrl_c_ends_the_server_as_people_start_it(start: Starter) -> None:
+    server = start(*SERVE, "--db", "spans.duckdb", cold=True)
+    first_line = server.read_line()
     server.signal(signal.SIGINT)
     assert server.finish() == Finished(0, first_line, "")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -86,9 +87,23 @@ def run_proofs(
         declare_rules(store, rules)
         leave_alone_what_is_loaded()
         console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
-        if not run.carrying.watch:
-            return run.carry_out(proofs, store, console)
-        return _carry_out_what_is_saved(proofs, run, store, console, watched)
+        with _ended_by_any_signal():
+            if not run.carrying.watch:
+                return run.carry_out(proofs, store, console)
+            return _carry_out_what_is_saved(proofs, run, store, console, watched)
+
+
+@contextmanager
+def _ended_by_any_signal() -> Iterator[None]:
+    """Take SIGTERM and SIGHUP, by which CI and terminals end it, for Ctrl-C: it cleans up, and writes its reports."""
+    numbers = [each for each in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(each) is signal.SIG_DFL]
+    for number in numbers:
+        signal.signal(number, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _carry_out_what_is_saved(proofs: Proofs, run: Run, store: Store, console: Console, watched: list[Path]) -> int:

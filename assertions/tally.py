@@ -16,7 +16,7 @@ TALLY: Final = """
 SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, {stable} AS stable, count(*) AS n,
     arg_min(
         {{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}},
-        (coalesce(f.rank, 0), f.trace_id, f.witness), 3  -- the same ones each time
+        (coalesce(f.rank, 0), f.trace_id, f.witness, f.value), 3  -- the same ones each time
     )
 FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
 GROUP BY ALL

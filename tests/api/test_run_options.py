@@ -67,11 +67,14 @@ def test_all_reports_are_written_from_one_run(spanproof: Command, runs: Callable
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == (tmp_path / "summary.md").stat().st_mode & 0o777
 
 
-def test_an_interrupted_run_reports_what_it_has_done(start: Starter, runs: Callable[..., Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_reports_what_it_has_done(
+    start: Starter, runs: Callable[..., Path], tmp_path: Path, number: signal.Signals
+) -> None:
     path = runs(first="true", second="touch begun; exec sleep 60", third="true")
     running = start("run", path, "--report", "json=report.json", *FREE_PORTS)
     wait_until((tmp_path / "begun").exists, "the second has begun")
-    running.signal(signal.SIGINT)
+    running.signal(number)
     assert running.finish().code == 130
     report = json.loads((tmp_path / "report.json").read_text())
     assert [(proof["name"], proof["error"]) for proof in report["run"]["proofs"]] == [

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spanproof.assertions.evaluate import Judge
+from spanproof.assertions.requests import expect_roots
 from spanproof.assertions.selected import Selected
+from spanproof.assertions.triggers.context import TraceContext
 from spanproof.collector.calls import derive
 from spanproof.collector.decode import Decoder
 from spanproof.collector.live import LiveTraces
@@ -32,7 +34,9 @@ def test_same_verdict_in_memory(data: st.DataObject) -> None:
     made, claims = TraceMaker(chance).make(), ClaimMaker(chance)
     with Store.open(settings={"threads": "1"}) as store:
         shown = LiveTraces(store)
-        shown.expect(dict.fromkeys(made.settled, "0" * 15 + "1"))
+        ours = tuple(TraceContext(trace_id=trace_id, span_id=f"{1:016x}") for trace_id in made.settled)
+        expect_roots(store, ours)
+        shown.expect({each.trace_id: each.span_id for each in ours})
         store.subscribe(shown.take)
         store.append(Decoder().decode([trace_request(made.spans).SerializeToString()]))
         derive(store)

@@ -207,7 +207,8 @@ def _reap(control: socket.socket) -> None:
 
 def _become(request: dict[str, object], streams: list[int]) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored,
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and `nohup` this one
     for number, stream in enumerate(streams, 1):
         os.dup2(stream, number)
         os.close(stream)

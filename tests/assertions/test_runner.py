@@ -150,8 +150,12 @@ def test_ctrl_c_in_the_middle_of_a_query_ends_the_run(
 
     show = LiveTraces.show
     monkeypatch.setattr(LiveTraces, "show", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run(Runner(store, told.append), read(ONE.format(n=1, base=app.base_url)))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run(Runner(store, told.append), read(ONE.format(n=1, base=app.base_url)))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert [event.error for event in finished(told)] == ["the run was cancelled"]
 
 

@@ -71,11 +71,6 @@ def run_scene(scene: Scene) -> Iterator[CaseResult]:
         yield from _run_varied(scene, variation)
 
 
-def request_traces(traces: tuple[CaseTrace, ...], variation: Variation) -> Iterator[ExportTraceServiceRequest]:
-    """Yield the requests that send the traces of a scene, in a variation."""
-    return _Sender(traces, variation).requests(traces)
-
-
 def _run_varied(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
     with Store.open(settings={"threads": "1"}) as store:  # there is too little in it for two to share
         declare_rules(store, scene.rules)
@@ -88,7 +83,7 @@ def _run_varied(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
                 if variation is VARIATIONS[0]:
                     yield CaseResult(assertion, variation.name, None, _refusal(assertion, _scope(traces)))
                 continue
-            sender = _Sender(traces, variation)
+            sender = CaseSender(traces, variation)
             if len(traces) > known or known == 0:
                 for request in sender.requests(traces[known:]):
                     store.append(decoder.decode([request.SerializeToString()]))
@@ -100,7 +95,7 @@ def _run_varied(scene: Scene, variation: Variation) -> Iterator[CaseResult]:
         connection.close()
 
 
-def _judge(judge: Judge, sender: _Sender, assertion: Assertion, variation: Variation) -> CaseResult:
+def _judge(judge: Judge, sender: CaseSender, assertion: Assertion, variation: Variation) -> CaseResult:
     parsed = parse_claim(assertion.claim)
     problems = check_claim(parsed, _scope(sender.traces))
     if problems or parsed.expectation is None:
@@ -123,7 +118,7 @@ def _refusal(assertion: Assertion, scope: Scope) -> str | None:
     return f"refused without saying {absent[0]!r}: {said}" if absent else None
 
 
-def _difference(assertion: Assertion, verdict: Verdict, sender: _Sender) -> str | None:
+def _difference(assertion: Assertion, verdict: Verdict, sender: CaseSender) -> str | None:
     said = " ".join([verdict.reason, verdict.mark, verdict.observed or "", verdict.help or ""])
     if verdict.outcome != assertion.outcome:
         return f"must {assertion.outcome}, got {verdict.outcome}: {said.strip()}"
@@ -140,7 +135,7 @@ def _difference(assertion: Assertion, verdict: Verdict, sender: _Sender) -> str 
     return None
 
 
-class _Sender:
+class CaseSender:
     """Makes OTLP requests of case traces; ids are derived from names, so that they are always the same."""
 
     def __init__(self, traces: tuple[CaseTrace, ...], variation: Variation) -> None:
@@ -154,6 +149,7 @@ class _Sender:
         }
 
     def settled(self, *, baseline: bool = False) -> dict[str, bool]:
+        """Return the ids of the traces that are judged, or of the baseline's, and whether each is settled."""
         return {
             self._trace_id(trace, copy).hex(): not trace.unsettled
             for trace in self.traces
@@ -162,10 +158,12 @@ class _Sender:
         }
 
     def span_id(self, label: str) -> str:
+        """Return the id of the span with a label."""
         trace, index = self.labels[label]
         return self._span_id(trace, 0, index).hex()
 
     def requests(self, traces: tuple[CaseTrace, ...]) -> Iterator[ExportTraceServiceRequest]:
+        """Yield the requests that send these traces, in the variation."""
         spans = [
             (span, self._span(trace, copy, index, span))
             for trace in traces

@@ -116,11 +116,11 @@ class Judge:
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
                 verdict = self._estimate(expectation, bindings, explainer)
                 return self._tell_forgotten(expectation, verdict, decided=True)  # what is left is a sample, too
-            numbers_from = "complete" if self.enough_complete else "selected"
-            plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             taken = self._find_path(expectation, bindings, explainer)
             if taken is not None:
                 return taken
+            numbers_from = "complete" if self.enough_complete else "selected"
+            plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
                 verdict = self._conclude_share(plan, expectation.share, bindings, explainer)
                 return self._tell_forgotten(expectation, verdict, decided=False)

@@ -45,20 +45,12 @@ class Miss:
     kind: str  # "callee", "operation", "message", "further", "split", "start"
 
 
-def read_stops(
-    connection: duckdb.DuckDBPyConnection, claim: s.Path, bindings: Bindings, trace_id: str | None = None
-) -> list[Stop]:
-    """Read all that a path might go through in a trace, and in those that it goes on in.
-
-    Without a `trace_id` it is the one trace in the table ``selected``, and what does not count there is left out.
-    """
-    values: dict[str, object] = {}
-    traces = "selected"
-    if trace_id is not None:
-        values = {"traces": relate(connection, trace_id)}
-        traces = "(SELECT unnest($traces)::UUID AS trace_id, true AS trusting)"
+def read_stops(connection: duckdb.DuckDBPyConnection, claim: s.Path, bindings: Bindings, trace_id: str) -> list[Stop]:
+    """Read all that a path might go through in a trace, and in those that it goes on in."""
+    traces = "(SELECT unnest($traces)::UUID AS trace_id, true AS trusting)"
     sql, parameters = compile_stops(claim, bindings, traces)
-    return [Stop(*row) for row in connection.execute(sql, {**parameters, **values}).fetchall()]
+    rows = connection.execute(sql, {**parameters, "traces": relate(connection, trace_id)}).fetchall()
+    return [Stop(*row) for row in rows]
 
 
 class PathFinder:

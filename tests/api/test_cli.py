@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from spanproof import __version__
 from spanproof.api.cli import app
 from spanproof.api.command_tree import read_commands
-from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service, find_address
+from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service
 
 Command = Callable[..., Finished]
 Starter = Callable[..., Running]
@@ -62,15 +62,6 @@ def proof(write: Callable[[str, str], Path], service: Service) -> Callable[..., 
 def test_the_version_is_told(tmp_path: Path) -> None:
     told = Running(("--version",), tmp_path, {}, cold=True).finish()
     assert told == Finished(0, f"spanproof {__version__}\n", "")
-
-
-def test_a_proof_is_carried_out_as_people_start_it(
-    start: Starter, service: Service, write: Callable[[str, str], Path]
-) -> None:
-    running = start("run", write("good.proof", GOOD), *FREE_PORTS, cold=True, BASE_URL=service.base_url)
-    service.export_to(find_address(running.read_line(), "HTTP"))
-    ran = running.finish()
-    assert (ran.code, ran.err) == (0, ""), ran
 
 
 @pytest.mark.parametrize("command", COMMANDS)

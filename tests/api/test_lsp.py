@@ -62,14 +62,14 @@ async def test_words_are_completed_explained_and_laid_out(client: LanguageClient
 
 def test_what_a_store_has_seen_is_offered(tmp_path: Path) -> None:
     from spanproof.api.lsp import _complete, read_seen
-    from spanproof.assertions.case_runner import VARIATIONS, _Sender
+    from spanproof.assertions.case_runner import VARIATIONS, CaseSender
     from spanproof.assertions.cases import parse_cases
 
     text = 'trace a\n  gateway "GET /x" server 0ms..1ms { shop.cart: "c" }\nassert count(gateway) == 1\n  pass\n'
     (scene,) = parse_cases(text)
     traces = scene.assertions[0][0]
     with Store.open(tmp_path / "seen.duckdb") as store:
-        for request in _Sender(traces, VARIATIONS[0]).requests(traces):
+        for request in CaseSender(traces, VARIATIONS[0]).requests(traces):
             store.append(Decoder().decode([request.SerializeToString()]))
     seen = read_seen(str(tmp_path / "seen.duckdb"))
     assert [item.label for item in _complete('expect count(gateway "', 22, seen)] == ["GET /x"]

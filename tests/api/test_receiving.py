@@ -16,7 +16,7 @@ from spanproof.api.cli import app
 from spanproof.collector.store import Store
 from spanproof.tests.api.sending import JSON, make_request
 from spanproof.tests.collector.raw import send_http
-from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address, wait_until
+from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, find_address, wait_until
 
 Starter = Callable[..., Running]
 WAITS = 'proof "p" {\n  when run "while [ ! -e go ]; do sleep 0.02; done"\n  expect response.status == 0\n}\n'
@@ -114,3 +114,11 @@ def test_serve_is_told_what_the_spans_are_and_how_much_to_hold(start: Starter, t
 def test_serve_refuses_what_it_cannot_keep_to(option: tuple[str, str], said: str) -> None:
     ran = CliRunner().invoke(app, ["serve", *option])
     assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"spanproof: {said}\n")
+
+
+@pytest.mark.parametrize("option", ["--max-message-bytes", "--max-bytes-in-flight", "--max-connections"])
+def test_a_limit_is_a_positive_number(spanproof: Callable[..., Finished], option: str) -> None:
+    for value in ("0", "-1", "many"):
+        ran = spanproof("serve", option, value)
+        assert ran.code == 2
+        assert option in ran.err

@@ -67,6 +67,11 @@ def test_all_reports_are_written_from_one_run(spanproof: Command, runs: Callable
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == (tmp_path / "summary.md").stat().st_mode & 0o777
 
 
+def test_a_run_as_people_start_it_ends_in_silence(start: Starter, runs: Callable[..., Path]) -> None:
+    ran = start("run", runs(only="true"), *FREE_PORTS, cold=True).finish()
+    assert (ran.code, ran.err) == (0, ""), ran
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_reports_what_it_has_done(
     start: Starter, runs: Callable[..., Path], tmp_path: Path, number: signal.Signals

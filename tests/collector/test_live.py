@@ -10,7 +10,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from spanproof.assertions.case_runner import Variation, request_traces
+from spanproof.assertions.case_runner import CaseSender, Variation
 from spanproof.assertions.cases import Scene, parse_cases
 from spanproof.collector import live
 from spanproof.collector.calls import derive
@@ -89,7 +89,7 @@ def scenes() -> list[object]:
 @pytest.mark.parametrize("scene", scenes())
 def test_every_case_as_it_arrives(scene: Scene) -> None:
     traces = scene.assertions[-1][0]
-    requests = list(request_traces(traces, SPLIT))
+    requests = list(CaseSender(traces, SPLIT).requests(traces))
     spans = [span for each in requests for of in each.resource_spans for in_ in of.scope_spans for span in in_.spans]
     with Store.open(settings={"threads": "1"}) as store:
         declare_rules(store, scene.rules)

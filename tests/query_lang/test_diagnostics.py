@@ -11,7 +11,7 @@ import pytest
 import spanproof
 from spanproof.collector.seen import Seen
 from spanproof.query_lang.check import check_claim, check_file
-from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, locate, nearest
+from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean, nearest
 from spanproof.query_lang.modules import load_module
 from spanproof.query_lang.parse import parse_claim, parse_file
 from spanproof.query_lang.questions import read_question
@@ -346,20 +346,6 @@ def test_the_example_of_a_section_is_refused_for_that(
 # ## Odd input
 
 
-@pytest.mark.parametrize("text", ["", "\n", "# only\n# comments", "  \t\n\f\n", "# no line end", "\r\n\r\n"])
-def test_a_file_with_nothing_in_it_has_no_problems(text: str) -> None:
-    file = parse_file(text, "x")
-    assert (file.items, check_file(file)) == ((), ())
-
-
-@pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_line_ends_of_either_kind_are_read(end: str) -> None:
-    text = f"# a{end}let\ta =\t1{end}{end}{PROOF.format(EXPECT)}".replace("\r\n", "\n").replace("\n", end)
-    file = parse_file(text, "x")
-    assert check_file(file) == ()
-    assert len(file.items) == 2
-
-
 @pytest.mark.parametrize(
     "word", ["path", "every", "some", "no", "in", "has", "by", "proof", "let", "retry", "before", "traces"]
 )
@@ -401,12 +387,6 @@ def test_a_mutilated_file_gets_diagnostics_and_no_traceback(seed: int) -> None:
 
 
 # ## Helpers of messages
-
-
-def test_the_place_of_an_offset_counts_from_one() -> None:
-    assert [(place.line, place.column) for place in (locate("ab\ncd", offset) for offset in range(6))] == [
-        (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3),
-    ]  # fmt: skip
 
 
 def test_the_nearest_words_come_first_whatever_their_case() -> None:

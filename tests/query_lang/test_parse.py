@@ -1,4 +1,4 @@
-"""Text to tree: what stands where, what binds tighter, and what separates."""
+"""Text to tree: what stands where, and what binds tighter."""
 
 from __future__ import annotations
 
@@ -329,69 +329,7 @@ def test_windows_are_read(text: str, kind: str, bounds: list[str]) -> None:
     assert (given.window.kind, [shape(bound) for bound in given.window.bounds]) == (kind, bounds)
 
 
-# ## Lines, commas, comments
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "retry a -> b { attempts == 3, backoff grows, exhausted }",
-        "retry a -> b { attempts == 3\n backoff grows\n exhausted }",
-        "retry a -> b {\n\n attempts == 3,\n backoff grows,\n exhausted,\n }",
-        "retry a -> b { # why\n attempts == 3 # three\n # then\n backoff grows\n\n exhausted\n}",
-        "retry a -> b {\r\n attempts == 3\r\n backoff grows\r\n exhausted\r\n}",
-    ],
-)
-def test_items_are_separated_by_commas_or_line_ends(text: str) -> None:
-    found = claim(text)
-    assert isinstance(found, s.Retry)
-    assert [type(clause).__name__ for clause in found.clauses] == ["Limit", "Flag", "Flag"]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "count(\n a\n -> b\n) == 1",
-        "count(a[\n error\n and root ]) == 1",
-        "a in [\n1,\n2, # two\n3,\n]",
-        "(1\n+ 2) == 3",
-    ],
-)
-def test_line_ends_are_free_within_parentheses_and_brackets(text: str) -> None:
-    assert parse_claim(text).diagnostics == ()
-
-
-@pytest.mark.parametrize("text", ["count(a)\n== 1", "path a ->\nb", "1 +\n2 == 3"])
-def test_a_statement_ends_with_its_line(text: str) -> None:
-    assert parse_claim(text).diagnostics != ()
-
-
-def test_comments_may_stand_anywhere() -> None:
-    text = """\
-# first
-let a = 1 # beside
-# between
-proof "p" [ # tags
-  smoke, # one
-  # two
-  fast
-] { # open
-  # within
-  when POST "http://x/" { # options
-    # nothing
-    json { # body
-      "a": 1, # one
-      "b": [1, # two
-            2]
-    }
-  } # done
-  expect count( # what
-    a) == 1
-} # end
-# last"""
-    file = parse_file(text, "x")
-    assert file.diagnostics == ()
-    assert [type(item).__name__ for item in file.items] == ["Let", "Proof"]
+# ## Suffixes
 
 
 def test_suffixes_of_a_claim_are_read_in_their_order() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import socket
 import subprocess
 import sys
 import threading
@@ -210,13 +209,6 @@ def find_address(line: str, name: str) -> str:
     )
     assert found, line
     return found[1]
-
-
-def find_free_port() -> int:
-    """Return a port that nobody listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_until(true: Callable[[], bool], what: str) -> None:

@@ -15,6 +15,7 @@ from spanproof import __version__
 from spanproof.api.cli import app
 from spanproof.api.command_tree import read_commands
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service
+from spanproof.tests.ports import find_free_address
 
 Command = Callable[..., Finished]
 Starter = Callable[..., Running]
@@ -133,8 +134,7 @@ def test_a_claim_about_the_response_needs_no_spans(prove: Prove, proof: Callable
 
 
 def test_a_refused_connection_leaves_with_4_in_one_line(spanproof: Command, proof: Callable[..., Path]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        gone = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    gone = f"http://{find_free_address()}"
     ran = spanproof("run", proof("path shop -> bank", base=gone), *FREE_PORTS)
     assert ran.code == 4, ran
     assert re.search(rf"^  ! GET {gone}/hello failed: .*refused.*$", ran.out, re.MULTILINE)

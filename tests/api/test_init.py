@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from typer.testing import CliRunner, Result
 from spanproof.api.cli import app
 from spanproof.assertions.first_look import write_limit, write_operation, write_paths
 from spanproof.tests.command import FREE_PORTS, Finished, Running, Service, find_address, open_service
+from spanproof.tests.ports import find_free_address
 
 Starter = Callable[..., Running]
 Prove = Callable[..., Finished]
@@ -100,9 +100,7 @@ def test_a_file_that_is_there_stays() -> None:
 
 @pytest.mark.usefixtures("_in_an_empty_folder")
 def test_nothing_is_written_where_nobody_answers() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        ran = init(f"http://127.0.0.1:{free.getsockname()[1]}/", *FREE_PORTS)
+    ran = init(f"http://{find_free_address()}/", *FREE_PORTS)
     assert (ran.exit_code, FIRST.exists()) == (2, False)
     assert "Connection refused; --no-send writes a proof without asking\n" in ran.stderr
 

@@ -11,11 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from spanproof.collector.addresses import listen
 from spanproof.collector.store import Store
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, find_address, wait_until
 from spanproof.tests.e2e.sink import Seen, Sink, open_sink
 from spanproof.tests.faults.sender import make_request
+from spanproof.tests.ports import find_free_address, find_free_port
 
 Starter = Callable[..., Running]
 Command = Callable[..., Finished]
@@ -29,12 +29,6 @@ PROTOBUF = {"content-type": "application/x-protobuf"}
 def sink() -> Iterator[Sink]:
     with open_sink() as sink:
         yield sink
-
-
-@pytest.fixture
-def free_port() -> int:
-    with listen(FREE) as listener:
-        return int(listener.getsockname()[1])
 
 
 def send(line: str, traces: int = 1) -> str:
@@ -108,15 +102,16 @@ def test_nothing_is_told_and_no_sdk_loaded_unless_asked(start: Starter, sink: Si
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 @pytest.mark.parametrize("own", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 (that is meant)
-def test_it_does_not_export_to_itself(spanproof: Command, free_port: int, own: str, host: str) -> None:
-    url = f"http://{host}:{free_port}"
-    base = ("serve", "--insecure-no-auth", "--otlp-grpc", f"{own}:{free_port}", "--otlp-http", FREE, "--api", FREE)
+def test_it_does_not_export_to_itself(spanproof: Command, own: str, host: str) -> None:
+    port = find_free_port()
+    url = f"http://{host}:{port}"
+    base = ("serve", "--insecure-no-auth", "--otlp-grpc", f"{own}:{port}", "--otlp-http", FREE, "--api", FREE)
     refused = spanproof(*base, "--trace-self", url)
     assert refused == Finished(
         2, "", f"spanproof: --trace-self: {url} is this server; its traces have to go to another one\n"
     )
-    base = ("serve", "--otlp-http", f"127.0.0.1:{free_port}", "--otlp-grpc", FREE, "--api", FREE)
-    assert "is this server" in spanproof(*base, "--trace-self", f"http://127.0.0.1:{free_port}/").err
+    base = ("serve", "--otlp-http", f"127.0.0.1:{port}", "--otlp-grpc", FREE, "--api", FREE)
+    assert "is this server" in spanproof(*base, "--trace-self", f"http://127.0.0.1:{port}/").err
 
 
 @pytest.mark.parametrize(
@@ -134,8 +129,9 @@ def test_a_variable_that_is_not_set_is_named(spanproof: Command) -> None:
     assert spanproof(*SERVE, "--trace-self", "env") == Finished(2, "", wrong)
 
 
-def test_nobody_there_to_take_them_holds_up_nothing(start: Starter, free_port: int) -> None:
-    running = start(*SERVE, "--trace-self", f"http://127.0.0.1:{free_port}")
+def test_nobody_there_to_take_them_holds_up_nothing(start: Starter) -> None:
+    address = find_free_address()
+    running = start(*SERVE, "--trace-self", f"http://{address}")
     line = running.read_line()
     for _ in range(5):
         send(line)
@@ -143,7 +139,7 @@ def test_nobody_there_to_take_them_holds_up_nothing(start: Starter, free_port: i
     running.stop()
     ended = running.finish()
     assert (ended.code, time.monotonic() - began < 5) == (0, True)
-    assert f"127.0.0.1:{free_port}" in ended.err  # it says that it could not export
+    assert address in ended.err  # it says that it could not export
 
 
 def test_without_its_packages_it_says_what_to_install(tmp_path: Path) -> None:

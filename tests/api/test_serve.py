@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 from collections.abc import Callable
 
 import httpx
@@ -12,6 +11,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service, find_address
+from spanproof.tests.ports import find_free_address
 
 Command = Callable[..., Finished]
 Starter = Callable[..., Running]
@@ -100,8 +100,7 @@ def test_what_is_no_trace_id_is_a_problem_document(api: str, trace_id: str) -> N
 def test_a_server_without_the_trace_or_without_an_answer_is_told_of(api: str, spanproof: Command) -> None:
     ran = spanproof("trace", "1" * 32, "--server", api)
     assert (ran.code, ran.err) == (1, f"spanproof: no span of trace {'1' * 32} is stored\n")
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        gone = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    gone = f"http://{find_free_address()}"
     for url in (gone, "nonsense"):
         ran = spanproof("trace", "1" * 32, "--server", url)
         assert ran.code == 2

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from spanproof.tests.command import find_free_port
+from spanproof.tests.ports import find_free_port
 
 VERSION = {"ApiVersion": "1.50", "MinAPIVersion": "1.24", "Version": "28.0.0"}
 

@@ -18,9 +18,10 @@ from typer.testing import CliRunner
 
 from spanproof.api.cli import app
 from spanproof.api.reporting import read_reports
-from spanproof.tests.command import COMMAND, FREE, Service, find_free_port
+from spanproof.tests.command import COMMAND, FREE, Service
 from spanproof.tests.e2e.github import Runner
 from spanproof.tests.e2e.schemas import find_faults
+from spanproof.tests.ports import find_free_address
 
 REPOSITORY = Path(__file__).parents[2]
 ACTION = REPOSITORY / "action.yml"
@@ -79,7 +80,7 @@ def test_the_action_carries_out_proofs_as_its_inputs_say(runner: Runner, tmp_pat
     folder.mkdir()
     folder.joinpath("shop.proof").write_text(PROOFS)
     folder.joinpath("ci.env").write_text("A=b\n")
-    http = f"127.0.0.1:{find_free_port()}"
+    http = find_free_address()
     service.export_to(http)
     ran = runner.carry_out(
         "Carry out proofs",

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from spanproof.tests.command import find_free_port
 from spanproof.tests.e2e.image import Builder, Stage, localize, parse
+from spanproof.tests.ports import find_free_port
 
 REPOSITORY = Path(__file__).parents[2]
 INSTRUCTIONS = parse((REPOSITORY / "Dockerfile").read_text())

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from spanproof.collector.calls import derive
 from spanproof.collector.store import Store
-from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address
+from spanproof.tests.command import FREE, Running, find_address
 from spanproof.tests.interop.senders import OTELCOL, TELEMETRYGEN, Collector, CollectorStarter, Ids
+from spanproof.tests.ports import find_free_address
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,15 +29,14 @@ class Served:
     start: Callable[..., Running]
     path: Path
     running: Running | None = None
-    grpc: str = ""
-    http: str = ""
+    grpc: str = field(default_factory=find_free_address)
+    http: str = field(default_factory=find_free_address)
     api: str = ""
 
     def begin(self) -> None:
-        ports = ("--otlp-grpc", self.grpc, "--otlp-http", self.http) if self.grpc else FREE_PORTS
+        ports = ("--otlp-grpc", self.grpc, "--otlp-http", self.http)
         self.running = self.start("serve", "--db", self.path, *ports, "--api", FREE)
-        line = self.running.read_line()
-        self.grpc, self.http, self.api = (find_address(line, name) for name in ("OTLP/gRPC", "OTLP/HTTP", "API"))
+        self.api = find_address(self.running.read_line(), "API")
 
     def count_accepted(self) -> int:
         """Read how many spans it has taken since it began."""

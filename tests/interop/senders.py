@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from spanproof.tests.command import wait_until
+from spanproof.tests.ports import find_free_address
 
 BUILT = Path(__file__).parents[2] / ".interop"
 TELEMETRYGEN = BUILT / "telemetrygen"
@@ -68,7 +68,7 @@ class Collector:
     def __init__(self, folder: Path, exporter: str, **settings: Any) -> None:
         self._log = folder / "otelcol.log"
         self._shown = folder / "otelcol.out"
-        self.otlp, self._metrics = _find_free_addresses(2)
+        self.otlp, self._metrics = find_free_address(), find_free_address()
         host, port = self._metrics.split(":")
         config = {
             "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": self.otlp}}}},
@@ -135,14 +135,6 @@ class Collector:
 
 def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-
-
-def _find_free_addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
-    return addresses
 
 
 CollectorStarter = Callable[..., Collector]

@@ -28,8 +28,8 @@ from spanproof.assertions.triggers.targets import read_targets
 from spanproof.assertions.verdict import Outcome
 from spanproof.examples.shop.broker import find_nats_server
 from spanproof.tests.assertions.triggers.conftest import Prove, Traced, link_to
-from spanproof.tests.assertions.triggers.serving import find_free_port, listens
 from spanproof.tests.command import wait_until
+from spanproof.tests.ports import find_free_port, listens
 
 RABBITMQ = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
 Taken = tuple[dict[str, str], bytes]

@@ -14,9 +14,10 @@ from opentelemetry.trace import SpanKind
 
 from spanproof.assertions.verdict import Outcome
 from spanproof.tests.assertions.triggers.conftest import Carried, Prove, Traced
-from spanproof.tests.assertions.triggers.serving import Asked, Reply, find_free_port, listens, serve_http
+from spanproof.tests.assertions.triggers.serving import Asked, Reply, serve_http
 from spanproof.tests.command import wait_until
 from spanproof.tests.node import find_node
+from spanproof.tests.ports import find_free_port
 
 FOLDER = Path(__file__).with_name("mountebank")
 TRIES = 3
@@ -31,8 +32,17 @@ def mountebank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
          "--loglevel", "error", "--pidfile", str(tmp_path_factory.mktemp("mountebank") / "pid")],
         cwd=FOLDER,
     )  # fmt: skip
-    wait_until(lambda: listens(port) or server.poll() is not None, "Mountebank listens")
-    yield f"http://127.0.0.1:{port}"
+    url = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert server.poll() is None, "Mountebank has ended"
+        try:
+            return httpx.get(f"{url}/imposters").json() == {"imposters": []}
+        except httpx.TransportError:
+            return False
+
+    wait_until(answers, "Mountebank answers")
+    yield url
     server.terminate()
     server.wait()
 

@@ -20,15 +20,19 @@ Fate: TypeAlias = Literal["pass", "fail", "open", "nothing", "coming"]
 # What was found in each trace, and how many traces there are of a kind.
 PER_TRACE: Final = """
 SELECT settled, found, ok, untold, lasts, fails, sign, lossy, count(*) AS n,
-    arg_min({{'trace_id': trace_id, 'value': value, 'witness': witness, 'note': note}}, (rank, trace_id), 3)
+    arg_min(
+        {{'trace_id': trace_id, 'value': shown.value, 'witness': shown.witness, 'note': shown.note}},
+        (rank, trace_id), 3
+    )
 FROM (
     SELECT sel.trace_id, sel.settled, count(f.trace_id) > 0 AS found, bool_and(f.ok) AS ok,
         coalesce(bool_or(f.ok IS NULL) FILTER (f.trace_id IS NOT NULL), false) AS untold,
         coalesce(bool_and({stable}), false) AS lasts,
         coalesce(bool_or(NOT f.ok AND (sel.settled OR {stable})), false) AS fails, {sign} AS sign,
         sel.trace_id IN (SELECT trace_id FROM spans s SEMI JOIN selected USING (trace_id) WHERE {lossy}) AS lossy,
-        arg_min(f.value, f.rank) FILTER (NOT f.ok) AS value, arg_min(f.witness, f.rank) FILTER (NOT f.ok) AS witness,
-        coalesce(min(f.rank), 0) AS rank, arg_min(f.note, f.rank) FILTER (NOT f.ok) AS note
+        coalesce(min(f.rank), 0) AS rank, arg_min(
+            {{'value': f.value, 'witness': f.witness, 'note': f.note}}, (f.rank, f.witness, f.value)
+        ) FILTER (NOT f.ok) AS shown
     FROM selected sel LEFT JOIN ({findings}) f ON f.trace_id = sel.trace_id
     GROUP BY sel.trace_id, sel.settled
 )

@@ -67,10 +67,10 @@ def _quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: s.Name |
     if isinstance(claim, s.No):
         return Plan(f"SELECT *, false AS ok FROM ({found})", parameters.values, "none", shown, stable)
     sql = (
-        f"WITH found AS ({found}) SELECT sel.trace_id, bool_or(f.rank IS NOT NULL) AS ok,"
-        " arg_min(f.value, f.rank) AS value, arg_min(f.witness, f.rank) AS witness,"
-        " coalesce(min(f.rank), 0) AS rank, NULL::BIGINT[] AS note"
-        " FROM selected sel LEFT JOIN found f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id"
+        f"WITH found AS ({found}) SELECT trace_id, rank IS NOT NULL AS ok, first.value, first.witness,"
+        " coalesce(rank, 0) AS rank, NULL::BIGINT[] AS note FROM (SELECT sel.trace_id, min(f.rank) AS rank,"
+        " arg_min({'value': f.value, 'witness': f.witness}, (f.rank, f.witness, f.value)) AS first"
+        " FROM selected sel LEFT JOIN found f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id)"
     )
     return Plan(sql, parameters.values, "some", shown, stable)
 

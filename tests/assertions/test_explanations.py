@@ -111,6 +111,18 @@ def test_a_gap_that_was_observed_has_its_unit(called: Add, prove: Prove, told: l
     assert (judged.verdict.id, judged.verdict.observed) == ("retry-mismatch", "2ms")
 
 
+@pytest.mark.parametrize("second_ms", [(20, 30), (30, 40)])  # at the same time, and later
+def test_what_was_observed_is_of_the_span_that_shows_it(
+    add: Add, prove: Prove, told: list[Event], second_ms: tuple[int, int]
+) -> None:
+    add("bank", 1, ms=(20, 30))
+    add("bank", 2, ms=second_ms, http__response__status_code=503)
+    prove("some bank has http.response.status_code == null or http.response.status_code == 503")
+    (judged,) = (event for event in told if isinstance(event, Judged))
+    assert judged.verdict.observed == "missing"
+    assert [witness.span_id for witness in judged.verdict.witnesses] == [f"{1:016x}"]
+
+
 def test_in_many_traces_the_nearest_is_counted(
     called: Add, prove: Prove, connection: duckdb.DuckDBPyConnection
 ) -> None:

@@ -1,4 +1,4 @@
-"""Paths in a trace as it arrives, followed without a query: to parse and plan one takes longer than all else."""
+"""Paths in a trace as it arrives, followed without a query if need be: to plan one takes longer than all else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from spanproof.assertions.paths import PathFinder, Stop, fill_service
+from spanproof.assertions.paths import PathFinder, Stop, fill_service, query_stops
 from spanproof.assertions.verdict import Witness
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.constants import Bindings, fill
@@ -22,14 +22,15 @@ Means: TypeAlias = Callable[[str, str], bool]
 
 
 def find_live_path(live: LiveTraces, claim: s.Path, bindings: Bindings, trace_id: str) -> tuple[Witness, ...]:
-    """Return the spans of the first way through a path in one of these traces, by what surely counts.
+    """Return the spans of the first way through a path in one of these traces, by what surely counts; none if none.
 
-    None are returned where there is no way, and where a step asks more than who did what: that takes a query.
+    Where steps ask more than who did what, that takes a query, of the one trace that is selected.
     """
     steps = steps_of(claim.leg)
     if any(target.where is not None for step, _ in steps for target in step.targets):
-        return ()
-    stops = _read_stops(live, steps, bindings, bytes.fromhex(trace_id))
+        stops = query_stops(live.connection, claim, bindings, "selected")
+    else:
+        stops = _read_stops(live, steps, bindings, bytes.fromhex(trace_id))
     keys = PathFinder(claim, bindings, stops).witness()
     if not keys:
         return ()

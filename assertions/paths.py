@@ -48,9 +48,15 @@ class Miss:
 def read_stops(connection: duckdb.DuckDBPyConnection, claim: s.Path, bindings: Bindings, trace_id: str) -> list[Stop]:
     """Read all that a path might go through in a trace, and in those that it goes on in."""
     traces = "(SELECT unnest($traces)::UUID AS trace_id, true AS trusting)"
-    sql, parameters = compile_stops(claim, bindings, traces)
-    rows = connection.execute(sql, {**parameters, "traces": relate(connection, trace_id)}).fetchall()
-    return [Stop(*row) for row in rows]
+    return query_stops(connection, claim, bindings, traces, traces=relate(connection, trace_id))
+
+
+def query_stops(
+    connection: duckdb.DuckDBPyConnection, claim: s.Path, bindings: Bindings, selected: str, **parameters: object
+) -> list[Stop]:
+    """Read all that a path might go through in the traces of `selected`, a table or a query with these parameters."""
+    sql, own = compile_stops(claim, bindings, selected)
+    return [Stop(*row) for row in connection.execute(sql, {**own, **parameters}).fetchall()]
 
 
 class PathFinder:

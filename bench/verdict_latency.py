@@ -1,8 +1,8 @@
 """How soon a verdict is out: from the moment in which the span that decides it is sent, to the verdict.
 
-Proofs send a request and expect a path through three services, which export their spans one after the other, 30 ms
-apart. They are carried out one by one, then by eight workers; the last line is JSON. Before it stands how much
-processor time went to other guests of the machine meanwhile (Linux's `steal`): verdicts wait for these, too.
+Proofs send a request and expect a path, or what `--claim` says, of three services, which export their spans one after
+the other, 30 ms apart. They are carried out one by one, then by eight workers; the last line is JSON. Before it stands
+how much processor time went to other guests of the machine meanwhile (Linux's `steal`): verdicts wait for these, too.
 
 Example: python -m spanproof.bench.verdict_latency
 """
@@ -28,7 +28,7 @@ from spanproof.query_lang.modules import Module, load_text
 _PROOF = """
 proof "a request goes all the way, {number}" {{
     when GET "{url}"
-    expect path gateway -> orders -> payments
+    expect {claim}
 }}
 """
 
@@ -37,15 +37,20 @@ def main() -> None:
     """Read the command line, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--proofs", type=int, default=200, help="how many are carried out; %(default)s")
+    parser.add_argument("--claim", default="path gateway -> orders -> payments", help="what is expected; %(default)s")
     args = parser.parse_args()
     with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
         leave_alone_what_is_loaded()  # as `spanproof run` does
         services, line = start([sys.executable, "-m", "spanproof.bench.traced_services", receiver.grpc_address])
         try:
+            proofs = (_PROOF.format(number=n, url=line.strip(), claim=args.claim) for n in range(args.proofs))
+            module = load_text("".join(proofs), Path("latency.proof"), "latency.proof")
+            if module.diagnostics:
+                raise SystemExit(str(module.diagnostics))
             before = _read_times()
-            latencies, rate = _measure(store, services, line.strip(), args.proofs)
+            latencies, rate = _measure(store, services, module)
             taken, passed = (now - then for now, then in zip(_read_times(), before, strict=True))
-            _, rate_of_8 = _measure(store, services, line.strip(), args.proofs, workers=8)
+            _, rate_of_8 = _measure(store, services, module, workers=8)
         finally:
             services.kill()
             services.wait()
@@ -65,13 +70,9 @@ def _read_times() -> tuple[int, int]:
 
 
 def _measure(
-    store: Store, services: subprocess.Popen[str], url: str, count: int, workers: int = 1
+    store: Store, services: subprocess.Popen[str], module: Module, workers: int = 1
 ) -> tuple[list[float], float]:
     """Carry out proofs; return how many milliseconds each verdict took, and how many proofs a second that were."""
-    text = "".join(_PROOF.format(number=number, url=url) for number in range(count))
-    module: Module = load_text(text, Path("latency.proof"), "latency.proof")
-    if module.diagnostics:
-        raise ValueError(str(module.diagnostics))
     verdicts: dict[str, int] = {}
 
     def note(event: Event) -> None:
@@ -84,8 +85,8 @@ def _measure(
     if set(outcomes) != {Outcome.PASS}:
         raise RuntimeError(f"the proofs were {outcomes}")
     assert services.stdout is not None  # noqa: S101 (a pipe was asked for)
-    sent = dict(services.stdout.readline().split() for _ in range(count))
-    return [(at_ns - int(sent[trace_id])) / 1e6 for trace_id, at_ns in verdicts.items()], count / took
+    sent = dict(services.stdout.readline().split() for _ in module.proofs)
+    return [(at_ns - int(sent[trace_id])) / 1e6 for trace_id, at_ns in verdicts.items()], len(outcomes) / took
 
 
 if __name__ == "__main__":

@@ -261,7 +261,9 @@ class _Comparison:
         first = function.arguments[0]
         if isinstance(first, s.Name) and first.text == "traces":
             self.stable = self.stable and function.name == "count"
-            return select_traces(self.parameters, self.bindings)
+            return select_traces(
+                self.parameters, self.bindings, by_roots=function.name == "count" and self.step_ns is None
+            )
         if function.name == "critical":
             self.stable = False
             assert isinstance(first, s.Name | s.Text)  # noqa: S101 (checked before)

@@ -113,14 +113,18 @@ def from_traces(table: str, place: str, parameters: Parameters) -> tuple[str, li
     )
 
 
-def select_traces(parameters: Parameters, bindings: Bindings) -> Rows:
-    """Return one row per selected trace: from its first start to its last end, in error where its root is."""
+def select_traces(parameters: Parameters, bindings: Bindings, *, by_roots: bool) -> Rows:
+    """Return one row per selected trace: from its first start to its last end, in error where its root is.
+
+    `by_roots` looks at roots alone, which is less work, and enough where rows are but counted.
+    """
+    spans = "tree t ON t.trace_id = sel.trace_id" + (" AND t.depth = 0" if by_roots else "")
     return Rows(
         row=Row("span", (), "whole"),
         tables=[
             "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
             " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(t.span_key, t.depth) AS root_key"
-            f" FROM {parameters.traces} sel LEFT JOIN tree t ON t.trace_id = sel.trace_id GROUP BY sel.trace_id) whole"
+            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) whole"
         ],
         where=[],
         trace="whole.trace_id",

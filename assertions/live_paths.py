@@ -30,7 +30,7 @@ def find_live_path(live: LiveTraces, claim: s.Path, bindings: Bindings, trace_id
     if any(target.where is not None for step, _ in steps for target in step.targets):
         stops = query_stops(live.connection, claim, bindings, "selected")
     else:
-        stops = _read_stops(live, steps, bindings, bytes.fromhex(trace_id))
+        stops = list(_read_stops(live, steps, bindings, bytes.fromhex(trace_id)))
     keys = PathFinder(claim, bindings, stops).witness()
     if not keys:
         return ()

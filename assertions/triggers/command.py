@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -25,15 +26,24 @@ def open_command(request: Request) -> Iterator[Send]:
     """
     command, timeout = request.target(0), request.timeout_s(COMMAND_TIMEOUT_S)
     under_way: set[subprocess.Popen[bytes]] = set()
+    lock = threading.Lock()  # nothing begins unseen while it is looked for what is under way
+    left = False
+
+    def begin(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        with lock:
+            if left:
+                raise TriggerFailed(f"`{command}` was not begun: nobody waits for it any more")
+            running = subprocess.Popen(  # noqa: S602 (the proof's own words; proofs are trusted like scripts)
+                command, shell=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+            under_way.add(running)
+        return running
 
     def run(context: TraceContext) -> Answer:
         environment = os.environ | {name.upper(): value for name, value in context.headers.items()}
         started_ns = time.perf_counter_ns()
-        with subprocess.Popen(  # noqa: S602 (the proof's own words; proofs are trusted like scripts)
-            command, shell=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, start_new_session=True,
-        ) as running:  # fmt: skip
-            under_way.add(running)
+        with begin(environment) as running:
             try:
                 out, err = running.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
@@ -49,6 +59,8 @@ def open_command(request: Request) -> Iterator[Send]:
     try:
         yield run
     finally:
+        with lock:
+            left = True
         for running in tuple(under_way):
             _end(running)
 

@@ -1,0 +1,26 @@
+"""Commands that carry on a trace of ours, up to when nobody waits for them any more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from spanproof.assertions.triggers.command import open_command
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
+from spanproof.assertions.triggers.request import Request
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.constants import Bindings
+from spanproof.query_lang.modules import load_text
+
+
+def test_what_nobody_waits_for_any_more_is_not_begun(tmp_path: Path) -> None:
+    text = f'proof "p" {{\n  when run "touch {tmp_path}/begun"\n  expect response.status == 0\n}}\n'
+    (proof,) = load_text(text, Path("p.proof"), "p.proof").proofs
+    (when,) = (each for each in s.walk(proof) if isinstance(each, s.When))
+    with open_command(Request(when, Bindings(), tmp_path)) as run:
+        assert run(TraceContext()).status == 0
+        (tmp_path / "begun").unlink()
+    with pytest.raises(TriggerFailed, match="nobody waits for it any more"):
+        run(TraceContext())
+    assert not (tmp_path / "begun").exists()

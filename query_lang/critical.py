@@ -14,47 +14,47 @@ from spanproof.query_lang.plan import Plan
 from spanproof.query_lang.selections import Rows
 from spanproof.query_lang.vocabulary import Type
 
-# `waits(parent_key, span_key, start_ns, end_ns)`: the children that a span may wait for, clipped to it. What answers a
-# client's span and ends after it is clipped too; any other child that outlives its parent was not waited for, nor is
-# a consumer.
-SHARES = """
+# `back` has, of each span that was waited for, the time that is left to share out, from `start_ns` to `till_ns`, of the
+# time up to `until_ns`. `waits` are the children that a span may wait for: each ends within that time, or `answers` a
+# client's span, and is clipped to it; a consumer is not waited for.
+_END = "CASE WHEN w.answers THEN least(w.end_ns, b.until_ns) ELSE w.end_ns END"
+_START = "greatest(w.start_ns, b.start_ns)"
+_WAITS = f"waits w ON w.parent_key = b.span_key AND {_START} < {_END} AND {_END} <= b.till_ns"
+SHARES = f"""
 timed AS (
     SELECT
         t.trace_id, t.span_key, t.parent_key, t.kind, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
         coalesce(e.callee, t.service) AS service, t.is_entry, t.depth = 0 AND NOT t.orphan AS root
-    FROM {traces} sel
+    FROM {{traces}} sel
     JOIN tree t ON t.trace_id = sel.trace_id
     LEFT JOIN exchanges e ON e.client_key = t.span_key AND e.shape = 'unpaired'
 ),
 waits AS (
-    SELECT
-        c.parent_key, c.span_key, greatest(c.start_ns, p.start_ns) AS start_ns, least(c.end_ns, p.end_ns) AS end_ns
+    SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.kind = 3 AS answers
     FROM timed c JOIN timed p ON p.span_key = c.parent_key
-    WHERE c.kind <> 5 AND (c.end_ns <= p.end_ns OR c.is_entry AND p.kind = 3) AND c.end_ns > c.start_ns
-        AND c.end_ns > p.start_ns AND c.start_ns < p.end_ns
+    WHERE c.kind <> 5 AND c.end_ns > c.start_ns
 ),
 back AS (
-    SELECT trace_id, span_key, service, start_ns, end_ns AS till_ns FROM timed WHERE root
+    SELECT trace_id, span_key, service, start_ns, end_ns AS until_ns, end_ns AS till_ns FROM timed WHERE root
     UNION ALL
-    SELECT b.trace_id, n.span_key, t.service, n.start_ns, n.till_ns
+    SELECT b.trace_id, n.span_key, t.service, n.start_ns, n.until_ns, n.till_ns
     FROM (
-        SELECT b.*, w.span_key AS child, w.start_ns AS child_start_ns, w.end_ns AS child_end_ns
-        FROM back b JOIN waits w ON w.parent_key = b.span_key AND w.end_ns <= b.till_ns AND w.start_ns >= b.start_ns
+        SELECT b.*, w.span_key AS child, {_START} AS child_start_ns, {_END} AS child_end_ns
+        FROM back b JOIN {_WAITS}
         QUALIFY row_number() OVER (
-            PARTITION BY b.span_key, b.till_ns ORDER BY w.end_ns DESC, w.start_ns DESC, w.span_key
+            PARTITION BY b.span_key, b.till_ns ORDER BY child_end_ns DESC, child_start_ns DESC, w.span_key
         ) = 1
     ) b,
     LATERAL (
-        SELECT b.child AS span_key, b.child_start_ns AS start_ns, b.child_end_ns AS till_ns
+        SELECT b.child AS span_key, b.child_start_ns AS start_ns, b.child_end_ns AS until_ns, b.child_end_ns AS till_ns
         UNION ALL
-        SELECT b.span_key, b.start_ns, b.child_start_ns
+        SELECT b.span_key, b.start_ns, b.until_ns, b.child_start_ns
     ) n
     JOIN timed t ON t.span_key = n.span_key
 ),
 shares AS (
-    SELECT b.trace_id, b.service, b.span_key, b.till_ns - coalesce(max(w.end_ns), b.start_ns) AS share_ns
-    FROM back b
-    LEFT JOIN waits w ON w.parent_key = b.span_key AND w.end_ns <= b.till_ns AND w.start_ns >= b.start_ns
+    SELECT b.trace_id, b.service, b.span_key, b.till_ns - coalesce(max({_END}), b.start_ns) AS share_ns
+    FROM back b LEFT JOIN {_WAITS}
     GROUP BY b.trace_id, b.service, b.span_key, b.start_ns, b.till_ns
 ),
 critical AS (

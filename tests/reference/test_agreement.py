@@ -1,4 +1,4 @@
-"""The reference and the engine come to the same verdict on whatever is made up.
+"""The reference and the engine come to the same verdict on whatever is made up, and what is shown for it is so.
 
 ``SPANPROOF_FUZZ`` is the number of verdicts to compare.
 """
@@ -18,6 +18,7 @@ from spanproof.query_lang.parse import parse_claim
 from spanproof.tests.reference.claims import ClaimMaker
 from spanproof.tests.reference.conditions import NotCovered
 from spanproof.tests.reference.draw import CLAIMS, WANTED, Drawn, compare
+from spanproof.tests.reference.evidence import find_fault
 from spanproof.tests.reference.generate import TraceMaker, TraceSet
 from spanproof.tests.reference.judge import judge
 from spanproof.tests.reference.minimize import minimize
@@ -51,13 +52,19 @@ def test_same_verdict(data: st.DataObject) -> None:
 
 
 def verdicts(claim: str, made: TraceSet, engine: Judge | None = None) -> tuple[str, str] | None:
-    """Return what the reference and the engine say of a claim; None where the reference says nothing."""
+    """Return what the reference and the engine say of a claim; None where the reference says nothing.
+
+    What the engine shows for it has to be so, too.
+    """
     expectation = parse_claim(claim).expectation
     assert expectation is not None
+    world = World.of(made.spans, made.settled)
     try:
-        expected = judge(expectation, World.of(made.spans, made.settled))
+        expected = judge(expectation, world)
     except NotCovered:
         return None
     with nullcontext(engine) if engine else open_judge(made) as open_:
         assert open_ is not None
-        return expected, str(open_.judge(expectation, claim, Bindings()).outcome)
+        verdict = open_.judge(expectation, claim, Bindings())
+    fault = find_fault(expectation, verdict, world)
+    return expected, str(verdict.outcome) + (f", but {fault}" if fault else "")

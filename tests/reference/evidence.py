@@ -1,0 +1,56 @@
+"""What a verdict shows has to be so: the span that it points at is of the kind, and has the value, that it says."""
+
+from __future__ import annotations
+
+from spanproof.assertions.units import show_duration
+from spanproof.assertions.verdict import Outcome, Verdict
+from spanproof.query_lang import syntax as s
+from spanproof.query_lang.conditions import subject
+from spanproof.tests.reference.calls import Logical, Try
+from spanproof.tests.reference.conditions import CallRow, SpanRow, holds, value_of
+from spanproof.tests.reference.selections import World, select
+from spanproof.tests.reference.spans import Span, as_text
+
+# Of which claims a span is shown for itself when they come out so, and whether the condition is to hold for it.
+SHOWN = {(s.Every, Outcome.FAIL): False, (s.Some, Outcome.PASS): True, (s.No, Outcome.FAIL): True}
+
+
+def find_fault(expectation: s.Expectation, verdict: Verdict, world: World) -> str | None:
+    """Say what is wrong with what a verdict shows; None where it is right, or nothing that this knows of."""
+    claim = expectation.claim
+    if not isinstance(claim, s.Every | s.Some | s.No) or expectation.share is not None:
+        return None
+    wanted = SHOWN.get((type(claim), verdict.outcome))
+    if wanted is None:
+        return None
+    shown = {(witness.trace_id, witness.span_id) for witness in verdict.witnesses}
+    rows = [world.row(item) for item in select(claim.selection, world) if not shown.isdisjoint(_ids(item))]
+    rows = [row for row in rows if (claim.condition is None or holds(claim.condition, row)) is wanted]
+    if not rows:
+        return f"{shown or 'nothing'} does not show it"
+    looked_at = subject(claim.condition) if claim.condition is not None else None
+    values = {_show(looked_at, row) for row in rows} if isinstance(looked_at, s.Name) else set()
+    if values and None not in values and verdict.observed not in values:
+        return f"{verdict.observed} is not {' or '.join(map(str, values))}, which {shown} has"
+    return None
+
+
+def _ids(item: Span | Logical | Try) -> set[tuple[str, str]]:
+    """Return the ids of the spans that may stand for a span or a call."""
+    if isinstance(item, Span):
+        return {(item.trace_id, item.span_id)}
+    one = item.last if isinstance(item, Logical) else item
+    return {(span.trace_id, span.span_id) for span in (one.exit, one.server) if span is not None}
+
+
+def _show(name: s.Name, row: SpanRow | CallRow) -> str | None:
+    """Return the value of a field or an attribute as it is to be shown; None where this does not know."""
+    kind = row.fields.get(name.text, "any")
+    found = value_of(name, row)
+    if found is None:
+        return "missing"
+    if kind == "instant" or isinstance(found.value, list | float):
+        return None
+    if kind == "duration":
+        return show_duration(row.field(name.text))  # type: ignore[arg-type]  # a number of nanoseconds
+    return as_text(found.value)  # type: ignore[arg-type]  # of fields, fractions are whole

@@ -14,8 +14,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     """Compile ``first before second``; ``value`` is by how much the second starts after the first has ended.
 
     Clocks of two processes are compared only beyond the skew that the rules allow. Nearer than that, the order is known
-    where one descends from the other, or where synchronous ancestors of the two in one process are ordered;
-    else ``ok`` is NULL.
+    where one descends from the other, or where ancestors of the two in one process, which waited for them, are ordered,
+    all that are in the same way; else ``ok`` is NULL.
     """
     parameters = Parameters()
     first = select(claim.first, parameters, bindings)
@@ -42,11 +42,12 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     above AS (
         SELECT trace_id, side, span_key, true AS waited_for FROM sides
         UNION ALL
-        SELECT u.trace_id, u.side, t.parent_key, u.waited_for AND s.kind <> 5
+        SELECT
+            u.trace_id, u.side, p.span_key,
+            u.waited_for AND t.kind <> 5 AND (t.end_ns <= p.end_ns OR t.resource_key <> p.resource_key)
         FROM above u
         JOIN tree t ON t.span_key = u.span_key
-        JOIN spans s ON s.span_key = u.span_key
-        WHERE t.parent_key IS NOT NULL
+        JOIN tree p ON p.span_key = t.parent_key
     ),
     related AS (  -- one of the two descends from the other
         SELECT DISTINCT n.trace_id FROM near n
@@ -65,8 +66,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
         p.trace_id,
         CASE
             WHEN n.trace_id IS NULL OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
-            WHEN o.forward THEN true
-            WHEN o.backward THEN false
+            WHEN o.forward <> o.backward THEN o.forward
         END AS ok,
         p.gap_ns AS value, [p.one, p.two] AS witness, p.start_ns AS rank, NULL::BIGINT[] AS note
     FROM pairs p

@@ -2,24 +2,67 @@
 
 from __future__ import annotations
 
+import math
+import re
+from typing import Final
+
 from spanproof.assertions.units import show_duration
 from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import subject
 from spanproof.tests.reference.calls import Logical, Try
-from spanproof.tests.reference.conditions import CallRow, SpanRow, holds, value_of
+from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, value_of
+from spanproof.tests.reference.numbers import Bag, One, evaluate
 from spanproof.tests.reference.selections import World, select
 from spanproof.tests.reference.spans import Span, as_text
 
 # Of which claims a span is shown for itself when they come out so, and whether the condition is to hold for it.
-SHOWN = {(s.Every, Outcome.FAIL): False, (s.Some, Outcome.PASS): True, (s.No, Outcome.FAIL): True}
+SHOWN: Final = {(s.Every, Outcome.FAIL): False, (s.Some, Outcome.PASS): True, (s.No, Outcome.FAIL): True}
+UNITS: Final = {"": 1, "%": 1e-2, "/s": 1, "ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "min": 6e10, "h": 3.6e12}
 
 
 def find_fault(expectation: s.Expectation, verdict: Verdict, world: World) -> str | None:
     """Say what is wrong with what a verdict shows; None where it is right, or nothing that this knows of."""
     claim = expectation.claim
-    if not isinstance(claim, s.Every | s.Some | s.No) or expectation.share is not None:
+    if expectation.share is not None or expectation.confidence is not None:
         return None
+    if isinstance(claim, s.Comparison) and expectation.by is None and verdict.outcome in (Outcome.PASS, Outcome.FAIL):
+        return _find_other_value(claim.condition, verdict, world)
+    if isinstance(claim, s.Every | s.Some | s.No):
+        return _find_other_thing(claim, verdict, world)
+    return None
+
+
+def _find_other_value(condition: s.Expression, verdict: Verdict, world: World) -> str | None:
+    """Compare the number that is shown with that which is compared, or, of many, with those that go as it says."""
+    if not isinstance(condition, s.Compare):
+        return None
+    left = evaluate(condition.left, world, condition.right)
+    right = evaluate(condition.right, world, condition.left)
+    if isinstance(left, One) and isinstance(right, One):
+        values = [left.found]
+    else:
+        bag, other = (left, right) if isinstance(left, Bag) else (right, left)
+        assert isinstance(bag, Bag)
+        assert isinstance(other, One)
+        values = [each for _, each in bag.values]
+    numbers = [number for each in values if each is not None and (number := convert(each, "number")) is not None]
+    if verdict.observed is None or len(numbers) < len(values):
+        return None
+    seen = _read(verdict.observed)
+    if seen is None or any(math.isclose(seen, number, rel_tol=1e-5) for number in numbers):
+        return None
+    return f"{verdict.observed} is none of {[float(number) for number in numbers]}"
+
+
+def _read(shown: str) -> float | None:
+    """Return the number that is shown; of a duration its nanoseconds, of a percentage the fraction."""
+    found = re.fullmatch(r"(-?[0-9.]+(?:e[+-]?[0-9]+)?)([^0-9]*)", shown)
+    return None if found is None else float(found[1]) * UNITS[found[2]]
+
+
+def _find_other_thing(claim: s.Every | s.Some | s.No, verdict: Verdict, world: World) -> str | None:
+    """Look whether what is shown is selected, the condition holds for it, or does not, and it has the value shown."""
     wanted = SHOWN.get((type(claim), verdict.outcome))
     if wanted is None:
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from fractions import Fraction
 
 from spanproof.query_lang import syntax as s
@@ -10,7 +11,7 @@ from spanproof.tests.reference.conditions import convert, value_of
 from spanproof.tests.reference.critical import shares_ns
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, is_selection_stable, select, word
-from spanproof.tests.reference.spans import Span
+from spanproof.tests.reference.spans import CONSUMER, Span
 
 
 def judge_before(node: s.Before, world: World) -> Outcome:
@@ -54,15 +55,27 @@ def _in_one_process(one: Span, other: Span) -> bool:
 
 
 def _ordered_by_cause(one: Span, other: Span, world: World) -> bool | None:
-    for above_one in (one, *world.forest.above(one)):
-        for above_other in (other, *world.forest.above(other)):
+    """Tell which came first by what is above the two in one process; None where that says neither, or both."""
+    ways = set()
+    for above_one in _waiting_for(one, world):
+        for above_other in _waiting_for(other, world):
             if above_one is above_other or not _in_one_process(above_one, above_other):
                 continue
             if above_one.end_ns <= above_other.start_ns:
-                return True
+                ways.add(True)
             if above_other.end_ns <= above_one.start_ns:
-                return False
-    return None
+                ways.add(False)
+    return ways.pop() if len(ways) == 1 else None
+
+
+def _waiting_for(span: Span, world: World) -> Iterator[Span]:
+    """Yield a span and those above that waited for it: not for a message, nor for what their process ended later."""
+    yield span
+    for parent in world.forest.above(span):
+        if span.kind == CONSUMER or (_in_one_process(span, parent) and span.end_ns > parent.end_ns):
+            return
+        yield parent
+        span = parent
 
 
 def judge_budget(node: s.Budget, world: World) -> Outcome:

@@ -320,6 +320,12 @@ def group_keys(claim: s.Comparison | s.Every, by: s.Name, world: World) -> set[s
     if isinstance(claim, s.Every):
         return {world.group_of(item, by) for item in select(claim.selection, world)}
     functions = list(_functions(claim.condition, AGGREGATES)) or list(_functions(claim.condition, {}))
+    calculated = [
+        inner
+        for outer in s.walk(claim.condition)
+        if isinstance(outer, s.Function) and outer.name in AGGREGATES and outer.name != "distinct"
+        for inner in _functions(outer.arguments[-1], {})
+    ]
     keys = set()
     for node in functions:
         selection = as_selection(node.arguments[0])
@@ -327,7 +333,11 @@ def group_keys(claim: s.Comparison | s.Every, by: s.Name, world: World) -> set[s
         if node.name in COUNTED:
             keys |= {world.group_of(item, by) for item in select(selection, world)}
         else:
-            keys |= {world.group_of(item, by) for item, _ in _valued(node, selection, world)}
+            keys |= {
+                world.group_of(item, by)
+                for item, value in _valued(node, selection, world)
+                if node not in calculated or convert(value, "number") is not None
+            }
     return keys
 
 

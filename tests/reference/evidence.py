@@ -13,6 +13,7 @@ from spanproof.query_lang.conditions import subject
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, value_of
 from spanproof.tests.reference.numbers import Bag, One, evaluate
+from spanproof.tests.reference.paths import ways_through
 from spanproof.tests.reference.selections import World, select
 from spanproof.tests.reference.spans import Span, as_text
 
@@ -30,6 +31,10 @@ def find_fault(expectation: s.Expectation, verdict: Verdict, world: World) -> st
         return _find_other_value(claim.condition, verdict, world)
     if isinstance(claim, s.Every | s.Some | s.No):
         return _find_other_thing(claim, verdict, world)
+    if isinstance(claim, s.Path) and (claim.mode, verdict.outcome) in (("some", Outcome.PASS), ("no", Outcome.FAIL)):
+        shown = _name_spans(verdict)
+        ways = ({(span.trace_id, span.span_id) for span in way} for way in ways_through(claim, world))
+        return None if shown in ways else f"{shown} is no way through"
     return None
 
 
@@ -66,7 +71,7 @@ def _find_other_thing(claim: s.Every | s.Some | s.No, verdict: Verdict, world: W
     wanted = SHOWN.get((type(claim), verdict.outcome))
     if wanted is None:
         return None
-    shown = {(witness.trace_id, witness.span_id) for witness in verdict.witnesses}
+    shown = _name_spans(verdict)
     rows = [world.row(item) for item in select(claim.selection, world) if not shown.isdisjoint(_ids(item))]
     rows = [row for row in rows if (claim.condition is None or holds(claim.condition, row)) is wanted]
     if not rows:
@@ -76,6 +81,10 @@ def _find_other_thing(claim: s.Every | s.Some | s.No, verdict: Verdict, world: W
     if values and None not in values and verdict.observed not in values:
         return f"{verdict.observed} is not {' or '.join(map(str, values))}, which {shown} has"
     return None
+
+
+def _name_spans(verdict: Verdict) -> set[tuple[str, str]]:
+    return {(witness.trace_id, witness.span_id) for witness in verdict.witnesses}
 
 
 def _ids(item: Span | Logical | Try) -> set[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,6 +21,13 @@ class Stop:
     served: Span | None
     unanswered: Try | None
     arrival: Span | None = None  # what came first of the request: a message may be taken up within another
+
+    @property
+    def span(self) -> Span:
+        """The span that shows it."""
+        span = self.served or (self.unanswered and self.unanswered.exit)
+        assert span is not None
+        return span
 
 
 def judge_path(node: s.Path, world: World) -> Outcome:
@@ -41,6 +49,26 @@ def judge_path(node: s.Path, world: World) -> Outcome:
             return "fail"
         return "pass" if world.all_settled else "open"
     return "open" if missing else "pass"
+
+
+def ways_through(node: s.Path, world: World) -> Iterator[frozenset[Span]]:
+    """Yield, for each way to go the path, the spans that it comes by: of requests served, else of their callers."""
+    for span in world.spans():
+        if _is_step(node.leg.step, start := Stop(span, None), world):
+            yield from (way | {span} for way in _spans_on(node.leg, start, world))
+
+
+def _spans_on(leg: s.Leg, stop: Stop, world: World) -> Iterator[frozenset[Span]]:
+    choices = [
+        [
+            way | {next_.span}
+            for next_ in _next(stop, leg, world)
+            if _is_step(branch.step, next_, world)
+            for way in _spans_on(branch, next_, world)
+        ]
+        for branch in leg.branches
+    ]
+    return (frozenset[Span]().union(*chosen) for chosen in itertools.product(*choices))
 
 
 def _used_by(node: s.Path, world: World) -> set[Try]:

@@ -36,8 +36,8 @@ def compile_path(claim: s.Path, bindings: Bindings) -> Plan:
         findings = (
             f"SELECT trace_id, taken AND others IS NULL AS ok, others AS value, witness, rank,"
             f" [CASE WHEN NOT taken THEN {NOT_TAKEN} WHEN others IS NOT NULL THEN {OTHER_CALL} END] AS note FROM ("
-            f"SELECT sel.trace_id, bool_or(r.span_key IS NOT NULL) AS taken, {others} AS others,"
-            " CASE WHEN bool_or(r.span_key IS NOT NULL) THEN [arg_min(r.span_key, r.start_ns)] END AS witness,"
+            f"SELECT sel.trace_id, bool_or(r.span_key IS NOT NULL) AS taken, {others} AS others, CASE WHEN"
+            " bool_or(r.span_key IS NOT NULL) THEN [arg_min(r.span_key, (r.start_ns, r.span_key))] END AS witness,"
             " coalesce(min(r.start_ns), 0) AS rank"
             " FROM selected sel LEFT JOIN roots r ON r.trace_id = sel.trace_id GROUP BY sel.trace_id)"
         )

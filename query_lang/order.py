@@ -25,9 +25,13 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     WITH RECURSIVE
     firsts AS ({first.select(columns.format(first.trace, first.witness, first.start, first.end))}),
     seconds AS ({second.select(columns.format(second.trace, second.witness, second.start, second.end))}),
-    ends AS (SELECT trace_id, max(end_ns) AS end_ns, arg_max(span_key, end_ns) AS span_key FROM firsts GROUP BY ALL),
+    ends AS (
+        SELECT trace_id, max(end_ns) AS end_ns, arg_max(span_key, (end_ns, span_key)) AS span_key
+        FROM firsts GROUP BY ALL
+    ),
     starts AS (
-        SELECT trace_id, min(start_ns) AS start_ns, arg_min(span_key, start_ns) AS span_key FROM seconds GROUP BY ALL
+        SELECT trace_id, min(start_ns) AS start_ns, arg_min(span_key, (start_ns, span_key)) AS span_key
+        FROM seconds GROUP BY ALL
     ),
     pairs AS (
         SELECT

@@ -11,8 +11,7 @@ from h2.connection import H2Connection
 from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, TrailersReceived
 
 from spanproof.collector.addresses import split_address
-
-DEADLINE_S = 30.0
+from spanproof.tests.command import DEADLINE_S
 
 
 @dataclass(slots=True)

@@ -15,7 +15,8 @@ from spanproof.collector.addresses import split_address
 from spanproof.collector.options import Options
 from spanproof.collector.receiver import Receiver
 from spanproof.collector.store import Store
-from spanproof.tests.collector.raw import DEADLINE_S, read_to_end, send_http
+from spanproof.tests.collector.raw import read_to_end, send_http
+from spanproof.tests.command import DEADLINE_S
 
 HEAD = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 GOOD = HEAD + b"content-length: 2\r\n\r\n{}"

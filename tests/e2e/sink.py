@@ -16,7 +16,8 @@ import grpc
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-DEADLINE_S = 15.0
+from spanproof.tests.command import DEADLINE_S
+
 SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 

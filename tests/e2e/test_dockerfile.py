@@ -19,12 +19,12 @@ from typing import Any
 
 import pytest
 
+from spanproof.tests.command import DEADLINE_S
 from spanproof.tests.e2e.image import Builder, Stage, localize, parse
 from spanproof.tests.ports import find_free_port
 
 REPOSITORY = Path(__file__).parents[2]
 INSTRUCTIONS = parse((REPOSITORY / "Dockerfile").read_text())
-DEADLINE_S = 30.0
 MAY_BUILD = "import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))"
 
 
@@ -36,6 +36,7 @@ def test_the_image_drops_root_keeps_its_data_and_says_what_it_listens_on() -> No
     assert said["EXPOSE"] == "4317 4318 8321"
 
 
+@pytest.mark.timeout(900)  # it installs packages twice
 def test_the_image_builds_runs_is_healthy_and_stops(image: Stage) -> None:
     moved = {port: find_free_port() for port in image.ports}
     identity = identify(image.user)

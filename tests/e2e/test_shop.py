@@ -17,6 +17,7 @@ import pytest
 from spanproof.examples.shop import shop as shop_module
 from spanproof.examples.shop.services import SERVICES, Service
 from spanproof.examples.shop.shop import Shop, ShopError
+from spanproof.tests.command import wait_until
 from spanproof.tests.e2e.sink import Seen, Sink, open_sink
 
 CART = {"cart": "c-42", "amount": 1999}
@@ -214,9 +215,7 @@ def test_a_killed_parent_leaves_nothing_behind(sink: Sink, tmp_path: Path) -> No
         children = find_descendants(parent.pid)
         parent.kill()
     assert len(children) == len(SERVICES) + 2
-    deadline = time.monotonic() + 15
-    while any(is_running(pid) for pid in children):
-        assert time.monotonic() < deadline, "processes outlived their parent"
+    wait_until(lambda: not any(map(is_running, children)), "no process outlives its parent")
 
 
 def test_a_service_that_dies_early_is_named(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:

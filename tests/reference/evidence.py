@@ -11,7 +11,7 @@ from spanproof.assertions.verdict import Outcome, Verdict
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang.conditions import subject
 from spanproof.tests.reference.calls import Logical, Try
-from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, value_of
+from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, relate, value_of
 from spanproof.tests.reference.numbers import Bag, One, evaluate
 from spanproof.tests.reference.paths import ways_through
 from spanproof.tests.reference.selections import World, select
@@ -19,7 +19,7 @@ from spanproof.tests.reference.spans import Span, as_text
 
 # Of which claims a span is shown for itself when they come out so, and whether the condition is to hold for it.
 SHOWN: Final = {(s.Every, Outcome.FAIL): False, (s.Some, Outcome.PASS): True, (s.No, Outcome.FAIL): True}
-UNITS: Final = {"": 1, "%": 1e-2, "/s": 1, "ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9, "min": 6e10, "h": 3.6e12}
+UNITS: Final = {"": 1, "%": 1e-2, "/s": 1, "ns": 1, "µs": 1e3, "ms": 1e6, "s": 1e9}
 
 
 def find_fault(expectation: s.Expectation, verdict: Verdict, world: World) -> str | None:
@@ -50,7 +50,13 @@ def _find_other_value(condition: s.Expression, verdict: Verdict, world: World) -
         bag, other = (left, right) if isinstance(left, Bag) else (right, left)
         assert isinstance(bag, Bag)
         assert isinstance(other, One)
-        values = [each for _, each in bag.values]
+        limit = other.found
+        if limit is None:
+            return None
+        sides = ((limit, each) if bag is right else (each, limit) for _, each in bag.values)
+        holding = [relate(condition.operator, *each) for each in sides]
+        wanted = verdict.outcome is Outcome.PASS
+        values = [each for (_, each), ok in zip(bag.values, holding, strict=True) if ok is wanted]
     numbers = [number for each in values if each is not None and (number := convert(each, "number")) is not None]
     if verdict.observed is None or len(numbers) < len(values):
         return None

@@ -97,13 +97,18 @@ class Arrivals:
 def find_needs(expectation: s.Expectation, bindings: Bindings) -> Needs:
     """Return which services must have sent spans before a claim can be decided at all, where that can be told.
 
-    A path holds only once it has been gone to its end, and does not hold only once the traces are settled.
+    A path holds only once it has been gone to its end, a claim that there is something once that is there; neither
+    fails before the traces are settled.
     """
-    claim = expectation.claim
-    if not isinstance(claim, s.Path) or claim.mode != "some" or expectation.share is not None:
-        return ()
-    steps = (_name_services(step.targets, bindings) for step, _ in steps_of(claim.leg))
-    return tuple(services for services in steps if services)
+    match expectation.claim:
+        case s.Path(mode="some") as claim if expectation.share is None:
+            wanted = [step.targets for step, _ in steps_of(claim.leg)]
+        case s.Some(selection=selection) if expectation.share is None:
+            wanted = [(selection.caller if isinstance(selection, s.Call) else selection,)]
+        case _:
+            return ()
+    named = (_name_services(targets, bindings) for targets in wanted)
+    return tuple(services for services in named if services)
 
 
 def _name_services(targets: Iterable[s.Target], bindings: Bindings) -> frozenset[str]:

@@ -23,6 +23,11 @@ Add = Callable[..., None]
         ("no path shop -> bank", []),
         ("only path shop -> bank", []),
         ("path shop -> bank in >= 90% of traces", []),
+        ("some shop", [{"shop"}]),
+        ("some shop -> to[attempts == 2]", [{"shop"}]),
+        ("some *", []),
+        ("some shop in >= 90% of traces", []),
+        ("no shop", []),
         ("count(shop) == 1", []),
     ],
 )

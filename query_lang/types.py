@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final
 
 from spanproof.query_lang import syntax as s
 from spanproof.query_lang import vocabulary as v
 from spanproof.query_lang.diagnostics import Diagnostic, did_you_mean
+from spanproof.query_lang.operands import NUMERIC, calculate, find_faults, find_mismatch
 from spanproof.query_lang.vocabulary import Type
 
 ANY = Type("any")
-NUMERIC: Final = frozenset({"number", "duration", "fraction", "points", "rate", "any"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,21 +279,8 @@ class Types:
 
     def _compare(self, node: s.Compare, scope: Scope) -> Type:
         left, right = self._sides(node, scope)
-        if node.operator in ("=~", "!~"):
-            self._pattern(node, left, right)
-        elif node.operator == "contains":
-            if left.kind not in ("text", "any"):
-                self.problem("type-mismatch", f"`contains` looks into a text or list, not {left.name}", node.left.at)
-            if right.kind not in ("text", "any"):
-                self.problem("type-mismatch", f"`contains` looks for a text, not {right.name}", node.right.at)
-        else:
-            self._comparable(left, right, node)
-            if node.operator in ("<", "<=", ">", ">=") and "boolean" in (left.kind, right.kind):
-                self.problem("type-mismatch", "a condition is not more or less than another", node.at)
-        if left.many and right.many:
-            self.problem(
-                "two-bags", "both sides hold many values", node.at, "aggregate one: `max(…)`, `p95(…)`, `avg(…)`"
-            )
+        for fault in find_faults(node, left, right):
+            self.report(fault)
         return Type("boolean")
 
     def _sides(self, node: s.Compare, scope: Scope) -> tuple[Type, Type]:
@@ -324,32 +310,6 @@ class Types:
                 "unknown-word", f"`{node.text}` is not {type_.name}", node.at, hint or f"it is one of {listed}"
             )
 
-    def _comparable(self, left: Type, right: Type, node: s.Compare) -> None:
-        kinds = {left.kind, right.kind}
-        if "any" in kinds and kinds & {"duration", "rate", "points"} and _attribute_beside(node):
-            self.problem("no-unit", "an attribute has no unit", node.at, "compare it with a plain number")
-        elif "any" in kinds or "nothing" in kinds or len(kinds) == 1 or kinds == {"fraction", "number"}:
-            return
-        elif kinds == {"duration", "number"}:
-            self.problem(
-                "type-mismatch",
-                f"{left.name} on the left, {right.name} on the right",
-                node.at,
-                "write a duration with its unit, such as `5ms`, and a number without",
-            )
-        else:
-            self.problem("type-mismatch", f"{left.name} on the left, {right.name} on the right", node.at)
-
-    def _pattern(self, node: s.Compare, left: Type, right: Type) -> None:
-        if left.kind not in ("text", "any"):
-            self.problem("type-mismatch", f"a regular expression searches a text, not {left.name}", node.left.at)
-        if right.kind not in ("text", "any"):
-            self.problem("type-mismatch", "a regular expression is a string", node.right.at)
-        elif isinstance(node.right, s.Text) and all(isinstance(part, str) for part in node.right.parts):
-            fault = pattern_fault(node.right.plain)
-            if fault:
-                self.problem("bad-pattern", f"not a regular expression: {fault}", node.right.at, "the syntax is RE2's")
-
     def _one_of(self, node: s.OneOf, scope: Scope) -> Type:
         value = self.of(node.value, scope)
         if not node.options:
@@ -365,7 +325,8 @@ class Types:
                 continue
             else:
                 found = self.of(option, scope)
-            self._comparable(value, found, s.Compare("==", node.value, option, option.at))
+            for fault in find_mismatch(s.Compare("==", node.value, option, option.at), value, found):
+                self.report(fault)
         return Type("boolean")
 
     def _junction(self, node: s.AnyOf | s.AllOf, scope: Scope) -> Type:
@@ -379,30 +340,11 @@ class Types:
 
     def _arithmetic(self, node: s.Arithmetic, scope: Scope) -> Type:
         left, right = (_as_number(side, self.of(side, scope), scope) for side in (node.left, node.right))
-        many = left.many or right.many
-        if left.many and right.many:
-            return self.problem("two-bags", "both sides hold many values", node.at, "aggregate one, as in `max(…)`")
-        kinds = (left.kind, right.kind)
-        if not {*kinds} <= NUMERIC:
-            wrong = left if left.kind not in NUMERIC else right
-            return self.problem("type-mismatch", f"`{node.operator}` does not go with {wrong.name}", node.at)
-        if "any" in kinds:
-            return Type("any", many)
-        if node.operator in ("+", "-"):
-            if left.kind == right.kind:
-                return Type(left.kind, many)
-            if {*kinds} <= {"fraction", "number", "points"}:
-                return Type("fraction", many)
-        elif node.operator == "*" and "number" in kinds:
-            return Type(right.kind if left.kind == "number" else left.kind, many)
-        elif node.operator == "*" and "fraction" in kinds:
-            return Type(right.kind if left.kind == "fraction" else left.kind, many)
-        elif node.operator == "/":
-            if left.kind == right.kind:
-                return Type("number", many)
-            if right.kind in ("number", "fraction"):
-                return Type(left.kind, many)
-        return self.problem("type-mismatch", f"{left.name} `{node.operator}` {right.name} has no meaning", node.at)
+        found = calculate(node, left, right)
+        if isinstance(found, Type):
+            return found
+        self.report(found)
+        return ANY
 
 
 def as_selection(node: s.Expression) -> s.Selection | None:
@@ -417,17 +359,6 @@ def as_selection(node: s.Expression) -> s.Selection | None:
 def mentions_baseline(node: s.Expression | s.Claim) -> bool:
     """Tell whether `node` speaks of the baseline traces."""
     return any(isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(node))
-
-
-def pattern_fault(pattern: str) -> str | None:
-    """Return what is wrong with a regular expression in RE2 syntax, or None."""
-    import duckdb  # what the pattern will be searched with; only files with patterns wait for it
-
-    try:
-        duckdb.execute("SELECT regexp_matches('', $pattern)", {"pattern": pattern})
-    except duckdb.Error as error:
-        return str(error).removeprefix("Invalid Input Error: ").strip()
-    return None
 
 
 def names(nodes: Iterable[s.Name]) -> dict[str, Type]:
@@ -454,7 +385,3 @@ def _as_number(node: s.Expression, found: Type, scope: Scope) -> Type:
 
 def _of_service(name: str) -> str:
     return f'a service is asked about as in `duration({name})`; a text is written "{name}"'
-
-
-def _attribute_beside(node: s.Compare) -> bool:
-    return any(isinstance(side, s.Name) and "." in side.text for side in (node.left, node.right))

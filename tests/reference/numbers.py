@@ -15,7 +15,6 @@ from spanproof.query_lang.vocabulary import AGGREGATES, SELECTION_FUNCTIONS
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import (
     ORDERS,
-    CallRow,
     Found,
     NotCovered,
     calculate,
@@ -309,8 +308,7 @@ def _field(node: s.Function) -> s.Expression:
 def _valued(node: s.Function, selection: s.Selection, world: World) -> Iterator[tuple[Span | Logical | Try, Found]]:
     """Yield what is selected of which the function has a value."""
     for item in select(selection, world):
-        row = world.row(item)
-        value = _network(row) if node.name == "network" else value_of(_field(node), row)
+        value = value_of(_field(node), world.row(item))
         if value is not None:
             yield item, value
 
@@ -351,11 +349,6 @@ def _functions(node: object, outside: Collection[str]) -> Iterator[s.Function]:
     if not isinstance(node, s.Target | s.Call):
         for child in s.children(node):
             yield from _functions(child, outside)
-
-
-def _network(row: object) -> Found | None:
-    assert isinstance(row, CallRow)
-    return value_of(s.Name("network", s.Source(0, 0)), row)
 
 
 def _aggregate(node: s.Function, world: World) -> One:

@@ -11,13 +11,13 @@ from testcontainers.core.wait_strategies import HttpWaitStrategy
 
 from spanproof import __version__
 
-GRPC, HTTP, API = 4317, 4318, 8321
+GRPC_PORT, HTTP_PORT, API_PORT = 4317, 4318, 8321
 # What the image does by itself; it can be added to.
 COMMAND: Final = (
-    "spanproof", "serve", "--db", "/data/spanproof.duckdb", "--otlp-grpc", f"0.0.0.0:{GRPC}",
-    "--otlp-http", f"0.0.0.0:{HTTP}", "--api", f"0.0.0.0:{API}", "--insecure-no-auth",
+    "spanproof", "serve", "--db", "/data/spanproof.duckdb", "--otlp-grpc", f"0.0.0.0:{GRPC_PORT}",
+    "--otlp-http", f"0.0.0.0:{HTTP_PORT}", "--api", f"0.0.0.0:{API_PORT}", "--insecure-no-auth",
 )  # fmt: skip
-POLL_S: Final = 0.1  # Testcontainers can only ask again and again whether a container is ready
+POLL_INTERVAL_S: Final = 0.1  # Testcontainers can only ask again and again whether a container is ready
 
 
 class SpanproofContainer(DockerContainer):
@@ -32,25 +32,25 @@ class SpanproofContainer(DockerContainer):
 
     def __init__(self, image: str = f"spanproof:{__version__}", *, targets: Sequence[str] = (), **options: Any) -> None:
         super().__init__(image, **options)
-        self.with_exposed_ports(GRPC, HTTP, API)
-        self.waiting_for(HttpWaitStrategy(API, "/readyz").with_poll_interval(POLL_S))
+        self.with_exposed_ports(GRPC_PORT, HTTP_PORT, API_PORT)
+        self.waiting_for(HttpWaitStrategy(API_PORT, "/readyz").with_poll_interval(POLL_INTERVAL_S))
         if targets:
             self.with_command([*COMMAND, *(f"--allow-target={target}" for target in targets)])
 
     @property
     def grpc_endpoint(self) -> str:
         """Where spans are received over gRPC, for processes outside containers."""
-        return self._locate(GRPC)
+        return self._make_url(GRPC_PORT)
 
     @property
     def http_endpoint(self) -> str:
         """Where spans are received over HTTP, for processes outside containers."""
-        return self._locate(HTTP)
+        return self._make_url(HTTP_PORT)
 
     @property
     def api_url(self) -> str:
         """Where questions are answered."""
-        return self._locate(API)
+        return self._make_url(API_PORT)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -75,5 +75,5 @@ class SpanproofContainer(DockerContainer):
             raise TimeoutError(f"run {run['id']} has not ended within {within_s:g} s")
         return run
 
-    def _locate(self, port: int) -> str:
+    def _make_url(self, port: int) -> str:
         return f"http://{self.get_container_host_ip()}:{self.get_exposed_port(port)}"

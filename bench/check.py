@@ -37,10 +37,10 @@ CLAIMS = (
 INSIDE = """
 import sys, time
 from pathlib import Path
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.compile import compile_claim
-from spanproof.query_lang.constants import Bindings
-from spanproof.query_lang.modules import load_module
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.compile.compiler import compile_claim
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.check.modules import load_module
 begun, used = time.perf_counter(), time.process_time()
 module = load_module(Path(sys.argv[1]))
 assert not module.diagnostics, module.diagnostics

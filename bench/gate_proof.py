@@ -18,14 +18,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from spanproof.assertions.events import Event, Judged
-from spanproof.assertions.runner import Runner
-from spanproof.assertions.verdict import Outcome
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.run.events import ClaimJudged, RunEvent
+from spanproof.assertions.run.runner import Runner
 from spanproof.bench.gate_store import BEGIN_NS, LASTS_NS
-from spanproof.collector.calls import derive
-from spanproof.collector.receiver import Receiver
-from spanproof.collector.store import Store
-from spanproof.query_lang.modules import Module, load_text
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.storage.store import Store
+from spanproof.query_lang.check.modules import ProofModule, load_module_text
 
 _INSTANTS: Final = [
     time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 10**9)) for ns in (BEGIN_NS, BEGIN_NS + LASTS_NS + 10**9)
@@ -48,7 +48,7 @@ RATE: Final = 20_000  # spans a second
 _PATIENCE_S: Final = 30
 
 
-def read_proof(claims: tuple[str, ...]) -> Module:
+def read_proof(claims: tuple[str, ...]) -> ProofModule:
     """Read the proof of these claims about the new version."""
     lines = [
         'proof "release 1.4.2 is healthy" {',
@@ -57,19 +57,19 @@ def read_proof(claims: tuple[str, ...]) -> Module:
         *(f"expect {claim}" for claim in claims),
         "}",
     ]
-    module = load_text("\n".join(lines), Path("gate.proof"), "gate.proof")
+    module = load_module_text("\n".join(lines), Path("gate.proof"), "gate.proof")
     if module.diagnostics:
         raise ValueError(str(module.diagnostics))
     return module
 
 
-def run_proof(store: Store, module: Module) -> tuple[float, list[float]]:
+def run_proof(store: Store, module: ProofModule) -> tuple[float, list[float]]:
     """Carry out a proof; return the seconds it took, and those up to each verdict. All must pass."""
     times: list[float] = []
     wrong: list[str] = []
 
-    def note(event: Event) -> None:
-        if isinstance(event, Judged):
+    def note(event: RunEvent) -> None:
+        if isinstance(event, ClaimJudged):
             times.append(time.perf_counter())
             if event.verdict.outcome is not Outcome.PASS:
                 wrong.append(f"{event.verdict.outcome}: {event.verdict.reason}")
@@ -91,7 +91,7 @@ def measure_proof(store: Store, runs: int) -> dict[str, object]:
     """Derive what is not derived yet, then carry out the proof of ten claims so many times."""
     module = read_proof(_CLAIMS)
     begun, used = time.perf_counter(), time.process_time()
-    derive(store)
+    derive_calls(store)
     derive_s, derive_cpu_s = time.perf_counter() - begun, time.process_time() - used
     found = [run_proof(store, module) for _ in range(runs)]
     return {
@@ -130,7 +130,7 @@ def measure_slowdown(store: Store, pairs: int) -> dict[str, object]:
             if rate < RATE * 0.9:
                 raise RuntimeError(f"only {rate:.0f} spans a second came in")
             busy.append(statistics.median(times[:-1] or times))
-            derive(store)
+            derive_calls(store)
     return {"quiet_s": quiet, "busy_s": busy, "rss_mib": peak_rss_mib()}
 
 

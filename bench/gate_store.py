@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from spanproof.collector.decode import Decoded
-from spanproof.collector.store import Store
+from spanproof.collector.otlp.decoder import DecodedBatch
+from spanproof.collector.storage.store import Store
 
 Numbers = npt.NDArray[np.int64]
 
@@ -98,7 +98,7 @@ def make_store(path: Path, spans: int) -> None:
     time.sleep(5.1)  # a trace of which something came just now may still be growing
 
 
-def _make_batch(store: Store, number: int, first: int, last: int, requests: int) -> Decoded:
+def _make_batch(store: Store, number: int, first: int, last: int, requests: int) -> DecodedBatch:
     n = last - first
     dice = np.random.default_rng(number)
     own = np.exp(dice.normal(0, 0.6, (len(STEPS), n))) * np.array([[step.own_us] for step in STEPS]) * 1000
@@ -257,7 +257,7 @@ SELECT
 """
 
 
-def _decode(store: Store, arrived: pa.Table) -> Decoded:
+def _decode(store: Store, arrived: pa.Table) -> DecodedBatch:
     """Write the spans as the columns of the store."""
     parameters = {
         "services": list(SERVICES),
@@ -269,4 +269,4 @@ def _decode(store: Store, arrived: pa.Table) -> Decoded:
         spans = connection.sql(_SPANS, params=parameters).to_arrow_table()
         resources = connection.sql(_RESOURCES, params=versions).to_arrow_table()
         scopes = connection.sql(_SCOPES).to_arrow_table()
-    return Decoded(spans, resources, scopes, (), {})
+    return DecodedBatch(spans, resources, scopes, (), {})

@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 
 from spanproof.bench.served import Served
-from spanproof.collector.addresses import listen
+from spanproof.collector.receive.addresses import open_listener
 
 _START_S = 120.0
 _STORE_S = 120.0
@@ -44,7 +44,7 @@ def start(folder: Path) -> Served:
 
 
 def _find_free_port() -> int:
-    with listen("127.0.0.1:0") as listener:
+    with open_listener("127.0.0.1:0") as listener:
         return int(listener.getsockname()[1])
 
 

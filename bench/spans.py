@@ -13,7 +13,7 @@ import numpy as np
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from spanproof.collector.otlp_json import dump_json, render_message
+from spanproof.collector.otlp.json_mapping import dump_json, render_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

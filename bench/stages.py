@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from spanproof.bench.spans import make_requests
-from spanproof.collector.decode import Decoder
-from spanproof.collector.store import Store
-from spanproof.collector.wire import REQUEST, WireReader
+from spanproof.collector.otlp.decoder import Decoder
+from spanproof.collector.otlp.descriptor import REQUEST, FlatMessageReader
+from spanproof.collector.storage.store import Store
 
 _SPANS = 512
 P = ParamSpec("P")
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--spans", type=int, default=500_000, help="spans in all")
     args = parser.parse_args()
     batches = max(1, args.spans // (args.requests * _SPANS))
-    clock, reader, decoder = Clock(), WireReader(REQUEST), Decoder()
+    clock, reader, decoder = Clock(), FlatMessageReader(REQUEST), Decoder()
     endless = make_requests(_SPANS)
     with (
         tempfile.TemporaryDirectory() as folder,

@@ -17,13 +17,13 @@ import sys
 import time
 from pathlib import Path
 
-from spanproof.assertions.events import Event, Judged
-from spanproof.assertions.runner import Runner
-from spanproof.assertions.verdict import Outcome
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.run.events import ClaimJudged, RunEvent
+from spanproof.assertions.run.runner import Runner
 from spanproof.bench.served import start
-from spanproof.collector.receiver import Receiver, leave_alone_what_is_loaded
-from spanproof.collector.store import Store
-from spanproof.query_lang.modules import Module, load_text
+from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
+from spanproof.collector.storage.store import Store
+from spanproof.query_lang.check.modules import ProofModule, load_module_text
 
 _PROOF = """
 proof "a request goes all the way, {number}" {{
@@ -40,11 +40,11 @@ def main() -> None:
     parser.add_argument("--claim", default="path gateway -> orders -> payments", help="what is expected; %(default)s")
     args = parser.parse_args()
     with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
-        leave_alone_what_is_loaded()  # as `spanproof run` does
+        freeze_loaded_objects()  # as `spanproof run` does
         services, line = start([sys.executable, "-m", "spanproof.bench.traced_services", receiver.grpc_address])
         try:
             proofs = (_PROOF.format(number=n, url=line.strip(), claim=args.claim) for n in range(args.proofs))
-            module = load_text("".join(proofs), Path("latency.proof"), "latency.proof")
+            module = load_module_text("".join(proofs), Path("latency.proof"), "latency.proof")
             if module.diagnostics:
                 raise SystemExit(str(module.diagnostics))
             before = _read_times()
@@ -70,13 +70,13 @@ def _read_times() -> tuple[int, int]:
 
 
 def _measure(
-    store: Store, services: subprocess.Popen[str], module: Module, workers: int = 1
+    store: Store, services: subprocess.Popen[str], module: ProofModule, workers: int = 1
 ) -> tuple[list[float], float]:
     """Carry out proofs; return how many milliseconds each verdict took, and how many proofs a second that were."""
     verdicts: dict[str, int] = {}
 
-    def note(event: Event) -> None:
-        if isinstance(event, Judged):
+    def note(event: RunEvent) -> None:
+        if isinstance(event, ClaimJudged):
             verdicts[event.verdict.witnesses[0].trace_id] = time.time_ns()
 
     begun = time.perf_counter()

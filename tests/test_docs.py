@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from spanproof.assertions.case_runner import run_cases
-from spanproof.query_lang.check import check_claim, check_file
-from spanproof.query_lang.format import format_file
-from spanproof.query_lang.parse import parse_claim, parse_file
-from spanproof.query_lang.questions import read_question
+from spanproof.assertions.cases.case_runner import run_cases
+from spanproof.query_lang.check.checker import check_claim, check_file
+from spanproof.query_lang.compile.queries import read_query
+from spanproof.query_lang.syntax.formatter import format_file
+from spanproof.query_lang.syntax.parser import parse_claim, parse_file
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(proof|claim|case|question)\n(.*?)^```$", re.M | re.S)
@@ -28,7 +28,7 @@ def test_what_the_documentation_shows_works(kind: str, text: str) -> None:
     elif kind == "claim":
         assert check_claim(parse_claim(text.rstrip("\n"))) == ()
     elif kind == "question":
-        assert read_question(text).diagnostics == ()
+        assert read_query(text).diagnostics == ()
     else:
         file = parse_file(text, "shown.proof")
         assert check_file(file) == ()

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from spanproof.api.cli import app
-from spanproof.api.command_tree import Parameter, read_commands
+from spanproof.api.cli.command_tree import CommandParameter, read_commands
+from spanproof.api.cli.main import app
 
 TESTS = Path(__file__).parent
 STARTERS = (
@@ -147,7 +147,7 @@ def exercised() -> frozenset[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("command", "option"), OPTIONS)
-def test_some_test_gives_the_option(command: str, option: Parameter) -> None:
+def test_some_test_gives_the_option(command: str, option: CommandParameter) -> None:
     assert any((command, spelling) in exercised() for spelling in option.spellings)
 
 

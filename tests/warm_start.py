@@ -240,5 +240,5 @@ if __name__ == "__main__":
     _import_all()
     gc.freeze()  # what is forked need not copy the pages on which collecting would note something
     if _serve(socket.socket(fileno=int(sys.argv[1]))):
-        _end_after(importlib.import_module("spanproof.api.cli").main)
+        _end_after(importlib.import_module("spanproof.api.cli.main").main)
     gc.unfreeze()

@@ -10,11 +10,11 @@ import pytest
 
 if TYPE_CHECKING:
     from spanproof.assertions.pytest_plugin.collector import Collector
-    from spanproof.assertions.pytest_plugin.expecting import Traces
-    from spanproof.assertions.pytest_plugin.items import ProofFile
+    from spanproof.assertions.pytest_plugin.items import ProofFileNode
+    from spanproof.assertions.pytest_plugin.traces_fixture import Traces
 
-OPTIONS: Final = ("var", "secret", "env-file", "otlp-grpc", "otlp-http")
-SETTINGS: Final = (
+OPTION_NAMES: Final = ("var", "secret", "env-file", "otlp-grpc", "otlp-http")
+INI_NAMES: Final = (
     "var", "env_file", "otlp_grpc", "otlp_http", "proxy", "max_retry_gap", "max_clock_skew", "circuit_marker",
 )  # fmt: skip
 
@@ -49,21 +49,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read what is set, so that what is wrong with it is said at once."""
-    if any(config.getoption(f"--spanproof-{name}") for name in OPTIONS) or any(
-        config.getini(f"spanproof_{name}") for name in SETTINGS
+    if any(config.getoption(f"--spanproof-{name}") for name in OPTION_NAMES) or any(
+        config.getini(f"spanproof_{name}") for name in INI_NAMES
     ):
         from spanproof.assertions.pytest_plugin.settings import read_settings
 
         read_settings(config)
 
 
-def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ProofFile | None:
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ProofFileNode | None:
     """Collect the proofs of a file."""
     if file_path.suffix != ".proof":
         return None
-    from spanproof.assertions.pytest_plugin.items import ProofFile
+    from spanproof.assertions.pytest_plugin.items import ProofFileNode
 
-    return ProofFile.from_parent(parent, path=file_path)
+    return ProofFileNode.from_parent(parent, path=file_path)
 
 
 @pytest.fixture(scope="session")
@@ -84,7 +84,7 @@ def spanproof(_spanproof_collector: Collector) -> Collector:
 @pytest.fixture
 def traces(_spanproof_collector: Collector, request: pytest.FixtureRequest) -> Iterator[Traces]:
     """The traces that this test leads to: ``traces.expect("path a -> b")``."""
-    from spanproof.assertions.pytest_plugin.expecting import open_traces
+    from spanproof.assertions.pytest_plugin.traces_fixture import open_traces
 
     with open_traces(_spanproof_collector, request.node) as traces:
         yield traces

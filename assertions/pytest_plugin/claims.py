@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 from types import FrameType
 
-from spanproof.assertions.proof_files import show_path
-from spanproof.assertions.pytest_plugin.rendering import write_text
+from spanproof.assertions.pytest_plugin.rendering import render_to_string
 from spanproof.assertions.reports.terminal import render_diagnostics
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.check import check_claim
-from spanproof.query_lang.parse import ProofFile, parse_claim
+from spanproof.assertions.run.proof_files import format_path
+from spanproof.query_lang.check.checker import check_claim
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.parser import ParsedFile, parse_claim
 
 
 class ClaimError(ValueError):
@@ -23,7 +23,7 @@ class ClaimError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallSite:
     """A call in Python code: its file, the text of that, and its lines, counted from 1."""
 
     path: str
@@ -32,43 +32,45 @@ class Call:
     last_line: int
 
 
-def find_call(frame: FrameType) -> Call:
+def find_call_site(frame: FrameType) -> CallSite:
     """Return the call that a frame is at."""
     code = frame.f_code
     first, last, _, _ = next(islice(code.co_positions(), frame.f_lasti // 2, None), (None,) * 4)
     lines = linecache.getlines(code.co_filename, frame.f_globals)
-    path = show_path(Path(code.co_filename))
-    return Call(path, "".join(lines), first or frame.f_lineno, max(first or 0, last or 0, frame.f_lineno))
+    path = format_path(Path(code.co_filename))
+    return CallSite(path, "".join(lines), first or frame.f_lineno, max(first or 0, last or 0, frame.f_lineno))
 
 
-def read_claims(claims: Sequence[str], call: Call) -> tuple[ProofFile, tuple[s.Expectation, ...]]:
+def read_claims(claims: Sequence[str], call_site: CallSite) -> tuple[ParsedFile, tuple[s.Expectation, ...]]:
     """Parse and check claims; positions are in the text of the file that is returned. Raises ClaimError."""
     __tracebackhide__ = True
-    text, places = _place(claims, call)
+    text, places = _locate_claims(claims, call_site)
     expectations = []
     for claim, place in zip(claims, places, strict=True):
         parsed = parse_claim(re.sub(r"[^\n]", " ", text[:place]) + claim)
         problems = check_claim(parsed)
         if problems or parsed.expectation is None:
-            raise ClaimError(f"this is no claim\n{write_text(render_diagnostics(call.path, text, problems)).rstrip()}")
+            raise ClaimError(
+                f"this is no claim\n{render_to_string(render_diagnostics(call_site.path, text, problems)).rstrip()}"
+            )
         expectations.append(parsed.expectation)
-    return ProofFile(call.path, text, (), ()), tuple(expectations)
+    return ParsedFile(call_site.path, text, (), ()), tuple(expectations)
 
 
-def _place(claims: Sequence[str], call: Call) -> tuple[str, list[int]]:
+def _locate_claims(claims: Sequence[str], call_site: CallSite) -> tuple[str, list[int]]:
     """Find claims in the code of a call; where one is put together there, they stand in place of its first line."""
-    lines = call.text.splitlines(keepends=True)
-    start, end = (sum(map(len, lines[:number])) for number in (call.first_line - 1, call.last_line))
+    lines = call_site.text.splitlines(keepends=True)
+    start, end = (sum(map(len, lines[:number])) for number in (call_site.first_line - 1, call_site.last_line))
     places = []
     for claim in claims:
-        found = re.compile(rf"(?P<quote>[\"']){re.escape(claim)}(?P=quote)").search(call.text, start, end)
+        found = re.compile(rf"(?P<quote>[\"']){re.escape(claim)}(?P=quote)").search(call_site.text, start, end)
         if found is None:
             break
         places.append(found.start() + 1)
         start = found.end()
     if len(places) == len(claims):
-        return call.text, places
-    text, places = "\n" * (call.first_line - 1), []
+        return call_site.text, places
+    text, places = "\n" * (call_site.first_line - 1), []
     for claim in claims:
         places.append(len(text))
         text += f"{claim}, "

@@ -11,19 +11,19 @@ from typing import Final
 
 import pytest
 
-from spanproof.assertions.pytest_plugin.in_process import Taps
-from spanproof.assertions.pytest_plugin.settings import Settings, read_settings
-from spanproof.collector.failures import Unusable
-from spanproof.collector.receiver import Receiver
-from spanproof.collector.rules import declare_rules
-from spanproof.collector.store import Store
+from spanproof.assertions.pytest_plugin.in_process import AttachedProviders
+from spanproof.assertions.pytest_plugin.settings import PluginSettings, read_settings
+from spanproof.collector.calls.service_rules import store_rules
+from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import UserError
 
 ENDPOINT: Final = "OTEL_EXPORTER_OTLP_ENDPOINT"
 PROTOCOL: Final = "OTEL_EXPORTER_OTLP_PROTOCOL"
 TRACES_ENDPOINT: Final = "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"
 TRACES_PROTOCOL: Final = "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"
-DELAY: Final = "OTEL_BSP_SCHEDULE_DELAY"
-DELAY_MS: Final = 200
+SCHEDULE_DELAY: Final = "OTEL_BSP_SCHEDULE_DELAY"
+SCHEDULE_DELAY_MS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,9 @@ class Collector:
     http_endpoint: str
     grpc_endpoint: str
     environment: Mapping[str, str] = field(repr=False)
-    settings: Settings = field(repr=False)
+    settings: PluginSettings = field(repr=False)
     run_id: str = field(default_factory=lambda: token_hex(8))
-    taps: Taps = field(default_factory=Taps, repr=False)
+    taps: AttachedProviders = field(default_factory=AttachedProviders, repr=False)
 
     @property
     def endpoint(self) -> str:
@@ -59,29 +59,29 @@ class Collector:
 def open_collector(config: pytest.Config) -> Iterator[Collector]:
     """Receive spans, and have the environment say so, until the end of the session."""
     settings = read_settings(config)
-    if problem := find_sharing(config, settings):
+    if problem := find_shared_address(config, settings):
         pytest.fail(problem, pytrace=False)
     try:
         with Store.open() as store, Receiver(store, settings.otlp_grpc, settings.otlp_http) as receiver:
-            declare_rules(store, settings.rules)
+            store_rules(store, settings.rules)
             http, grpc = f"http://{receiver.http_address}", f"http://{receiver.grpc_address}"
-            collector = Collector(store, http, grpc, choose_environment(os.environ, http, grpc), settings)
+            collector = Collector(store, http, grpc, make_environment(os.environ, http, grpc), settings)
             with _set_environment(collector.environment):
                 try:
                     yield collector
                 finally:
                     collector.taps.close()
-    except Unusable as error:
+    except UserError as error:
         pytest.fail(str(error), pytrace=False)
 
 
-def choose_environment(present: Mapping[str, str], http: str, grpc: str) -> dict[str, str]:
+def make_environment(current: Mapping[str, str], http: str, grpc: str) -> dict[str, str]:
     """Return what exporters are to find; whoever asks for gRPC by its variable gets that."""
-    protocol = present.get(TRACES_PROTOCOL) or present.get(PROTOCOL) or "http/protobuf"
+    protocol = current.get(TRACES_PROTOCOL) or current.get(PROTOCOL) or "http/protobuf"
     return {
         ENDPOINT: grpc if protocol == "grpc" else http,
         PROTOCOL: protocol,
-        DELAY: present.get(DELAY) or str(DELAY_MS),
+        SCHEDULE_DELAY: current.get(SCHEDULE_DELAY) or str(SCHEDULE_DELAY_MS),
     }
 
 
@@ -99,7 +99,7 @@ def _set_environment(environment: Mapping[str, str]) -> Iterator[None]:
         os.environ.update(before)
 
 
-def find_sharing(config: pytest.Config, settings: Settings) -> str | None:
+def find_shared_address(config: pytest.Config, settings: PluginSettings) -> str | None:
     """Say which address workers of xdist would have to share: each has a collector of its own."""
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     for option, address in (("grpc", settings.otlp_grpc), ("http", settings.otlp_http)):

@@ -9,46 +9,46 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from spanproof.assertions.triggers.context import RUN_ID, TraceContext
+from spanproof.assertions.triggers.context import RUN_ID_ATTRIBUTE, TraceContext
 
-FLUSH_MS: Final = 5000
-EXPORTERS: Final = ("opentelemetry.exporter.otlp.proto.grpc", "opentelemetry.exporter.otlp.proto.http")
+FLUSH_TIMEOUT_MS: Final = 5000
+EXPORTER_PACKAGES: Final = ("opentelemetry.exporter.otlp.proto.grpc", "opentelemetry.exporter.otlp.proto.http")
 
 
 @dataclass(slots=True)
-class Taps:
+class AttachedProviders:
     """Tracer providers of this process that export to us as well as to whomever they were told to."""
 
     # OpenTelemetry's SDK need not be installed: what is of it has no type here
-    tapped: list[tuple[Any, Any]] = field(default_factory=list)  # providers, with our processor
-    earlier: Any = field(default_factory=lambda: find_provider())  # cannot know of us
+    processors: list[tuple[Any, Any]] = field(default_factory=list)  # providers, with our processor
+    preexisting: Any = field(default_factory=lambda: find_global_provider())  # cannot know of us
 
     def add(self, provider: Any, grpc_endpoint: str, http_endpoint: str) -> None:
         """Receive what a provider makes, from now on. Raises RuntimeError where no exporter is installed."""
-        if any(known is provider for known, _ in self.tapped):
+        if any(known is provider for known, _ in self.processors):
             return
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
         processor = BatchSpanProcessor(_make_exporter(grpc_endpoint, http_endpoint))
         provider.add_span_processor(processor)
-        self.tapped.append((provider, processor))
+        self.processors.append((provider, processor))
 
     def flush(self) -> None:
         """Have all spans that have ended until now exported."""
-        for _, processor in self.tapped:
-            processor.force_flush(FLUSH_MS)
-        provider = find_provider()
-        if provider is not None and all(provider is not known for known, _ in self.tapped):
-            provider.force_flush(FLUSH_MS)
+        for _, processor in self.processors:
+            processor.force_flush(FLUSH_TIMEOUT_MS)
+        provider = find_global_provider()
+        if provider is not None and all(provider is not known for known, _ in self.processors):
+            provider.force_flush(FLUSH_TIMEOUT_MS)
 
     def close(self) -> None:
         """Export what is left, so that nobody tries to once we are gone."""
         self.flush()
-        for _, processor in self.tapped:
+        for _, processor in self.processors:
             processor.shutdown()
 
 
-def find_provider() -> Any:
+def find_global_provider() -> Any:
     """Return the global tracer provider if it is one of the SDK's, or of another that can be flushed."""
     api = sys.modules.get("opentelemetry.trace")
     provider = api.get_tracer_provider() if api is not None else None
@@ -56,14 +56,14 @@ def find_provider() -> Any:
 
 
 def _make_exporter(grpc_endpoint: str, http_endpoint: str) -> Any:
-    for package, endpoint in zip(EXPORTERS, (grpc_endpoint, f"{http_endpoint}/v1/traces"), strict=True):
+    for package, endpoint in zip(EXPORTER_PACKAGES, (grpc_endpoint, f"{http_endpoint}/v1/traces"), strict=True):
         with suppress(ImportError):
             return importlib.import_module(f"{package}.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
     raise RuntimeError("spans of this process cannot be exported: pip install 'spanproof[telemetry]'")
 
 
 @contextmanager
-def make_current(context: TraceContext) -> Iterator[None]:
+def activate_context(context: TraceContext) -> Iterator[None]:
     """Have the spans that this thread or task begins go on with a trace, where OpenTelemetry is installed."""
     try:
         from opentelemetry import baggage
@@ -76,7 +76,7 @@ def make_current(context: TraceContext) -> Iterator[None]:
         int(context.trace_id, 16), int(context.span_id, 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED)
     )
     token = current.attach(
-        baggage.set_baggage(RUN_ID, context.request_id, set_span_in_context(NonRecordingSpan(parent)))
+        baggage.set_baggage(RUN_ID_ATTRIBUTE, context.request_id, set_span_in_context(NonRecordingSpan(parent)))
     )
     try:
         yield

@@ -10,37 +10,37 @@ from typing import Any
 import pytest
 from rich.text import Text
 
-from spanproof.assertions.documents import ProofDocument, describe_proof
-from spanproof.assertions.events import Event, ProofFinished
-from spanproof.assertions.proof_files import read_module, show_path
-from spanproof.assertions.proof_run import Terms
+from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.pytest_plugin.collector import Collector
-from spanproof.assertions.pytest_plugin.rendering import Place, Shown
+from spanproof.assertions.pytest_plugin.rendering import FailureLocation, RenderedFailure
+from spanproof.assertions.reports.documents import ProofDocument, describe_proof
 from spanproof.assertions.reports.terminal import render_diagnostics, render_proof
-from spanproof.assertions.runner import Runner
-from spanproof.assertions.verdict import Outcome
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.diagnostics import locate
-from spanproof.query_lang.modules import Module
+from spanproof.assertions.run.events import ProofFinished, RunEvent
+from spanproof.assertions.run.proof_files import format_path, read_module
+from spanproof.assertions.run.proof_run import RunSettings
+from spanproof.assertions.run.runner import Runner
+from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.diagnostics import locate_offset
 
 
 class ProofFailed(Exception):
     """A proof did not pass; the document says why."""
 
     def __init__(self, proof: ProofDocument) -> None:
-        super().__init__(summarize(proof))
+        super().__init__(summarize_failure(proof))
         self.proof = proof
 
 
-class NotReadable(Exception):
+class UnreadableProofFile(Exception):
     """A proof file cannot be carried out; the message says why, ``module`` has the diagnostics, if it was read."""
 
-    def __init__(self, message: str, module: Module | None = None) -> None:
+    def __init__(self, message: str, module: ProofModule | None = None) -> None:
         super().__init__(message)
         self.module = module
 
 
-class ProofFile(pytest.File):
+class ProofFileNode(pytest.File):
     """A file of proofs."""
 
     def collect(self) -> Iterable[ProofItem]:
@@ -48,24 +48,24 @@ class ProofFile(pytest.File):
         try:
             module = read_module(self.path)
         except OSError as error:
-            raise NotReadable(f"{self.path}: {error.strerror}") from error
+            raise UnreadableProofFile(f"{self.path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise NotReadable(f"{self.path}: not text in UTF-8, see byte {error.start}") from error
+            raise UnreadableProofFile(f"{self.path}: not text in UTF-8, see byte {error.start}") from error
         if module.diagnostics:
-            raise NotReadable(module.diagnostics[0].message, module)
+            raise UnreadableProofFile(module.diagnostics[0].message, module)
         for proof in module.proofs:
             yield ProofItem.from_proof(self, module, proof)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]  # as pytest's
         """Show diagnostics as the command line does."""
         error = excinfo.value
-        if not isinstance(error, NotReadable):
+        if not isinstance(error, UnreadableProofFile):
             return super().repr_failure(excinfo)
         if error.module is None:
             return str(error)
         file, found = error.module.file, error.module.diagnostics
-        place = Place(file.path, locate(file.text, found[0].at.start).line, str(error))
-        return Shown(render_diagnostics(file.path, file.text, found), place)
+        place = FailureLocation(file.path, locate_offset(file.text, found[0].at.start).line, str(error))
+        return RenderedFailure(render_diagnostics(file.path, file.text, found), place)
 
 
 class ProofItem(pytest.Function):
@@ -74,10 +74,10 @@ class ProofItem(pytest.Function):
     line: int
 
     @classmethod
-    def from_proof(cls, parent: ProofFile, module: Module, proof: s.Proof) -> ProofItem:
+    def from_proof(cls, parent: ProofFileNode, module: ProofModule, proof: s.Proof) -> ProofItem:
         """Make the item of a proof; its tags are marks."""
-        item = cls.from_parent(parent, name=name_item(proof), callobj=_make_function(module, proof))
-        item.line = locate(module.file.text, proof.at.start).line
+        item = cls.from_parent(parent, name=make_item_name(proof), callobj=_make_test_function(module, proof))
+        item.line = locate_offset(module.file.text, proof.at.start).line
         for tag in proof.tags:
             parent.config.addinivalue_line("markers", f"{tag}: a tag of proofs")
             item.add_marker(tag)
@@ -93,26 +93,26 @@ class ProofItem(pytest.Function):
         if not isinstance(error, ProofFailed):
             return super().repr_failure(excinfo)
         proof = error.proof
-        place = Place(proof.path, _find_line(proof), str(error))
-        return Shown(render_failure(proof, self), place)
+        place = FailureLocation(proof.path, _find_failed_line(proof), str(error))
+        return RenderedFailure(render_failure(proof, self), place)
 
 
-def name_item(proof: s.Proof) -> str:
+def make_item_name(proof: s.Proof) -> str:
     """Return a proof's name as part of a node id, where two colons part names, and parameters stand in brackets."""
     return " ".join(proof.name.replace("::", ":").translate(str.maketrans("[]", "()")).split())
 
 
 def render_failure(proof: ProofDocument, item: pytest.Item) -> Text:
     """Render what did not pass of an item, with pytest's way to run it again."""
-    return render_proof(proof, f"pytest {shlex.quote(f'{show_path(item.path)}::{name_within(item)}')}")
+    return render_proof(proof, f"pytest {shlex.quote(f'{format_path(item.path)}::{get_name_in_file(item)}')}")
 
 
-def name_within(item: pytest.Item) -> str:
+def get_name_in_file(item: pytest.Item) -> str:
     """Return the name of an item in its file."""
     return item.nodeid.partition("::")[2]
 
 
-def summarize(proof: ProofDocument) -> str:
+def summarize_failure(proof: ProofDocument) -> str:
     """Say in a line why a proof did not pass: the gravest of its verdicts, or what went wrong."""
     if proof.error is not None:
         return f"error: {proof.error}"
@@ -120,22 +120,22 @@ def summarize(proof: ProofDocument) -> str:
     return first.reason if proof.outcome is Outcome.FAIL else f"{proof.outcome}: {first.reason}"
 
 
-def _find_line(proof: ProofDocument) -> int:
+def _find_failed_line(proof: ProofDocument) -> int:
     wrong = [each.position.line for each in proof.verdicts if each.outcome is not Outcome.PASS]
     return wrong[0] if wrong else proof.line
 
 
-def _make_function(module: Module, proof: s.Proof) -> Callable[[Collector], None]:
+def _make_test_function(module: ProofModule, proof: s.Proof) -> Callable[[Collector], None]:
     def carry_out(_spanproof_collector: Collector) -> None:
         finished: list[ProofFinished] = []
 
-        def take(event: Event) -> None:
+        def take(event: RunEvent) -> None:
             if isinstance(event, ProofFinished):
                 finished.append(event)
 
         collector = _spanproof_collector
         settings = collector.settings
-        terms = Terms(settings.variables, collector.run_id, secrets=settings.secrets)
+        terms = RunSettings(settings.variables, collector.run_id, secrets=settings.secrets)
         Runner(collector.store, take, terms).run([(module, proof)])
         if finished[0].outcome is not Outcome.PASS:
             raise ProofFailed(describe_proof(finished[0]))

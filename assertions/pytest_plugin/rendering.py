@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class FailureLocation:
     """Where something is wrong, and what, in a line; pytest's summary and JUnit XML read this."""
 
     path: str
@@ -27,22 +27,22 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class RenderedFailure:
     """A rendered text, as pytest takes failures."""
 
     text: Text
-    reprcrash: Place
+    reprcrash: FailureLocation
 
     def toterminal(self, writer: TerminalWriter) -> None:
         """Write it for people."""
-        writer.line(write_text(self.text, color=writer.hasmarkup).rstrip())
+        writer.line(render_to_string(self.text, color=writer.hasmarkup).rstrip())
 
     def __str__(self) -> str:
         """Without colours, for files and other processes."""
-        return write_text(self.text).rstrip()
+        return render_to_string(self.text).rstrip()
 
 
-def write_text(text: Text, *, color: bool = False) -> str:
+def render_to_string(text: Text, *, color: bool = False) -> str:
     """Return a rendered text as it is printed."""
     console = Console(
         file=io.StringIO(), force_terminal=color, color_system="standard" if color else None, soft_wrap=True,

@@ -9,43 +9,43 @@ from typing import Final
 
 import pytest
 
-from spanproof.assertions.env_file import read_env_file
-from spanproof.assertions.settings import read_rules, read_values
-from spanproof.collector.addresses import is_loopback
-from spanproof.collector.rules import Rules
-from spanproof.query_lang.secrecy import Secrets
+from spanproof.assertions.run.env_file import read_env_file
+from spanproof.assertions.run.settings import read_rules, read_variables
+from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.collector.receive.addresses import is_loopback
+from spanproof.query_lang.check.secrets import Secrets
 
-PREFIX: Final = "--spanproof-"
+OPTION_PREFIX: Final = "--spanproof-"
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class PluginSettings:
     """What proofs are told, and where their spans are received."""
 
     variables: Mapping[str, str] = field(repr=False)  # some may be secret
     secrets: Secrets
-    rules: Rules
+    rules: ServiceRules
     otlp_grpc: str
     otlp_http: str
 
 
-KEPT: Final = pytest.StashKey[Settings]()
+SETTINGS_KEY: Final = pytest.StashKey[PluginSettings]()
 
 
-def read_settings(config: pytest.Config) -> Settings:
+def read_settings(config: pytest.Config) -> PluginSettings:
     """Read options and configuration, once; the file goes into the environment. Raises UsageError."""
-    if KEPT not in config.stash:
+    if SETTINGS_KEY not in config.stash:
         try:
-            config.stash[KEPT] = _read(config)
+            config.stash[SETTINGS_KEY] = _read_settings(config)
         except ValueError as error:
             raise pytest.UsageError(f"spanproof: {error}") from error
-    return config.stash[KEPT]
+    return config.stash[SETTINGS_KEY]
 
 
-def _read(config: pytest.Config) -> Settings:
+def _read_settings(config: pytest.Config) -> PluginSettings:
     # what stands later holds: the command line goes before the configuration
-    given = [*config.getini("spanproof_var"), *config.getoption(f"{PREFIX}var")]
-    variables, secrets = read_values(given, config.getoption(f"{PREFIX}secret"), PREFIX)
+    given = [*config.getini("spanproof_var"), *config.getoption(f"{OPTION_PREFIX}var")]
+    variables, secrets = read_variables(given, config.getoption(f"{OPTION_PREFIX}secret"), OPTION_PREFIX)
     rules = read_rules(
         config.getini("spanproof_proxy"),
         config.getini("spanproof_max_retry_gap") or "60s",
@@ -54,20 +54,22 @@ def _read(config: pytest.Config) -> Settings:
         ("spanproof_max_retry_gap", "spanproof_max_clock_skew"),
     )
     addresses = [_read_address(config, name) for name in ("grpc", "http")]
-    _read_environment(config)
-    return Settings(variables, secrets, rules, *addresses)
+    _load_env_file(config)
+    return PluginSettings(variables, secrets, rules, *addresses)
 
 
 def _read_address(config: pytest.Config, name: str) -> str:
-    told, configured = config.getoption(f"{PREFIX}otlp-{name}"), config.getini(f"spanproof_otlp_{name}")
+    told, configured = config.getoption(f"{OPTION_PREFIX}otlp-{name}"), config.getini(f"spanproof_otlp_{name}")
     address: str = told or configured or "127.0.0.1:0"
     if not is_loopback(address):
-        raise ValueError(f"{PREFIX}otlp-{name}: {address} is reached by others; use `spanproof run --token-file`")
+        raise ValueError(
+            f"{OPTION_PREFIX}otlp-{name}: {address} is reached by others; use `spanproof run --token-file`"
+        )
     return address
 
 
-def _read_environment(config: pytest.Config) -> None:
-    told, configured = config.getoption(f"{PREFIX}env-file"), config.getini("spanproof_env_file")
+def _load_env_file(config: pytest.Config) -> None:
+    told, configured = config.getoption(f"{OPTION_PREFIX}env-file"), config.getini("spanproof_env_file")
     if not told and not configured:
         return
     path = config.invocation_params.dir / told if told else config.rootpath / configured

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from spanproof.assertions.documents import ProofDocument, RunDocument, VerdictDocument
-from spanproof.assertions.reports.terminal import draw_marks
-from spanproof.assertions.reports.wording import (
-    count_proofs,
-    count_verdicts,
+from spanproof.assertions.explain.text_formatting import format_count, format_seconds
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.reports.documents import ProofDocument, RunDocument, VerdictDocument
+from spanproof.assertions.reports.outcome_text import (
+    format_proof_counts,
+    format_rerun_command,
+    format_verdict_counts,
     name_outcome,
-    rerun_command,
-    show_seconds,
 )
-from spanproof.assertions.verdict import Outcome
-from spanproof.assertions.wording import count
+from spanproof.assertions.reports.terminal import draw_marks
 
-MOST_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
+MAX_SUMMARY_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "flaky": "⚠️"}
 
 
@@ -32,19 +31,21 @@ def _annotate(proof: ProofDocument) -> Iterator[str]:
         last = proof.tries[-1]
         wrong = [each.reason for each in last.verdicts if each.outcome is not Outcome.PASS]
         said = last.error or (wrong[0] if wrong else "")
-        yield _command(level, proof, f"flaky: it passed at try {len(proof.tries) + 1}; before: {said}", proof.line)
+        yield _format_command(
+            level, proof, f"flaky: it passed at try {len(proof.tries) + 1}; before: {said}", proof.line
+        )
     if proof.error is not None:
-        yield _command(level, proof, proof.error, proof.line)
+        yield _format_command(level, proof, proof.error, proof.line)
     for verdict in proof.verdicts:
         if verdict.outcome is not Outcome.PASS and verdict.follows_from is None:
             grave = "error" if verdict.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
             help_ = f"\nhelp: {verdict.help}" if verdict.help else ""
             at = verdict.position
             message = f"{verdict.reason}{help_}\nexpect {verdict.claim}"
-            yield _command(grave, proof, message, at.line, at.end_line, at.column, path=at.path)
+            yield _format_command(grave, proof, message, at.line, at.end_line, at.column, path=at.path)
 
 
-def _command(
+def _format_command(
     level: str,
     proof: ProofDocument,
     message: str,
@@ -69,43 +70,46 @@ def _escape(text: str, *, property_: bool = False) -> str:
 def render_step_summary(run: RunDocument) -> str:
     """Render a run in GitHub's Markdown: a table of proofs, and below it what did not pass."""
     flaky = sum(each.flaky for each in run.proofs)
-    counts = ", ".join(part for _, part in count_proofs([each.outcome for each in run.proofs], flaky))
+    counts = ", ".join(part for _, part in format_proof_counts([each.outcome for each in run.proofs], flaky))
     lines = [f"## spanproof: {counts or 'no proofs'}", "", "| | proof | claims | time |", "| --- | --- | --- | ---: |"]
     for proof in run.proofs:
-        name = f"{_cell(proof.name)}<br><sub>{_cell(proof.path)}:{proof.line}</sub>"
-        claims = ", ".join(count_verdicts(proof.verdicts)) or _cell(proof.error or "")
+        name = f"{_escape_cell(proof.name)}<br><sub>{_escape_cell(proof.path)}:{proof.line}</sub>"
+        claims = ", ".join(format_verdict_counts(proof.verdicts)) or _escape_cell(proof.error or "")
         sign = _SIGNS[name_outcome(proof)]
-        lines.append(f"| {sign} {name_outcome(proof)} | {name} | {claims} | {show_seconds(proof.duration_ns)} |")
+        lines.append(f"| {sign} {name_outcome(proof)} | {name} | {claims} | {format_seconds(proof.duration_ns)} |")
     wrong = [proof for proof in run.proofs if proof.outcome is not Outcome.PASS or proof.flaky]
     size = sum(len(line.encode()) + 1 for line in lines)
     for number, proof in enumerate(wrong):
-        detail = "\n".join(["", *_detail(proof)])
+        detail = "\n".join(["", *_render_detail(proof)])
         size += len(detail.encode()) + 1
-        if size > MOST_BYTES:
-            lines += ["", f"{count(len(wrong) - number, 'more proof')} did not pass; the other reports have them all."]
+        if size > MAX_SUMMARY_BYTES:
+            lines += [
+                "",
+                f"{format_count(len(wrong) - number, 'more proof')} did not pass; the other reports have them all.",
+            ]
             break
         lines.append(detail)
     return "\n".join(lines) + "\n"
 
 
-def _detail(proof: ProofDocument) -> Iterator[str]:
+def _render_detail(proof: ProofDocument) -> Iterator[str]:
     shown = proof.tries[-1] if proof.flaky else proof
-    yield f"### {_SIGNS[name_outcome(proof)]} {_cell(proof.name)}"
+    yield f"### {_SIGNS[name_outcome(proof)]} {_escape_cell(proof.name)}"
     if proof.flaky:
         yield f"\nIt passed at try {len(proof.tries) + 1}. Before that:"
     yield "\n```text"
     if shown.error is not None:
-        yield _fence(shown.error)
+        yield _escape_fence(shown.error)
     for verdict in shown.verdicts:
         if verdict.outcome is not Outcome.PASS:
-            yield from map(_fence, _explain(verdict, shown.verdicts))
+            yield from map(_escape_fence, _render_verdict(verdict, shown.verdicts))
     yield "```"
     if shown.trace is not None:
         yield f"\nTrace `{shown.trace.trace_id}`"
-    yield f"\nRun it again: `{rerun_command(proof).replace('`', '')}`"
+    yield f"\nRun it again: `{format_rerun_command(proof).replace('`', '')}`"
 
 
-def _explain(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Iterator[str]:
+def _render_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Iterator[str]:
     place = verdict.position
     yield f"{verdict.outcome}[{verdict.id}]: {verdict.reason}"
     if verdict.follows_from is not None:
@@ -120,13 +124,13 @@ def _explain(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) ->
         yield f"     = help: {verdict.help}"
 
 
-def _cell(text: str) -> str:
+def _escape_cell(text: str) -> str:
     """Write a text into a table: nothing of it is markup."""
     for letter in "\\`*_[]|~#":
         text = text.replace(letter, f"\\{letter}")
     return text.replace("<", "&lt;").replace("\n", " ")
 
 
-def _fence(line: str) -> str:
+def _escape_fence(line: str) -> str:
     """Keep a line from closing the block that it stands in."""
     return line.replace("```", "`\u200b``")

@@ -14,44 +14,42 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from spanproof import __version__
-from spanproof.assertions.documents import RunDocument
-from spanproof.assertions.evidence import SpanView, TraceView
-from spanproof.assertions.excerpts import Line
-from spanproof.assertions.reports.terminal import SIGNS, draw_marks
-from spanproof.assertions.reports.wording import (
-    count_proofs,
-    count_verdicts,
+from spanproof.assertions.explain.source_excerpts import ExcerptLine
+from spanproof.assertions.explain.text_formatting import format_count, format_seconds, format_short_duration
+from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
+from spanproof.assertions.reports.documents import RunDocument
+from spanproof.assertions.reports.outcome_text import (
+    format_proof_counts,
+    format_rerun_command,
+    format_verdict_counts,
     name_outcome,
-    rerun_command,
-    show_seconds,
-    show_short,
 )
-from spanproof.assertions.wording import count
+from spanproof.assertions.reports.terminal import OUTCOME_SIGNS, draw_marks
 
-_QUOTE: Final = re.compile("`([^`]+)`")
+_BACKTICKS: Final = re.compile("`([^`]+)`")
 _OUTCOMES: Final = ("fail", "error", "inconclusive", "flaky", "pass")
 
 
 def render_html(run: RunDocument) -> bytes:
     """Render a run. The page loads nothing and runs no script but its own."""
-    script = _read("report.js")
+    script = _read_template_file("report.js")
     names = [name_outcome(proof) for proof in run.proofs]
-    page = _template().render(
+    page = _load_template().render(
         run=run,
         version=__version__,
-        style=Markup(_read("report.css")),  # noqa: S704 (our own file)
+        style=Markup(_read_template_file("report.css")),  # noqa: S704 (our own file)
         script=Markup(script),  # noqa: S704 (our own file)
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        counts=count_proofs([each.outcome for each in run.proofs], sum(each.flaky for each in run.proofs)),
+        counts=format_proof_counts([each.outcome for each in run.proofs], sum(each.flaky for each in run.proofs)),
         filters=[(name, names.count(name)) for name in _OUTCOMES if name in names],
         started=datetime.fromtimestamp(run.started_ns / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
-        took=None if run.ended_ns is None else show_seconds(run.ended_ns - run.started_ns),
+        took=None if run.ended_ns is None else format_seconds(run.ended_ns - run.started_ns),
     )
     return page.encode()
 
 
 @cache
-def _template() -> Template:
+def _load_template() -> Template:
     environment = Environment(
         loader=PackageLoader("spanproof.assertions.reports"),
         autoescape=True,
@@ -60,26 +58,26 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "count_verdicts": lambda verdicts: ", ".join(count_verdicts(verdicts)),
+        "count_verdicts": lambda verdicts: ", ".join(format_verdict_counts(verdicts)),
         "draw_excerpt": _draw_excerpt,
         "name_outcome": name_outcome,
-        "place_bar": _place_bar,
-        "quoted": _show_quoted,
-        "rerun": rerun_command,
-        "seconds": show_seconds,
-        "short": show_short,
-        "sign": SIGNS.__getitem__,
+        "place_bar": _make_bar_style,
+        "quoted": _render_code_spans,
+        "rerun": format_rerun_command,
+        "seconds": format_seconds,
+        "short": format_short_duration,
+        "sign": OUTCOME_SIGNS.__getitem__,
     }
-    environment.globals |= {"count": count}
+    environment.globals |= {"count": format_count}
     return environment.get_template("report.html")
 
 
 @cache
-def _read(name: str) -> str:
+def _read_template_file(name: str) -> str:
     return resources.files("spanproof.assertions.reports").joinpath("templates", name).read_text(encoding="utf-8")
 
 
-def _draw_excerpt(excerpt: tuple[Line, ...]) -> str:
+def _draw_excerpt(excerpt: tuple[ExcerptLine, ...]) -> str:
     wide = max(len(str(line.number)) for line in excerpt)
     rows = []
     for line in excerpt:
@@ -88,14 +86,15 @@ def _draw_excerpt(excerpt: tuple[Line, ...]) -> str:
     return "\n".join(rows)
 
 
-def _show_quoted(text: str) -> Markup:
+def _render_code_spans(text: str) -> Markup:
     """Return a text in which what stands in backticks is code."""
     return Markup("").join(
-        Markup("<code>{}</code>").format(part) if number % 2 else part for number, part in enumerate(_QUOTE.split(text))
+        Markup("<code>{}</code>").format(part) if number % 2 else part
+        for number, part in enumerate(_BACKTICKS.split(text))
     )
 
 
-def _place_bar(span: SpanView, trace: TraceView) -> str:
+def _make_bar_style(span: SpanView, trace: TraceView) -> str:
     """Return where a span's bar begins and how wide it is, in percent of the trace, as CSS has it."""
     total = max(trace.duration_ns, 1)
     start = min(max(100 * (span.start_ns - trace.start_ns) / total, 0), 99.5)

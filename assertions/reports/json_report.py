@@ -9,11 +9,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from spanproof import __version__
-from spanproof.assertions.documents import RunDocument
-from spanproof.assertions.reports.wording import FLAKY
-from spanproof.assertions.verdict import Outcome
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.reports.documents import RunDocument
+from spanproof.assertions.reports.outcome_text import FLAKY
 
-FORMAT: Final = 1  # grows when a reader of the one before could go wrong, not when something is added
+FORMAT_VERSION: Final = 1  # grows when a reader of the one before could go wrong, not when something is added
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +30,22 @@ class Report:
     run: RunDocument
 
 
-_REPORT: Final = TypeAdapter(Report)
+_REPORT_ADAPTER: Final = TypeAdapter(Report)
 
 
 def render_json(run: RunDocument) -> bytes:
     """Render a run, what can be said of it in numbers first."""
     counts = {str(outcome): sum(each.outcome is outcome for each in run.proofs) for outcome in Outcome}
     counts[FLAKY] = sum(each.flaky for each in run.proofs)
-    return _REPORT.dump_json(Report(FORMAT, __version__, counts, run), indent=2, ensure_ascii=False) + b"\n"
+    return (
+        _REPORT_ADAPTER.dump_json(Report(FORMAT_VERSION, __version__, counts, run), indent=2, ensure_ascii=False)
+        + b"\n"
+    )
 
 
 def describe_report() -> dict[str, Any]:
     """Return the schema of what is rendered, as JSON Schema."""
-    schema = _REPORT.json_schema(mode="serialization")
+    schema = _REPORT_ADAPTER.json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 

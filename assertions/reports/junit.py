@@ -8,13 +8,13 @@ from datetime import UTC, datetime
 from itertools import groupby
 from xml.etree import ElementTree
 
-from spanproof.assertions.documents import ProofDocument, RunDocument, TryDocument, VerdictDocument
-from spanproof.assertions.reports.wording import rerun_command
-from spanproof.assertions.verdict import Outcome
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.reports.documents import ProofDocument, RunDocument, TryDocument, VerdictDocument
+from spanproof.assertions.reports.outcome_text import format_rerun_command
 
 # what XML 1.0 cannot hold
-_UNSPEAKABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_ELEMENTS = {Outcome.FAIL: "failure", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "skipped"}
+_INVALID_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_OUTCOME_ELEMENTS = {Outcome.FAIL: "failure", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "skipped"}
 
 
 def render_junit(run: RunDocument) -> bytes:
@@ -23,13 +23,15 @@ def render_junit(run: RunDocument) -> bytes:
     Earlier tries are written as Surefire writes them: ``flakyFailure`` of a proof that passed in the end, and else
     ``rerunFailure``.
     """
-    root = ElementTree.Element("testsuites", {"name": "spanproof", **_count(run.proofs)})
+    root = ElementTree.Element("testsuites", {"name": "spanproof", **_make_counts(run.proofs)})
     del root.attrib["skipped"]  # which the schema has for suites alone
     at = datetime.fromtimestamp(run.started_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     by_path = sorted(run.proofs, key=lambda proof: proof.path)
     for path, group in groupby(by_path, key=lambda proof: proof.path):
         proofs = list(group)
-        suite = ElementTree.SubElement(root, "testsuite", {"name": _clean(path), "timestamp": at, **_count(proofs)})
+        suite = ElementTree.SubElement(
+            root, "testsuite", {"name": _replace_invalid_xml(path), "timestamp": at, **_make_counts(proofs)}
+        )
         for proof in proofs:
             _add_case(suite, proof)
     ElementTree.indent(root)
@@ -40,13 +42,13 @@ def _add_case(suite: ElementTree.Element, proof: ProofDocument) -> None:
     case = ElementTree.SubElement(
         suite,
         "testcase",
-        name=_clean(proof.name),
-        classname=_clean(proof.path.removesuffix(".proof").replace("/", ".")),
-        file=_clean(proof.path),
-        time=_seconds(proof.duration_ns),
+        name=_replace_invalid_xml(proof.name),
+        classname=_replace_invalid_xml(proof.path.removesuffix(".proof").replace("/", ".")),
+        file=_replace_invalid_xml(proof.path),
+        time=_format_seconds(proof.duration_ns),
     )
     if proof.outcome is not Outcome.PASS:
-        _add_outcome(case, _ELEMENTS[proof.outcome], proof)
+        _add_outcome(case, _OUTCOME_ELEMENTS[proof.outcome], proof)
     for each in proof.tries:
         what = "Error" if each.outcome is Outcome.ERROR else "Failure"
         _add_outcome(case, f"{'flaky' if proof.flaky else 'rerun'}{what}", each)
@@ -58,15 +60,15 @@ def _add_outcome(case: ElementTree.Element, element: str, proof: ProofDocument |
     wrong = [each for each in proof.verdicts if each.outcome is not Outcome.PASS]
     graver = [each for each in wrong if each.outcome is proof.outcome] or wrong
     message = proof.error or (graver[0].reason if graver else "")
-    what = ElementTree.SubElement(case, element, message=_clean(message))
+    what = ElementTree.SubElement(case, element, message=_replace_invalid_xml(message))
     if element != "skipped":
         what.set("type", graver[0].id if graver else "error")
-    explained = [_explain(each, proof.verdicts) for each in wrong]
-    rerun = [f"rerun: {rerun_command(proof)}"] if isinstance(proof, ProofDocument) else []
-    what.text = _clean("\n\n".join([*([proof.error] if proof.error else []), *explained, *rerun]))
+    explained = [_describe_verdict(each, proof.verdicts) for each in wrong]
+    rerun = [f"rerun: {format_rerun_command(proof)}"] if isinstance(proof, ProofDocument) else []
+    what.text = _replace_invalid_xml("\n\n".join([*([proof.error] if proof.error else []), *explained, *rerun]))
 
 
-def _explain(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> str:
+def _describe_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> str:
     place = verdict.position
     lines = [f"{place.path}:{place.line}:{place.column}: {verdict.outcome}[{verdict.id}]: {verdict.reason}"]
     lines.append(f"  expect {verdict.claim}")
@@ -77,17 +79,17 @@ def _explain(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) ->
     return "\n".join(lines)
 
 
-def _count(proofs: Iterable[ProofDocument]) -> dict[str, str]:
+def _make_counts(proofs: Iterable[ProofDocument]) -> dict[str, str]:
     proofs = list(proofs)
     counts = {"tests": str(len(proofs))}
     for outcome, name in ((Outcome.FAIL, "failures"), (Outcome.ERROR, "errors"), (Outcome.INCONCLUSIVE, "skipped")):
         counts[name] = str(sum(proof.outcome is outcome for proof in proofs))
-    return counts | {"time": _seconds(sum(proof.duration_ns for proof in proofs))}
+    return counts | {"time": _format_seconds(sum(proof.duration_ns for proof in proofs))}
 
 
-def _seconds(ns: int) -> str:
+def _format_seconds(ns: int) -> str:
     return f"{ns / 1e9:.3f}"
 
 
-def _clean(text: str) -> str:
-    return _UNSPEAKABLE.sub("\ufffd", text)
+def _replace_invalid_xml(text: str) -> str:
+    return _INVALID_XML.sub("\ufffd", text)

@@ -9,42 +9,40 @@ from rich.console import Console
 from rich.status import Status
 from rich.text import Text
 
-from spanproof.assertions.documents import ProofDocument, TryDocument, VerdictDocument, describe_proof
-from spanproof.assertions.events import (
-    Event,
-    Judged,
+from spanproof.assertions.explain.source_excerpts import ExcerptLine, extract_excerpt
+from spanproof.assertions.explain.text_formatting import format_count, format_seconds, format_short_duration
+from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
+from spanproof.assertions.findings.verdict import Mark, Outcome
+from spanproof.assertions.reports.documents import ProofDocument, TryDocument, VerdictDocument, describe_proof
+from spanproof.assertions.reports.outcome_text import (
+    FLAKY,
+    format_proof_counts,
+    format_rerun_command,
+    format_verdict_counts,
+    name_outcome,
+)
+from spanproof.assertions.run.events import (
+    ClaimJudged,
     ProofFinished,
     ProofStarted,
+    RequestProgress,
+    RunEvent,
     RunFinished,
-    Sending,
-    Waiting,
+    WaitingForSpans,
 )
-from spanproof.assertions.evidence import SpanView, TraceView
-from spanproof.assertions.excerpts import Line, take_excerpt
-from spanproof.assertions.reports.wording import (
-    FLAKY,
-    count_proofs,
-    count_verdicts,
-    name_outcome,
-    rerun_command,
-    show_seconds,
-    show_short,
-)
-from spanproof.assertions.verdict import Mark, Outcome
-from spanproof.assertions.wording import count
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.diagnostics import Diagnostic
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.diagnostics import Diagnostic
 
-STYLES: Final[dict[str, str]] = {
+OUTCOME_STYLES: Final[dict[str, str]] = {
     Outcome.PASS: "green",
     Outcome.FAIL: "red",
     Outcome.INCONCLUSIVE: "yellow",
     Outcome.ERROR: "magenta",
     FLAKY: "yellow",
 }
-SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
-TITLES: Final = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "inconclusive", Outcome.ERROR: "broken"}
-BAR: Final = 26
+OUTCOME_SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
+OUTCOME_TITLES: Final = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "inconclusive", Outcome.ERROR: "broken"}
+BAR_WIDTH: Final = 26
 
 
 class TerminalReport:
@@ -53,45 +51,47 @@ class TerminalReport:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.status: Status | None = None
-        self.doing: dict[int, str] = {}  # by the identity of proofs under way, as names may be alike
+        self.status_by_proof: dict[int, str] = {}  # by the identity of proofs under way, as names may be alike
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, event: RunEvent) -> None:
         """Take in an event."""
         match event:
             case ProofStarted():
-                self._say(event.proof, "sending the request")
-            case Sending():
-                self._say(event.proof, f"{event.done} of {event.total} requests answered")
-            case Waiting():
+                self._show_status(event.proof, "sending the request")
+            case RequestProgress():
+                self._show_status(event.proof, f"{event.done} of {event.total} requests answered")
+            case WaitingForSpans():
                 awaited = event.missing[0] if event.missing else "quiet"
-                self._say(event.proof, f"{count(event.open_claims, 'claim')} open, waiting for: {awaited}")
+                self._show_status(
+                    event.proof, f"{format_count(event.open_claims, 'claim')} open, waiting for: {awaited}"
+                )
             case ProofFinished():
-                self.doing.pop(id(event.proof), None)
-                self._hush()
+                self.status_by_proof.pop(id(event.proof), None)
+                self._clear_status()
                 self.console.print(render_proof(describe_proof(event)))
             case RunFinished():
-                self._hush()
+                self._clear_status()
                 self.console.print(render_summary(event))
-            case Judged():
+            case ClaimJudged():
                 pass
 
     def close(self) -> None:
         """Take the live line away."""
-        self._hush()
+        self._clear_status()
 
-    def _say(self, proof: s.Proof, what: str) -> None:
+    def _show_status(self, proof: s.Proof, what: str) -> None:
         """Show a live line, where there is a terminal to show it on."""
         if not self.console.is_terminal:
             return
-        self.doing[id(proof)] = what
-        others = f" ({len(self.doing) - 1} more under way)" if len(self.doing) > 1 else ""
+        self.status_by_proof[id(proof)] = what
+        others = f" ({len(self.status_by_proof) - 1} more under way)" if len(self.status_by_proof) > 1 else ""
         text = Text(f"{proof.name}: {what}{others}", no_wrap=True, overflow="ellipsis")
         if self.status is None:
             self.status = self.console.status(text)
             self.status.start()
         self.status.update(text)
 
-    def _hush(self) -> None:
+    def _clear_status(self) -> None:
         if self.status is not None:
             self.status.stop()
             self.status = None
@@ -103,14 +103,18 @@ def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
     Without one, it is that of the command line.
     """
     text = Text()
-    text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {STYLES[name_outcome(proof)]}")
+    text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {OUTCOME_STYLES[name_outcome(proof)]}")
     text.append(f" {proof.path}::{proof.name}", style="bold")
-    text.append(f"   {', '.join([*count_verdicts(proof.verdicts), show_seconds(proof.duration_ns)])}\n", style="dim")
+    text.append(
+        f"   {', '.join([*format_verdict_counts(proof.verdicts), format_seconds(proof.duration_ns)])}\n", style="dim"
+    )
     _append_claims(text, proof)
     for number, each in enumerate(proof.tries, 1):
         text.append(f"\n  try {number} of {len(proof.tries) + 1}: ", style="dim")
-        text.append(each.outcome, style=STYLES[each.outcome])
-        text.append(f"   {', '.join([*count_verdicts(each.verdicts), show_seconds(each.duration_ns)])}\n", style="dim")
+        text.append(each.outcome, style=OUTCOME_STYLES[each.outcome])
+        text.append(
+            f"   {', '.join([*format_verdict_counts(each.verdicts), format_seconds(each.duration_ns)])}\n", style="dim"
+        )
         _append_claims(text, each)
     shown = proof.tries[-1] if proof.flaky else proof  # what passed in the end has nothing to explain
     wrong = [each for each in shown.verdicts if each.outcome is not Outcome.PASS]
@@ -120,51 +124,51 @@ def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
     if shown.trace is not None:
         text.append(f"   = trace {shown.trace.trace_id}", style="cyan")
         choice = f", {shown.trace.choice}" if shown.trace.choice else ""
-        text.append(f", {show_short(shown.trace.duration_ns)}{choice}\n", style="dim")
+        text.append(f", {format_short_duration(shown.trace.duration_ns)}{choice}\n", style="dim")
         text.append_text(render_trace(shown.trace))
     if proof.outcome is not Outcome.PASS or proof.flaky:
-        text.append(f"   = rerun: {rerun or rerun_command(proof)}\n", style="dim")
+        text.append(f"   = rerun: {rerun or format_rerun_command(proof)}\n", style="dim")
     return text
 
 
 def _append_claims(text: Text, proof: ProofDocument | TryDocument) -> None:
     for verdict in proof.verdicts:
-        text.append(f"  {SIGNS[verdict.outcome]} ", style=STYLES[verdict.outcome])
+        text.append(f"  {OUTCOME_SIGNS[verdict.outcome]} ", style=OUTCOME_STYLES[verdict.outcome])
         text.append(" ".join(verdict.claim.split()))
         text.append(f"   {verdict.reason}\n", style="dim")
     if proof.error is not None:
-        text.append(f"  ! {proof.error}\n", style=STYLES[Outcome.ERROR])
+        text.append(f"  ! {proof.error}\n", style=OUTCOME_STYLES[Outcome.ERROR])
     for note in proof.notes:
         text.append(f"  · {note}\n", style="dim")
 
 
 def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Text:
-    style = STYLES[verdict.outcome]
+    style = OUTCOME_STYLES[verdict.outcome]
     if verdict.follows_from is not None:
         cause = verdicts[verdict.follows_from]
-        text = Text().append(f"{TITLES[verdict.outcome]}[{verdict.id}]", style=f"bold {style}")
+        text = Text().append(f"{OUTCOME_TITLES[verdict.outcome]}[{verdict.id}]", style=f"bold {style}")
         text.append(f": {verdict.reason}\n", style="bold")
         place = f"{verdict.position.path}:{verdict.position.line}:{verdict.position.column}"
         text.append(f"   --> {place}\n", style="dim")
         text.append(f"   = a consequence of line {cause.position.line}: {cause.reason}\n", style="dim")
         return text
-    title = f"{TITLES[verdict.outcome]}[{verdict.id}]"
-    return _render_place(verdict.position.path, verdict.excerpt, title, verdict.reason, verdict.help, style)
+    title = f"{OUTCOME_TITLES[verdict.outcome]}[{verdict.id}]"
+    return _render_excerpt(verdict.position.path, verdict.excerpt, title, verdict.reason, verdict.help, style)
 
 
 def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]) -> Text:
     """Render the problems of a file, each with its line."""
     rendered = Text()
     for each in diagnostics:
-        style = STYLES[Outcome.FAIL if each.severity == "error" else Outcome.INCONCLUSIVE]
+        style = OUTCOME_STYLES[Outcome.FAIL if each.severity == "error" else Outcome.INCONCLUSIVE]
         title = f"{each.severity}[{each.id}]"
-        excerpt = take_excerpt(text, Mark(each.at, ""))
-        rendered.append_text(_render_place(path, excerpt, title, each.message, each.help, style))
+        excerpt = extract_excerpt(text, Mark(each.at, ""))
+        rendered.append_text(_render_excerpt(path, excerpt, title, each.message, each.help, style))
     return rendered
 
 
-def _render_place(
-    path: str, excerpt: tuple[Line, ...], title: str, message: str, help_: str | None, style: str
+def _render_excerpt(
+    path: str, excerpt: tuple[ExcerptLine, ...], title: str, message: str, help_: str | None, style: str
 ) -> Text:
     """Render a message with its lines of the text, carets under what it speaks of, and a help line."""
     line, mark = next((line, mark) for line in excerpt for mark in line.marks if mark.primary)
@@ -189,14 +193,14 @@ def _render_place(
     return text
 
 
-def draw_marks(line: Line) -> list[str]:
+def draw_marks(line: ExcerptLine) -> list[str]:
     """Draw what stands below a line: carets and dashes, the last one's text beside them, the others' further below."""
-    blank = _blank(line.text)
+    blank = _make_blank(line.text)
     drawn = list(blank)
     starts = {}
     for mark in sorted(line.marks, key=lambda each: each.primary):  # it is on top
-        start = starts[mark] = len(_blank(line.text[: mark.column - 1]))
-        width = max(1, len(_blank(line.text[mark.column - 1 : mark.column - 1 + mark.width])))
+        start = starts[mark] = len(_make_blank(line.text[: mark.column - 1]))
+        width = max(1, len(_make_blank(line.text[mark.column - 1 : mark.column - 1 + mark.width])))
         drawn += " " * (start + width - len(drawn))
         drawn[start : start + width] = ("^" if mark.primary else "-") * width
     *others, last = line.marks
@@ -209,14 +213,14 @@ def draw_marks(line: Line) -> list[str]:
     return rows
 
 
-def _blank(text: str) -> str:
+def _make_blank(text: str) -> str:
     """Return as much blank as a text takes up, its tabs as they are."""
     return "".join("\t" if letter == "\t" else " " * cell_len(letter) for letter in text)
 
 
 def render_trace(view: TraceView) -> Text:
     """Render a waterfall: a line for each span, its bar where it stands in the trace."""
-    names = [_branch(span) + span.service for span in view.spans]
+    names = [_draw_branch(span) + span.service for span in view.spans]
     wide = min(max((len(name) for name in names), default=0), 40)
     operations = min(max((len(span.name) for span in view.spans), default=0), 32)
     text = Text()
@@ -224,8 +228,8 @@ def render_trace(view: TraceView) -> Text:
         style = "red" if span.error else "bold" if span.marked else ""
         text.append("   !! " if span.marked else "      ", style="bold red")
         text.append(f"{name[:40]:<{wide}} {span.name[:32]:<{operations}} ", style=style)
-        text.append(_bar(span, view), style="red" if span.error else "blue")
-        text.append(f" {show_short(span.duration_ns):>8}", style=style)
+        text.append(_draw_bar(span, view), style="red" if span.error else "blue")
+        text.append(f" {format_short_duration(span.duration_ns):>8}", style=style)
         text.append(" error" if span.error else "", style="red")
         text.append(" (its parent is missing)\n" if span.orphan else "\n", style="dim")
     if view.hidden:
@@ -233,25 +237,25 @@ def render_trace(view: TraceView) -> Text:
     return text
 
 
-def _branch(span: SpanView) -> str:
+def _draw_branch(span: SpanView) -> str:
     if not span.last_at:
         return ""
     *above, last = span.last_at
     return "".join("  " if done else "│ " for done in above) + ("└ " if last else "├ ")
 
 
-def _bar(span: SpanView, view: TraceView) -> str:
+def _draw_bar(span: SpanView, view: TraceView) -> str:
     total = max(view.duration_ns, 1)
-    start = min(BAR - 1, (span.start_ns - view.start_ns) * BAR // total)
-    length = max(1, min(BAR - start, -(-max(span.duration_ns, 0) * BAR // total)))
-    return "·" * start + "█" * length + "·" * (BAR - start - length)
+    start = min(BAR_WIDTH - 1, (span.start_ns - view.start_ns) * BAR_WIDTH // total)
+    length = max(1, min(BAR_WIDTH - start, -(-max(span.duration_ns, 0) * BAR_WIDTH // total)))
+    return "·" * start + "█" * length + "·" * (BAR_WIDTH - start - length)
 
 
 def render_summary(event: RunFinished) -> Text:
     """Render the closing line: how many proofs got which verdict."""
     text = Text(f"\n{len(event.outcomes)} proofs: ")
-    for number, (outcome, part) in enumerate(count_proofs(event.outcomes, event.flaky)):
+    for number, (outcome, part) in enumerate(format_proof_counts(event.outcomes, event.flaky)):
         text.append(", " if number else "")
-        text.append(part, style=f"bold {STYLES[outcome]}")
-    text.append(f" in {show_seconds(event.duration_ns)}", style="dim")
+        text.append(part, style=f"bold {OUTCOME_STYLES[outcome]}")
+    text.append(f" in {format_seconds(event.duration_ns)}", style="dim")
     return text

@@ -16,14 +16,15 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 
-from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed, first_line
-from spanproof.assertions.triggers.descriptors import Reflection, find_method, read_descriptor_set
-from spanproof.assertions.triggers.request import Request, build_json
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.constants import Constant, fill
-from spanproof.query_lang.diagnostics import did_you_mean
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed, first_line
+from spanproof.assertions.triggers.grpc_descriptors import ReflectionClient, find_method, read_descriptor_set
+from spanproof.assertions.triggers.request import TriggerRequest, build_json
+from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
+from spanproof.query_lang.check.constants import Constant, interpolate
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.diagnostics import suggest_names
 
-OPTIONS: Final = (
+CHANNEL_OPTIONS: Final = (
     ("grpc.enable_retries", 0),  # each attempt would be one of ours
     ("grpc.enable_http_proxy", 0),
     ("grpc.use_local_subchannel_pool", 1),  # an earlier failure to connect is no reason to wait
@@ -31,7 +32,7 @@ OPTIONS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class GrpcResponse(Answer):
+class GrpcResponse(TriggerResponse):
     """What a call was answered with: its status code, and the message as JSON, or what the status says."""
 
     headers: Mapping[str, str]  # initial and trailing metadata
@@ -41,24 +42,24 @@ class GrpcResponse(Answer):
         if part == "headers":
             value = self.headers.get(str(keys[0]).lower())
             return None if value is None else Constant(value, "text")
-        return Answer.read(self, part, keys)
+        return TriggerResponse.read(self, part, keys)
 
 
 @contextmanager
-def open_grpc(request: Request) -> Iterator[Send]:
+def open_grpc(request: TriggerRequest) -> Iterator[SendRequest]:
     """Connect, and find out what the method of a ``when`` takes. Raises TriggerFailed; so may what it yields."""
-    address, timeout = request.target(0), request.timeout_s()
-    service, _, name = request.target(1).lstrip("/").rpartition("/")
-    metadata = {key.lower(): value for key, value in request.headers().items()}
+    address, timeout = request.read_target(0), request.read_timeout_s()
+    service, _, name = request.read_target(1).lstrip("/").rpartition("/")
+    metadata = {key.lower(): value for key, value in request.read_headers().items()}
     with closing(_make_channel(request, address)) as channel:
-        _connect(channel, address, timeout)
+        _wait_until_ready(channel, address, timeout)
         option = request.when.option("descriptors")
         if option is not None:
-            origin = str(request.path(option))
+            origin = str(request.resolve_path(option))
             files = read_descriptor_set(request.read_file(option), origin)
         else:
             origin = address
-            files = Reflection(channel, address, timeout).find_files(service)
+            files = ReflectionClient(channel, address, timeout).find_files(service)
         method = find_method(files, service, name, origin)
         payload = _build_message(request, method).SerializeToString()
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{service}/{name}")
@@ -66,7 +67,7 @@ def open_grpc(request: Request) -> Iterator[Send]:
         def send(context: TraceContext) -> GrpcResponse:
             sent = tuple(
                 (key, base64.b64decode(value) if key.endswith("-bin") else value)
-                for key, value in context.join(metadata).items()
+                for key, value in context.merge_headers(metadata).items()
             )
             started_ns = time.perf_counter_ns()
             try:
@@ -77,22 +78,25 @@ def open_grpc(request: Request) -> Iterator[Send]:
                 return GrpcResponse(error.code().value[0], error.details() or "", took, headers)
             took = time.perf_counter_ns() - started_ns
             return GrpcResponse(
-                0, _write(answered, method), took, _read_metadata(done.initial_metadata(), done.trailing_metadata())
+                0,
+                _render_message(answered, method),
+                took,
+                _read_metadata(done.initial_metadata(), done.trailing_metadata()),
             )
 
         yield send
 
 
-def _make_channel(request: Request, address: str) -> grpc.Channel:
+def _make_channel(request: TriggerRequest, address: str) -> grpc.Channel:
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal():
         raise TriggerFailed(f"`{address}` is not an address such as 127.0.0.1:50051", request.when.targets[0].at)
     bare = host.strip("[]")
-    options: list[tuple[str, str | int]] = list(OPTIONS)
-    if request.targets is None:
+    options: list[tuple[str, str | int]] = list(CHANNEL_OPTIONS)
+    if request.allowed_targets is None:
         target = f"dns:///{address}"
     else:  # what was checked is what is asked, under the name that the certificate must have
-        checked = request.targets.resolve(bare, int(port))
+        checked = request.allowed_targets.resolve(bare, int(port))
         target = f"ipv6:[{checked}]:{port}" if ":" in checked else f"ipv4:{checked}:{port}"
         options += [("grpc.default_authority", address), ("grpc.ssl_target_name_override", bare)]
     tls = request.when.option("tls")
@@ -102,7 +106,7 @@ def _make_channel(request: Request, address: str) -> grpc.Channel:
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots), options=options)
 
 
-def _connect(channel: grpc.Channel, address: str, timeout_s: float) -> None:
+def _wait_until_ready(channel: grpc.Channel, address: str, timeout_s: float) -> None:
     """Wait for the connection, so that a server which is not there is told from one that answers `UNAVAILABLE`."""
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
     channel.subscribe(states.put, try_to_connect=True)
@@ -112,14 +116,14 @@ def _connect(channel: grpc.Channel, address: str, timeout_s: float) -> None:
             state := states.get(timeout=max(0.0, deadline - time.monotonic()))
         ) is not grpc.ChannelConnectivity.READY:
             if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-                raise TriggerFailed(f"{address} cannot be reached: {_why(channel)}")
+                raise TriggerFailed(f"{address} cannot be reached: {_explain_connection_failure(channel)}")
     except Empty:
         raise TriggerFailed(f"{address} was not reached within {timeout_s:g}s") from None
     finally:
         channel.unsubscribe(states.put)
 
 
-def _why(channel: grpc.Channel) -> str:
+def _explain_connection_failure(channel: grpc.Channel) -> str:
     """Ask for anything, as what the channel says of a call is why it has no connection."""
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
     try:
@@ -140,7 +144,7 @@ def _read_metadata(*parts: Iterable[Any] | None) -> dict[str, str]:
 # ## Messages
 
 
-def _build_message(request: Request, method: MethodDescriptor) -> Message:
+def _build_message(request: TriggerRequest, method: MethodDescriptor) -> Message:
     """Make the message that a method takes of the request's JSON."""
     described: Descriptor = method.input_type
     option = request.when.option("json")
@@ -159,7 +163,7 @@ def _build_message(request: Request, method: MethodDescriptor) -> Message:
     return message
 
 
-def _check_fields(node: object, described: Descriptor, request: Request) -> None:
+def _check_fields(node: object, described: Descriptor, request: TriggerRequest) -> None:
     """Refuse a field that the message does not have, at its place in the proof."""
     if isinstance(node, s.JsonArray):
         for item in node.items:
@@ -170,11 +174,13 @@ def _check_fields(node: object, described: Descriptor, request: Request) -> None
     for field in described.fields:
         fields |= {field.name: field, field.json_name: field}
     for key, value in node.pairs:
-        name = fill(key, request.bindings)
+        name = interpolate(key, request.bindings)
         found = fields.get(name)
         if found is None:
             names = sorted({field.name for field in described.fields})
-            hint = did_you_mean(name, names) or "its fields are " + (", ".join(f"`{each}`" for each in names) or "none")
+            hint = suggest_names(name, names) or "its fields are " + (
+                ", ".join(f"`{each}`" for each in names) or "none"
+            )
             raise TriggerFailed(f"`{described.full_name}` has no field `{name}`; {hint}", key.at)
         below = found.message_type
         if below is not None and below.GetOptions().map_entry:
@@ -186,11 +192,11 @@ def _check_fields(node: object, described: Descriptor, request: Request) -> None
             _check_fields(value, below, request)
 
 
-def _write(answered: bytes, method: MethodDescriptor) -> str:
+def _render_message(payload: bytes, method: MethodDescriptor) -> str:
     """Write a message as JSON, fields without a value too."""
     kind: Any = message_factory.GetMessageClass(method.output_type)
     try:
-        message = kind.FromString(answered)
+        message = kind.FromString(payload)
     except DecodeError:
         raise TriggerFailed(f"the answer is no `{method.output_type.full_name}`") from None
     return json.dumps(

@@ -12,13 +12,14 @@ from functools import cache
 
 import httpx
 
-from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed, first_line
-from spanproof.assertions.triggers.request import Request, build_json
-from spanproof.query_lang.constants import Constant, as_text
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed, first_line
+from spanproof.assertions.triggers.request import TriggerRequest, build_json
+from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
+from spanproof.query_lang.check.constants import Constant, format_constant
 
 
 @dataclass(frozen=True, slots=True)
-class HttpResponse(Answer):
+class HttpResponse(TriggerResponse):
     """What a request was answered with."""
 
     request: httpx.Request
@@ -34,24 +35,27 @@ class HttpResponse(Answer):
         if part == "headers":
             value = self.headers.get(str(keys[0]))
             return None if value is None else Constant(value, "text")
-        return Answer.read(self, part, keys)
+        return TriggerResponse.read(self, part, keys)
 
 
 @contextmanager
-def open_http(request: Request) -> Iterator[Send]:
+def open_http(request: TriggerRequest) -> Iterator[SendRequest]:
     """Make a client for the request of a ``when``. What it yields raises TriggerFailed where no answer comes.
 
     Redirects are not followed: where they lead is part of the response.
     """
-    template, timeout = _build(request), request.timeout_s()
-    targets = request.targets
+    template, timeout = _build_request(request), request.read_timeout_s()
+    targets = request.allowed_targets
     limits = httpx.Limits(max_connections=None)
 
     def send(context: TraceContext) -> HttpResponse:
         asked = httpx.Request(
-            template.method, template.url, headers=context.join(dict(template.headers)), content=template.content
+            template.method,
+            template.url,
+            headers=context.merge_headers(dict(template.headers)),
+            content=template.content,
         )
-        sent = asked if targets is None else targets.pin(asked)
+        sent = asked if targets is None else targets.pin_address(asked)
         started_ns = time.perf_counter_ns()
         try:
             response = client.send(sent)
@@ -63,33 +67,37 @@ def open_http(request: Request) -> Iterator[Send]:
         took = time.perf_counter_ns() - started_ns
         return HttpResponse(response.status_code, response.text, took, asked, response.headers)
 
-    with httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=_trust()) as client:
+    with httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=_load_ssl_context()) as client:
         yield send
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def _load_ssl_context() -> ssl.SSLContext:
     """Return whose certificates are trusted; to read them takes longer than many a request."""
     return httpx.create_ssl_context(trust_env=False)
 
 
-def _build(request: Request) -> httpx.Request:
+def _build_request(request: TriggerRequest) -> httpx.Request:
     """Return the request as the proof has it, without a trace."""
-    url = request.target(0)
-    headers = {name.lower(): value for name, value in request.headers().items()}
-    body = request.body()
+    url = request.read_target(0)
+    headers = {name.lower(): value for name, value in request.read_headers().items()}
+    body = request.read_body()
     if body is not None and request.when.option("json") is not None:
         headers.setdefault("content-type", body[1])
     try:
         built = httpx.Request(
             request.when.kind,
             httpx.URL(url).copy_merge_params(
-                [(request.key(each), request.text(each)) for each in request.when.options if each.kind == "query"]
+                [
+                    (request.read_key(each), request.read_text(each))
+                    for each in request.when.options
+                    if each.kind == "query"
+                ]
             ),
             headers=headers,
             content=body[0] if body is not None else None,
-            data=_form(request),
-            files=_files(request),
+            data=_read_form(request),
+            files=_read_files(request),
         )
         built.read()
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError, TypeError) as error:
@@ -99,21 +107,21 @@ def _build(request: Request) -> httpx.Request:
     return built
 
 
-def _form(request: Request) -> dict[str, str] | None:
+def _read_form(request: TriggerRequest) -> dict[str, str] | None:
     option = request.when.option("form")
     if option is None:
         return None
     pairs = build_json(option.value, request.bindings)
     assert isinstance(pairs, dict)  # noqa: S101 (the grammar's own)
-    return {key: as_text(Constant(value, "any")) for key, value in pairs.items()}
+    return {key: format_constant(Constant(value, "any")) for key, value in pairs.items()}
 
 
-def _files(request: Request) -> list[tuple[str, tuple[str, bytes, str]]] | None:
+def _read_files(request: TriggerRequest) -> list[tuple[str, tuple[str, bytes, str]]] | None:
     """Return the files to send, as parts of a form: the field's name, then the file's name, content and type."""
     files = []
     for option in request.when.options:
         if option.kind == "file":
-            name = request.path(option).name
+            name = request.resolve_path(option).name
             kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            files.append((request.key(option), (name, request.read_file(option), kind)))
+            files.append((request.read_key(option), (name, request.read_file(option), kind)))
     return files or None

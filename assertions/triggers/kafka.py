@@ -12,23 +12,28 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
-from spanproof.assertions.triggers.message import describe, read_message
-from spanproof.assertions.triggers.request import Request
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
+from spanproof.assertions.triggers.message import describe_error, read_message
+from spanproof.assertions.triggers.request import TriggerRequest
+from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
 
-DEFAULT: Final = "127.0.0.1:9092"
-POLL_S: Final = 0.05
+DEFAULT_BROKER: Final = "127.0.0.1:9092"
+POLL_INTERVAL_S: Final = 0.05
 
 _log = logging.getLogger(__name__)
 _log.addHandler(logging.NullHandler())  # what the client says on the way is told as the failure, in the end
 
 
 @contextmanager
-def open_broker(request: Request) -> Iterator[Send]:
+def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     """Make a producer. What it yields publishes once, and returns when the partition's replicas have the message."""
-    if request.targets is not None:
+    if request.allowed_targets is not None:
         raise TriggerFailed("Kafka's brokers name other brokers, which this server may not ask", request.when.at)
-    servers, topic, timeout = request.find_text("broker") or DEFAULT, request.target(1), request.timeout_s()
+    servers, topic, timeout = (
+        request.find_text("broker") or DEFAULT_BROKER,
+        request.read_target(1),
+        request.read_timeout_s(),
+    )
     content, headers = read_message(request)
     key = request.find_text("key")
     said: list[KafkaError] = []
@@ -47,12 +52,12 @@ def open_broker(request: Request) -> Iterator[Send]:
     try:
         producer = Producer(options, logger=_log)
     except (KafkaException, ValueError, TypeError) as error:
-        raise TriggerFailed(f"Kafka at {servers} cannot be asked: {describe(error)}") from None
+        raise TriggerFailed(f"Kafka at {servers} cannot be asked: {describe_error(error)}") from None
 
-    def send(context: TraceContext) -> Answer:
+    def send(context: TraceContext) -> TriggerResponse:
         told: SimpleQueue[tuple[KafkaError | None, Message]] = SimpleQueue()
         carried: list[tuple[str, str | bytes | None]] = [
-            (name, value.encode()) for name, value in context.join(headers).items()
+            (name, value.encode()) for name, value in context.merge_headers(headers).items()
         ]
         started_ns = time.perf_counter_ns()
         try:
@@ -60,14 +65,14 @@ def open_broker(request: Request) -> Iterator[Send]:
                 topic, content, key, headers=carried, on_delivery=lambda error, message: told.put((error, message))
             )
         except (KafkaException, BufferError, ValueError, TypeError) as error:
-            raise TriggerFailed(f"Kafka at {servers} did not take the message: {describe(error)}") from None
+            raise TriggerFailed(f"Kafka at {servers} did not take the message: {describe_error(error)}") from None
         while told.empty():  # told in the end, whatever happens: the message has a time limit
-            producer.poll(POLL_S)
+            producer.poll(POLL_INTERVAL_S)
         failure, message = told.get()
         if failure is not None:
             reason = said[-1] if said else failure
             raise TriggerFailed(f"Kafka at {servers} did not take the message: {reason.str()}")
         place = {"topic": topic, "partition": message.partition(), "offset": message.offset()}
-        return Answer(0, json.dumps(place), time.perf_counter_ns() - started_ns)
+        return TriggerResponse(0, json.dumps(place), time.perf_counter_ns() - started_ns)
 
     yield send

@@ -12,21 +12,26 @@ from anyio.from_thread import start_blocking_portal
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
-from spanproof.assertions.triggers.message import describe, find_broker, make_tls, read_message
-from spanproof.assertions.triggers.request import Request
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
+from spanproof.assertions.triggers.message import describe_error, make_tls_context, read_broker_address, read_message
+from spanproof.assertions.triggers.request import TriggerRequest
+from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
 
-DEFAULT: Final = "nats://127.0.0.1:4222"
-CLOSE_S: Final = 0.5
-PORTS: Final = {"nats": 4222, "tls": 4222}
+DEFAULT_BROKER: Final = "nats://127.0.0.1:4222"
+CLOSE_TIMEOUT_S: Final = 0.5
+DEFAULT_PORTS: Final = {"nats": 4222, "tls": 4222}
 
 
 @contextmanager
-def open_broker(request: Request) -> Iterator[Send]:
+def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     """Connect. What it yields publishes once, and returns when the server has taken the message."""
-    address, subject, timeout = find_broker(request, DEFAULT, PORTS), request.target(1), request.timeout_s()
+    address, subject, timeout = (
+        read_broker_address(request, DEFAULT_BROKER, DEFAULT_PORTS),
+        request.read_target(1),
+        request.read_timeout_s(),
+    )
     content, headers = read_message(request)
-    tls = make_tls(request, address)
+    tls = make_tls_context(request, address)
     client, connected = Client(), False
     said: list[Exception] = []  # what the server objects to comes by itself
 
@@ -37,7 +42,7 @@ def open_broker(request: Request) -> Iterator[Send]:
 
     async def connect() -> None:
         nonlocal connected
-        options: dict[str, Any] = {"tls": tls, "tls_hostname": address.name} if tls is not None else {}
+        options: dict[str, Any] = {"tls": tls, "tls_hostname": address.tls_name} if tls is not None else {}
         options |= {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": take}
         try:
             await asyncio.wait_for(client.connect(address.url, **options), timeout)
@@ -48,27 +53,29 @@ def open_broker(request: Request) -> Iterator[Send]:
 
     async def close() -> None:
         with suppress(TimeoutError):  # where TLS was refused, it would wait for good
-            await asyncio.wait_for(client.close(), CLOSE_S)
+            await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
 
     async def publish(context: TraceContext) -> None:
-        await client.publish(subject, content, headers=context.join(headers))
+        await client.publish(subject, content, headers=context.merge_headers(headers))
         await client.flush(timeout)  # type: ignore[arg-type]  # parts of a second are fine
 
     with start_blocking_portal() as portal:
         try:
             portal.call(connect)
         except (NatsError, OSError, TimeoutError) as error:
-            raise TriggerFailed(f"NATS at {address.shown} cannot be reached: {describe(error)}") from None
+            raise TriggerFailed(f"NATS at {address.display_name} cannot be reached: {describe_error(error)}") from None
 
-        def send(context: TraceContext) -> Answer:
+        def send(context: TraceContext) -> TriggerResponse:
             started_ns = time.perf_counter_ns()
             try:
                 portal.call(publish, context)
             except (NatsError, OSError, TimeoutError, ValueError) as error:
                 said.append(error)
             if said:
-                raise TriggerFailed(f"NATS at {address.shown} did not take the message: {describe(said[0])}")
-            return Answer(0, "", time.perf_counter_ns() - started_ns)
+                raise TriggerFailed(
+                    f"NATS at {address.display_name} did not take the message: {describe_error(said[0])}"
+                )
+            return TriggerResponse(0, "", time.perf_counter_ns() - started_ns)
 
         try:
             yield send

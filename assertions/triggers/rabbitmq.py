@@ -12,38 +12,43 @@ from typing import Final
 import pika
 from pika.exceptions import AMQPError, UnroutableError
 
-from spanproof.assertions.triggers.context import Answer, Send, TraceContext, TriggerFailed
-from spanproof.assertions.triggers.message import describe, find_broker, make_tls, read_message
-from spanproof.assertions.triggers.request import Request
+from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
+from spanproof.assertions.triggers.message import describe_error, make_tls_context, read_broker_address, read_message
+from spanproof.assertions.triggers.request import TriggerRequest
+from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
 
-DEFAULT: Final = "amqp://guest:guest@127.0.0.1:5672/"
-PORTS: Final = {"amqp": 5672, "amqps": 5671}
+DEFAULT_BROKER: Final = "amqp://guest:guest@127.0.0.1:5672/"
+DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
 logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs what it raises
 
 
 @contextmanager
-def open_broker(request: Request) -> Iterator[Send]:
+def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     """Connect. What it yields publishes once, and returns when the server has put the message into a queue."""
-    address, routing_key, timeout = find_broker(request, DEFAULT, PORTS), request.target(1), request.timeout_s()
+    address, routing_key, timeout = (
+        read_broker_address(request, DEFAULT_BROKER, DEFAULT_PORTS),
+        request.read_target(1),
+        request.read_timeout_s(),
+    )
     exchange = request.find_text("exchange") or ""
     content, headers = read_message(request)
     kind = headers.pop("content-type", None)
     parameters = pika.URLParameters(address.url)
     parameters.connection_attempts = 1
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = timeout
-    tls = make_tls(request, address)
-    parameters.ssl_options = pika.SSLOptions(tls, address.name) if tls is not None else None
+    tls = make_tls_context(request, address)
+    parameters.ssl_options = pika.SSLOptions(tls, address.tls_name) if tls is not None else None
     try:
         connection = pika.BlockingConnection(parameters)
         channel = connection.channel()
         channel.confirm_delivery()
     except (AMQPError, OSError) as error:
-        raise TriggerFailed(f"RabbitMQ at {address.shown} cannot be reached: {describe(error)}") from None
+        raise TriggerFailed(f"RabbitMQ at {address.display_name} cannot be reached: {describe_error(error)}") from None
     one_at_a_time = threading.Lock()  # a connection is for one thread at a time
 
-    def send(context: TraceContext) -> Answer:
-        properties = pika.BasicProperties(content_type=kind, headers=context.join(headers))
+    def send(context: TraceContext) -> TriggerResponse:
+        properties = pika.BasicProperties(content_type=kind, headers=context.merge_headers(headers))
         with one_at_a_time:
             started_ns = time.perf_counter_ns()
             try:
@@ -53,9 +58,9 @@ def open_broker(request: Request) -> Iterator[Send]:
                 raise TriggerFailed(f"no queue takes what {where} is sent as `{routing_key}`") from None
             except (AMQPError, OSError) as error:
                 raise TriggerFailed(
-                    f"RabbitMQ at {address.shown} did not take the message: {describe(error)}"
+                    f"RabbitMQ at {address.display_name} did not take the message: {describe_error(error)}"
                 ) from None
-            return Answer(0, "", time.perf_counter_ns() - started_ns)
+            return TriggerResponse(0, "", time.perf_counter_ns() - started_ns)
 
     try:
         yield send

@@ -6,15 +6,23 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from spanproof.assertions.triggers.context import TIMEOUT_S, TriggerFailed
-from spanproof.assertions.triggers.targets import Targets
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang import vocabulary as v
-from spanproof.query_lang.constants import Bindings, JsonValue, NoValue, as_text, evaluate, fill, number
+from spanproof.assertions.triggers.allowed_targets import AllowedTargets
+from spanproof.assertions.triggers.context import DEFAULT_TIMEOUT_S, TriggerFailed
+from spanproof.query_lang.check.constants import (
+    Bindings,
+    JsonValue,
+    MissingValue,
+    evaluate,
+    format_constant,
+    interpolate,
+    to_decimal,
+)
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class TriggerRequest:
     """A ``when`` with the values of its names.
 
     Files are looked for in `folder`. Without `targets` it may ask anyone.
@@ -23,34 +31,34 @@ class Request:
     when: s.When
     bindings: Bindings
     folder: Path
-    targets: Targets | None = None
+    allowed_targets: AllowedTargets | None = None
 
-    def target(self, place: int) -> str:
+    def read_target(self, index: int) -> str:
         """Return what stands after the kind of request: a URL, an address, a method, a subject."""
-        target = self.when.targets[place]
-        return fill(target, self.bindings) if isinstance(target, s.Text) else target.text
+        target = self.when.targets[index]
+        return interpolate(target, self.bindings) if isinstance(target, s.Text) else target.text
 
-    def key(self, option: s.Option) -> str:
+    def read_key(self, option: s.Option) -> str:
         """Return the name that an option sets."""
-        return fill(option.key, self.bindings) if option.key is not None else ""
+        return interpolate(option.key, self.bindings) if option.key is not None else ""
 
-    def text(self, option: s.Option) -> str:
+    def read_text(self, option: s.Option) -> str:
         """Return an option's value as a text."""
         found = evaluate(option.value, self.bindings)  # type: ignore[arg-type]  # an expression, not JSON
         if found is None:
-            raise NoValue(f"`{option.kind}` has no value")
-        return as_text(found)
+            raise MissingValue(f"`{option.kind}` has no value")
+        return format_constant(found)
 
     def find_text(self, kind: str) -> str | None:
         """Return the value of an option that stands once at most, or None."""
         option = self.when.option(kind)
-        return None if option is None or option.value is None else self.text(option)
+        return None if option is None or option.value is None else self.read_text(option)
 
-    def headers(self) -> dict[str, str]:
+    def read_headers(self) -> dict[str, str]:
         """Return the headers that the request names."""
-        return {self.key(each): self.text(each) for each in self.when.options if each.kind == "header"}
+        return {self.read_key(each): self.read_text(each) for each in self.when.options if each.kind == "header"}
 
-    def body(self) -> tuple[bytes, str] | None:
+    def read_body(self) -> tuple[bytes, str] | None:
         """Return the text of ``json`` or ``body`` with its content type, or None where there is neither."""
         option = self.when.option("json")
         if option is not None:
@@ -58,41 +66,41 @@ class Request:
         text = self.find_text("body")
         return None if text is None else (text.encode(), "text/plain; charset=utf-8")
 
-    def timeout_s(self, default_s: float = TIMEOUT_S) -> float:
+    def read_timeout_s(self, default_s: float = DEFAULT_TIMEOUT_S) -> float:
         """Return how long an answer is waited for."""
         option = self.when.option("timeout")
         if option is None:
             return default_s
-        return float(number(evaluate(option.value, self.bindings))) / 1e9  # type: ignore[arg-type]  # no JSON
+        return float(to_decimal(evaluate(option.value, self.bindings))) / 1e9  # type: ignore[arg-type]  # no JSON
 
     def read_file(self, option: s.Option) -> bytes:
         """Read the file that an option names."""
-        path = self.path(option)
+        path = self.resolve_path(option)
         try:
             return path.read_bytes()
         except OSError as error:
             raise TriggerFailed(f"{path} cannot be read: {error.strerror or error}", option.at) from None
 
-    def path(self, option: s.Option) -> Path:
+    def resolve_path(self, option: s.Option) -> Path:
         """Return where the file is that an option names: beside the proof, unless it says where."""
-        return self.folder / self.text(option)
+        return self.folder / self.read_text(option)
 
 
 def build_json(node: object, bindings: Bindings) -> JsonValue:
     """Return the JSON value of a body, its names put in."""
     match node:
         case s.JsonObject():
-            return {fill(key, bindings): build_json(value, bindings) for key, value in node.pairs}
+            return {interpolate(key, bindings): build_json(value, bindings) for key, value in node.pairs}
         case s.JsonArray():
             return [build_json(item, bindings) for item in node.items]
         case s.Text():
-            return fill(node, bindings)
+            return interpolate(node, bindings)
         case s.Name() if node.text in v.CONSTANTS:
             return v.CONSTANTS[node.text]
         case s.Name() | s.Number() | s.Negative():
             found = evaluate(node, bindings)
             if found is None:
-                raise NoValue(f"`{node.text}` has no value" if isinstance(node, s.Name) else "a value is missing")
+                raise MissingValue(f"`{node.text}` has no value" if isinstance(node, s.Name) else "a value is missing")
             value = found.value
             if isinstance(value, str | bool | list | dict) or value is None:
                 return value

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
 
-from spanproof.query_lang.syntax import Source
-from spanproof.query_lang.tracetest.constructs import malformed
-from spanproof.query_lang.tracetest.tokens import Place, locate_tokens, split_tokens
+from spanproof.query_lang.syntax.nodes import TextRange
+from spanproof.query_lang.tracetest.tokens import Locator, locate_tokens, split_tokens
+from spanproof.query_lang.tracetest.unsupported import make_malformed_error
 
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<comparator>!=|<=|>=|=|<|>|contains\b|not-contains\b)"
@@ -16,48 +16,48 @@ _TOKEN: Final = re.compile(
     r"|(?P<attribute>attr:\w[\w.-]*)|(?P<variable>(?:env|var):\w[\w.]*)"
     r"|(?P<text>\"(?:\\\"|[^\"])*\"|'(?:\\'|[^'])*')|(?P<word>[A-Za-z]\w*)|(?P<mark>[-+*/(),|\[\]]))"
 )
-_INTERPOLATED: Final = re.compile(r"\$\{([^}]+)\}")
+_INTERPOLATION: Final = re.compile(r"\$\{([^}]+)\}")
 Comparator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "not-contains"]
 
 
 @dataclass(frozen=True, slots=True)
-class Number:
+class TracetestNumber:
     """A number, as it is written."""
 
     text: str
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Duration:
+class TracetestDuration:
     """A number with its unit."""
 
     text: str
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Attribute:
+class TracetestAttribute:
     """``attr:name``."""
 
     name: str
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Variable:
+class TracetestVariable:
     """``var:name``, or ``env:name`` as older versions have it."""
 
     name: str
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Text:
+class TracetestText:
     """A text, in parts: what stands there, and what is put in."""
 
-    parts: tuple[str | Expression, ...]
-    at: Source
+    parts: tuple[str | TracetestExpression, ...]
+    at: TextRange
 
     @property
     def plain(self) -> str | None:
@@ -66,38 +66,38 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class TracetestCall:
     """``name(arguments)``."""
 
     name: str
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Array:
+class TracetestArray:
     """``[items]``."""
 
     items: tuple[Term, ...]
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Pipe:
+class TracetestPipe:
     """``| name arguments``."""
 
     name: str
     arguments: tuple[Term, ...]
-    at: Source
+    at: TextRange
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
+class TracetestExpression:
     """Terms with operators between them, from left to right, and what the outcome is piped through."""
 
     first: Term
     rest: tuple[tuple[str, Term], ...]
-    pipes: tuple[Pipe, ...]
-    at: Source
+    pipes: tuple[TracetestPipe, ...]
+    at: TextRange
 
     @property
     def terms(self) -> tuple[Term, ...]:
@@ -106,134 +106,142 @@ class Expression:
 
 
 @dataclass(frozen=True, slots=True)
-class Statement:
+class TracetestAssertion:
     """``left comparator right``."""
 
-    left: Expression
+    left: TracetestExpression
     comparator: Comparator
-    right: Expression
-    at: Source
+    right: TracetestExpression
+    at: TextRange
 
 
-Term: TypeAlias = Number | Duration | Attribute | Variable | Text | Call | Array
+Term: TypeAlias = (
+    TracetestNumber
+    | TracetestDuration
+    | TracetestAttribute
+    | TracetestVariable
+    | TracetestText
+    | TracetestCall
+    | TracetestArray
+)
 
 
-def read_statement(text: str, place: Place) -> Statement:
+def read_assertion(text: str, locate: Locator) -> TracetestAssertion:
     """Read an assertion. Raises Refused."""
-    reader = _Reader(text, place)
-    left = reader.expression()
+    reader = _ExpressionParser(text, locate)
+    left = reader.parse_expression()
     comparator = reader.peek("comparator")
     if comparator is None:
-        raise reader.unexpected("a comparison")
+        raise reader.make_unexpected_error("a comparison")
     reader.next += 1
-    right = reader.expression()
-    reader.end()
-    return Statement(left, comparator, right, place(0, len(text)))  # type: ignore[arg-type]  # as the pattern has it
+    right = reader.parse_expression()
+    reader.expect_end()
+    return TracetestAssertion(left, comparator, right, locate(0, len(text)))  # type: ignore[arg-type]  # as the pattern has it
 
 
-def read_expression(text: str, place: Place) -> Expression:
+def read_expression(text: str, locate: Locator) -> TracetestExpression:
     """Read an expression. Raises Refused."""
-    reader = _Reader(text, place)
-    found = reader.expression()
-    reader.end()
+    reader = _ExpressionParser(text, locate)
+    found = reader.parse_expression()
+    reader.expect_end()
     return found
 
 
-def read_interpolated(text: str, place: Place) -> Text:
+def read_interpolated(text: str, locate: Locator) -> TracetestText:
     """Read a text with ``${…}`` in it. Raises Refused."""
-    parts: list[str | Expression] = []
+    parts: list[str | TracetestExpression] = []
     end = 0
-    for matched in _INTERPOLATED.finditer(text):
+    for matched in _INTERPOLATION.finditer(text):
         parts.append(text[end : matched.start()])
-        parts.append(read_expression(matched[1], _shift(place, matched.start(1))))
+        parts.append(read_expression(matched[1], _shift_locator(locate, matched.start(1))))
         end = matched.end()
     parts.append(text[end:])
-    return Text(tuple(part for part in parts if part != ""), place(0, len(text)))
+    return TracetestText(tuple(part for part in parts if part != ""), locate(0, len(text)))
 
 
-def _shift(place: Place, by: int) -> Place:
-    return lambda start, end: place(by + start, by + end)
+def _shift_locator(locate: Locator, by: int) -> Locator:
+    return lambda start, end: locate(by + start, by + end)
 
 
-class _Reader:
-    def __init__(self, text: str, place: Place) -> None:
-        self.text, self.place = text, place
-        self.tokens = split_tokens(text, _TOKEN, place, "an expression")
+class _ExpressionParser:
+    def __init__(self, text: str, locate: Locator) -> None:
+        self.text, self.place = text, locate
+        self.tokens = split_tokens(text, _TOKEN, locate, "an expression")
         self.next = 0
 
     def peek(self, kind: str) -> str | None:
         """Return the next token if it is of a kind."""
         return self.tokens[self.next][kind] if self.next < len(self.tokens) else None
 
-    def take(self, mark: str) -> bool:
+    def skip_mark(self, mark: str) -> bool:
         if self.peek("mark") != mark:
             return False
         self.next += 1
         return True
 
-    def end(self) -> None:
+    def expect_end(self) -> None:
         if self.next < len(self.tokens):
-            raise self.unexpected("the end")
+            raise self.make_unexpected_error("the end")
 
-    def unexpected(self, wanted: str) -> Exception:
+    def make_unexpected_error(self, wanted: str) -> Exception:
         if self.next < len(self.tokens):
-            return malformed(f"{wanted} is expected here", self.where(self.next))
+            return make_malformed_error(f"{wanted} is expected here", self.locate_tokens_between(self.next))
         length = len(self.text.rstrip())
-        return malformed(f"{wanted} is expected after this", self.place(max(length - 1, 0), max(length, 1)))
+        return make_malformed_error(f"{wanted} is expected after this", self.place(max(length - 1, 0), max(length, 1)))
 
-    def where(self, first: int, last: int | None = None) -> Source:
+    def locate_tokens_between(self, first: int, last: int | None = None) -> TextRange:
         return locate_tokens(self.tokens[first], self.tokens[first if last is None else last], self.place)
 
-    def expression(self) -> Expression:
+    def parse_expression(self) -> TracetestExpression:
         begin = self.next
-        first = self.term()
+        first = self.parse_term()
         rest, pipes = [], []
         while (operator := self.peek("mark")) in ("+", "-", "*", "/"):
             self.next += 1
-            rest.append((str(operator), self.term()))
-        while self.take("|"):
+            rest.append((str(operator), self.parse_term()))
+        while self.skip_mark("|"):
             name = self.peek("word")
             if name is None:
-                raise self.unexpected("the name of a filter")
-            where = self.where(self.next)
+                raise self.make_unexpected_error("the name of a filter")
+            where = self.locate_tokens_between(self.next)
             self.next += 1
             arguments = []
-            while self._term_is_next():
-                arguments.append(self.term())
-            pipes.append(Pipe(name, tuple(arguments), where))
-        return Expression(first, tuple(rest), tuple(pipes), self.where(begin, self.next - 1))
+            while self._is_term_next():
+                arguments.append(self.parse_term())
+            pipes.append(TracetestPipe(name, tuple(arguments), where))
+        return TracetestExpression(first, tuple(rest), tuple(pipes), self.locate_tokens_between(begin, self.next - 1))
 
-    def _term_is_next(self) -> bool:
+    def _is_term_next(self) -> bool:
         kinds = ("duration", "number", "attribute", "variable", "text")
         return any(self.peek(kind) for kind in kinds)
 
-    def term(self) -> Term:
+    def parse_term(self) -> Term:
         if self.next >= len(self.tokens):
-            raise self.unexpected("a value")
-        token, at = self.tokens[self.next], self.where(self.next)
+            raise self.make_unexpected_error("a value")
+        token, at = self.tokens[self.next], self.locate_tokens_between(self.next)
         self.next += 1
         if token["duration"]:
-            return Duration(re.sub(r"\s", "", token["duration"]), at)
+            return TracetestDuration(re.sub(r"\s", "", token["duration"]), at)
         if token["number"]:
-            return Number(token["number"], at)
+            return TracetestNumber(token["number"], at)
         if token["attribute"]:
-            return Attribute(token["attribute"].removeprefix("attr:"), at)
+            return TracetestAttribute(token["attribute"].removeprefix("attr:"), at)
         if token["variable"]:
-            return Variable(token["variable"].partition(":")[2], at)
+            return TracetestVariable(token["variable"].partition(":")[2], at)
         if token["text"]:
             begin = token.end() - len(token["text"]) + 1
             inner = re.sub(r"\\(['\"])", r"\1", token["text"][1:-1])
-            return replace(read_interpolated(inner, _shift(self.place, begin)), at=at)
-        if token["word"] and self.take("("):
-            while not self.take(")"):
-                self.term()
-                self.take(",")
-            return Call(token["word"], at)
+            return replace(read_interpolated(inner, _shift_locator(self.place, begin)), at=at)
+        if token["word"] and self.skip_mark("("):
+            while not self.skip_mark(")"):
+                self.parse_term()
+                self.skip_mark(",")
+            return TracetestCall(token["word"], at)
         if token["mark"] == "[":
             items = []
-            while not self.take("]"):
-                items.append(self.term())
-                self.take(",")
-            return Array(tuple(items), at)
+            while not self.skip_mark("]"):
+                items.append(self.parse_term())
+                self.skip_mark(",")
+            return TracetestArray(tuple(items), at)
         self.next -= 1
-        raise self.unexpected("a value")
+        raise self.make_unexpected_error("a value")

@@ -8,166 +8,170 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
-from spanproof.query_lang.check import check_file
-from spanproof.query_lang.diagnostics import Diagnostic
-from spanproof.query_lang.format import format_file
-from spanproof.query_lang.literals import Refused
-from spanproof.query_lang.parse import parse_file
-from spanproof.query_lang.syntax import Source
+from spanproof.query_lang.check.checker import check_file
+from spanproof.query_lang.syntax.diagnostics import Diagnostic
+from spanproof.query_lang.syntax.formatter import format_file
+from spanproof.query_lang.syntax.literals import DiagnosticError
+from spanproof.query_lang.syntax.nodes import TextRange
+from spanproof.query_lang.syntax.parser import parse_file
+from spanproof.query_lang.syntax.printer import INDENT, MAX_LINE_WIDTH, format_string, is_plain_name, make_safe_name
 from spanproof.query_lang.tracetest import expressions as e
-from spanproof.query_lang.tracetest.claims import of_response, write_claims
-from spanproof.query_lang.tracetest.constructs import NO_EQUIVALENT, malformed, refuse
-from spanproof.query_lang.tracetest.definition import Definition, read_definitions
+from spanproof.query_lang.tracetest.claims import resolve_response_attribute, write_claims
+from spanproof.query_lang.tracetest.definition import YamlPart, read_yaml_documents
+from spanproof.query_lang.tracetest.printer import ProofNames
 from spanproof.query_lang.tracetest.requests import write_request
 from spanproof.query_lang.tracetest.selectors import SpanSelector, read_selector
-from spanproof.query_lang.tracetest.values import Comparer
-from spanproof.query_lang.tracetest.writing import Names
-from spanproof.query_lang.writing import INDENT, WIDTH, is_plain, safe_name, write_text
+from spanproof.query_lang.tracetest.unsupported import NO_EQUIVALENT, make_malformed_error, make_no_equivalent_error
+from spanproof.query_lang.tracetest.values import ComparisonWriter
 
-OF_TEST: Final = (
+TEST_FIELDS: Final = (
     "id", "name", "description", "version", "createdAt", "trigger", "specs", "outputs", "pollingProfile",
     "skipTraceCollection",
 )  # fmt: skip
 _STRING: Final = re.compile(r'"(?:\\.|[^"\\])*"')
-START: Final = Source(0, 1)
+FILE_START: Final = TextRange(0, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
+class ConvertedFile:
     """What became of a file: a proof file, or why not, in the order of its text."""
 
     text: str | None
     diagnostics: tuple[Diagnostic, ...]
 
 
-def turn(text: str) -> Turned:
+def convert_tests(text: str) -> ConvertedFile:
     """Turn a file of definitions into a proof file that says the same, or say what has no equivalent."""
-    turning = _Turning()
+    turning = _TestConverter()
     proofs: list[str] = []
-    with turning.collecting():
-        for definition in read_definitions(text):
-            with turning.collecting():
+    with turning.collect_errors():
+        for definition in read_yaml_documents(text):
+            with turning.collect_errors():
                 proofs.append("\n".join(turning.write_test(definition)) + "\n")
-        if not proofs and not turning.found:
-            raise malformed("there is no definition here", START)
-    if not turning.found:
-        lets = [f'let {called} = env("{name}")\n' for name, called in sorted(turning.names.outside.items())]
+        if not proofs and not turning.diagnostics:
+            raise make_malformed_error("there is no definition here", FILE_START)
+    if not turning.diagnostics:
+        lets = [f'let {called} = env("{name}")\n' for name, called in sorted(turning.names.external_variables.items())]
         blank = ["\n"] if lets else []
         file = parse_file("".join([*lets, *blank, "\n".join(proofs)]), "")
         wrong = (*file.diagnostics, *check_file(file))
         if not wrong:
-            return Turned(format_file(file), ())
+            return ConvertedFile(format_file(file), ())
         # what Tracetest would find out only when it sends the request
-        turning.found += [malformed(each.message, START, each.help).diagnostic for each in wrong]
-    return Turned(None, tuple(sorted(turning.found, key=lambda each: each.at.start)))
+        turning.diagnostics += [make_malformed_error(each.message, FILE_START, each.help).diagnostic for each in wrong]
+    return ConvertedFile(None, tuple(sorted(turning.diagnostics, key=lambda each: each.at.start)))
 
 
 @dataclass(slots=True)
-class _Turning:
+class _TestConverter:
     """Turns the tests of a file, and keeps what is in the way of that in ``found``."""
 
-    names: Names = field(default_factory=Names)
-    found: list[Diagnostic] = field(default_factory=list)
+    names: ProofNames = field(default_factory=ProofNames)
+    diagnostics: list[Diagnostic] = field(default_factory=list)
 
     @contextmanager
-    def collecting(self) -> Iterator[None]:
+    def collect_errors(self) -> Iterator[None]:
         """Keep what is refused, and go on after it."""
         try:
             yield
-        except Refused as refused:
-            self.found.append(refused.diagnostic)
+        except DiagnosticError as refused:
+            self.diagnostics.append(refused.diagnostic)
         except RecursionError:
-            self.found.append(malformed("this is nested too deeply", START).diagnostic)
+            self.diagnostics.append(make_malformed_error("this is nested too deeply", FILE_START).diagnostic)
 
-    def write_test(self, definition: Definition) -> list[str]:
+    def write_test(self, definition: YamlPart) -> list[str]:
         """Return the lines of the proof that says what a test does. Raises Refused."""
-        resource = definition.fields()
+        resource = definition.read_fields()
         type_ = resource.get("type")
         if type_ is None or "spec" not in resource:
-            raise malformed("a definition has a `type` and a `spec`", definition.at)
-        if type_.text() != "Test":
-            if type_.text() in NO_EQUIVALENT:
-                raise refuse(type_.text(), type_.at)
-            raise malformed(f"`{type_.text()}` is no type of definition", type_.at)
-        test = definition.fields("type", "spec")["spec"].fields(*OF_TEST)
+            raise make_malformed_error("a definition has a `type` and a `spec`", definition.at)
+        if type_.read_text() != "Test":
+            if type_.read_text() in NO_EQUIVALENT:
+                raise make_no_equivalent_error(type_.read_text(), type_.at)
+            raise make_malformed_error(f"`{type_.read_text()}` is no type of definition", type_.at)
+        test = definition.read_fields("type", "spec")["spec"].read_fields(*TEST_FIELDS)
         if "trigger" not in test:
-            raise malformed("`trigger` is missing here", definition.at)
+            raise make_malformed_error("`trigger` is missing here", definition.at)
         trigger, lines = "", list[str]()
         self.names.outputs.clear()
-        with self.collecting():
+        with self.collect_errors():
             trigger, lines = write_request(test["trigger"], self.names)
-        for output in test["outputs"].items() if "outputs" in test else ():
-            with self.collecting():
+        for output in test["outputs"].read_items() if "outputs" in test else ():
+            with self.collect_errors():
                 lines.append(self._write_output(output))
         if "pollingProfile" in test:
-            profile = _join_lines(test["pollingProfile"].text())
+            profile = _join_lines(test["pollingProfile"].read_text())
             lines += [f"# Tracetest waits as its polling profile {profile} says: settle within …"]
         without_spans = "skipTraceCollection" in test and test["skipTraceCollection"].is_true()
-        for spec in test["specs"].items() if "specs" in test else ():
-            with self.collecting():
+        for spec in test["specs"].read_items() if "specs" in test else ():
+            with self.collect_errors():
                 lines += ["", *self._write_spec(spec, trigger, without_spans=without_spans)]
         if not any(line.startswith("expect ") for line in lines):
             if without_spans:
-                raise refuse("skipTraceCollection with spans", test["skipTraceCollection"].at, "skipTraceCollection")
+                raise make_no_equivalent_error(
+                    "skipTraceCollection with spans", test["skipTraceCollection"].at, "skipTraceCollection"
+                )
             lines += ["", 'expect some span as "a trace came"']
-        comment = _join_lines(test["description"].text()) if "description" in test else ""
-        name = _join_lines(test["name"].text()) if "name" in test else ""
-        id_ = test["id"].text() if "id" in test else ""
-        tags = f" [{id_}]" if is_plain(id_) and "." not in id_ else ""
+        comment = _join_lines(test["description"].read_text()) if "description" in test else ""
+        name = _join_lines(test["name"].read_text()) if "name" in test else ""
+        id_ = test["id"].read_text() if "id" in test else ""
+        tags = f" [{id_}]" if is_plain_name(id_) and "." not in id_ else ""
         return [
             *([f"# {comment}"] if comment else []),
-            f"proof {write_text(name or id_ or 'a test')}{tags} {{",
+            f"proof {format_string(name or id_ or 'a test')}{tags} {{",
             *_indent(lines),
             "}",
         ]
 
-    def _write_output(self, output: Definition) -> str:
+    def _write_output(self, output: YamlPart) -> str:
         """Return the `let` that keeps what a test gives to others."""
-        fields = output.fields("name", "selector", "value")
-        name, value = (_required(fields, each, output) for each in ("name", "value"))
+        fields = output.read_fields("name", "selector", "value")
+        name, value = (_require_field(fields, each, output) for each in ("name", "value"))
         selector = fields.get("selector")
-        selectors = read_selector(selector.text(), selector.part) if selector else ()
-        if not selectors or any(each.takes_others for each in selectors):
-            raise refuse("output of a span", (selector or output).at, f"output {name.text()}")
-        expression = e.read_expression(value.text(), value.part)
-        written = Comparer(self.names, of_response).value(expression).text
-        self.names.outputs.add(name.text())
-        return f"let {safe_name(name.text())} = {written}"
+        selectors = read_selector(selector.read_text(), selector.locate_part) if selector else ()
+        if not selectors or any(each.matches_service_spans for each in selectors):
+            raise make_no_equivalent_error("output of a span", (selector or output).at, f"output {name.read_text()}")
+        expression = e.read_expression(value.read_text(), value.locate_part)
+        written = ComparisonWriter(self.names, resolve_response_attribute).write_value(expression).text
+        self.names.outputs.add(name.read_text())
+        return f"let {make_safe_name(name.read_text())} = {written}"
 
-    def _write_spec(self, spec: Definition, trigger: str, *, without_spans: bool) -> list[str]:
+    def _write_spec(self, spec: YamlPart, trigger: str, *, without_spans: bool) -> list[str]:
         """Return the claims of a spec under its name."""
-        fields = spec.fields("name", "selector", "assertions")
+        fields = spec.read_fields("name", "selector", "assertions")
         selectors: tuple[SpanSelector, ...] = ()
-        with self.collecting():
+        with self.collect_errors():
             selector = fields.get("selector")
-            selectors = read_selector(selector.text(), selector.part) if selector else (SpanSelector((), spec.at),)
+            selectors = (
+                read_selector(selector.read_text(), selector.locate_part) if selector else (SpanSelector((), spec.at),)
+            )
         statements = []
-        for assertion in _required(fields, "assertions", spec).items():
-            with self.collecting():
-                statements.append(e.read_statement(assertion.text(), assertion.part))
-        if without_spans and any(each.takes_others for each in selectors):
-            raise refuse("skipTraceCollection with spans", spec.at, "skipTraceCollection")
+        for assertion in _require_field(fields, "assertions", spec).read_items():
+            with self.collect_errors():
+                statements.append(e.read_assertion(assertion.read_text(), assertion.locate_part))
+        if without_spans and any(each.matches_service_spans for each in selectors):
+            raise make_no_equivalent_error("skipTraceCollection with spans", spec.at, "skipTraceCollection")
         claims = write_claims(selectors, statements, self.names, trigger) if selectors else []
-        name = _join_lines(fields["name"].text()) if "name" in fields else ""
+        name = _join_lines(fields["name"].read_text()) if "name" in fields else ""
         if selectors and statements and not claims:
             return [f"# {name or 'The request was sent'}: without that, the proof is an error"]
         if name and len(claims) == 1:
-            return _break(f"expect {claims[0]} as {write_text(name)}")
+            return _wrap_claim(f"expect {claims[0]} as {format_string(name)}")
         comment = [f"# {name}"] if name else []
-        return [*comment, *(line for claim in claims for line in _break(f"expect {claim}"))]
+        return [*comment, *(line for claim in claims for line in _wrap_claim(f"expect {claim}"))]
 
 
-def _required(fields: dict[str, Definition], name: str, whole: Definition) -> Definition:
+def _require_field(fields: dict[str, YamlPart], name: str, whole: YamlPart) -> YamlPart:
     if name not in fields:
-        raise malformed(f"`{name}` is missing here", whole.at)
+        raise make_malformed_error(f"`{name}` is missing here", whole.at)
     return fields[name]
 
 
-def _break(claim: str) -> list[str]:
+def _wrap_claim(claim: str) -> list[str]:
     """Return a claim in lines: a long one with its first condition on a line of its own."""
     masked = _STRING.sub(lambda match: "x" * len(match.group()), claim)
     inner, outer = masked.find("["), masked.find("] has ")
-    if len(claim) <= WIDTH or not 0 <= inner < outer:
+    if len(claim) <= MAX_LINE_WIDTH or not 0 <= inner < outer:
         return [claim]
     return [claim[: inner + 1], INDENT + claim[inner + 1 : outer], claim[outer:]]
 

@@ -7,147 +7,161 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from spanproof.query_lang.check_requests import ADDRESS, GRPC_METHOD, METHODS
-from spanproof.query_lang.tracetest.constructs import NO_EQUIVALENT, malformed, refuse
-from spanproof.query_lang.tracetest.definition import Definition
+from spanproof.query_lang.check.requests import GRPC_METHOD_PATTERN, HOST_PORT_PATTERN, HTTP_METHODS
+from spanproof.query_lang.syntax.printer import INDENT, Json, RawText, format_json, parse_json
+from spanproof.query_lang.tracetest.definition import YamlPart
 from spanproof.query_lang.tracetest.expressions import read_interpolated
-from spanproof.query_lang.tracetest.writing import Names, write_filled
-from spanproof.query_lang.writing import INDENT, Json, Written, read_json, write_json
+from spanproof.query_lang.tracetest.printer import ProofNames, write_interpolated
+from spanproof.query_lang.tracetest.unsupported import NO_EQUIVALENT, make_malformed_error, make_no_equivalent_error
 
-OF_HTTP: Final = ("url", "method", "headers", "body", "auth", "sslVerification")
-OF_GRPC: Final = ("protobufFile", "address", "service", "method", "request", "metadata", "auth")
-OF_KAFKA: Final = (
+HTTP_FIELDS: Final = ("url", "method", "headers", "body", "auth", "sslVerification")
+GRPC_FIELDS: Final = ("protobufFile", "address", "service", "method", "request", "metadata", "auth")
+KAFKA_FIELDS: Final = (
     "brokerUrls", "topic", "headers", "authentication", "authetication", "messageKey", "messageValue",
     "sslVerification",
 )  # fmt: skip
-OF_GRAPHQL: Final = ("url", "headers", "body", "auth", "sslVerification", "schema")
-FIELDS: Final = {"http": "httpRequest", "grpc": "grpc", "kafka": "kafka", "graphql": "graphql", "traceid": "traceid"}
-Fields = dict[str, Definition]
+GRAPHQL_FIELDS: Final = ("url", "headers", "body", "auth", "sslVerification", "schema")
+FIELD_BY_TRIGGER_TYPE: Final = {
+    "http": "httpRequest",
+    "grpc": "grpc",
+    "kafka": "kafka",
+    "graphql": "graphql",
+    "traceid": "traceid",
+}
+FieldsByName = dict[str, YamlPart]
 
 
-def write_request(trigger: Definition, names: Names) -> tuple[str, list[str]]:
+def write_request(trigger: YamlPart, names: ProofNames) -> tuple[str, list[str]]:
     """Return the type of a trigger, and the lines of the `when` that sends the same. Raises Refused."""
-    fields = trigger.fields("type", *FIELDS.values(), "playwrightEngine")  # of other types' none is looked at
+    fields = trigger.read_fields(
+        "type", *FIELD_BY_TRIGGER_TYPE.values(), "playwrightEngine"
+    )  # of other types' none is looked at
     if "type" not in fields:
-        raise malformed("a trigger has a `type`", trigger.at)
-    type_ = fields["type"].text()
-    if type_ not in FIELDS:
+        raise make_malformed_error("a trigger has a `type`", trigger.at)
+    type_ = fields["type"].read_text()
+    if type_ not in FIELD_BY_TRIGGER_TYPE:
         if type_ in NO_EQUIVALENT:
-            raise refuse(type_, fields["type"].at)
-        raise malformed(f"`{type_}` is no type of trigger", fields["type"].at)
-    if FIELDS[type_] not in fields:
-        raise malformed(f"a trigger of type `{type_}` has a `{FIELDS[type_]}`", trigger.at)
-    write: dict[str, Callable[[Definition, Names], list[str]]] = {
+            raise make_no_equivalent_error(type_, fields["type"].at)
+        raise make_malformed_error(f"`{type_}` is no type of trigger", fields["type"].at)
+    if FIELD_BY_TRIGGER_TYPE[type_] not in fields:
+        raise make_malformed_error(f"a trigger of type `{type_}` has a `{FIELD_BY_TRIGGER_TYPE[type_]}`", trigger.at)
+    write: dict[str, Callable[[YamlPart, ProofNames], list[str]]] = {
         "http": _write_http,
         "grpc": _write_grpc,
         "kafka": _write_kafka,
         "graphql": _write_graphql,
         "traceid": _write_trace,
     }
-    return type_, write[type_](fields[FIELDS[type_]], names)
+    return type_, write[type_](fields[FIELD_BY_TRIGGER_TYPE[type_]], names)
 
 
-def _write_http(definition: Definition, names: Names) -> list[str]:
-    fields = definition.fields(*OF_HTTP)
-    method = fields["method"].text().upper() if "method" in fields else "GET"
-    if method not in METHODS:
-        raise refuse("HTTP method", fields["method"].at, method)
-    _refuse_unverified(fields)
+def _write_http(definition: YamlPart, names: ProofNames) -> list[str]:
+    fields = definition.read_fields(*HTTP_FIELDS)
+    method = fields["method"].read_text().upper() if "method" in fields else "GET"
+    if method not in HTTP_METHODS:
+        raise make_no_equivalent_error("HTTP method", fields["method"].at, method)
+    _reject_unverified_tls(fields)
     headers = _read_headers(fields, "headers", names)
-    return _lay_out(
-        f"when {method} {_fill(_required(fields, 'url', definition), names)}",
-        [*_body(fields.get("body"), headers, names), *_authenticate(fields.get("auth"), names)],
+    return _format_block(
+        f"when {method} {_write_string(_require_field(fields, 'url', definition), names)}",
+        [*_write_body(fields.get("body"), headers, names), *_write_authentication(fields.get("auth"), names)],
     )
 
 
-def _write_graphql(definition: Definition, names: Names) -> list[str]:
-    fields = definition.fields(*OF_GRAPHQL)
-    _refuse_unverified(fields)
-    body = _required(fields, "body", definition).fields("query", "variables", "operationName")
-    message: dict[str | Written, Json] = {}
+def _write_graphql(definition: YamlPart, names: ProofNames) -> list[str]:
+    fields = definition.read_fields(*GRAPHQL_FIELDS)
+    _reject_unverified_tls(fields)
+    body = _require_field(fields, "body", definition).read_fields("query", "variables", "operationName")
+    message: dict[str | RawText, Json] = {}
     for name, value in body.items():
-        pairs = value.fields().items() if name == "variables" else ()
-        filled: Json = {key: Written(_fill(each, names)) for key, each in pairs}
-        message[name] = filled if name == "variables" else Written(_fill(value, names))
-    headers = [(name, value) for name, value in _read_headers(fields, "headers", names) if not _is_json(name, value)]
-    return _lay_out(
-        f"when POST {_fill(_required(fields, 'url', definition), names)}",
-        [*_write_headers(headers), f"json {write_json(message)}", *_authenticate(fields.get("auth"), names)],
+        pairs = value.read_fields().items() if name == "variables" else ()
+        filled: Json = {key: RawText(_write_string(each, names)) for key, each in pairs}
+        message[name] = filled if name == "variables" else RawText(_write_string(value, names))
+    headers = [
+        (name, value)
+        for name, value in _read_headers(fields, "headers", names)
+        if not _is_json_content_type(name, value)
+    ]
+    return _format_block(
+        f"when POST {_write_string(_require_field(fields, 'url', definition), names)}",
+        [*_write_headers(headers), f"json {format_json(message)}", *_write_authentication(fields.get("auth"), names)],
     )
 
 
-def _write_grpc(definition: Definition, names: Names) -> list[str]:
-    fields = definition.fields(*OF_GRPC)
+def _write_grpc(definition: YamlPart, names: ProofNames) -> list[str]:
+    fields = definition.read_fields(*GRPC_FIELDS)
     if "auth" in fields:
-        raise refuse("gRPC auth", fields["auth"].at)
-    address = _fill(_required(fields, "address", definition), names)
-    method = _fill(_required(fields, "method", definition), names)
+        raise make_no_equivalent_error("gRPC auth", fields["auth"].at)
+    address = _write_string(_require_field(fields, "address", definition), names)
+    method = _write_string(_require_field(fields, "method", definition), names)
     if "service" in fields and "." not in method:
-        method = f"{_fill(fields['service'], names)[:-1]}/{method[1:]}"
+        method = f"{_write_string(fields['service'], names)[:-1]}/{method[1:]}"
     elif "/" not in method:
         method = "/".join(method.rsplit(".", 1))
-    for written, name, pattern in ((address, "address", ADDRESS), (method, "method", GRPC_METHOD)):
+    for written, name, pattern in ((address, "address", HOST_PORT_PATTERN), (method, "method", GRPC_METHOD_PATTERN)):
         if "{" not in written and not pattern.fullmatch(written[1:-1]):
-            raise malformed(f"{written} is no {name} of gRPC", fields[name].at)
+            raise make_malformed_error(f"{written} is no {name} of gRPC", fields[name].at)
     options = []
-    if "protobufFile" in fields and (source := fields["protobufFile"].text()):
+    if "protobufFile" in fields and (source := fields["protobufFile"].read_text()):
         shown = source if "\n" not in source else "a .proto file"
         options += [
             f"# What methods take is asked of the server, not read from {shown}: without reflection, make",
             '# descriptors of it with protoc, and name them here: descriptors "…"',
         ]
     options += _write_headers(_read_headers(fields, "metadata", names))
-    if "request" in fields and (message := fields["request"].text().strip()):
-        options.append(f"json {write_json(_read_json(message, fields['request'], names))}")
-    return _lay_out(f"when grpc {address} {method}", options)
+    if "request" in fields and (message := fields["request"].read_text().strip()):
+        options.append(f"json {format_json(_read_json(message, fields['request'], names))}")
+    return _format_block(f"when grpc {address} {method}", options)
 
 
-def _write_kafka(definition: Definition, names: Names) -> list[str]:
-    fields = definition.fields(*OF_KAFKA)
-    _refuse_unverified(fields)
+def _write_kafka(definition: YamlPart, names: ProofNames) -> list[str]:
+    fields = definition.read_fields(*KAFKA_FIELDS)
+    _reject_unverified_tls(fields)
     for name in ("authentication", "authetication"):
         if name in fields:
-            raise refuse("kafka authentication", fields[name].at, name)
-    brokers = _required(fields, "brokerUrls", definition).items()
-    options = [f'broker "{",".join(_fill(each, names)[1:-1] for each in brokers)}"']
-    options += _body(fields.get("messageValue"), _read_headers(fields, "headers", names), names)
+            raise make_no_equivalent_error("kafka authentication", fields[name].at, name)
+    brokers = _require_field(fields, "brokerUrls", definition).read_items()
+    options = [f'broker "{",".join(_write_string(each, names)[1:-1] for each in brokers)}"']
+    options += _write_body(fields.get("messageValue"), _read_headers(fields, "headers", names), names)
     if "messageKey" in fields:
-        options.append(f"key {_fill(fields['messageKey'], names)}")
-    return _lay_out(f"when publish kafka {_fill(_required(fields, 'topic', definition), names)}", options)
+        options.append(f"key {_write_string(fields['messageKey'], names)}")
+    return _format_block(
+        f"when publish kafka {_write_string(_require_field(fields, 'topic', definition), names)}", options
+    )
 
 
-def _write_trace(definition: Definition, names: Names) -> list[str]:
-    return [f"when trace {_fill(_required(definition.fields('id'), 'id', definition), names)}"]
+def _write_trace(definition: YamlPart, names: ProofNames) -> list[str]:
+    return [f"when trace {_write_string(_require_field(definition.read_fields('id'), 'id', definition), names)}"]
 
 
 # ## Parts of requests
 
 
-def _required(fields: Fields, name: str, whole: Definition) -> Definition:
+def _require_field(fields: FieldsByName, name: str, whole: YamlPart) -> YamlPart:
     if name not in fields:
-        raise malformed(f"`{name}` is missing here", whole.at)
+        raise make_malformed_error(f"`{name}` is missing here", whole.at)
     return fields[name]
 
 
-def _fill(value: Definition, names: Names) -> str:
+def _write_string(value: YamlPart, names: ProofNames) -> str:
     """Return a text with its variables put in."""
-    return write_filled(read_interpolated(value.text(), value.part), names)
+    return write_interpolated(read_interpolated(value.read_text(), value.locate_part), names)
 
 
-def _refuse_unverified(fields: Fields) -> None:
+def _reject_unverified_tls(fields: FieldsByName) -> None:
     if "sslVerification" in fields and not fields["sslVerification"].is_true():
-        raise refuse("sslVerification: false", fields["sslVerification"].at)
+        raise make_no_equivalent_error("sslVerification: false", fields["sslVerification"].at)
 
 
-def _read_headers(fields: Fields, name: str, names: Names) -> list[tuple[str, str]]:
+def _read_headers(fields: FieldsByName, name: str, names: ProofNames) -> list[tuple[str, str]]:
     """Return the headers as written: names and values."""
     found = []
-    for each in fields[name].items() if name in fields else ():
-        pair = each.fields("key", "value")
-        key = _required(pair, "key", each)
-        if key.text().lower() == "traceparent":
-            raise refuse("traceparent header", key.at)
-        found.append((_fill(key, names), _fill(pair["value"], names) if "value" in pair else '""'))
+    for each in fields[name].read_items() if name in fields else ():
+        pair = each.read_fields("key", "value")
+        key = _require_field(pair, "key", each)
+        if key.read_text().lower() == "traceparent":
+            raise make_no_equivalent_error("traceparent header", key.at)
+        found.append((_write_string(key, names), _write_string(pair["value"], names) if "value" in pair else '""'))
     return found
 
 
@@ -155,87 +169,88 @@ def _write_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
     return [f"header {name}: {value}" for name, value in headers]
 
 
-def _is_json(name: str, value: str) -> bool:
+def _is_json_content_type(name: str, value: str) -> bool:
     """Tell whether a header only says what `json` says by itself."""
     return name.lower() == '"content-type"' and value.lower() == '"application/json"'
 
 
-def _body(body: Definition | None, headers: list[tuple[str, str]], names: Names) -> list[str]:
+def _write_body(body: YamlPart | None, headers: list[tuple[str, str]], names: ProofNames) -> list[str]:
     """Return the headers with the body: as JSON where a header says that it is, else as it stands."""
-    if body is None or not body.text():
+    if body is None or not body.read_text():
         return _write_headers(headers)
     if any(
         name.lower() == '"content-type"' and re.match(r'"application/(.+\+)?json', value) for name, value in headers
     ):
-        message = _parse_json(body.text())
+        message = _parse_json(body.read_text())
         if isinstance(message, dict | list):
-            kept = [(name, value) for name, value in headers if not _is_json(name, value)]
-            return [*_write_headers(kept), f"json {write_json(_put_names_in(message, body, names))}"]
-    return [*_write_headers(headers), f"body {_fill(body, names)}"]
+            kept = [(name, value) for name, value in headers if not _is_json_content_type(name, value)]
+            return [*_write_headers(kept), f"json {format_json(_insert_variables(message, body, names))}"]
+    return [*_write_headers(headers), f"body {_write_string(body, names)}"]
 
 
-def _read_json(text: str, definition: Definition, names: Names) -> Json:
+def _read_json(text: str, definition: YamlPart, names: ProofNames) -> Json:
     """Read JSON with variables in its texts. Raises Refused."""
     message = _parse_json(text)
     if message is None:
         if "${" in re.sub(r'"(?:\\.|[^"\\])*"', "", text):
-            raise refuse("variable outside of a text in JSON", definition.at, "${…}")
-        raise malformed("this is not JSON", definition.at)
-    return _put_names_in(message, definition, names)
+            raise make_no_equivalent_error("variable outside of a text in JSON", definition.at, "${…}")
+        raise make_malformed_error("this is not JSON", definition.at)
+    return _insert_variables(message, definition, names)
 
 
 def _parse_json(text: str) -> Any:
     """Return the value of a JSON text that a proof can hold; else None."""
     try:
-        return read_json(text)
+        return parse_json(text)
     except ValueError:
         return None
 
 
-def _put_names_in(value: Any, definition: Definition, names: Names) -> Json:
+def _insert_variables(value: Any, definition: YamlPart, names: ProofNames) -> Json:
     if isinstance(value, dict):
         return {
-            Written(_text(key, definition, names)): _put_names_in(each, definition, names)
+            RawText(_write_json_string(key, definition, names)): _insert_variables(each, definition, names)
             for key, each in value.items()
         }
     if isinstance(value, list):
-        return [_put_names_in(each, definition, names) for each in value]
-    return Written(_text(value, definition, names)) if isinstance(value, str) else value
+        return [_insert_variables(each, definition, names) for each in value]
+    return RawText(_write_json_string(value, definition, names)) if isinstance(value, str) else value
 
 
-def _text(text: str, definition: Definition, names: Names) -> str:
-    return write_filled(read_interpolated(text, lambda start, end: definition.at), names)
+def _write_json_string(text: str, definition: YamlPart, names: ProofNames) -> str:
+    return write_interpolated(read_interpolated(text, lambda start, end: definition.at), names)
 
 
-def _authenticate(auth: Definition | None, names: Names) -> list[str]:
+def _write_authentication(auth: YamlPart | None, names: ProofNames) -> list[str]:
     """Return what shows who asks."""
     if auth is None:
         return []
-    fields = auth.fields("type", "apiKey", "basic", "bearer")
-    type_ = _required(fields, "type", auth).text()
+    fields = auth.read_fields("type", "apiKey", "basic", "bearer")
+    type_ = _require_field(fields, "type", auth).read_text()
     if type_ not in ("apiKey", "basic", "bearer"):
-        raise malformed(f"`{type_}` is no type of authentication", fields["type"].at)
-    told = _required(fields, type_, auth)
+        raise make_malformed_error(f"`{type_}` is no type of authentication", fields["type"].at)
+    told = _require_field(fields, type_, auth)
     match type_:
         case "bearer":
-            return [f'header "authorization": {_fill(_required(told.fields("token"), "token", told), names)}']
+            token = _require_field(told.read_fields("token"), "token", told)
+            return [f'header "authorization": {_write_string(token, names)}']
         case "apiKey":
-            parts = told.fields("key", "value", "in")
-            key, value = (_fill(_required(parts, name, told), names) for name in ("key", "value"))
-            where = parts["in"].text() if "in" in parts else "header"
+            parts = told.read_fields("key", "value", "in")
+            key, value = (_write_string(_require_field(parts, name, told), names) for name in ("key", "value"))
+            where = parts["in"].read_text() if "in" in parts else "header"
             if where not in ("header", "query"):
-                raise malformed("a key stands in the `header` or in the `query`", parts["in"].at)
+                raise make_malformed_error("a key stands in the `header` or in the `query`", parts["in"].at)
             return [f"{where} {key}: {value}"]
         case _:
-            parts = told.fields("username", "password")
-            user, password = (_required(parts, name, told).text() for name in ("username", "password"))
+            parts = told.read_fields("username", "password")
+            user, password = (_require_field(parts, name, told).read_text() for name in ("username", "password"))
             if "${" in user + password:
-                raise refuse("basic auth with variables", told.at, "basic")
+                raise make_no_equivalent_error("basic auth with variables", told.at, "basic")
             code = base64.b64encode(f"{user}:{password}".encode()).decode()
             return [f'header "authorization": "Basic {code}"']
 
 
-def _lay_out(head: str, options: list[str]) -> list[str]:
+def _format_block(head: str, options: list[str]) -> list[str]:
     if not options:
         return [head]
     lines = [INDENT + line for option in options for line in option.split("\n")]

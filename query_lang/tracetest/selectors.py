@@ -6,13 +6,17 @@ import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from spanproof.query_lang.syntax import Source
-from spanproof.query_lang.tracetest.constructs import malformed, refuse
-from spanproof.query_lang.tracetest.tokens import Place, locate_tokens, split_tokens
+from spanproof.query_lang.syntax.nodes import TextRange
+from spanproof.query_lang.tracetest.tokens import Locator, locate_tokens, split_tokens
+from spanproof.query_lang.tracetest.unsupported import make_malformed_error, make_no_equivalent_error
 
-TRIGGER: Final = "Tracetest trigger"
+TRIGGER_SPAN_NAME: Final = "Tracetest trigger"
 # what Tracetest knows of the span that it makes itself
-OF_TRIGGER: Final = {"name": TRIGGER, "tracetest.span.name": TRIGGER, "tracetest.span.type": "general"}
+TRIGGER_SPAN_ATTRIBUTES: Final = {
+    "name": TRIGGER_SPAN_NAME,
+    "tracetest.span.name": TRIGGER_SPAN_NAME,
+    "tracetest.span.type": "general",
+}
 _TOKEN: Final = re.compile(
     r"\s*(?:(?P<text>\"(?:\\.|[^\"\\])*\")|(?P<number>-?\d+(?:\.\d+)?)|(?P<pseudo>:\s*\w+)"
     r"|(?P<word>[A-Za-z_]\w*(?:\.\w+)*)|(?P<mark>[\[\](),=]))"
@@ -20,16 +24,16 @@ _TOKEN: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
+class AttributeFilter:
     """``name = value`` or ``name contains value``. Tracetest compares texts."""
 
     name: str
     operator: Literal["=", "contains"]
     value: str
     is_number: bool
-    at: Source
+    at: TextRange
 
-    def holds_for(self, text: str) -> bool:
+    def is_match(self, text: str) -> bool:
         """Tell whether a text satisfies it."""
         return text == self.value if self.operator == "=" else self.value in text
 
@@ -38,43 +42,45 @@ class Filter:
 class SpanSelector:
     """``span[…]``: every span that satisfies all filters; without any, every span."""
 
-    filters: tuple[Filter, ...]
-    at: Source
+    filters: tuple[AttributeFilter, ...]
+    at: TextRange
 
     @property
-    def takes_trigger(self) -> bool:
+    def matches_trigger_span(self) -> bool:
         """Whether the span that Tracetest makes for its own request is one of them."""
-        return all(each.holds_for(OF_TRIGGER.get(each.name, "")) for each in self.filters)
+        return all(each.is_match(TRIGGER_SPAN_ATTRIBUTES.get(each.name, "")) for each in self.filters)
 
     @property
-    def takes_others(self) -> bool:
+    def matches_service_spans(self) -> bool:
         """Whether spans of services may be among them."""
-        return not any(each.name == "name" and each.operator == "=" and each.value == TRIGGER for each in self.filters)
+        return not any(
+            each.name == "name" and each.operator == "=" and each.value == TRIGGER_SPAN_NAME for each in self.filters
+        )
 
 
-def read_selector(text: str, place: Place) -> tuple[SpanSelector, ...]:
+def read_selector(text: str, locate: Locator) -> tuple[SpanSelector, ...]:
     """Read a selector; ``,`` joins several. Raises Refused."""
-    reader = _Reader(text, place)
+    reader = _SelectorParser(text, locate)
     if reader.peek() is None:
-        return (SpanSelector((), place(0, len(text))),)
-    found = [reader.selector()]
-    while reader.take(","):
-        found.append(reader.selector())
+        return (SpanSelector((), locate(0, len(text))),)
+    found = [reader.parse_selector()]
+    while reader.take_token(","):
+        found.append(reader.parse_selector())
     if reader.peek() is not None:
-        raise reader.unexpected()
+        raise reader.make_unexpected_error()
     return tuple(found)
 
 
-class _Reader:
-    def __init__(self, text: str, place: Place) -> None:
-        self.text, self.place = text, place
-        self.tokens = split_tokens(text, _TOKEN, place, "a selector")
+class _SelectorParser:
+    def __init__(self, text: str, locate: Locator) -> None:
+        self.text, self.place = text, locate
+        self.tokens = split_tokens(text, _TOKEN, locate, "a selector")
         self.next = 0
 
     def peek(self) -> re.Match[str] | None:
         return self.tokens[self.next] if self.next < len(self.tokens) else None
 
-    def take(self, text: str) -> re.Match[str] | None:
+    def take_token(self, text: str) -> re.Match[str] | None:
         """Take the next token if it reads so."""
         token = self.peek()
         if token is None or token.group().strip() != text:
@@ -82,60 +88,62 @@ class _Reader:
         self.next += 1
         return token
 
-    def unexpected(self) -> Exception:
+    def make_unexpected_error(self) -> Exception:
         token = self.peek()
         if token is None:
-            return malformed("the selector ends here", self.place(len(self.text.rstrip()) - 1, len(self.text.rstrip())))
-        return malformed(f"`{token.group().strip()}` is not expected here", self.where(token))
+            return make_malformed_error(
+                "the selector ends here", self.place(len(self.text.rstrip()) - 1, len(self.text.rstrip()))
+            )
+        return make_malformed_error(f"`{token.group().strip()}` is not expected here", self.locate_token(token))
 
-    def where(self, token: re.Match[str]) -> Source:
+    def locate_token(self, token: re.Match[str]) -> TextRange:
         return locate_tokens(token, token, self.place)
 
-    def selector(self) -> SpanSelector:
+    def parse_selector(self) -> SpanSelector:
         begin = self.next
         for word in ("span", "["):
-            if not self.take(word):
-                raise self.unexpected()
-        filters: list[Filter] = []
-        while not self.take("]"):
-            filters.append(self.filter())
-            self.take(",")
-        self._refuse_what_follows()
+            if not self.take_token(word):
+                raise self.make_unexpected_error()
+        filters: list[AttributeFilter] = []
+        while not self.take_token("]"):
+            filters.append(self.parse_filter())
+            self.take_token(",")
+        self._reject_suffix()
         return SpanSelector(tuple(filters), locate_tokens(self.tokens[begin], self.tokens[self.next - 1], self.place))
 
-    def _refuse_what_follows(self) -> None:
+    def _reject_suffix(self) -> None:
         after = self.peek()
         if after is None:
             return
         if after["pseudo"]:
             name = ":" + after["pseudo"].removeprefix(":").strip()
             if name not in (":first", ":last", ":nth_child"):
-                raise malformed(f"`{name}` is no pseudo-class", self.where(after))
-            raise refuse(name, self.where(after))
+                raise make_malformed_error(f"`{name}` is no pseudo-class", self.locate_token(after))
+            raise make_no_equivalent_error(name, self.locate_token(after))
         if after["word"] == "span":
-            raise refuse("span[…] span[…]", self.where(after))
+            raise make_no_equivalent_error("span[…] span[…]", self.locate_token(after))
 
-    def filter(self) -> Filter:
+    def parse_filter(self) -> AttributeFilter:
         name = self.peek()
         if name is None or not name["word"]:
-            raise self.unexpected()
+            raise self.make_unexpected_error()
         self.next += 1
-        operator = "=" if self.take("=") else "contains" if self.take("contains") else None
+        operator = "=" if self.take_token("=") else "contains" if self.take_token("contains") else None
         value = self.peek()
         if operator is None or value is None:
-            raise self.unexpected()
+            raise self.make_unexpected_error()
         at = self.place(name.end() - len(name.group().lstrip()), value.end())
         self.next += 1
         if value["number"]:
             if "." in value["number"]:
-                raise refuse("decimal in a selector", self.where(value), value["number"])
-            return Filter(name["word"], operator, value["number"], True, at)  # type: ignore[arg-type]  # one of two
+                raise make_no_equivalent_error("decimal in a selector", self.locate_token(value), value["number"])
+            return AttributeFilter(name["word"], operator, value["number"], True, at)  # type: ignore[arg-type]  # one of two
         if value["word"] in ("true", "false"):
-            return Filter(name["word"], operator, value["word"], False, at)  # type: ignore[arg-type]  # one of two
+            return AttributeFilter(name["word"], operator, value["word"], False, at)  # type: ignore[arg-type]  # one of two
         if not value["text"]:
             self.next -= 1
-            raise self.unexpected()
+            raise self.make_unexpected_error()
         text = re.sub(r"\\(.)", r"\1", value["text"][1:-1])
         if "${" in text:
-            raise refuse("${…} in a selector", self.where(value))
-        return Filter(name["word"], operator, text, False, at)  # type: ignore[arg-type]  # one of two
+            raise make_no_equivalent_error("${…} in a selector", self.locate_token(value))
+        return AttributeFilter(name["word"], operator, text, False, at)  # type: ignore[arg-type]  # one of two

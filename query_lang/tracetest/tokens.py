@@ -6,14 +6,14 @@ import re
 from collections.abc import Callable
 from typing import TypeAlias
 
-from spanproof.query_lang.syntax import Source
-from spanproof.query_lang.tracetest.constructs import malformed
+from spanproof.query_lang.syntax.nodes import TextRange
+from spanproof.query_lang.tracetest.unsupported import make_malformed_error
 
 # Where a stretch of a text stands in the file.
-Place: TypeAlias = Callable[[int, int], Source]
+Locator: TypeAlias = Callable[[int, int], TextRange]
 
 
-def split_tokens(text: str, pattern: re.Pattern[str], place: Place, whole: str) -> list[re.Match[str]]:
+def split_tokens(text: str, pattern: re.Pattern[str], locate: Locator, whole: str) -> list[re.Match[str]]:
     """Split a text into tokens, each with the white space before it. Raises Refused; `whole` names what it is."""
     tokens: list[re.Match[str]] = []
     end = 0
@@ -21,12 +21,12 @@ def split_tokens(text: str, pattern: re.Pattern[str], place: Place, whole: str) 
         matched = pattern.match(text, end)
         if matched is None:
             begin = len(text) - len(text[end:].lstrip())
-            raise malformed(f"this is no part of {whole}", place(begin, begin + 1))
+            raise make_malformed_error(f"this is no part of {whole}", locate(begin, begin + 1))
         tokens.append(matched)
         end = matched.end()
     return tokens
 
 
-def locate_tokens(first: re.Match[str], last: re.Match[str], place: Place) -> Source:
+def locate_tokens(first: re.Match[str], last: re.Match[str], locate: Locator) -> TextRange:
     """Return where tokens stand, without the white space before them."""
-    return place(first.end() - len(first.group().lstrip()), last.end())
+    return locate(first.end() - len(first.group().lstrip()), last.end())

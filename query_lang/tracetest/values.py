@@ -8,164 +8,177 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-from spanproof.query_lang.literals import read_duration_ns
+from spanproof.query_lang.syntax.literals import read_duration_ns
+from spanproof.query_lang.syntax.printer import format_duration_ns, format_string
 from spanproof.query_lang.tracetest import expressions as e
-from spanproof.query_lang.tracetest.constructs import NO_EQUIVALENT, malformed, refuse
-from spanproof.query_lang.tracetest.targets import WORDS
-from spanproof.query_lang.tracetest.writing import Names, write_duration, write_filled
-from spanproof.query_lang.writing import write_ns, write_text
+from spanproof.query_lang.tracetest.printer import ProofNames, write_duration, write_interpolated
+from spanproof.query_lang.tracetest.targets import ENUM_WORDS
+from spanproof.query_lang.tracetest.unsupported import NO_EQUIVALENT, make_malformed_error, make_no_equivalent_error
 
-Kind: TypeAlias = Literal["number", "duration", "text", "kind", "status", "any", "json"]
-COMPARATORS: Final[dict[e.Comparator, str]] = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-ORDERED: Final = ("<", "<=", ">", ">=")
+WrittenKind: TypeAlias = Literal["number", "duration", "text", "kind", "status", "any", "json"]
+PROOF_OPERATORS: Final[dict[e.Comparator, str]] = {"=": "==", "!=": "!=", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+ORDERING_COMPARATORS: Final = ("<", "<=", ">", ">=")
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class WrittenValue:
     """A value as a proof writes it. ``any`` is an attribute, ``json`` a part of JSON; ``term`` is what it was."""
 
     text: str
-    kind: Kind
-    term: e.Term | None = None
+    kind: WrittenKind
+    source_term: e.Term | None = None
 
 
-Resolve: TypeAlias = Callable[[e.Attribute, tuple[e.Pipe, ...]], Value]
+AttributeResolver: TypeAlias = Callable[[e.TracetestAttribute, tuple[e.TracetestPipe, ...]], WrittenValue]
 
 
-class Comparer:
+class ComparisonWriter:
     """Writes comparisons whose attributes are what `resolve` says."""
 
-    def __init__(self, names: Names, resolve: Resolve) -> None:
+    def __init__(self, names: ProofNames, resolve: AttributeResolver) -> None:
         self.names = names
         self.resolve = resolve
 
-    def compare(self, statement: e.Statement) -> str:
+    def write_comparison(self, statement: e.TracetestAssertion) -> str:
         """Return a comparison. Raises Refused."""
-        left, right = self.value(statement.left), self.value(statement.right)
+        left, right = self.write_value(statement.left), self.write_value(statement.right)
         if statement.comparator == "contains":
-            return f"{self._searched(left, statement.left)} contains {self._text(right, statement.right)}"
+            searched = self._write_searched_text(left, statement.left)
+            return f"{searched} contains {self._write_search_text(right, statement.right)}"
         if statement.comparator == "not-contains":
-            return f"{self._searched(left, statement.left)} !~ {self._pattern(statement.right)}"
-        operator = COMPARATORS[statement.comparator]
-        if left.kind in WORDS:
-            return f"{left.text} {operator} {_word(left, right, statement)}"
-        of_nothing = isinstance(right.term, e.Text) and right.term.plain in ("[]", "{}")
+            return f"{self._write_searched_text(left, statement.left)} !~ {self._write_pattern(statement.right)}"
+        operator = PROOF_OPERATORS[statement.comparator]
+        if left.kind in ENUM_WORDS:
+            return f"{left.text} {operator} {_write_enum_word(left, right, statement)}"
+        of_nothing = isinstance(right.source_term, e.TracetestText) and right.source_term.plain in ("[]", "{}")
         if left.kind == "json" and of_nothing and statement.comparator in ("=", "!="):
             return f"len({left.text}) {'==' if statement.comparator == '=' else '>'} 0"
-        ordered = statement.comparator in ORDERED
-        return f"{left.text} {operator} {self._beside(left, right, statement.right, ordered=ordered)}"
+        ordered = statement.comparator in ORDERING_COMPARATORS
+        return f"{left.text} {operator} {self._write_right_side(left, right, statement.right, ordered=ordered)}"
 
-    def value(self, expression: e.Expression) -> Value:
+    def write_value(self, expression: e.TracetestExpression) -> WrittenValue:
         """Return an expression as a value. Raises Refused."""
         first = expression.first
         if not expression.rest:
-            return self._term(first, expression.pipes)
+            return self._write_term(first, expression.pipes)
         if expression.pipes:
-            raise refuse(_known(expression.pipes[0]), expression.pipes[0].at, expression.pipes[0].name)
-        found = self._operand(first)
+            raise make_no_equivalent_error(
+                _find_construct_name(expression.pipes[0]), expression.pipes[0].at, expression.pipes[0].name
+            )
+        found = self._write_operand(first)
         text, kind = found.text, found.kind
         for number, (operator, term) in enumerate(expression.rest):
-            operand = self._operand(term)
+            operand = self._write_operand(term)
             text = f"({text}) {operator} {operand.text}" if number else f"{text} {operator} {operand.text}"
             kind = "duration" if "duration" in (kind, operand.kind) else "number"
-        return Value(text, kind)
+        return WrittenValue(text, kind)
 
-    def _operand(self, term: e.Term) -> Value:
+    def _write_operand(self, term: e.Term) -> WrittenValue:
         """Return a term that is calculated with."""
-        found = self._term(term, ())
-        if isinstance(term, e.Variable):
-            return Value(f"json({found.text})", "number")
-        if isinstance(term, e.Text) or found.kind in ("text", *WORDS):
-            raise malformed("a text is not calculated with", term.at)
+        found = self._write_term(term, ())
+        if isinstance(term, e.TracetestVariable):
+            return WrittenValue(f"json({found.text})", "number")
+        if isinstance(term, e.TracetestText) or found.kind in ("text", *ENUM_WORDS):
+            raise make_malformed_error("a text is not calculated with", term.at)
         return found
 
-    def _term(self, term: e.Term, pipes: tuple[e.Pipe, ...]) -> Value:
+    def _write_term(self, term: e.Term, pipes: tuple[e.TracetestPipe, ...]) -> WrittenValue:
         match term:
-            case e.Attribute():
+            case e.TracetestAttribute():
                 return self.resolve(term, pipes)
-            case e.Call():
-                raise refuse("function", term.at, f"{term.name}()")
-            case e.Array():
-                raise refuse("array", term.at, "[…]")
+            case e.TracetestCall():
+                raise make_no_equivalent_error("function", term.at, f"{term.name}()")
+            case e.TracetestArray():
+                raise make_no_equivalent_error("array", term.at, "[…]")
         if pipes:
-            raise refuse(_known(pipes[0]), pipes[0].at, pipes[0].name)
+            raise make_no_equivalent_error(_find_construct_name(pipes[0]), pipes[0].at, pipes[0].name)
         match term:
-            case e.Number():
-                return Value(term.text, "number", term)
-            case e.Duration():
-                return Value(write_duration(term.text), "duration", term)
-            case e.Variable():
-                return Value(self.names.use(term.name), "text", term)
+            case e.TracetestNumber():
+                return WrittenValue(term.text, "number", term)
+            case e.TracetestDuration():
+                return WrittenValue(write_duration(term.text), "duration", term)
+            case e.TracetestVariable():
+                return WrittenValue(self.names.use_variable(term.name), "text", term)
         for part in term.parts:
-            if isinstance(part, e.Expression) and any(isinstance(each, e.Attribute) for each in part.terms):
-                raise refuse("attribute in a text", part.at)
-        return Value(write_filled(term, self.names), "text", term)
+            if isinstance(part, e.TracetestExpression) and any(
+                isinstance(each, e.TracetestAttribute) for each in part.terms
+            ):
+                raise make_no_equivalent_error("attribute in a text", part.at)
+        return WrittenValue(write_interpolated(term, self.names), "text", term)
 
-    def _searched(self, left: Value, expression: e.Expression) -> str:
+    def _write_searched_text(self, left: WrittenValue, expression: e.TracetestExpression) -> str:
         if left.kind not in ("any", "json", "text"):
-            raise refuse("contains after a calculation", expression.at, "contains")
+            raise make_no_equivalent_error("contains after a calculation", expression.at, "contains")
         return left.text
 
-    def _text(self, right: Value, expression: e.Expression) -> str:
+    def _write_search_text(self, right: WrittenValue, expression: e.TracetestExpression) -> str:
         """Return what a text is searched for."""
-        if isinstance(right.term, e.Text):
-            if right.term.plain is not None and _is_json(right.term.plain):
-                raise refuse("JSON contains", expression.at, "contains JSON")
+        if isinstance(right.source_term, e.TracetestText):
+            if right.source_term.plain is not None and _is_json_text(right.source_term.plain):
+                raise make_no_equivalent_error("JSON contains", expression.at, "contains JSON")
             return right.text
-        if isinstance(right.term, e.Number | e.Duration):
-            return write_text(right.term.text)
+        if isinstance(right.source_term, e.TracetestNumber | e.TracetestDuration):
+            return format_string(right.source_term.text)
         return right.text
 
-    def _pattern(self, expression: e.Expression) -> str:
+    def _write_pattern(self, expression: e.TracetestExpression) -> str:
         """Return the regular expression that finds a text as it stands."""
         term = expression.first
-        if not isinstance(term, e.Text) or term.plain is None or expression.rest:
-            raise refuse("not-contains of a variable", expression.at, "not-contains")
-        return write_text(re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", term.plain))
+        if not isinstance(term, e.TracetestText) or term.plain is None or expression.rest:
+            raise make_no_equivalent_error("not-contains of a variable", expression.at, "not-contains")
+        return format_string(re.sub(r"([\\.+*?()|\[\]{}^$])", r"\\\1", term.plain))
 
-    def _beside(self, left: Value, right: Value, expression: e.Expression, *, ordered: bool) -> str:
+    def _write_right_side(
+        self, left: WrittenValue, right: WrittenValue, expression: e.TracetestExpression, *, ordered: bool
+    ) -> str:
         """Return the right side as the left one wants it."""
-        term = right.term
+        term = right.source_term
         if left.kind == "duration":
             if right.kind == "duration":
                 return right.text
-            digits = term.plain if isinstance(term, e.Text) else term.text if isinstance(term, e.Number) else None
+            digits = (
+                term.plain
+                if isinstance(term, e.TracetestText)
+                else term.text
+                if isinstance(term, e.TracetestNumber)
+                else None
+            )
             if digits is None or not re.fullmatch(r"\d+", digits):
-                raise refuse("duration beside another value", expression.at)
-            return write_ns(int(digits))
+                raise make_no_equivalent_error("duration beside another value", expression.at)
+            return format_duration_ns(int(digits))
         if left.kind == "text" and not ordered:
-            return write_text(term.text) if isinstance(term, e.Number | e.Duration) else right.text
-        if isinstance(term, e.Duration):
+            return format_string(term.text) if isinstance(term, e.TracetestNumber | e.TracetestDuration) else right.text
+        if isinstance(term, e.TracetestDuration):
             return str(read_duration_ns(term.text))
-        if isinstance(term, e.Text) and (ordered or left.kind == "number"):
+        if isinstance(term, e.TracetestText) and (ordered or left.kind == "number"):
             if term.plain is None or not re.fullmatch(r"-?\d+", term.plain):
-                raise refuse("order of texts", expression.at)
+                raise make_no_equivalent_error("order of texts", expression.at)
             return term.plain
-        if isinstance(term, e.Variable) and (ordered or left.kind == "number"):
+        if isinstance(term, e.TracetestVariable) and (ordered or left.kind == "number"):
             return f"json({right.text})"
         return right.text
 
 
-def _word(left: Value, right: Value, statement: e.Statement) -> str:
-    words = WORDS[left.kind]
-    text = right.term.plain if isinstance(right.term, e.Text) else None
-    if text not in words or statement.comparator in ORDERED:
-        raise malformed(f"this is one of {', '.join(sorted(words))}", statement.right.at)
+def _write_enum_word(left: WrittenValue, right: WrittenValue, statement: e.TracetestAssertion) -> str:
+    words = ENUM_WORDS[left.kind]
+    text = right.source_term.plain if isinstance(right.source_term, e.TracetestText) else None
+    if text not in words or statement.comparator in ORDERING_COMPARATORS:
+        raise make_malformed_error(f"this is one of {', '.join(sorted(words))}", statement.right.at)
     return words[text]
 
 
-def _known(pipe: e.Pipe) -> str:
+def _find_construct_name(pipe: e.TracetestPipe) -> str:
     """Return the name of a filter. Raises Refused where Tracetest has none of that name."""
     if pipe.name == "json_path":
         return "json_path of an attribute"
     if pipe.name == "length":
         return "json_path beside other filters"
     if pipe.name not in NO_EQUIVALENT:
-        raise malformed(f"`{pipe.name}` is no filter", pipe.at)
+        raise make_malformed_error(f"`{pipe.name}` is no filter", pipe.at)
     return pipe.name
 
 
-def _is_json(text: str) -> bool:
+def _is_json_text(text: str) -> bool:
     if text.lstrip()[:1] not in ("{", "["):
         return False
     try:
@@ -175,6 +188,6 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def refuse_pipe(pipe: e.Pipe) -> Exception:
+def make_pipe_error(pipe: e.TracetestPipe) -> Exception:
     """Return the error for a filter that has no equivalent where it stands."""
-    return refuse(_known(pipe), pipe.at, pipe.name)
+    return make_no_equivalent_error(_find_construct_name(pipe), pipe.at, pipe.name)

@@ -6,8 +6,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from spanproof.collector.store import Store
-from spanproof.tests.api.stored import open_client
+from spanproof.collector.storage.store import Store
+from spanproof.tests.api.stored_traces import open_client
 from spanproof.tests.command import FREE_PORTS, Finished, Running, Service, find_address
 
 Starter = Callable[..., Running]

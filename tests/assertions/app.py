@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import httpx
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from spanproof.collector.semconv import SPAN_KINDS
+from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 
 
 @dataclass(slots=True)

@@ -1,15 +1,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import duckdb
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
-from spanproof.collector.calls import derive
-from spanproof.collector.decode import Decoder
-from spanproof.collector.semconv import SPAN_KINDS
-from spanproof.collector.store import Store
+from spanproof.assertions.run.events import RunEvent
+from spanproof.assertions.run.proof_run import RunSettings
+from spanproof.assertions.run.runner import Runner
+from spanproof.assertions.triggers.allowed_targets import AllowedTargets
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.otlp.decoder import Decoder
+from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
+from spanproof.collector.storage.store import Store
+from spanproof.query_lang.check.modules import load_module
+from spanproof.tests.assertions.traced_service import Carried, Prove, StoreExporter, Traced
 
 ZERO_NS = 1_700_000_000_000_000_000
 Add = Callable[..., None]
@@ -75,6 +85,40 @@ def add(store: Store) -> Add:
         if link is not None:
             span.links.add(trace_id=bytes.fromhex(trace_id(link[0])), span_id=bytes.fromhex(span_id(link[1])))
         store.append(decoder.decode([request.SerializeToString()]))
-        derive(store)
+        derive_calls(store)
 
     return add
+
+
+@pytest.fixture
+def trace(store: Store) -> Iterator[Callable[[str], Traced]]:
+    """Makes a service that sends spans."""
+    providers = []
+
+    def trace(name: str) -> Traced:
+        provider = TracerProvider(resource=Resource({"service.name": name}), shutdown_on_exit=False)
+        provider.add_span_processor(SimpleSpanProcessor(StoreExporter(store)))
+        providers.append(provider)
+        return Traced(name, provider)
+
+    yield trace
+    for provider in providers:
+        provider.shutdown()
+
+
+@pytest.fixture
+def prove(store: Store, tmp_path: Path) -> Prove:
+    """Carries out the statements of a proof."""
+
+    def prove(statements: str, *, targets: AllowedTargets | None = None, within: str = "5s") -> Carried:
+        path = tmp_path / "it.proof"
+        text = f'proof "it" {{\nsettle within {within} quiet 20ms\n{statements}\n}}\n'
+        path.write_text(text, encoding="utf-8")
+        module = load_module(path)
+        assert module.diagnostics == ()
+        events: list[RunEvent] = []
+        terms = RunSettings(run_id="r1", allowed_targets=targets)
+        Runner(store, events.append, terms).run([(module, proof) for proof in module.proofs])
+        return Carried(events)
+
+    return prove

@@ -6,22 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from spanproof.assertions.case_runner import VARIATIONS, CaseResult, run_scene
-from spanproof.assertions.cases import Assertion, Scene, parse_cases
+from spanproof.assertions.cases.case_file import CaseAssertion, Scenario, parse_cases
+from spanproof.assertions.cases.case_runner import VARIATIONS, CaseResult, run_scenario
 
 FILES = sorted(Path(__file__).parent.glob("*.case"))
 WAITS = "is not carried out by this version"
 
 
 @cache
-def scenes(file: Path) -> tuple[Scene, ...]:
+def scenes(file: Path) -> tuple[Scenario, ...]:
     return tuple(parse_cases(file.read_text(encoding="utf-8")))
 
 
 @cache
 def results(file: Path, place: int) -> dict[int, list[CaseResult]]:
     by_line = defaultdict(list)
-    for result in run_scene(scenes(file)[place]):
+    for result in run_scenario(scenes(file)[place]):
         by_line[result.assertion.line].append(result)
     return by_line
 
@@ -36,7 +36,7 @@ def assertions() -> list[object]:
 
 
 @pytest.mark.parametrize(("file", "place", "assertion"), assertions())
-def test_case(file: Path, place: int, assertion: Assertion) -> None:
+def test_case(file: Path, place: int, assertion: CaseAssertion) -> None:
     found = results(file, place)[assertion.line]
     assert len(found) == (1 if assertion.outcome == "invalid" else len(VARIATIONS))
     waiting = [each.difference for each in found if each.difference and WAITS in each.difference]

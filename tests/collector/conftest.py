@@ -7,9 +7,9 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-from spanproof.collector.decode import Decoded
-from spanproof.collector.receiver import Receiver
-from spanproof.collector.store import Store, StoreError
+from spanproof.collector.otlp.decoder import DecodedBatch
+from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.storage.store import Store, StoreError
 
 RequestMaker = Callable[..., ExportTraceServiceRequest]
 
@@ -29,7 +29,7 @@ class GatedStore(Store):
         self.arrived = threading.Event()
         self.batches: list[int] = []
 
-    def append(self, decoded: Decoded) -> None:
+    def append(self, decoded: DecodedBatch) -> None:
         self.arrived.set()
         assert self.gate.wait(30)
         self.batches.append(len(decoded.spans))

@@ -16,8 +16,8 @@ import yaml
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from spanproof.api.cli import app
-from spanproof.api.reporting import read_reports
+from spanproof.api.cli.main import app
+from spanproof.api.cli.report_options import read_report_targets
 from spanproof.tests.command import COMMAND, FREE, Service
 from spanproof.tests.e2e.github import Runner
 from spanproof.tests.e2e.schemas import find_faults
@@ -180,7 +180,7 @@ def test_the_job_for_gitlab_writes_the_reports_it_keeps() -> None:
     program, name, *arguments = shlex.split(command)
     assert program == "spanproof"
     parsed = get_command(app).commands[name].make_context(name, arguments).params
-    reports = {target.form: str(target.path) for target in read_reports(parsed["report"])}
+    reports = {target.report_format: str(target.path) for target in read_report_targets(parsed["report"])}
     artifacts = GITLAB["proofs"]["artifacts"]
     assert artifacts["reports"]["junit"] == reports["junit"]
     assert artifacts["paths"] == [reports["html"]]

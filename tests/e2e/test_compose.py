@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from spanproof.api.cli import app
-from spanproof.api.receiving import Receiving
-from spanproof.api.reporting import read_reports
+from spanproof.api.cli.main import app
+from spanproof.api.cli.receiver_options import ReceiverOptionGroup
+from spanproof.api.cli.report_options import read_report_targets
 from spanproof.examples.shop.services import NATS_URL_VARIABLE, SERVICES, Service, name_url_variable
 from spanproof.tests.command import wait_until
 from spanproof.tests.e2e.compose import Composition
@@ -57,9 +57,9 @@ def test_the_proofs_are_there_and_their_options_are_those_of_the_command(composi
     assert Path(program).name == "spanproof"
     parsed = get_command(app).commands[name].make_context(name, arguments).params
     assert all(Path(path).is_file() for path in parsed["paths"])
-    assert {str(target.form) for target in read_reports(parsed["report"])} == {"junit", "html"}
+    assert {str(target.report_format) for target in read_report_targets(parsed["report"])} == {"junit", "html"}
     options = {field: parsed[field] for field in ("otlp_grpc", "otlp_http", "insecure_no_auth")}
-    assert Receiving(**options).make_options().tokens is None
+    assert ReceiverOptionGroup(**options).make_receiver_options().tokens is None
     assert re.findall(r":(\d+)", f"{parsed['otlp_grpc']} {parsed['otlp_http']}") == ["4317", "4318"]
 
 

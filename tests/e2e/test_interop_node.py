@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from spanproof.collector.receiver import Receiver
-from spanproof.collector.store import Store
+from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.storage.store import Store
 from spanproof.tests.node import find_node
 
 INTEROP = Path(__file__).parent / "interop"

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from spanproof import __version__
-from spanproof.collector.auth import read_tokens
+from spanproof.collector.receive.authentication import read_tokens
 from spanproof.tests.command import FREE, Running, find_address
 from spanproof.tests.conftest import Starter
 from spanproof.tests.e2e.image import parse

@@ -16,15 +16,15 @@ import duckdb
 import httpx
 import pytest
 
-from spanproof.assertions.evaluate import Judge
-from spanproof.assertions.selected import Selected
-from spanproof.assertions.verdict import Outcome, Verdict
-from spanproof.collector.calls import derive
-from spanproof.collector.receiver import Receiver
-from spanproof.collector.store import Store
-from spanproof.query_lang.check import check_claim
-from spanproof.query_lang.constants import Bindings
-from spanproof.query_lang.parse import parse_claim
+from spanproof.assertions.findings.judged_traces import SelectedTraces
+from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.assertions.judge.evaluate import Judge
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.storage.store import Store
+from spanproof.query_lang.check.checker import check_claim
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.tests.command import FREE
 
 RECORDING = Path(__file__).parents[1] / "traces" / "oteldemo" / "test_data.json.gz"
@@ -164,7 +164,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
             for line in read_lines():
                 answer = client.post(f"http://{receiver.http_address}/v1/traces", content=line)
                 assert (answer.status_code, answer.json()) == (200, {})
-        assert derive(store) == 141
+        assert derive_calls(store) == 141
         with store.cursor() as connection:
             yield connection
 
@@ -172,7 +172,7 @@ def connection() -> Iterator[duckdb.DuckDBPyConnection]:
 @pytest.fixture(scope="module")
 def judge(connection: duckdb.DuckDBPyConnection) -> Callable[[str], Verdict]:
     judge = Judge(connection)
-    judge.select(Selected(dict.fromkeys(sorted({span.trace for span in spans()}), True)))
+    judge.select_traces(SelectedTraces(dict.fromkeys(sorted({span.trace for span in spans()}), True)))
 
     def decide(claim: str) -> Verdict:
         parsed = parse_claim(claim)

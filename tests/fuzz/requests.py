@@ -7,7 +7,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
-from spanproof.collector.otlp_json import dump_json, render_message
+from spanproof.collector.otlp.json_mapping import dump_json, render_message
 
 
 def make_traces() -> list[ExportTraceServiceRequest]:

@@ -22,8 +22,8 @@ import grpc
 import httpx
 import pytest
 
-from spanproof.collector.addresses import split_address
-from spanproof.collector.store import Store
+from spanproof.collector.receive.addresses import split_address
+from spanproof.collector.storage.store import Store
 from spanproof.tests.command import COMMAND, FREE, FREE_PORTS, find_address
 from spanproof.tests.fuzz.mutate import frame, mutate_bytes, mutate_json, nest
 from spanproof.tests.fuzz.requests import make_bodies

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from spanproof.collector.calls import derive
-from spanproof.collector.store import Store
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.storage.store import Store
 from spanproof.tests.command import FREE, Running, find_address
 from spanproof.tests.interop.senders import OTELCOL, TELEMETRYGEN, Collector, CollectorStarter, Ids
 from spanproof.tests.ports import find_free_address
@@ -55,7 +55,7 @@ class Served:
         self.running.stop()
         assert self.running.finish().code == 0
         with Store.open(self.path) as store:
-            derive(store)
+            derive_calls(store)
             with store.cursor() as cursor:
                 rows = cursor.execute(
                     "SELECT replace(trace_id::VARCHAR, '-', ''), printf('%016x', span_id) FROM spans"

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
 
-from spanproof.query_lang import syntax as s
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Try
 from spanproof.tests.reference.conditions import ORDERS, convert, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
@@ -17,7 +17,7 @@ from spanproof.tests.reference.spans import Span
 
 def judge_circuit(node: s.Circuit, world: World) -> Outcome:
     """Judge ``circuit`` for each instance of the caller, over all traces."""
-    assert isinstance(node.call, s.Call)
+    assert isinstance(node.call, s.CallSelection)
     tries: list[Try] = select(replace(node.call, attempts=True), world)  # type: ignore[assignment]  # `try`
     instances: dict[object, list[Try]] = defaultdict(list)
     for one in sorted(tries, key=lambda one: (one.start_ns, one.end_ns)):
@@ -44,7 +44,9 @@ def _process(span: Span) -> tuple[str, str]:
 
 def _openings(tries: list[Try], node: s.Circuit) -> Iterator[tuple[Try, int]]:
     """Yield the try with which the circuit should have opened, and its place."""
-    wanted = next((_number(clause.failures) for clause in node.clauses if isinstance(clause, s.Opens)), Fraction(1))
+    wanted = next(
+        (_number(clause.failures) for clause in node.clauses if isinstance(clause, s.OpensAfter)), Fraction(1)
+    )
     in_row = 0
     for place, one in enumerate(tries):
         in_row = in_row + 1 if one.error else 0

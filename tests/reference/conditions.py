@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
-from spanproof.collector.semconv import SPAN_KINDS, STATUS_CODES
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.vocabulary import CALL_FIELDS, EVENT_FIELDS, LINK_FIELDS, SPAN_FIELDS, UNSETTLED_FIELDS
+from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import CALL_FIELDS, EVENT_FIELDS, LINK_FIELDS, SPAN_FIELDS, UNSTABLE_FIELDS
 from spanproof.tests.reference.calls import Calls, Logical, Try
 from spanproof.tests.reference.spans import Event, Forest, Link, Span, Value, as_number, as_text, read
 
@@ -346,7 +346,7 @@ def is_one_of(found: Found, node: s.OneOf, row: Row | None) -> bool:
 
 
 def _is(found: Found, option: s.Expression, row: Row | None, node: s.OneOf) -> bool:
-    if isinstance(option, s.Range):
+    if isinstance(option, s.ValueRange):
         number = convert(found, "number")
         return number is not None and Fraction(option.low.value) <= number <= Fraction(option.high.value)
     other = _side(option, node.value, row) if row is not None else value_of(option, row)
@@ -354,9 +354,9 @@ def _is(found: Found, option: s.Expression, row: Row | None, node: s.OneOf) -> b
 
 
 def _is_missing(found: Found, option: s.Expression) -> bool:
-    return isinstance(option, s.Range | s.Number | s.Negative) and convert(found, "number") is None
+    return isinstance(option, s.ValueRange | s.Number | s.Negative) and convert(found, "number") is None
 
 
 def is_stable(node: s.Expression | None) -> bool:
     """Tell whether what it reads stands once a span is here."""
-    return node is None or not any(isinstance(part, s.Name) and part.text in UNSETTLED_FIELDS for part in s.walk(node))
+    return node is None or not any(isinstance(part, s.Name) and part.text in UNSTABLE_FIELDS for part in s.walk(node))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist
 
-from spanproof.query_lang import syntax as s
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.conditions import ORDERS, convert, value_of
 from spanproof.tests.reference.numbers import Outcome, percent_of, values_behind
 from spanproof.tests.reference.selections import World
@@ -26,7 +26,7 @@ class Estimate:
 
 def judge_limit(expectation: s.Expectation, world: World) -> Outcome:
     """Judge a limit: all that is likely must be within it, or all beyond."""
-    assert isinstance(expectation.claim, s.Comparison)
+    assert isinstance(expectation.claim, s.ComparisonClaim)
     node = expectation.claim.condition
     assert isinstance(node, s.Compare)
     if not world.all_settled:

@@ -6,10 +6,10 @@ import math
 import re
 from typing import Final
 
-from spanproof.assertions.units import show_duration
-from spanproof.assertions.verdict import Outcome, Verdict
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.conditions import subject
+from spanproof.assertions.explain.units import format_duration
+from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.query_lang.compile.conditions import find_subject
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, relate, value_of
 from spanproof.tests.reference.numbers import Bag, One, evaluate
@@ -27,7 +27,11 @@ def find_fault(expectation: s.Expectation, verdict: Verdict, world: World) -> st
     claim = expectation.claim
     if expectation.share is not None or expectation.confidence is not None:
         return None
-    if isinstance(claim, s.Comparison) and expectation.by is None and verdict.outcome in (Outcome.PASS, Outcome.FAIL):
+    if (
+        isinstance(claim, s.ComparisonClaim)
+        and expectation.by is None
+        and verdict.outcome in (Outcome.PASS, Outcome.FAIL)
+    ):
         return _find_other_value(claim.condition, verdict, world)
     if isinstance(claim, s.Every | s.Some | s.No):
         return _find_other_thing(claim, verdict, world)
@@ -82,7 +86,7 @@ def _find_other_thing(claim: s.Every | s.Some | s.No, verdict: Verdict, world: W
     rows = [row for row in rows if (claim.condition is None or holds(claim.condition, row)) is wanted]
     if not rows:
         return f"{shown or 'nothing'} does not show it"
-    looked_at = subject(claim.condition) if claim.condition is not None else None
+    looked_at = find_subject(claim.condition) if claim.condition is not None else None
     values = {_show(looked_at, row) for row in rows} if isinstance(looked_at, s.Name) else set()
     if values and None not in values and verdict.observed not in values:
         return f"{verdict.observed} is not {' or '.join(map(str, values))}, which {shown} has"
@@ -110,5 +114,5 @@ def _show(name: s.Name, row: SpanRow | CallRow) -> str | None:
     if kind == "instant" or isinstance(found.value, list | float):
         return None
     if kind == "duration":
-        return show_duration(row.field(name.text))  # type: ignore[arg-type]  # a number of nanoseconds
+        return format_duration(row.field(name.text))  # type: ignore[arg-type]  # a number of nanoseconds
     return as_text(found.value)  # type: ignore[arg-type]  # of fields, fractions are whole

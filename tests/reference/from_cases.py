@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from spanproof.assertions.cases import CaseTrace
-from spanproof.collector.rules import Rules
+from spanproof.assertions.cases.case_file import CaseTrace
+from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.tests.reference.selections import World
 from spanproof.tests.reference.spans import Event, Link, Span
 
 
-def world_of(traces: Iterable[CaseTrace], rules: Rules) -> World:
+def world_of(traces: Iterable[CaseTrace], rules: ServiceRules) -> World:
     """Return what a store knows that was sent these traces."""
     traces = tuple(traces)
     settled, baseline = (
@@ -33,7 +33,7 @@ def _spans(traces: tuple[CaseTrace, ...]) -> Iterator[Span]:
     labels = {span.label: (trace, index) for trace in traces for index, span in enumerate(trace.spans) if span.label}
     for trace in traces:
         for copy in range(trace.copies):
-            later = copy * trace.every_ns
+            later = copy * trace.interval_ns
             for index, span in enumerate(trace.spans):
                 links = []
                 for label in span.links:

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
 
-from spanproof.query_lang import syntax as s
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
 from spanproof.tests.reference.estimates import gravest, judge_limit, judge_not_worse
@@ -35,7 +35,7 @@ def judge(expectation: s.Expectation, world: World) -> str:
 def judge_claim(claim: s.Claim, world: World) -> Outcome:
     """Judge a claim about the traces of `world`."""
     match claim:
-        case s.Comparison():
+        case s.ComparisonClaim():
             return compare(claim.condition, world)
         case s.Every():
             return _judge_every(claim, world)
@@ -65,7 +65,7 @@ def judge_claim(claim: s.Claim, world: World) -> Outcome:
 
 def _is_stable(claim: s.Every | s.Some | s.No) -> bool:
     """Tell whether what the claim found in a trace stays so; another attempt may change a whole call."""
-    if isinstance(claim.selection, s.Call) and not claim.selection.attempts and claim.condition is not None:
+    if isinstance(claim.selection, s.CallSelection) and not claim.selection.attempts and claim.condition is not None:
         return False
     return is_selection_stable(claim.selection) and is_stable(claim.condition)
 
@@ -99,7 +99,7 @@ def _judge_no(claim: s.No, world: World) -> Outcome:
     return "pass" if world.all_settled else "open"
 
 
-def _judge_share(claim: s.Claim, share: s.Share, world: World) -> Outcome:
+def _judge_share(claim: s.Claim, share: s.ShareClause, world: World) -> Outcome:
     """Judge each trace by itself; what is open can become anything, and what had nothing to judge can stay so."""
     found: Counter[str] = Counter()
     for trace, settled in world.settled.items():
@@ -124,6 +124,6 @@ def _judge_share(claim: s.Claim, share: s.Share, world: World) -> Outcome:
 def _judge_groups(expectation: s.Expectation, by: s.Name, world: World) -> Outcome:
     """Judge each group by itself; the gravest verdict counts."""
     claim = expectation.claim
-    assert isinstance(claim, s.Comparison | s.Every)
+    assert isinstance(claim, s.ComparisonClaim | s.Every)
     keys = group_keys(claim, by, world)
     return gravest(judge_claim(claim, replace(world, group=Group(by, key))) for key in keys)

@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
 
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.types import as_selection
-from spanproof.query_lang.vocabulary import AGGREGATES, SELECTION_FUNCTIONS
+from spanproof.query_lang.check.types import to_selection
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import AGGREGATES, SELECTION_FUNCTIONS
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import (
     ORDERS,
@@ -111,7 +111,7 @@ def _judge_membership(node: s.OneOf, world: World) -> Outcome:
 
 
 def _bounds(option: s.Expression) -> tuple[Fraction, Fraction]:
-    if isinstance(option, s.Range):
+    if isinstance(option, s.ValueRange):
         return Fraction(option.low.value), Fraction(option.high.value)
     found = value_of(option, None)
     number = None if found is None else convert(found, "number")
@@ -238,7 +238,7 @@ def _counted(node: s.Function, world: World) -> One:
         stable = True
         errors = [any(root.error for root in _tops(trace, world)) for trace in world.settled]
     else:
-        selection = as_selection(argument)
+        selection = to_selection(argument)
         assert selection is not None
         stable = is_selection_stable(selection)
         errors = [
@@ -264,7 +264,7 @@ def _tops(trace_id: str, world: World) -> list[Span]:
 def values_behind(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
     """Return the values that a quantile, or an error rate (1 for an error), is made of, each with its trace."""
     if node.name == "error_rate":
-        selection = as_selection(node.arguments[0])
+        selection = to_selection(node.arguments[0])
         assert selection is not None
         found = (item.last if isinstance(item, Logical) else item for item in select(selection, world))
         return [(world.row(item).trace_id, Fraction(item.error)) for item in found]  # type: ignore[union-attr]
@@ -291,12 +291,12 @@ def _bag(node: s.Function, world: World) -> Bag:
             ),
             stable=False,
         )
-    selection = as_selection(argument)
+    selection = to_selection(argument)
     assert selection is not None
     found = [(world.row(item).trace_id, value) for item, value in _valued(node, selection, world)]
     field = _field(node)
     stable = is_selection_stable(selection) and is_stable(field)
-    if isinstance(selection, s.Call) and not selection.attempts:
+    if isinstance(selection, s.CallSelection) and not selection.attempts:
         stable = False
     return Bag(tuple(found), stable)
 
@@ -313,7 +313,7 @@ def _valued(node: s.Function, selection: s.Selection, world: World) -> Iterator[
             yield item, value
 
 
-def group_keys(claim: s.Comparison | s.Every, by: s.Name, world: World) -> set[str | None]:
+def group_keys(claim: s.ComparisonClaim | s.Every, by: s.Name, world: World) -> set[str | None]:
     """Return the groups of what is compared: of many values, theirs, else of all that numbers are made of."""
     if isinstance(claim, s.Every):
         return {world.group_of(item, by) for item in select(claim.selection, world)}
@@ -326,7 +326,7 @@ def group_keys(claim: s.Comparison | s.Every, by: s.Name, world: World) -> set[s
     ]
     keys = set()
     for node in functions:
-        selection = as_selection(node.arguments[0])
+        selection = to_selection(node.arguments[0])
         assert selection is not None
         if node.name in COUNTED:
             keys |= {world.group_of(item, by) for item in select(selection, world)}
@@ -346,8 +346,8 @@ def _functions(node: object, outside: Collection[str]) -> Iterator[s.Function]:
             return
         if node.name in SELECTION_FUNCTIONS and not (outside and node.name in COUNTED):
             yield node
-    if not isinstance(node, s.Target | s.Call):
-        for child in s.children(node):
+    if not isinstance(node, s.SpanSelection | s.CallSelection):
+        for child in s.iter_children(node):
             yield from _functions(child, outside)
 
 

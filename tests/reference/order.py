@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
-from spanproof.query_lang import syntax as s
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import convert, value_of
 from spanproof.tests.reference.critical import shares_ns

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from spanproof.query_lang import syntax as s
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Try
 from spanproof.tests.reference.conditions import holds
 from spanproof.tests.reference.numbers import Outcome
@@ -35,7 +35,7 @@ def judge_path(node: s.Path, world: World) -> Outcome:
     witnessed = {
         span.trace_id
         for span in world.spans()
-        if _is_step(node.leg.step, Stop(span, None), world) and _goes_on(node.leg, Stop(span, None), world)
+        if _is_step(node.segment.step, Stop(span, None), world) and _goes_on(node.segment, Stop(span, None), world)
     }
     if node.mode == "no":
         return "fail" if witnessed else "pass" if world.all_settled else "open"
@@ -54,11 +54,11 @@ def judge_path(node: s.Path, world: World) -> Outcome:
 def ways_through(node: s.Path, world: World) -> Iterator[frozenset[Span]]:
     """Yield, for each way to go the path, the spans that it comes by: of requests served, else of their callers."""
     for span in world.spans():
-        if _is_step(node.leg.step, start := Stop(span, None), world):
-            yield from (way | {span} for way in _spans_on(node.leg, start, world))
+        if _is_step(node.segment.step, start := Stop(span, None), world):
+            yield from (way | {span} for way in _spans_on(node.segment, start, world))
 
 
-def _spans_on(leg: s.Leg, stop: Stop, world: World) -> Iterator[frozenset[Span]]:
+def _spans_on(leg: s.PathSegment, stop: Stop, world: World) -> Iterator[frozenset[Span]]:
     choices = [
         [
             way | {next_.span}
@@ -76,8 +76,8 @@ def _used_by(node: s.Path, world: World) -> set[Try]:
     used: set[Try] = set()
     for span in world.spans():
         start = Stop(span, None)
-        if _is_step(node.leg.step, start, world) and _goes_on(node.leg, start, world):
-            used |= _used(node.leg, start, world)
+        if _is_step(node.segment.step, start, world) and _goes_on(node.segment, start, world):
+            used |= _used(node.segment, start, world)
     return used
 
 
@@ -85,7 +85,7 @@ def _is_step(step: s.Step, stop: Stop, world: World) -> bool:
     return any(_is_target(target, stop, world) for target in step.targets)
 
 
-def _is_target(target: s.Target, stop: Stop, world: World) -> bool:
+def _is_target(target: s.SpanSelection, stop: Stop, world: World) -> bool:
     if stop.arrival is not None:
         return (
             fits_service(target, stop.arrival.service)
@@ -104,7 +104,7 @@ def _is_target(target: s.Target, stop: Stop, world: World) -> bool:
     )
 
 
-def _goes_on(leg: s.Leg, stop: Stop, world: World) -> bool:
+def _goes_on(leg: s.PathSegment, stop: Stop, world: World) -> bool:
     """Tell whether every branch can be gone from this very instance."""
     return all(
         any(_is_step(branch.step, next_, world) and _goes_on(branch, next_, world) for next_ in _next(stop, leg, world))
@@ -112,7 +112,7 @@ def _goes_on(leg: s.Leg, stop: Stop, world: World) -> bool:
     )
 
 
-def _next(stop: Stop, leg: s.Leg, world: World) -> Iterator[Stop]:
+def _next(stop: Stop, leg: s.PathSegment, world: World) -> Iterator[Stop]:
     reached: list[Stop] = []
     ahead = [stop]
     while ahead:
@@ -136,7 +136,7 @@ def _calls_from(stop: Stop, *, asynchronous: bool, world: World) -> Iterator[tup
                 yield one, Stop(world.forest.entry(arrival), None, arrival)
 
 
-def _used(leg: s.Leg, stop: Stop, world: World) -> set[Try]:
+def _used(leg: s.PathSegment, stop: Stop, world: World) -> set[Try]:
     """Return the calls of all ways to go the branches from this instance."""
     found: set[Try] = set()
     for branch in leg.branches:
@@ -146,7 +146,9 @@ def _used(leg: s.Leg, stop: Stop, world: World) -> set[Try]:
     return found
 
 
-def _ways(stop: Stop, leg: s.Leg, world: World, gone: tuple[Try, ...]) -> Iterator[tuple[tuple[Try, ...], Stop]]:
+def _ways(
+    stop: Stop, leg: s.PathSegment, world: World, gone: tuple[Try, ...]
+) -> Iterator[tuple[tuple[Try, ...], Stop]]:
     for one, next_ in _calls_from(stop, asynchronous=leg.arrow == "~>", world=world):
         if one not in gone:
             yield (*gone, one), next_

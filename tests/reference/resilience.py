@@ -6,7 +6,7 @@ import itertools
 import re
 from fractions import Fraction
 
-from spanproof.query_lang import syntax as s
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
@@ -106,7 +106,7 @@ def _number(node: s.Expression) -> Fraction:
     return number
 
 
-def _fell_back(call: Logical, to: s.Target, world: World) -> bool:
+def _fell_back(call: Logical, to: s.SpanSelection, world: World) -> bool:
     entry = call.last.entry
     if entry is None or entry.error:
         return False
@@ -121,7 +121,7 @@ def _fell_back(call: Logical, to: s.Target, world: World) -> bool:
     )
 
 
-def _asks(one: Try, to: s.Target, world: World) -> bool:
+def _asks(one: Try, to: s.SpanSelection, world: World) -> bool:
     span = one.server or one.seen
     return (
         fits_service(to, one.callee)

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from spanproof.collector.rules import Rules
-from spanproof.query_lang import syntax as s
+from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Calls, Logical, Try
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, is_stable, value_of
 from spanproof.tests.reference.spans import Forest, Span, as_text
 
-DEFAULTS: Final = Rules()
+DEFAULTS: Final = ServiceRules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class World:
     forest: Forest
     calls: Calls
     settled: dict[str, bool]
-    rules: Rules
+    rules: ServiceRules
     baseline: dict[str, bool] = field(default_factory=dict)
     group: Group | None = None
 
@@ -41,7 +41,7 @@ class World:
         spans: Iterable[Span],
         settled: dict[str, bool],
         baseline: dict[str, bool] | None = None,
-        rules: Rules = DEFAULTS,
+        rules: ServiceRules = DEFAULTS,
     ) -> World:
         forest = Forest(spans, rules.proxies)
         return cls(forest, Calls(forest, rules.max_retry_gap_ns), settled, rules, baseline or {})
@@ -97,11 +97,11 @@ def matches(pattern: s.Text | None, text: str) -> bool:
     return bool(re.fullmatch(".*".join(re.escape(part) for part in pattern.plain.split("*")), text, re.DOTALL))
 
 
-def fits_service(target: s.Target, service: str) -> bool:
+def fits_service(target: s.SpanSelection, service: str) -> bool:
     return target.service is None or word(target.service) == service
 
 
-def fits(target: s.Target, span: Span, world: World) -> bool:
+def fits(target: s.SpanSelection, span: Span, world: World) -> bool:
     """Tell whether a target means this span."""
     return (
         (target.spans == "any" or world.forest.is_entry(span))
@@ -111,7 +111,7 @@ def fits(target: s.Target, span: Span, world: World) -> bool:
     )
 
 
-def fits_call(selection: s.Call, call: Logical | Try, world: World) -> bool:
+def fits_call(selection: s.CallSelection, call: Logical | Try, world: World) -> bool:
     """Tell whether a selection means this call."""
     one = call.last if isinstance(call, Logical) else call
     caller, callee = selection.caller, selection.callee
@@ -131,7 +131,7 @@ def fits_call(selection: s.Call, call: Logical | Try, world: World) -> bool:
 
 def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] | list[Try]:
     """Return what a selection means, in the traces to judge."""
-    if isinstance(selection, s.Target):
+    if isinstance(selection, s.SpanSelection):
         return [span for span in world.spans() if fits(selection, span, world) and world.is_grouped(span)]
     if selection.attempts:
         tries = (one for call in world.logical() for one in call.each)
@@ -141,7 +141,7 @@ def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] |
 
 def is_selection_stable(selection: s.Selection) -> bool:
     """Tell whether what is selected stays selected while spans are still to come."""
-    if isinstance(selection, s.Target):
+    if isinstance(selection, s.SpanSelection):
         return is_stable(selection.where)
     if selection.attempts:
         return is_stable(selection.caller.where) and is_stable(selection.callee.where)

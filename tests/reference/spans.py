@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Final, TypeAlias
 
-from spanproof.collector.semconv import DEPRECATED
+from spanproof.collector.otlp.semantic_conventions import DEPRECATED_NAMES
 
 Value: TypeAlias = "str | int | float | bool | list[Value]"
 
@@ -81,7 +81,7 @@ class Span:
 
 def read(attributes: dict[str, Value], name: str) -> Value | None:
     """Read an attribute under its stable name, else under a deprecated one."""
-    for spelling in (name, *DEPRECATED.get(name, ())):
+    for spelling in (name, *DEPRECATED_NAMES.get(name, ())):
         if spelling in attributes:
             return attributes[spelling]
     return None

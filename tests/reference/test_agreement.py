@@ -11,19 +11,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanproof.assertions.evaluate import Judge
-from spanproof.query_lang.check import check_claim
-from spanproof.query_lang.constants import Bindings
-from spanproof.query_lang.parse import parse_claim
+from spanproof.assertions.judge.evaluate import Judge
+from spanproof.query_lang.check.checker import check_claim
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.tests.reference.claims import ClaimMaker
 from spanproof.tests.reference.conditions import NotCovered
-from spanproof.tests.reference.draw import CLAIMS, WANTED, Drawn, compare
 from spanproof.tests.reference.evidence import find_fault
 from spanproof.tests.reference.generate import TraceMaker, TraceSet
 from spanproof.tests.reference.judge import judge
 from spanproof.tests.reference.minimize import minimize
+from spanproof.tests.reference.random_choice import CLAIMS, WANTED, Drawn, compare
 from spanproof.tests.reference.selections import World
-from spanproof.tests.reference.send import open_judge
+from spanproof.tests.reference.store_traces import open_judge
 from spanproof.tests.reference.write_case import write_case
 
 

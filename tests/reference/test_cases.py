@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from spanproof.assertions.cases import Assertion, CaseTrace, Scene, parse_cases
-from spanproof.query_lang.parse import parse_claim
+from spanproof.assertions.cases.case_file import CaseAssertion, CaseTrace, Scenario, parse_cases
+from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.tests.reference.from_cases import world_of
 from spanproof.tests.reference.judge import judge
 
@@ -23,7 +23,7 @@ def assertions() -> list[object]:
 
 
 @pytest.mark.parametrize(("scene", "traces", "assertion"), assertions())
-def test_case(scene: Scene, traces: tuple[CaseTrace, ...], assertion: Assertion) -> None:
+def test_case(scene: Scenario, traces: tuple[CaseTrace, ...], assertion: CaseAssertion) -> None:
     expectation = parse_claim(assertion.claim).expectation
     assert expectation is not None
     assert judge(expectation, world_of(traces, scene.rules)) == assertion.outcome

@@ -8,22 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanproof.assertions.evaluate import Judge
-from spanproof.assertions.requests import expect_roots
-from spanproof.assertions.selected import Selected
+from spanproof.assertions.findings.judged_traces import SelectedTraces
+from spanproof.assertions.judge.evaluate import Judge
+from spanproof.assertions.run.proof_requests import register_trigger_spans
 from spanproof.assertions.triggers.context import TraceContext
-from spanproof.collector.calls import derive
-from spanproof.collector.decode import Decoder
-from spanproof.collector.live import LiveTraces
-from spanproof.collector.store import Store
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.check import check_claim
-from spanproof.query_lang.constants import Bindings
-from spanproof.query_lang.parse import parse_claim
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.otlp.decoder import Decoder
+from spanproof.collector.storage.store import Store
+from spanproof.collector.traces.live_traces import LiveTraces
+from spanproof.query_lang.check.checker import check_claim
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.tests.reference.claims import ClaimMaker
-from spanproof.tests.reference.draw import CLAIMS, WANTED, Drawn, compare
 from spanproof.tests.reference.generate import TraceMaker, TraceSet
-from spanproof.tests.reference.send import trace_request
+from spanproof.tests.reference.random_choice import CLAIMS, WANTED, Drawn, compare
+from spanproof.tests.reference.store_traces import trace_request
 from spanproof.tests.reference.write_case import write_case
 
 
@@ -36,12 +36,12 @@ def test_same_verdict_in_memory(data: st.DataObject) -> None:
     with Store.open(settings={"threads": "1"}) as store:
         shown = LiveTraces(store)
         ours = tuple(TraceContext(trace_id=trace_id, span_id=f"{1:016x}") for trace_id in made.settled)
-        expect_roots(store, ours)
-        shown.expect({each.trace_id: each.span_id for each in ours})
-        store.subscribe(shown.take)
+        register_trigger_spans(store, ours)
+        shown.expect_traces({each.trace_id: each.span_id for each in ours})
+        store.subscribe(shown.add_arrived)
         store.append(Decoder().decode([trace_request(made.spans).SerializeToString()]))
-        derive(store)
-        if shown.show():
+        derive_calls(store)
+        if shown.publish():
             compare_all(made, claims, Judge(shown.connection, live=shown), Judge(store.cursor()))
         shown.close()
 
@@ -58,9 +58,9 @@ def compare_all(made: TraceSet, claims: ClaimMaker, in_memory: Judge, stored: Ju
         for traces in (tuple(made.settled), *((trace_id,) for trace_id in made.settled)):
             verdicts = []
             for judge in (in_memory, stored):
-                judge.select(Selected(dict.fromkeys(traces, False), live=True))
+                judge.select_traces(SelectedTraces(dict.fromkeys(traces, False), live=True))
                 verdict = judge.judge(expectation, claim, Bindings())
-                if isinstance(expectation.claim, s.Comparison):  # of all that a number is made of, any may show it
+                if isinstance(expectation.claim, s.ComparisonClaim):  # of all that a number is made of, any may show it
                     verdict = replace(verdict, witnesses=())
                 verdicts.append(verdict)
             if verdicts[0] != verdicts[1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from spanproof.collector.semconv import SPAN_KINDS
+from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 from spanproof.tests.reference.generate import TraceSet
 from spanproof.tests.reference.spans import Span, Value
 

@@ -6,7 +6,7 @@ from importlib import import_module
 import pytest
 
 # pytester forgets what a run imports, unless it was there before; to import all of this each time takes a second
-PRELOADED = [import_module(f"spanproof.assertions.pytest_plugin.{name}") for name in ("items", "expecting")]
+PRELOADED = [import_module(f"spanproof.assertions.pytest_plugin.{name}") for name in ("items", "traces_fixture")]
 import_module("httpcore")  # and httpx keeps what it knows of it, although it imports it only with its first client
 # Starts the service of the tests once the collector is there, as projects do; proofs find it by its variable.
 CONFTEST = """

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 
 import pytest
 
-from spanproof.assertions.pytest_plugin.collector import find_sharing
+from spanproof.assertions.pytest_plugin.collector import find_shared_address
 from spanproof.assertions.pytest_plugin.settings import read_settings
 
 FIRST, SECOND, THIRD = (
@@ -78,11 +78,13 @@ def test_each_worker_of_xdist_has_a_collector_of_its_own(project: pytest.Pyteste
 def test_workers_cannot_share_an_address(project: pytest.Pytester) -> None:
     config = project.parseconfig("--spanproof-otlp-grpc", "127.0.0.1:4317")
     settings = read_settings(config)
-    assert find_sharing(config, settings) is None
+    assert find_shared_address(config, settings) is None
     config.workerinput = {"workercount": 1}
-    assert find_sharing(config, settings) is None
+    assert find_shared_address(config, settings) is None
     config.workerinput = {"workercount": 2}
-    assert (find_sharing(config, settings) or "").startswith("--spanproof-otlp-grpc 127.0.0.1:4317 is one address")
+    assert (find_shared_address(config, settings) or "").startswith(
+        "--spanproof-otlp-grpc 127.0.0.1:4317 is one address"
+    )
 
 
 def test_an_address_that_is_taken_is_named(project: pytest.Pytester) -> None:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from spanproof.assertions.pytest_plugin.collector import choose_environment
+from spanproof.assertions.pytest_plugin.collector import make_environment
 
 HTTP, GRPC = "http://127.0.0.1:1", "http://127.0.0.1:2"
 
@@ -112,7 +112,7 @@ def read_environment() -> dict[str, str]:
 def test_the_endpoint_suits_the_protocol_that_is_asked_for(
     present: dict[str, str], endpoint: str, protocol: str
 ) -> None:
-    assert choose_environment(present, HTTP, GRPC) == {
+    assert make_environment(present, HTTP, GRPC) == {
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_BSP_SCHEDULE_DELAY": "200",
@@ -120,7 +120,7 @@ def test_the_endpoint_suits_the_protocol_that_is_asked_for(
 
 
 def test_a_delay_that_was_chosen_is_kept() -> None:
-    assert choose_environment({"OTEL_BSP_SCHEDULE_DELAY": "50"}, HTTP, GRPC)["OTEL_BSP_SCHEDULE_DELAY"] == "50"
+    assert make_environment({"OTEL_BSP_SCHEDULE_DELAY": "50"}, HTTP, GRPC)["OTEL_BSP_SCHEDULE_DELAY"] == "50"
 
 
 # ## In the test's own process

@@ -18,14 +18,14 @@ from lxml import etree
 from rich.console import Console
 
 from spanproof import __version__
-from spanproof.assertions.documents import RunDocument
-from spanproof.assertions.events import RunFinished
+from spanproof.assertions.reports.documents import RunDocument
 from spanproof.assertions.reports.github import render_annotations, render_step_summary
 from spanproof.assertions.reports.html_report import render_html
 from spanproof.assertions.reports.json_report import describe_report, render_json, write_schema
 from spanproof.assertions.reports.junit import render_junit
 from spanproof.assertions.reports.terminal import TerminalReport
-from spanproof.tests.assertions.reports.sample import FINISHED, MS, make_run
+from spanproof.assertions.run.events import RunFinished
+from spanproof.tests.assertions.reports.sample_run import FINISHED, MS, make_run
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[2] / "assertions" / "reports" / "report.schema.json"

@@ -8,17 +8,17 @@ import pytest
 
 from spanproof.assertions.triggers.command import open_command
 from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
-from spanproof.assertions.triggers.request import Request
-from spanproof.query_lang import syntax as s
-from spanproof.query_lang.constants import Bindings
-from spanproof.query_lang.modules import load_text
+from spanproof.assertions.triggers.request import TriggerRequest
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.check.modules import load_module_text
+from spanproof.query_lang.syntax import nodes as s
 
 
 def test_what_nobody_waits_for_any_more_is_not_begun(tmp_path: Path) -> None:
     text = f'proof "p" {{\n  when run "touch {tmp_path}/begun"\n  expect response.status == 0\n}}\n'
-    (proof,) = load_text(text, Path("p.proof"), "p.proof").proofs
+    (proof,) = load_module_text(text, Path("p.proof"), "p.proof").proofs
     (when,) = (each for each in s.walk(proof) if isinstance(each, s.When))
-    with open_command(Request(when, Bindings(), tmp_path)) as run:
+    with open_command(TriggerRequest(when, Bindings(), tmp_path)) as run:
         assert run(TraceContext()).status == 0
         (tmp_path / "begun").unlink()
     with pytest.raises(TriggerFailed, match="nobody waits for it any more"):

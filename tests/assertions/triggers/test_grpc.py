@@ -15,9 +15,9 @@ from google.protobuf import descriptor_pb2, message_factory, text_format, timest
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_reflection.v1alpha import reflection
 
-from spanproof.assertions.triggers.targets import read_targets
-from spanproof.assertions.verdict import Outcome
-from spanproof.tests.assertions.triggers.conftest import Prove, Traced
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.triggers.allowed_targets import read_allowed_targets
+from spanproof.tests.assertions.traced_service import Prove, Traced
 
 SHOP = text_format.Parse(
     """
@@ -244,10 +244,10 @@ def test_a_server_that_is_not_there_is_told_at_once(prove: Prove) -> None:
 
 
 def test_a_server_calls_listed_targets_alone(payments: Payments, prove: Prove) -> None:
-    allowed = read_targets([payments.address])
+    allowed = read_allowed_targets([payments.address])
     assert prove(CALL % (payments.address, ""), targets=allowed).outcome is Outcome.PASS
     refused = prove(CALL % ("127.0.0.1:1", ""), targets=allowed)
     assert refused.error == "127.0.0.1:1 is no target that this server may ask"
     port = payments.address.split(":")[1]
-    named = prove(CALL % (f"localhost:{port}", ""), targets=read_targets([f"localhost:{port}"]))
+    named = prove(CALL % (f"localhost:{port}", ""), targets=read_allowed_targets([f"localhost:{port}"]))
     assert "localhost leads to " in named.error

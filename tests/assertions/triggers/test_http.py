@@ -12,16 +12,17 @@ from time import sleep
 import pytest
 from rich.console import Console
 
-from spanproof.assertions.events import Sending
+from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports.terminal import TerminalReport
-from spanproof.assertions.runner import Runner
-from spanproof.assertions.triggers.context import Answer, TraceContext
-from spanproof.assertions.triggers.sending import Repeat, send_repeatedly
-from spanproof.assertions.verdict import Outcome
-from spanproof.collector.store import Store
-from spanproof.query_lang.modules import load_module
-from spanproof.tests.assertions.triggers.conftest import Prove, Traced
-from spanproof.tests.assertions.triggers.serving import Asked, Reply, serve_http
+from spanproof.assertions.run.events import RequestProgress
+from spanproof.assertions.run.runner import Runner
+from spanproof.assertions.triggers.context import TraceContext
+from spanproof.assertions.triggers.responses import TriggerResponse
+from spanproof.assertions.triggers.sender import Repeat, send_repeatedly
+from spanproof.collector.storage.store import Store
+from spanproof.query_lang.check.modules import load_module
+from spanproof.tests.assertions.traced_service import Prove, Traced
+from spanproof.tests.assertions.triggers.http_service import Asked, Reply, serve_http
 
 
 class Shop:
@@ -101,7 +102,7 @@ def test_each_of_many_requests_is_a_trace_of_its_own(shop: Shop, prove: Prove) -
     assert carried.outcome is Outcome.PASS, carried.reasons
     assert len({headers["traceparent"][3:35] for headers in shop.traced.seen}) == 40
     assert set(shop.bodies) == {b'{"cart": 1}'}
-    told = [(each.done, each.total) for each in carried.events if isinstance(each, Sending)]
+    told = [(each.done, each.total) for each in carried.events if isinstance(each, RequestProgress)]
     assert told[-1] == (40, 40)
     assert told == sorted(told)
     assert carried.finished.duration_ns > 39 / 400 * 1e9
@@ -170,7 +171,7 @@ def test_a_rate_that_was_kept_is_not() -> None:
     contexts = [TraceContext("r1") for _ in range(3)]
     told: list[int] = []
     answers, late = send_repeatedly(
-        lambda each: Answer(0, each.trace_id, 1), contexts, Repeat(3, 10), sleep, told.append
+        lambda each: TriggerResponse(0, each.trace_id, 1), contexts, Repeat(3, 10), sleep, told.append
     )
     assert ([each.body for each in answers], late) == ([each.trace_id for each in contexts], None)
     assert told[-1] == 3
@@ -179,10 +180,10 @@ def test_a_rate_that_was_kept_is_not() -> None:
 def test_the_terminal_shows_how_far_it_is_and_that_the_rate_was_not_kept(
     shop: Shop, prove: Prove, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("spanproof.assertions.triggers.sending.AT_ONCE", 1)
+    monkeypatch.setattr("spanproof.assertions.triggers.sender.MAX_CONCURRENT_REQUESTS", 1)
     threading.Timer(0.5, shop.gate.set).start()
     carried = prove(f'when POST "{shop.url}/wait" {{ repeat 3 at 100/s }}\nexpect count(shop) == 3')
-    sending = next(each for each in carried.events if isinstance(each, Sending))
+    sending = next(each for each in carried.events if isinstance(each, RequestProgress))
     console = Console(force_terminal=True, file=StringIO(), width=100)
     report = TerminalReport(console)
     for event in (sending, carried.finished):

@@ -24,10 +24,10 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, Producer, TopicPartition
 from opentelemetry.context import Context
 from opentelemetry.trace import SpanKind
 
-from spanproof.assertions.triggers.targets import read_targets
-from spanproof.assertions.verdict import Outcome
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.triggers.allowed_targets import read_allowed_targets
 from spanproof.examples.shop.broker import find_nats_server
-from spanproof.tests.assertions.triggers.conftest import Prove, Traced, link_to
+from spanproof.tests.assertions.traced_service import Prove, Traced, link_to
 from spanproof.tests.command import wait_until
 from spanproof.tests.ports import find_free_port, listens
 
@@ -151,11 +151,11 @@ def test_what_nats_refuses_is_told_without_the_password(
 
 def test_a_server_publishes_to_listed_targets_alone(nats_server: str, nats_listener: list[Taken], prove: Prove) -> None:
     text = f'when publish nats "orders.x" {{ broker "nats://u:secret@{nats_server}" }}\nexpect some mail'
-    assert prove(text, targets=read_targets([nats_server])).outcome is Outcome.PASS
-    refused = prove(text, targets=read_targets(["127.0.0.1:1"]))
+    assert prove(text, targets=read_allowed_targets([nats_server])).outcome is Outcome.PASS
+    refused = prove(text, targets=read_allowed_targets(["127.0.0.1:1"]))
     assert refused.error == f"{nats_server} is no target that this server may ask"
     for broker in ("kafka", "rabbitmq"):
-        refused = prove(f'when publish {broker} "a"\nexpect some mail', targets=read_targets([nats_server]))
+        refused = prove(f'when publish {broker} "a"\nexpect some mail', targets=read_allowed_targets([nats_server]))
         assert "which this server may not ask" in refused.error or "no target that this server may ask" in refused.error
     assert len(nats_listener) == 1
 

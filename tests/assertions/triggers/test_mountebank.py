@@ -12,9 +12,9 @@ import pytest
 from opentelemetry.context import get_current
 from opentelemetry.trace import SpanKind
 
-from spanproof.assertions.verdict import Outcome
-from spanproof.tests.assertions.triggers.conftest import Carried, Prove, Traced
-from spanproof.tests.assertions.triggers.serving import Asked, Reply, serve_http
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.tests.assertions.traced_service import Carried, Prove, Traced
+from spanproof.tests.assertions.triggers.http_service import Asked, Reply, serve_http
 from spanproof.tests.command import wait_until
 from spanproof.tests.node import find_node
 from spanproof.tests.ports import find_free_port

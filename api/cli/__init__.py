@@ -1,0 +1,1 @@
+"""What commands share: the Typer application, option groups, settings, console, server client."""

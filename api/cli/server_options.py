@@ -1,0 +1,103 @@
+"""The options of commands that ask a server: which one, and what it is shown and trusted by."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from spanproof.collector.user_errors import UserError
+
+if TYPE_CHECKING:
+    import httpx
+
+
+class ServerError(UserError):
+    """The server cannot be asked; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerAccess:
+    """What a command is told of a server; each field is an option of it."""
+
+    server: Annotated[str, typer.Option(metavar="URL", envvar="SPANPROOF_SERVER", help="The server to ask.")] = (
+        "http://127.0.0.1:8321"
+    )
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Show the server the first token of this file."
+        ),
+    ] = None
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trust a server with a certificate of these CAs (PEM).")
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM, with its key).")
+    ] = None
+
+    def send_request(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: object = None,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float = 90,
+    ) -> httpx.Response:
+        """Send a request to the server; answers of 400 and above are for the caller. Raises ServerError."""
+        import httpx
+
+        try:
+            response = httpx.request(
+                method,
+                f"{self.server.rstrip('/')}{path}",
+                json=json,
+                headers={**self._make_auth_headers(), **(headers or {})},
+                verify=self._make_tls_context(),
+                timeout=timeout_s,
+                trust_env=False,
+            )
+        except ValueError as error:
+            raise ServerError(str(error)) from None
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            said = f"no server answers at {self.server} ({str(error) or type(error).__name__})"
+            raise ServerError(f"{said}; start one with `spanproof serve`") from None
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise ServerError(
+                f"{self.server} admits only who shows a token it knows; name a file of tokens with --token-file"
+            )
+        if response.status_code == httpx.codes.FORBIDDEN:
+            raise make_server_error(response)
+        return response
+
+    def _make_auth_headers(self) -> dict[str, str]:
+        if self.token_file is None:
+            return {}
+        from spanproof.collector.receive.authentication import read_first_token
+
+        return {"authorization": f"Bearer {read_first_token(self.token_file)}"}
+
+    def _make_tls_context(self) -> ssl.SSLContext | bool:
+        if self.tls_ca is None and self.tls_cert is None:
+            return True
+        try:
+            context = ssl.create_default_context(cafile=self.tls_ca)
+            if self.tls_cert is not None:
+                context.load_cert_chain(self.tls_cert)
+        except OSError as error:  # ssl.SSLError is one
+            raise ValueError(f"{self.tls_ca or self.tls_cert}: {error.strerror or error}") from None
+        return context
+
+
+def make_server_error(response: httpx.Response) -> ServerError:
+    """Make an error of an answer of 400 and above, in the server's own words where it has some."""
+    try:
+        said = response.json()["detail"]
+    except (ValueError, KeyError, TypeError):
+        said = f"it answered {response.status_code}"
+    return ServerError(f"{response.request.url}: {said}")

@@ -1,0 +1,153 @@
+"""Answers to questions, as documents: JSON, CSV, Arrow, or a table to read."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Self
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from spanproof.assertions.explain import units
+from spanproof.assertions.judge.query_answers import QueryAnswer
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.instants import format_instant
+from spanproof.query_lang.syntax.vocabulary import ValueType
+
+# UCUM, as OpenTelemetry's metrics have it; a fraction has no unit of its own
+_UCUM_UNITS = {"duration": "ns", "rate": "1/s"}
+_KINDS_BY_UNIT = {unit: kind for kind, unit in _UCUM_UNITS.items()}
+
+
+class GroupDocument(BaseModel):
+    """One number: of the values of a field in ``key``, of the step of time that begins at ``at_ns``."""
+
+    key: dict[str, str | None]
+    at_ns: int | None = None
+    n: int
+    value: int | float | None
+
+
+class AnswerDocument(BaseModel):
+    """The answer to a question; ``incomplete`` of its ``traces`` still lack spans."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "unit": "ns",
+                    "n": 1234,
+                    "traces": 1200,
+                    "incomplete": 0,
+                    "forgotten_until_ns": None,
+                    "groups": [
+                        {"key": {"resource.service.version": "1.4.2"}, "at_ns": None, "n": 1234, "value": 391000000}
+                    ],
+                }
+            ]
+        }
+    )
+
+    unit: str = Field(description="`ns`, `1/s`, or `1` for counts, fractions and other numbers")
+    n: int
+    traces: int
+    incomplete: int
+    forgotten_until_ns: int | None = Field(
+        default=None, description="Traces of the window that began up to then were forgotten"
+    )
+    groups: list[GroupDocument]
+
+    @classmethod
+    def from_answer(cls, answer: QueryAnswer, query: s.MetricQuery) -> Self:
+        """Make the document of an answer."""
+        by = query.by.text if query.by is not None else None
+        groups = [
+            GroupDocument(key={} if by is None else {by: each.key}, at_ns=each.at_ns, n=each.n, value=each.value)
+            for each in answer.groups
+        ]
+        unit = _UCUM_UNITS.get(answer.type.kind, "1")
+        return cls(
+            unit=unit,
+            n=answer.n,
+            traces=answer.traces,
+            incomplete=answer.incomplete,
+            forgotten_until_ns=answer.forgotten_until_ns,
+            groups=groups,
+        )
+
+    @property
+    def warning(self) -> str | None:
+        """Say what the numbers leave out that they should have."""
+        until_ns = self.forgotten_until_ns
+        return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} were forgotten"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerFormat:
+    """A way to write an answer."""
+
+    media_type: str
+    render: Callable[[AnswerDocument], bytes]
+
+
+def _make_columns(document: AnswerDocument) -> dict[str, list[object]]:
+    names = list(document.groups[0].key) if document.groups else []
+    columns: dict[str, list[object]] = {name: [each.key[name] for each in document.groups] for name in names}
+    if any(each.at_ns is not None for each in document.groups):
+        columns["at_ns"] = [each.at_ns for each in document.groups]
+    columns["n"] = [each.n for each in document.groups]
+    columns["value"] = [each.value for each in document.groups]
+    return columns
+
+
+def _render_csv(document: AnswerDocument) -> bytes:
+    columns = _make_columns(document)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    return text.getvalue().encode()
+
+
+def _render_arrow(document: AnswerDocument) -> bytes:
+    columns = _make_columns(document)
+    whole = all(value is None or isinstance(value, int) for value in columns["value"])
+    numbers = {"at_ns": pa.int64(), "n": pa.int64(), "value": pa.int64() if whole else pa.float64()}
+    table = pa.table(
+        {name: pa.array(values, numbers.get(name, pa.string())) for name, values in columns.items()}
+    ).replace_schema_metadata({"unit": document.unit})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
+
+
+def _render_table(document: AnswerDocument) -> bytes:
+    type_ = ValueType(_KINDS_BY_UNIT.get(document.unit, "number"))  # type: ignore[arg-type]  # kinds of its own
+    columns = _make_columns(document)
+    if "at_ns" in columns:
+        columns["at_ns"] = [_format_instant(each.at_ns) for each in document.groups]
+    columns["value"] = [units.format_value(each.value, type_) for each in document.groups]
+    rows = [["at" if name == "at_ns" else name for name in columns]]
+    rows += [["-" if each is None else str(each) for each in row] for row in zip(*columns.values(), strict=True)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
+    lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    left = f", {document.incomplete} of them incomplete" if document.incomplete else ""
+    left += f"; {document.warning}" if document.warning else ""
+    return "\n".join([*lines, f"of {document.traces} traces{left}", ""]).encode()
+
+
+def _format_instant(ns: int | None) -> str | None:
+    return None if ns is None else datetime.fromtimestamp(ns / 10**9, UTC).isoformat()
+
+
+ANSWER_FORMATS = {
+    "table": AnswerFormat("text/plain", _render_table),
+    "json": AnswerFormat("application/json", lambda document: document.model_dump_json().encode() + b"\n"),
+    "csv": AnswerFormat("text/csv", _render_csv),
+    "arrow": AnswerFormat("application/vnd.apache.arrow.stream", _render_arrow),
+}

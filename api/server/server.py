@@ -1,0 +1,103 @@
+"""``spanproof serve``: collector and API in one process over one store."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeAlias
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from spanproof.api.http.run_manager import RunManager
+from spanproof.api.server.app import make_app
+from spanproof.api.server.self_tracing_endpoint import TraceSelfEndpoint
+from spanproof.assertions.triggers.allowed_targets import AllowedTargets
+from spanproof.collector.calls.service_rules import ServiceRules, store_rules
+from spanproof.collector.receive.addresses import open_listener, replace_port
+from spanproof.collector.receive.http_server import make_http_server
+from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
+from spanproof.collector.receive.receiver_options import ReceiverOptions
+from spanproof.collector.storage.store import Store
+from spanproof.collector.traces.retention import Retention, RetentionLimits
+from spanproof.collector.user_errors import UserError
+
+SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Serves until SIGINT or SIGTERM."""
+
+    db: str
+    otlp_grpc: str
+    otlp_http: str
+    api: str
+    options: ReceiverOptions
+    rules: ServiceRules
+    limits: RetentionLimits
+    allowed_targets: AllowedTargets
+    memory_bytes: int
+    trace_self: TraceSelfEndpoint | None = None
+    proofs: Path | None = None
+
+    def run(self, echo: Callable[[str], None]) -> None:
+        """Serve; the first line said names all addresses. Raises UserError."""
+        listener = open_listener(self.api)
+        with (
+            listener,
+            Store.open(self.db, settings={"memory_limit": f"{self.memory_bytes}B"}) as store,
+            Retention(store, self.limits),
+            _trace_store(store, self.trace_self) as wrap,  # to its end, after that of the receiver
+            Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,
+            RunManager(store, self.allowed_targets) as keeper,
+        ):
+            if self.trace_self:
+                self.trace_self.reject_own_address(receiver.grpc_address, receiver.http_address)
+            store_rules(store, self.rules)
+            server = make_http_server(wrap(make_app(store, keeper, self.options.tokens, self.proofs)), self.options)
+            before = _install_signal_handlers(server)
+            scheme = "https" if self.options.tls else "http"
+            echo(
+                f"spanproof: OTLP/gRPC {receiver.grpc_address}  OTLP/HTTP {receiver.http_address}"
+                f"  API {scheme}://{replace_port(self.api, listener.getsockname()[1])}  store {self.db}"
+            )
+            freeze_loaded_objects()
+            try:
+                server.run(sockets=[listener])
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+
+
+@contextmanager
+def _trace_store(store: Store, endpoint: TraceSelfEndpoint | None) -> Iterator[Callable[[ASGIApp], ASGIApp]]:
+    """Trace the work of the store, where that is wanted; gives what is to be done to apps."""
+    if endpoint is None:
+        yield lambda app: app
+        return
+    try:
+        from spanproof.api.server.self_tracing import SelfTracer
+    except ImportError as error:
+        raise UserError(
+            f"--trace-self needs its extra packages ({error.name} is missing): pip install 'spanproof[telemetry]'"
+        ) from None
+    with SelfTracer(endpoint.url) as own:
+        store.telemetry.start_span = own.start_span
+        yield own.wrap_app
+
+
+def _install_signal_handlers(server: uvicorn.Server) -> dict[int, SignalHandler]:
+    """Stop at SIGINT and SIGTERM from now on; return what was done before.
+
+    While it runs, uvicorn does so itself, and in the end raises the signal again, which is no failure here.
+    """
+
+    def stop(*_: object) -> None:
+        server.should_exit = True
+
+    return {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,1 @@
+"""Tempo's HTTP API for Grafana: TraceQL, search and tags over the same store."""

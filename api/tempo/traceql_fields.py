@@ -1,0 +1,87 @@
+"""What TraceQL calls the fields of a span, as SQL."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
+from spanproof.query_lang.compile.conditions import SPAN_ID_SQL, TRACE_ID_SQL, SqlValue, compile_operator
+from spanproof.query_lang.syntax.vocabulary import ValueKind
+
+_ROOT_CONDITION = (
+    "s.trace_id IN (SELECT t.trace_id FROM tree t JOIN spans r USING (trace_id, span_key)"
+    " WHERE t.depth = 0 AND NOT t.orphan AND {})"
+)
+_TRACE_CONDITION = "s.trace_id IN (SELECT trace_id FROM spans GROUP BY trace_id HAVING {})"
+
+
+@dataclass(frozen=True, slots=True)
+class TraceqlIntrinsic:
+    """A field that is no attribute: the SQL of its value, its kind, and what a condition on it stands in."""
+
+    sql: str
+    kind: ValueKind
+    condition_template: str = "{}"
+
+
+_NAME = TraceqlIntrinsic("s.name", "text")
+_STATUS = TraceqlIntrinsic("s.status", "status")
+_STATUS_MESSAGE = TraceqlIntrinsic("s.status_message", "text")
+_KIND = TraceqlIntrinsic("s.kind", "kind")
+_DURATION = TraceqlIntrinsic("(s.end_ns - s.start_ns)", "duration")
+_TRACE_DURATION = TraceqlIntrinsic("(max(end_ns) - min(start_ns))", "duration", _TRACE_CONDITION)
+_ROOT_NAME = TraceqlIntrinsic("r.name", "text", _ROOT_CONDITION)
+_ROOT_SERVICE = TraceqlIntrinsic("r.service", "text", _ROOT_CONDITION)
+INTRINSICS: Final = {
+    "name": _NAME,
+    "status": _STATUS,
+    "statusMessage": _STATUS_MESSAGE,
+    "kind": _KIND,
+    "duration": _DURATION,
+    "traceDuration": _TRACE_DURATION,
+    "rootName": _ROOT_NAME,
+    "rootServiceName": _ROOT_SERVICE,
+    "span:name": _NAME,
+    "span:status": _STATUS,
+    "span:statusMessage": _STATUS_MESSAGE,
+    "span:kind": _KIND,
+    "span:duration": _DURATION,
+    "span:id": TraceqlIntrinsic(SPAN_ID_SQL.format("s.span_id"), "text"),
+    "span:parentID": TraceqlIntrinsic(SPAN_ID_SQL.format("s.parent_id"), "text"),
+    "trace:id": TraceqlIntrinsic(TRACE_ID_SQL.format("s.trace_id"), "text"),
+    "trace:duration": _TRACE_DURATION,
+    "trace:rootName": _ROOT_NAME,
+    "trace:rootService": _ROOT_SERVICE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class TraceqlAttribute:
+    """An attribute of the ``span``, of its ``resource``, or, without a scope, of the first of these that has it."""
+
+    scope: str
+    name: str
+
+
+def read_field(text: str) -> TraceqlIntrinsic | TraceqlAttribute | None:
+    """Read the name of a field, or return None if it is none."""
+    if text in INTRINSICS:
+        return INTRINSICS[text]
+    scope, dot, name = text.partition(".")
+    return (
+        TraceqlAttribute(scope, name)
+        if dot and name and "\0" not in name and scope in ("", "span", "resource")
+        else None
+    )
+
+
+def compile_attribute_comparison(attribute: TraceqlAttribute, operator: str, right: SqlValue) -> str:
+    """Return the condition that an attribute of a row `s`, or of its resource, is as `right` says."""
+    own = make_attribute_sql("s.attributes", attribute.name)
+    of_span = compile_operator(operator, SqlValue(own, "any"), right)
+    if attribute.scope == "span":
+        return of_span
+    shared = compile_operator(operator, SqlValue(make_attribute_sql("attributes", attribute.name), "any"), right)
+    of_resource = f"s.resource_key IN (SELECT resource_key FROM resources WHERE {shared})"  # noqa: S608 (quoted)
+    return of_resource if attribute.scope else f"(CASE WHEN {own} IS NULL THEN {of_resource} ELSE {of_span} END)"

@@ -1,0 +1,1 @@
+"""Case files: traces, claims and the verdicts they must get, in one text."""

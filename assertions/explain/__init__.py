@@ -1,0 +1,1 @@
+"""Findings -> words and evidence: what was seen, what was expected, what came nearest."""

@@ -1,0 +1,127 @@
+"""Which parts of a claim's text a verdict points at and repeats."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from spanproof.assertions.explain import units
+from spanproof.assertions.explain.text_formatting import format_count
+from spanproof.assertions.findings.verdict import Mark
+from spanproof.query_lang.check.constants import is_constant
+from spanproof.query_lang.check.types import to_selection
+from spanproof.query_lang.compile.conditions import find_subject
+from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.syntax import nodes as s
+
+if TYPE_CHECKING:
+    from spanproof.assertions.findings.finding_counts import Finding, FindingCounts
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimText:
+    """A claim and the text that it stands in."""
+
+    claim: s.Claim
+    text: str
+
+    def read_source(self, at: s.TextRange) -> str:
+        """Return what stands there."""
+        return self.text[at.start : at.end]
+
+    def find_failed_part(self, sample: Finding | None) -> s.TextRange:
+        """Return the part of the claim that failed."""
+        if isinstance(self.claim, s.Retry) and sample and sample.note and sample.note[0]:
+            return self.claim.clauses[sample.note[0] - 1].at
+        if isinstance(self.claim, s.Every):
+            return self.claim.condition.at
+        if isinstance(self.claim, s.Budget) and sample and sample.note:
+            number = sample.note[0]
+            return self.claim.parts[number - 1][1].at if number else self.claim.total.at
+        if isinstance(self.claim, s.Fallback):
+            return self.claim.to.at
+        if isinstance(self.claim, s.Before):
+            return self.claim.second.at
+        return self.claim.at
+
+    def format_observed(self, plan: Plan, sample: Finding | None) -> str | None:
+        """Return the value seen."""
+        if sample is None or plan.value_type.kind == "nothing":
+            return None
+        if isinstance(self.claim, s.Retry) and sample.note and sample.note[0] and sample.value is not None:
+            clause = self.claim.clauses[sample.note[0] - 1]
+            if isinstance(clause, s.Limit) and clause.name == "backoff":
+                return units.format_duration(sample.value)
+        return units.format_value(sample.value, plan.value_type)
+
+    def make_related_marks(self, counts: FindingCounts, sample: Finding | None) -> tuple[Mark, ...]:
+        """Mark what the part that failed goes with."""
+        match self.claim:
+            case s.Before(first=first):
+                return (Mark(first.at, "this was to end first"),)
+            case s.Retry(call=call) if sample and sample.note and sample.note[0]:
+                return (Mark(call.at, f"{format_count(counts.n, 'call')} to retry"),)
+            case s.Fallback(call=call):
+                return (Mark(call.at, f"{format_count(counts.n, 'call')} failed for good"),)
+            case s.Every(selection=selection):
+                return (Mark(selection.at, f"{counts.n} matched"),)
+            case s.Budget(total=total) if sample and sample.note and sample.note[0]:
+                return (Mark(total.at, "of this"),)
+        return ()
+
+    def read_subject(self) -> str:
+        """Return the source text of what is compared."""
+        match self.claim:
+            case s.ComparisonClaim(condition=s.Compare() as condition):
+                return self.read_source(condition.left.at)
+            case s.ComparisonClaim(condition=s.OneOf() as condition):
+                return self.read_source(condition.value.at)
+            case s.Every(condition=condition) | s.No(condition=condition) | s.Some(condition=condition):
+                looked_at = find_subject(condition) if condition is not None else None
+                return self.read_source(looked_at.at) if looked_at else ""
+        return ""
+
+    def describe_precondition(self) -> str:
+        """Say what is to happen before there is something to judge."""
+        match self.claim:
+            case s.Retry(call=call):
+                return f"a failed first attempt of `{self.read_source(call.at)}`"
+            case s.Circuit(call=call):
+                return f"so many failures in a row of `{self.read_source(call.at)}`"
+            case s.Timeout(call=call):
+                return f"an attempt of `{self.read_source(call.at)}` that was cut off"
+            case s.Fallback(call=call):
+                return f"a failure of `{self.read_source(call.at)}`"
+        return "the condition"
+
+    def find_selections(self) -> list[s.Selection]:
+        """Return the selections of spans and calls in the claim, in the order of its text."""
+        found: list[s.Selection] = []
+        for part in s.walk(self.claim):
+            if isinstance(part, s.SpanSelection | s.CallSelection):
+                found.append(part)
+            elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
+                continue
+            elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
+                selection = to_selection(part.arguments[0])
+                found += [selection] if selection else []
+        return found
+
+    def locate_first_selection(self) -> s.TextRange:
+        """Return where the first of these stands, else the claim."""
+        selections = self.find_selections()
+        return selections[0].at if selections else self.claim.at
+
+    def format_limit(self) -> str:
+        """Say what was wanted of a comparison."""
+        condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
+        if isinstance(condition, s.Compare):
+            return f", not {self.read_source(s.TextRange(condition.left.at.end, condition.at.end)).strip()}"
+        return ""
+
+    def name_budget_part(self, claim: s.Budget, number: int) -> str:
+        """Name a part of a budget; 0 is the whole."""
+        if not number:
+            return "the whole"
+        part = claim.parts[number - 1][0]
+        return f"`{self.read_source(part.at)}`" if part is not None else "another service"

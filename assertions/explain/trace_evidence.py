@@ -1,0 +1,142 @@
+"""The trace behind a verdict, as a tree of what to show."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import read_quantile
+
+if TYPE_CHECKING:
+    import duckdb
+
+SPAN_KIND_NAMES = {code: name for name, code in SPAN_KINDS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class SpanView:
+    """A span in its place. ``last_at`` tells for each level above it whether it is the last there.
+
+    ``attributes`` are those of a span that is ``marked``, by name; of others, there are none.
+    """
+
+    span_id: str
+    service: str
+    name: str
+    kind: str
+    start_ns: int
+    duration_ns: int
+    error: bool
+    marked: bool
+    orphan: bool
+    last_at: tuple[bool, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts.
+
+    ``choice`` says which of several traces it is, such as the one at p95.
+    """
+
+    trace_id: str
+    start_ns: int
+    duration_ns: int
+    spans: tuple[SpanView, ...]
+    hidden: int
+    choice: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _SpanNode:
+    key: int
+    parent: int | None
+    entry: bool
+    unpaired: bool
+    view: SpanView
+
+
+def build_trace_view(
+    connection: duckdb.DuckDBPyConnection, trace_id: str, *, marked: Collection[str] = (), requests_only: bool = True
+) -> TraceView | None:
+    """Lay out a trace, or return None if it has no spans.
+
+    With `requests_only`, what a service did by itself is left out: entry spans, calls that nobody answered,
+    and the `marked` span ids stay.
+    """
+    rows = connection.execute(
+        "SELECT t.span_key, t.parent_key, t.is_entry, s.kind IN (3, 4) AND s.span_key NOT IN"
+        " (SELECT client_key FROM exchanges WHERE trace_id = $trace::UUID AND server_key IS NOT NULL"
+        " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns, s.end_ns, t.error, t.orphan,"
+        " CASE WHEN list_contains($marked::UBIGINT[], s.span_id) THEN s.attributes END"
+        " FROM tree t JOIN spans s ON s.span_key = t.span_key WHERE t.trace_id = $trace::UUID"
+        " ORDER BY s.start_ns, s.end_ns DESC, s.span_id",
+        {"trace": trace_id, "marked": [int(span_id, 16) for span_id in marked if span_id]},
+    ).fetchall()
+    if not rows:
+        return None
+    spans = []
+    for key, parent, entry, unpaired, span_id, service, name, kind, start, end, error, orphan, attributes in rows:
+        hexadecimal = f"{span_id:016x}"
+        view = SpanView(
+            hexadecimal, service, name, SPAN_KIND_NAMES.get(kind, str(kind)), start, end - start, error,
+            hexadecimal in marked, orphan, (), _read_attributes(attributes),
+        )  # fmt: skip
+        spans.append(_SpanNode(key, parent, entry, unpaired, view))
+    kept = _omit_internal_spans(spans) if requests_only else spans
+    start = min(span.view.start_ns for span in spans)
+    end = max(span.view.start_ns + span.view.duration_ns for span in spans)
+    return TraceView(trace_id, start, end - start, tuple(_order_as_tree(kept)), len(spans) - len(kept))
+
+
+def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, str]:
+    """Return attributes as they are shown, by name: without the mark of what is no plain text."""
+    if attributes is None:
+        return {}
+    from spanproof.collector.otlp.attributes import (
+        KIND_MARKER,  # with Arrow, which commands without a store must not wait for
+    )
+
+    pairs = zip(attributes["keys"], attributes["texts"], strict=True)
+    return {key: text[2:] if text.startswith(KIND_MARKER) else text for key, text in sorted(pairs)}
+
+
+def describe_choice(expectation: s.Expectation) -> str | None:
+    """Say which of the traces that a claim is about shows its number, or None where it is one of many alike."""
+    if expectation.share is not None or not isinstance(expectation.claim, s.ComparisonClaim | s.NotWorse):
+        return None
+    names = [part.name for part in s.walk(expectation.claim) if isinstance(part, s.Function)]
+    if "min" in names or "max" in names:
+        return f"the one at the {'minimum' if 'min' in names else 'maximum'}"
+    percent = next((percent for name in names if (percent := read_quantile(name))), None)
+    return f"the one at p{percent}" if percent else None
+
+
+def _omit_internal_spans(spans: list[_SpanNode]) -> list[_SpanNode]:
+    """Leave out what is neither a request nor marked; what was under it goes under what it was under."""
+    by_key = {span.key: span for span in spans}
+    keeps = {span.key for span in spans if span.entry or span.unpaired or span.view.marked or span.parent is None}
+
+    def above(span: _SpanNode) -> int | None:
+        parent = span.parent
+        while parent is not None and parent not in keeps:
+            parent = by_key[parent].parent
+        return parent
+
+    return [replace(span, parent=above(span)) for span in spans if span.key in keeps]
+
+
+def _order_as_tree(spans: list[_SpanNode]) -> Iterator[SpanView]:
+    children: dict[int | None, list[_SpanNode]] = {}
+    for span in spans:
+        children.setdefault(span.parent, []).append(span)
+    pending: list[tuple[_SpanNode, tuple[bool, ...]]] = [(span, ()) for span in reversed(children.get(None, []))]
+    while pending:
+        span, last_of = pending.pop()
+        yield replace(span.view, last_at=last_of)
+        below = children.get(span.key, [])
+        pending += [(child, (*last_of, child is below[-1])) for child in reversed(below)]

@@ -1,0 +1,67 @@
+"""What a claim was judged to be, and by what evidence. Everything that reports only renders these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from spanproof.query_lang.syntax.nodes import TextRange
+
+
+class Outcome(StrEnum):
+    """The four verdicts."""
+
+    PASS = "pass"  # noqa: S105 (no password)
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+EXIT_CODES = {Outcome.PASS: 0, Outcome.FAIL: 1, Outcome.INCONCLUSIVE: 3, Outcome.ERROR: 4}
+OUTCOMES_BY_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL, Outcome.ERROR)
+
+
+def find_worst_outcome(outcomes: list[Outcome]) -> Outcome:
+    """Return the gravest outcome; of none, pass."""
+    return max(outcomes, key=OUTCOMES_BY_SEVERITY.index, default=Outcome.PASS)
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """A span that shows why: hexadecimal ids as in OTLP/JSON."""
+
+    trace_id: str
+    span_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A part of a claim, and what to write beside it."""
+
+    at: TextRange
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judged claim.
+
+    ``final`` says that no span still to come can change it. ``at`` is the part of the claim that the evidence
+    speaks of, ``mark`` what to write beside it; ``marks`` are other parts that help to read it. ``id`` names the kind
+    of finding; it is stable. ``lacks`` are services that the claim needs and that were not there; ``follows_from`` is
+    the place, among the claims of the proof, of the one that already says so.
+    """
+
+    outcome: Outcome
+    id: str
+    reason: str
+    at: TextRange
+    mark: str
+    n: int = 0
+    observed: str | None = None
+    witnesses: tuple[Witness, ...] = ()
+    help: str | None = None
+    final: bool = True
+    marks: tuple[Mark, ...] = ()
+    missing_services: tuple[str, ...] = ()
+    follows_from: int | None = None

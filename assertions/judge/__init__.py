@@ -1,0 +1,1 @@
+"""Plan -> findings -> verdict: settled and open traces, estimates, contracts, responses."""

@@ -1,0 +1,112 @@
+"""Contracts of responses: a JSON schema, or an OpenAPI document."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from jsonschema import validators
+from jsonschema.exceptions import SchemaError, best_match
+from openapi_core import OpenAPI
+from openapi_core.datatypes import RequestParameters
+from openapi_core.exceptions import OpenAPIError
+
+from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.assertions.triggers.http import HttpResponse
+from spanproof.assertions.triggers.responses import TriggerResponse
+from spanproof.query_lang.syntax import nodes as s
+
+
+def judge_contract(claim: s.Contract, response: TriggerResponse, folder: Path) -> Verdict:
+    """Judge a response against the document that `claim` names, relative to `folder`."""
+    if claim.kind == "openapi" and not isinstance(response, HttpResponse):
+        return Verdict(Outcome.ERROR, "error", "OpenAPI is about requests over HTTP", claim.at, "")
+    path = folder / claim.document.plain
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return Verdict(Outcome.ERROR, "error", f"{path} cannot be read: {_first_line(error)}", claim.document.at, "")
+    try:
+        faults = list(
+            _find_openapi_violations(document, response)
+            if isinstance(response, HttpResponse) and claim.kind == "openapi"
+            else _find_schema_violations(document, response)
+        )
+    except (SchemaError, OpenAPIError, ValueError) as error:
+        return Verdict(Outcome.ERROR, "error", f"{path} is not usable: {_first_line(error)}", claim.document.at, "")
+    if faults:
+        return Verdict(Outcome.FAIL, "contract", faults[0], claim.at, faults[0], 1)
+    return Verdict(Outcome.PASS, "pass", f"as {claim.document.plain} has it", claim.at, "", 1)
+
+
+def _find_schema_violations(schema: Any, response: TriggerResponse) -> Iterator[str]:
+    """Yield what a JSON schema objects to, the deepest first."""
+    validator = validators.validator_for(schema)
+    validator.check_schema(schema)
+    try:
+        body = json.loads(response.body)
+    except ValueError:
+        yield "the response is not JSON"
+        return
+    fault = best_match(validator(schema).iter_errors(body))
+    if fault is not None:
+        yield f"`{fault.json_path}`: {fault.message}"
+
+
+def _find_openapi_violations(document: Any, response: HttpResponse) -> Iterator[str]:
+    """Yield what an OpenAPI document objects to. Of its servers only the paths count, not the hosts."""
+    servers = [{"url": urlsplit(server.get("url", "/")).path or "/"} for server in document.get("servers", [])]
+    api = OpenAPI.from_dict({**document, "servers": servers or [{"url": "/"}]})
+    try:
+        api.validate_response(
+            _OpenapiRequest.from_http_response(response), _OpenapiResponse.from_http_response(response)
+        )
+    except OpenAPIError as error:
+        cause = error.__cause__
+        details = [str(each.message) for each in getattr(cause, "schema_errors", [])]
+        yield f"the body: {details[0]}" if details else _first_line(error)
+
+
+@dataclass(slots=True)
+class _OpenapiRequest:
+    """The request, as openapi-core asks about it."""
+
+    host_url: str
+    path: str
+    method: str
+    parameters: RequestParameters
+    content_type: str
+    body: bytes | None
+
+    @classmethod
+    def from_http_response(cls, response: HttpResponse) -> _OpenapiRequest:
+        request = response.request
+        url = request.url
+        return cls(
+            f"{url.scheme}://{url.netloc.decode('ascii')}", url.path, request.method.lower(), RequestParameters(),
+            request.headers.get("content-type", ""), None,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _OpenapiResponse:
+    """The response, as openapi-core asks about it."""
+
+    status_code: int
+    headers: dict[str, str]
+    content_type: str
+    data: bytes
+
+    @classmethod
+    def from_http_response(cls, response: HttpResponse) -> _OpenapiResponse:
+        headers = dict(response.headers)
+        return cls(response.status, headers, headers.get("content-type", ""), response.body.encode())
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,62 @@
+"""Numbers made of the responses of a repeated request, such as ``p95(response.duration)``."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from math import ceil
+from typing import Final
+
+from spanproof.assertions.triggers.responses import RepeatedResponses
+from spanproof.query_lang.check.constants import Bindings, Constant, MissingValue, to_decimal
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+
+AGGREGATE_FUNCTIONS: Final[Mapping[str, Callable[[Sequence[Decimal]], Decimal]]] = {
+    "min": min,
+    "max": max,
+    "avg": lambda values: sum(values, Decimal()) / len(values),
+    "sum": lambda values: sum(values, Decimal()),
+    "stddev": lambda values: statistics.stdev(values),
+}
+
+
+def substitute_aggregates(expectation: s.Expectation, bindings: Bindings) -> s.Expectation:
+    """Return a claim with the numbers that it makes of responses in their place. Raises NoValue."""
+
+    def change(node: object) -> object:
+        if not isinstance(node, s.Function) or node.name not in v.AGGREGATES or not node.arguments:
+            return node
+        last = node.arguments[-1]
+        response = bindings.responses.get(last.step) if isinstance(last, s.Response) else None
+        if not isinstance(last, s.Response) or not isinstance(response, RepeatedResponses):
+            return node
+        return _compute_aggregate(node, last, response)
+
+    return replace(expectation, claim=s.rewrite(expectation.claim, change))
+
+
+def _compute_aggregate(node: s.Function, part: s.Response, response: RepeatedResponses) -> s.Number:
+    read = (answer.read(part.part, part.keys) for answer in response.responses)
+    values = [value for value in read if value is not None and value.value is not None]
+    if not values:
+        raise MissingValue(f"no response has what `{node.name}` is to be made of")
+    if node.name == "distinct":
+        return s.Number(Decimal(len({repr(value.value) for value in values})), "", node.at)
+    return s.Number(_apply_function(node, sorted(to_decimal(value) for value in values)), _find_unit(values), node.at)
+
+
+def _apply_function(node: s.Function, values: Sequence[Decimal]) -> Decimal:
+    if node.name in AGGREGATE_FUNCTIONS:
+        if node.name == "stddev" and len(values) < 2:
+            raise MissingValue("the standard deviation of one value is not known")
+        return AGGREGATE_FUNCTIONS[node.name](values)
+    first = node.arguments[0]
+    percentage = first.value if isinstance(first, s.Number) else Decimal(v.read_quantile(node.name) or 0)
+    return values[ceil(percentage * len(values) / 100) - 1]  # by nearest rank, as of spans
+
+
+def _find_unit(values: Sequence[Constant]) -> s.Unit:
+    return "ns" if values[0].kind == "duration" else ""

@@ -1,0 +1,1 @@
+"""A proof from its trigger to its verdicts, as one stream of events."""

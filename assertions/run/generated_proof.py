@@ -1,0 +1,83 @@
+"""A first proof of a request: what was seen of it once, as claims."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+from spanproof.assertions.run.exploration import Exploration, write_duration_claim
+from spanproof.query_lang.check.requests import HTTP_METHODS
+from spanproof.query_lang.syntax.formatter import format_file
+from spanproof.query_lang.syntax.parser import parse_file
+from spanproof.query_lang.syntax.printer import escape_string, format_json, format_string, parse_json
+
+
+@dataclass(frozen=True, slots=True)
+class ExploredRequest:
+    """What is asked: a method, a URL in two parts, and JSON if there is some."""
+
+    method: str
+    base: str
+    path: str
+    json_body: Any = None
+
+    @property
+    def url(self) -> str:
+        """The whole URL."""
+        return self.base + self.path
+
+    def write_when(self, base: str) -> str:
+        """Return the `when` that sends it, with `base` as it stands between quotes."""
+        head = f'when {self.method} "{base}{escape_string(self.path)}"'
+        return head if self.json_body is None else f"{head} {{\njson {format_json(self.json_body)}\n}}"
+
+
+def read_request(url: str, method: str | None, json_text: str | None) -> ExploredRequest:
+    """Read what is to be asked. Raises ValueError, saying what is wrong with it."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or not _has_valid_port(parts):
+        raise ValueError(f"{url!r} is no URL; write it as http://127.0.0.1:8080/orders")
+    if parts.username or parts.password:
+        raise ValueError("leave the password out of the URL: it would stand in the proof")
+    path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    read = None
+    if json_text is not None:
+        try:
+            read = parse_json(json_text)
+        except (ValueError, ArithmeticError) as error:
+            where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise ValueError(f"--json is not JSON{where}: {json_text!r}") from None
+    told = (method or ("GET" if read is None else "POST")).upper()
+    if told not in HTTP_METHODS:
+        raise ValueError(f"--method is one of {', '.join(HTTP_METHODS)}, not {method!r}")
+    return ExploredRequest(told, f"{parts.scheme}://{parts.netloc}", path, read)
+
+
+def _has_valid_port(parts: SplitResult) -> bool:
+    """Tell whether the port is one, said or not."""
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+def write_generated_proof(request: ExploredRequest, exploration: Exploration | None) -> str:
+    """Return a proof of a request, laid out: with what was seen of it, or, unseen, with the least to expect."""
+    path = request.path.partition("?")[0]
+    lines = [
+        f'let base = env("BASE_URL") or {format_string(request.base)}',
+        "",
+        f"proof {format_string(f'{request.method} {path}')} {{",
+        request.write_when("{base}"),
+        "",
+        *(_write_expectations(exploration) if exploration else ["expect response.status == 200"]),
+        "}",
+    ]
+    return format_file(parse_file("\n".join(lines) + "\n", ""))
+
+
+def _write_expectations(exploration: Exploration) -> list[str]:
+    claims = exploration.claims or (write_duration_claim("response.duration", exploration.duration_ns),)
+    return [f"expect response.status == {exploration.status}", *(f"expect {claim}" for claim in claims)]

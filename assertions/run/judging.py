@@ -1,0 +1,277 @@
+"""Judges the claims of a proof: those about stored traces at once, those about requests as their spans arrive."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from spanproof.assertions.explain.trace_evidence import TraceView, build_trace_view, describe_choice
+from spanproof.assertions.findings.judged_traces import SelectedTraces
+from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.assertions.judge.evaluate import Judge
+from spanproof.assertions.judge.responses import judge_response
+from spanproof.assertions.run.arrival_notifications import (
+    DEBOUNCE_S,
+    ArrivalListener,
+    ServiceRequirements,
+    find_required_services,
+)
+from spanproof.assertions.run.events import ClaimJudged, RunEvent, WaitingForSpans
+from spanproof.assertions.run.proof_requests import SentRequests
+from spanproof.assertions.run.trace_correlation import TraceCorrelation
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.storage.store import Store
+from spanproof.collector.traces.completeness import Completeness
+from spanproof.collector.traces.export_intervals import describe_missing_spans
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.parser import ParsedFile
+
+TRACE_VIEW_WAIT_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
+MAX_IDLE_S: Final = 0.2  # two thirds of the shortest time to settle in; the rest is for finding out
+PROGRESS_INTERVAL_S: Final = 1.0  # how often it is said what is still to come, at least
+
+
+@dataclass(frozen=True, slots=True)
+class SettleLimits:
+    """How long to wait at most, and how long nothing may arrive (None: as the trace demands)."""
+
+    limit_ns: int = 15_000_000_000
+    quiet_ns: int | None = None
+
+    @property
+    def idle_s(self) -> float:
+        """How long nothing may arrive before it is looked for what is still to come."""
+        return min(MAX_IDLE_S, self.quiet_ns / 1.5e9) if self.quiet_ns is not None else MAX_IDLE_S
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedClaim:
+    """A claim to judge, with the values of its names and the file that its positions belong to."""
+
+    file: ParsedFile
+    expectation: s.Expectation
+    bindings: Bindings
+
+
+@dataclass(slots=True)
+class ClaimGroup:
+    """Claims about the same traces: those of one ``when``, or of one ``given``."""
+
+    sent_requests: SentRequests | None = None
+    displayed_trace_id: str | None = None  # the trace to show of those of a request
+    given: s.Given | None = None
+    given_bindings: Bindings = field(default_factory=Bindings)
+    planned: list[PlannedClaim] = field(default_factory=list)
+    judged: dict[int, ClaimJudged] = field(default_factory=dict)  # by place in `planned`
+
+    @property
+    def open_count(self) -> int:
+        """How many claims are not judged yet."""
+        return len(self.planned) - len(self.judged)
+
+    def list_required_services(self) -> Iterable[ServiceRequirements]:
+        """What each open claim needs; nothing, where that cannot be told."""
+        if self.sent_requests is None or not self.sent_requests.responses:  # what began before may have had everything
+            return [()]
+        return (
+            find_required_services(each.expectation, each.bindings)
+            for place, each in enumerate(self.planned)
+            if place not in self.judged
+        )
+
+    @property
+    def has_passed(self) -> bool:
+        """All claims are judged, and hold."""
+        return not self.open_count and all(each.verdict.outcome is Outcome.PASS for each in self.judged.values())
+
+    @property
+    def trace_ids(self) -> tuple[str, ...]:
+        """The traces of the requests themselves."""
+        return tuple(each.trace_id for each in self.sent_requests.contexts) if self.sent_requests is not None else ()
+
+
+class ProofJudge:
+    """Judges the claims of one proof, and tells verdicts and what it waits for.
+
+    `check` is called before each step; what it raises ends the judging. `notes` is added to.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        judge: Judge,
+        proof: s.Proof,
+        emit: Callable[[RunEvent], None],
+        arrival_listener: ArrivalListener,
+        check: Callable[[], None],
+        notes: list[str],
+    ) -> None:
+        self._store = store
+        self._judge = judge
+        self._connection = judge.connection
+        self._proof = proof
+        self._emit = emit
+        self._arrival_listener = arrival_listener
+        self._raise_if_cancelled = check
+        self._notes = notes
+        self._deadline_ns = 0  # by `time.monotonic_ns`, of the segment that is judged
+
+    def judge_groups(
+        self, groups: Iterable[ClaimGroup], baselines: Iterable[tuple[s.Given, Bindings]], settle: SettleLimits
+    ) -> TraceView | None:
+        """Judge every segment; return the trace that shows the first failure."""
+        compares = False
+        for given, bound in baselines:
+            self._raise_if_cancelled()
+            derive_calls(self._store)
+            self._judge.select_window(given, bound)
+            compares = True
+        view = None
+        for segment in groups:
+            self._raise_if_cancelled()
+            if segment.given is not None:
+                derive_calls(self._store)
+                self._judge.select_window(segment.given, segment.given_bindings)
+                self._judge_group(segment, self._judge, live=False)
+            elif segment.sent_requests is not None:
+                belonging = TraceCorrelation(segment.sent_requests)
+                began = bool(segment.sent_requests.responses)  # what was there before us has not been seen to arrive
+                self._arrival_listener.is_own_traces_only = began and not compares and not belonging.has_replacements
+                self._judge_as_spans_arrive(segment, belonging, settle)
+            view = view or self._build_view(segment)
+        self._raise_if_cancelled()
+        return view
+
+    def _judge_as_spans_arrive(self, group: ClaimGroup, correlation: TraceCorrelation, settle: SettleLimits) -> None:
+        """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
+        self._deadline_ns = time.monotonic_ns() + settle.limit_ns
+        woken = True
+        try:
+            while not (woken and self._judge_in_memory(group, settle.idle_s)):
+                wait_ns = self._judge_in_store(group, correlation, settle.quiet_ns)
+                if wait_ns is None:
+                    return
+                woken = self._wait_for_spans(group, wait_ns / 1e9)
+        finally:
+            self._notes += correlation.describe_correlated(self._connection)
+
+    def _judge_in_memory(self, group: ClaimGroup, idle_s: float) -> bool:
+        """Judge what has arrived as long as more arrives, and that is all that matters; tell whether all has passed.
+
+        What is still to come is not looked for: that takes the store to be brought up to date, and longer than many a
+        verdict.
+        """
+        until = min(self._deadline_ns / 1e9, time.monotonic() + PROGRESS_INTERVAL_S)
+        judge = None
+        while (live := self._arrival_listener.live_traces) is not None:
+            if judge is None:
+                judge = self._judge.make_live_judge(live)
+                judge.select_traces(SelectedTraces(dict.fromkeys(group.trace_ids, False), live=True))
+            self._arrival_listener.acknowledge()
+            self._raise_if_cancelled()
+            if self._is_possibly_decisive(group) and live.publish():
+                self._judge_group(group, judge, live=True)
+                if group.has_passed:
+                    return True
+            seconds = min(idle_s, until - time.monotonic())
+            if seconds <= 0 or not self._arrival_listener.wait(seconds):
+                break
+        return False
+
+    def _judge_in_store(self, group: ClaimGroup, correlation: TraceCorrelation, quiet_ns: int | None) -> int | None:
+        """Judge what the store has, and look for what is still to come.
+
+        Returns for how many nanoseconds to wait for that; None where nothing can change any more.
+        """
+        if self._arrival_listener.live_traces is None:  # else what arrives from now on is judged in memory, next
+            self._arrival_listener.acknowledge()
+        self._raise_if_cancelled()
+        derive_calls(self._store)
+        traces = correlation.find_traces(self._connection)
+        if not correlation.has_replacements and self._arrival_listener.live_traces is None:
+            self._judge.select_traces(SelectedTraces(dict.fromkeys(traces, False), live=True))
+            # what is still to come is looked for only after that: it takes longer than many a verdict
+            self._judge_group(group, self._judge, live=True)
+            if group.has_passed:
+                return None
+        state = correlation.examine_completeness(self._connection, traces)
+        group.displayed_trace_id = correlation.choose_displayed_trace(state)
+        until_ns = state.compute_settle_time_ns(quiet_ns)
+        settled = until_ns is not None and time.time_ns() >= until_ns
+        late = time.monotonic_ns() >= self._deadline_ns
+        live = not (settled or late)
+        if not live or correlation.has_replacements:
+            awaited = (
+                describe_missing_spans(self._connection, state) if late and not settled else _describe_missing(state)
+            )
+            self._judge.select_traces(SelectedTraces(dict.fromkeys(state.trace_ids, settled), live, awaited))
+            self._judge_group(group, self._judge, live=live)
+        if not group.open_count:
+            if not live or group.has_passed:
+                return None
+            self._deadline_ns = min(self._deadline_ns, time.monotonic_ns() + TRACE_VIEW_WAIT_NS)
+        self._emit(WaitingForSpans(self._proof, _describe_missing(state), group.open_count))
+        wait_ns = self._deadline_ns - time.monotonic_ns()
+        return wait_ns if until_ns is None else min(wait_ns, until_ns - time.time_ns())
+
+    def _is_possibly_decisive(self, group: ClaimGroup) -> bool:
+        """Tell whether what has arrived may decide an open claim."""
+        return not group.open_count or not all(
+            map(self._arrival_listener.is_service_missing, group.list_required_services())
+        )
+
+    def _wait_for_spans(self, group: ClaimGroup, seconds: float) -> bool:
+        """Wait for spans that may decide an open claim; not for long, once there are some that cannot.
+
+        Tells whether any have arrived.
+        """
+        until = time.monotonic() + seconds
+        woken = False
+        while self._arrival_listener.wait(until - time.monotonic()):
+            self._raise_if_cancelled()
+            woken = True
+            if self._arrival_listener.live_traces is not None or self._is_possibly_decisive(group):
+                break
+            self._arrival_listener.acknowledge()
+            until = min(until, time.monotonic() + DEBOUNCE_S)
+        return woken
+
+    def _judge_group(self, group: ClaimGroup, judge: Judge, *, live: bool) -> None:
+        """Judge the claims still open; keep what is final, or all when nothing more is waited for."""
+        for place, planned in enumerate(group.planned):
+            if place in group.judged:
+                continue
+            self._raise_if_cancelled()
+            verdict = _judge_claim(judge, planned)
+            if verdict.final or not live:
+                group.judged[place] = ClaimJudged(planned.file, planned.expectation, replace(verdict, final=True))
+                self._emit(group.judged[place])
+
+    def _build_view(self, group: ClaimGroup) -> TraceView | None:
+        """Lay out the trace that shows what is wrong, its witnesses marked."""
+        wrong = [each.verdict for each in group.judged.values() if each.verdict.outcome is not Outcome.PASS]
+        witnesses = [witness for verdict in wrong for witness in verdict.witnesses]
+        if not wrong:
+            return None
+        one = group.sent_requests is not None and len(group.sent_requests.contexts) == 1
+        trace_id = group.displayed_trace_id if one or not witnesses else witnesses[0].trace_id
+        if trace_id is None:
+            return None
+        view = build_trace_view(self._connection, trace_id, marked={witness.span_id for witness in witnesses})
+        if view is None or one or not witnesses:
+            return view
+        shown = next(each for each in group.judged.values() if witnesses[0] in each.verdict.witnesses)
+        return replace(view, choice=describe_choice(shown.expectation))
+
+
+def _judge_claim(judge: Judge, planned: PlannedClaim) -> Verdict:
+    about = (planned.expectation, planned.file.text, planned.bindings)
+    return judge_response(judge, *about, Path(planned.file.path).parent) or judge.judge(*about)
+
+
+def _describe_missing(state: Completeness) -> tuple[str, ...]:
+    return tuple(str(missing) for missing in state.missing)

@@ -1,0 +1,133 @@
+"""Carries out proofs, some at a time where there are workers for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+from queue import Empty, SimpleQueue
+from typing import TypeAlias
+
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.run.events import ProofFinished, ProofStarted, RunEvent, RunFinished, Wait, WaitingForSpans
+from spanproof.assertions.run.proof_run import ProofRun, RunSettings
+from spanproof.assertions.run.secret_masking import mask_event
+from spanproof.collector.storage.store import Store
+from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.syntax import nodes as s
+
+ProofQueue: TypeAlias = "SimpleQueue[tuple[int, ProofModule, s.Proof]]"
+
+
+@dataclass(slots=True)
+class Runner:
+    """Runs proofs against a store that a receiver fills; tells `emit` what happens, one event at a time.
+
+    What becomes of proofs is told in their order, whichever ends first. No event holds what is secret.
+    """
+
+    store: Store
+    emit: Callable[[RunEvent], None]
+    run_settings: RunSettings = field(default_factory=RunSettings)
+    fail_fast: bool = False
+    workers: int = 1
+    retries: int = 0  # how often a proof that does not pass is tried again
+
+    _active_runs: set[ProofRun] = field(default_factory=set)
+    _finished: dict[int, ProofFinished] = field(default_factory=dict)  # by place
+    _reported_count: int = 0  # how many of these
+    _report_lock: threading.RLock = field(default_factory=threading.RLock)
+    _stopped: bool = False
+    _cancelled: bool = False
+
+    def cancel(self) -> None:
+        """End the run, from another thread: the proofs under way are errors, the others are not begun."""
+        self._cancelled = True
+        for run in tuple(self._active_runs):
+            run.cancel()
+
+    def run(self, proofs: list[tuple[ProofModule, s.Proof]]) -> tuple[Outcome, ...]:
+        """Carry out the proofs; return the outcomes of those that were begun, in their order."""
+        started = time.perf_counter_ns()
+        todo: ProofQueue = SimpleQueue()
+        for place, (module, proof) in enumerate(proofs):
+            todo.put((place, module, proof))
+        self._run_workers(todo, max(1, min(self.workers, len(proofs))))
+        finished = [self._finished[place] for place in sorted(self._finished)]
+        outcomes = tuple(each.outcome for each in finished)
+        flaky = sum(each.flaky for each in finished)
+        self._report(RunFinished(outcomes, time.perf_counter_ns() - started, flaky))
+        return outcomes
+
+    def _run_workers(self, queue: ProofQueue, workers: int) -> None:
+        """Let workers carry out proofs, and wait for them.
+
+        Also one alone has a thread of its own: what Ctrl-C raises belongs here, and not into the middle of a query,
+        which would take it for an error of its own.
+        """
+        with ThreadPoolExecutor(workers, thread_name_prefix="spanproof-proof") as pool:
+            futures = [pool.submit(self._run_worker, queue) for _ in range(workers)]
+            try:
+                for future in wait(futures, return_when=FIRST_EXCEPTION).done:
+                    future.result()
+            except BaseException:  # Ctrl-C, or a bug in one of them: the others clean up and end
+                self.cancel()
+                raise
+
+    def _run_worker(self, queue: ProofQueue) -> None:
+        """Carry out one proof after the other, until there is none left or the run is to end."""
+        while not self._stopped:
+            try:
+                place, module, proof = queue.get_nowait()
+            except Empty:
+                return
+            finished = self._run_with_retries(module, proof)
+            with self._report_lock:
+                self._finished[place] = finished
+                while self._reported_count in self._finished:
+                    self._reported_count += 1
+                    self._report(self._finished[self._reported_count - 1])
+            if self._cancelled or (self.fail_fast and finished.outcome is not Outcome.PASS):
+                self._stopped = True
+
+    def _run_with_retries(self, module: ProofModule, proof: s.Proof) -> ProofFinished:
+        """Carry out a proof, again where it did not pass and may be tried again."""
+        self._report(ProofStarted(module.file, proof))
+        tries: list[ProofFinished] = []
+        while True:
+            finished = self._run_once(module, proof)
+            if finished.outcome is Outcome.PASS or len(tries) == self.retries or self._cancelled:
+                return replace(finished, tries=tuple(tries))
+            tries.append(finished)
+
+    def _run_once(self, module: ProofModule, proof: s.Proof) -> ProofFinished:
+        begun = time.perf_counter_ns()
+        waits: list[Wait] = []
+        finished: list[ProofFinished] = []
+
+        def take(event: RunEvent) -> None:
+            if isinstance(event, ProofFinished):
+                finished.append(event)
+                return
+            if isinstance(event, WaitingForSpans):
+                wait = Wait(time.perf_counter_ns() - begun, event.open_claims, event.missing)
+                if not waits or (waits[-1].open_claims, waits[-1].missing) != (wait.open_claims, wait.missing):
+                    waits.append(wait)
+            self._report(event)
+
+        run = ProofRun(self.store, take, module, proof, self.run_settings)
+        self._active_runs.add(run)
+        try:
+            if self._cancelled:
+                run.cancel()
+            run.execute()
+        finally:
+            self._active_runs.discard(run)
+        (event,) = finished
+        return replace(event, waits=tuple(waits))
+
+    def _report(self, event: RunEvent) -> None:
+        with self._report_lock:
+            self.emit(mask_event(event, self.run_settings.secrets))

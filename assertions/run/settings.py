@@ -1,0 +1,52 @@
+"""What proofs are told from outside: variables, secrets, and of the services what no span says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.query_lang.check.secrets import MIN_LENGTH, Secrets
+from spanproof.query_lang.syntax.literals import read_duration_ns
+
+# Each reader says by which option it was told: these begin with a prefix that depends on the door.
+
+
+def read_variables(var: Iterable[str], secret: Iterable[str], prefix: str = "--") -> tuple[dict[str, str], Secrets]:
+    """Read lines of ``NAME=VALUE``: variables, and those among them that are secret. Raises ValueError."""
+    secrets = Secrets()
+    variables = dict(split_variable(f"{prefix}var", each) for each in var)
+    for name, value in (split_variable(f"{prefix}secret", each) for each in secret):
+        if name in variables:
+            raise ValueError(f"{name} is given by {prefix}var and by {prefix}secret")
+        if len(value.strip()) < MIN_LENGTH:
+            raise ValueError(f"{prefix}secret {name}: a value of less than {MIN_LENGTH} letters cannot be masked")
+        variables[name] = value
+        secrets.add(value)
+    return variables, secrets
+
+
+def split_variable(option: str, text: str) -> tuple[str, str]:
+    """Read ``NAME=VALUE``. Raises ValueError."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise ValueError(f"{option} is NAME=VALUE, not {text!r}")
+    return name, value
+
+
+def read_rules(
+    proxies: Iterable[str],
+    max_retry_gap: str,
+    max_clock_skew: str,
+    circuit_markers: Iterable[str],
+    options: tuple[str, str] = ("--max-retry-gap", "--max-clock-skew"),
+) -> ServiceRules:
+    """Read what is said of the services. Raises ValueError, naming which of the two `options` is wrong."""
+    limits: list[int] = []
+    for option, text in zip(options, (max_retry_gap, max_clock_skew), strict=True):
+        try:
+            limits.append(read_duration_ns(text))
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from None
+        if limits[-1] < 0:
+            raise ValueError(f"{option}: {text} is negative")
+    return ServiceRules(tuple(proxies), limits[0], limits[1], (*ServiceRules().circuit_markers, *circuit_markers))

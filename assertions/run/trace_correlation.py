@@ -1,0 +1,184 @@
+"""Which traces belong to requests: their own, and those that services began in place of going on with these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from spanproof.assertions.run.proof_requests import SentRequests
+from spanproof.assertions.triggers.context import RUN_ID_ATTRIBUTE
+from spanproof.assertions.triggers.responses import TriggerResponse
+from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
+from spanproof.collector.traces.completeness import (
+    Completeness,
+    MissingSpans,
+    check_completeness,
+    find_related_traces,
+    has_links,
+)
+
+if TYPE_CHECKING:
+    import duckdb
+
+REQUEST_ID_SQL: Final = make_attribute_sql("attributes", RUN_ID_ATTRIBUTE)
+# The newest span, and which traces and request ids those bear that are newer than one.
+REQUEST_ID_TRACES_SQL: Final = f"""
+SELECT coalesce(max(span_key), $after), list(DISTINCT {{'trace_id': trace_id, 'request': {REQUEST_ID_SQL}}})
+    FILTER (list_contains(attributes.keys, $name))
+FROM spans WHERE span_key > $after
+"""  # noqa: S608 (a fixed name)
+LINKED_TRACES_SQL: Final = """
+SELECT DISTINCT trace_id, linked_trace_id, linked_span_id FROM entry_links
+WHERE linked_trace_id IN (SELECT unnest($traces)::UUID) AND trace_id NOT IN (SELECT unnest($traces)::UUID)
+"""
+# Headers in which a response may name its trace, and how they have it.
+TRACE_ID_HEADERS: Final = {
+    "traceresponse": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-"),
+    "traceparent": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-"),
+    "server-timing": re.compile(r"\btraceparent\s*;\s*desc\s*=\s*\"?[0-9a-f]{2}-([0-9a-f]{32})-"),
+    "x-trace-id": re.compile(r"([0-9a-f]{32})$"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class CorrelatedTrace:
+    """A trace that a service began: the request's own trace, and how it was found.
+
+    ``instead`` says whether it stands in place of the request's own: surely, perhaps (None), or not.
+    """
+
+    request_trace_id: str
+    correlated_by: str
+    is_replacement: bool | None
+
+
+class TraceCorrelation:
+    """Finds the traces that belong to requests that were sent, as their spans arrive."""
+
+    def __init__(self, sent_requests: SentRequests) -> None:
+        self._contexts = {context.trace_id: context for context in sent_requests.contexts}
+        self._trace_id_by_request_id = {
+            context.request_id: context.trace_id for context in sent_requests.contexts if context.run_id
+        }
+        self._last_scanned_key = sent_requests.last_span_key
+        self._correlated: dict[str, CorrelatedTrace] = {}
+        self._named_by_response: dict[str, CorrelatedTrace] = {}  # by responses; nobody knows yet whether they come
+        for context, answer in zip(sent_requests.contexts, sent_requests.responses, strict=False):
+            for header, trace_id in _read_trace_ids(answer):
+                if trace_id not in self._contexts:
+                    how = f"the response's header `{header}`"
+                    self._named_by_response.setdefault(trace_id, CorrelatedTrace(context.trace_id, how, True))
+
+    def find_traces(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+        """Return all traces that belong to the requests, as derived last."""
+        traces = find_related_traces(connection, *self._contexts, *self._correlated)
+        while new := dict(self._find_new_traces(connection, traces)):
+            self._correlated |= new
+            traces = find_related_traces(connection, *self._contexts, *self._correlated)
+        return traces
+
+    @property
+    def has_replacements(self) -> bool:
+        """Tell whether traces may stand in place of our own."""
+        return bool(self._correlated or self._named_by_response)
+
+    def examine_completeness(self, connection: duckdb.DuckDBPyConnection, traces: tuple[str, ...]) -> Completeness:
+        """Say how far all traces that belong to the requests have come: those that `relate` has found."""
+        state = check_completeness(connection, traces)
+        if not self.has_replacements:
+            return state
+        empty = {each.hex for (each,) in connection.execute("FROM judged EXCEPT SELECT trace_id FROM tree").fetchall()}
+        return self._exclude_replaced(connection, state, empty)
+
+    def _exclude_replaced(
+        self, connection: duckdb.DuckDBPyConnection, state: Completeness, empty: set[str]
+    ) -> Completeness:
+        """Leave out those of our traces that another stands in place of."""
+        certain: dict[str, bool] = {}
+        for trace_id, each in self._correlated.items():
+            if each.request_trace_id in empty and each.is_replacement is not False and trace_id not in empty:
+                certain[each.request_trace_id] = (
+                    certain.get(each.request_trace_id, False) or each.is_replacement is True
+                )
+        waited_for = {
+            trace_id: each.request_trace_id
+            for trace_id, each in self._named_by_response.items()
+            if trace_id not in self._correlated
+            and each.request_trace_id in empty
+            and each.request_trace_id not in certain
+        }
+        left_out = {*certain, *waited_for.values()}
+        if not left_out:
+            return state
+        traces = find_related_traces(connection, *(self._contexts.keys() - left_out), *self._correlated, *waited_for)
+        state = check_completeness(connection, traces)
+        unsure = sum(not sure for sure in certain.values())
+        if unsure:
+            state = replace(state, missing=(*state.missing, MissingSpans("own", False, None, None, unsure)))
+        return state
+
+    def _find_new_traces(
+        self, connection: duckdb.DuckDBPyConnection, known: tuple[str, ...]
+    ) -> Iterator[tuple[str, CorrelatedTrace]]:
+        """Yield the traces that belong to those known, and are not among them."""
+        linking = connection.execute(LINKED_TRACES_SQL, {"traces": known}).fetchall() if has_links(connection) else []
+        for trace_id, linked, span_id in linking:
+            context = self._contexts.get(linked.hex)
+            ours = context is not None and context.span_id == f"{span_id:016x}"
+            yield trace_id.hex, CorrelatedTrace(linked.hex, "its link", is_replacement=ours)
+        for trace_id, request in self._scan_request_ids(connection):
+            own = self._trace_id_by_request_id.get(request)
+            if own is not None and trace_id not in known:
+                yield trace_id, CorrelatedTrace(own, f"the attribute `{RUN_ID_ATTRIBUTE}`", is_replacement=None)
+        if named := self._named_by_response.keys() - self._correlated.keys() - set(known):
+            here = connection.execute(
+                "SELECT DISTINCT trace_id FROM tree WHERE trace_id IN (SELECT unnest($traces)::UUID)",
+                {"traces": sorted(named)},
+            ).fetchall()
+            yield from ((each.hex, self._named_by_response[each.hex]) for (each,) in here)
+
+    def _scan_request_ids(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
+        """Return the traces and request ids of the spans that bear one, of those that were not scanned yet."""
+        if not self._trace_id_by_request_id:
+            return []
+        ((self._last_scanned_key, found),) = connection.execute(
+            REQUEST_ID_TRACES_SQL, {"after": self._last_scanned_key, "name": RUN_ID_ATTRIBUTE}
+        ).fetchall()
+        return [(each["trace_id"].hex, each["request"]) for each in found or ()]
+
+    def choose_displayed_trace(self, state: Completeness) -> str:
+        """Return the trace to show for the first request: its own, or what stands in its place."""
+        own = next(iter(self._contexts))
+        if own in state.trace_ids:
+            return own
+        return next((trace_id for trace_id, each in self._correlated.items() if each.request_trace_id == own), own)
+
+    def describe_correlated(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
+        """Say which traces were found, and how."""
+        by_how: dict[str, list[str]] = {}
+        for trace_id, each in self._correlated.items():
+            by_how.setdefault(each.correlated_by, []).append(trace_id)
+        notes = []
+        for how, traces in sorted(by_how.items()):
+            services = [
+                f"`{service}`"
+                for (service,) in connection.execute(
+                    "SELECT DISTINCT service FROM tree WHERE depth = 0 AND trace_id IN (SELECT unnest($traces)::UUID)"
+                    " ORDER BY service",
+                    {"traces": traces},
+                ).fetchall()
+            ]
+            what = f"trace {traces[0]} of its own" if len(traces) == 1 else f"{len(traces)} traces of their own"
+            notes.append(f"{', '.join(services) or 'a service'} began {what}, found by {how}")
+        return tuple(notes)
+
+
+def _read_trace_ids(response: TriggerResponse) -> Iterable[tuple[str, str]]:
+    """Yield the headers that name a trace, with its id."""
+    for header, pattern in TRACE_ID_HEADERS.items():
+        value = response.read("headers", (header,))
+        found = pattern.search(str(value.value).strip().lower()) if value is not None else None
+        if found is not None and found[1].strip("0"):
+            yield header, found[1]

@@ -1,0 +1,71 @@
+"""Responses of triggers, and how claims read them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from spanproof.assertions.triggers.context import TraceContext
+from spanproof.query_lang.check.constants import Constant, JsonValue, MissingValue
+
+
+@dataclass(frozen=True, slots=True)
+class TriggerResponse:
+    """What a trigger came back with: a status (HTTP's, gRPC's, or an exit code), a text, and how long it took."""
+
+    status: int
+    body: str
+    duration_ns: int
+
+    @property
+    def has_failed(self) -> bool:
+        """The request was not done, as the status has it."""
+        return self.status != 0
+
+    def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
+        """Return a part of the answer, or None where it has no such part."""
+        match part:
+            case "status":
+                return Constant(self.status, "number")
+            case "duration":
+                return Constant(self.duration_ns, "duration")
+            case "body":
+                return Constant(self.body, "text")
+            case "json":
+                return _read_json(self.body, keys)
+            case _:
+                return None
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedResponses:
+    """The responses of a repeated request, of which none alone is meant."""
+
+    responses: tuple[TriggerResponse, ...]
+
+    def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
+        """Refuse to be read as one response."""
+        raise MissingValue(f"the request was sent {len(self.responses)} times: `response.{part}` is no one value")
+
+
+SendRequest: TypeAlias = Callable[[TraceContext], TriggerResponse]
+
+
+def _read_json(body: str, keys: tuple[str | int, ...]) -> Constant | None:
+    """Return the part of a JSON text that `keys` lead to, or None where it has no such part."""
+    try:
+        value: JsonValue = json.loads(body)
+    except ValueError:
+        raise MissingValue("the response is not JSON") from None
+    for key in keys:
+        if isinstance(value, dict) and isinstance(key, str):
+            if key not in value:
+                return None
+            value = value[key]
+        elif isinstance(value, list) and isinstance(key, int) and key < len(value):
+            value = value[key]
+        else:
+            return None
+    return Constant(value, "any")

@@ -1,0 +1,1 @@
+"""Spans of new traces -> topology -> attempts -> logical calls, as rows of the derived tables."""

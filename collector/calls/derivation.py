@@ -1,0 +1,141 @@
+"""Derives calls from spans: who asked whom, how it went, and which attempts belong together.
+
+All traces that have changed since the last time are worked on at once, column by column: `around` finds them and reads
+their spans, `places` says where each stands, `exchanges` who asked whom, `attempts` which of these are one call;
+`derived` lays that out as rows, which are written down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from typing import TYPE_CHECKING, Final
+
+import pyarrow as pa
+
+from spanproof.collector.calls.affected_traces import AffectedTraces, find_affected_traces, read_span_batch
+from spanproof.collector.calls.attempts import build_attempts, find_continuations, pair_spans
+from spanproof.collector.calls.logical_calls import link_attempts
+from spanproof.collector.calls.rows import (
+    TableRows,
+    build_attempt_and_call_rows,
+    build_continuation_rows,
+    build_trace_rows,
+    build_tree_rows,
+)
+from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.collector.calls.span_batch import SpanBatch
+from spanproof.collector.calls.span_index import NO_ENTRY_LINKS, EntryLinks
+from spanproof.collector.calls.topology import build_topology
+from spanproof.collector.storage.arrow_columns import execute_with_rows, fetch_table
+
+if TYPE_CHECKING:
+    import duckdb
+
+    from spanproof.collector.storage.store import Store
+
+_DERIVED_TABLES_WITHOUT_LINKS: Final = ("traces", "tree", "exchanges", "calls")
+DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
+# How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
+_BATCH_SPANS: Final = 500_000
+_DERIVATION_STATE_SQL: Final = "SELECT last_span_key, EXISTS (FROM entry_links), rules FROM derivation, rules"
+_INSERT_ENTRY_LINKS_SQL: Final = """
+INSERT INTO entry_links SELECT trace_id, span_key, link.trace_id, link.span_id
+FROM (SELECT trace_id, span_key, unnest(links) AS link FROM spans SEMI JOIN rows USING (span_key))
+"""
+
+
+def derive_calls(store: Store) -> int:
+    """Bring the derived tables up to date with the spans stored so far; return how many traces changed.
+
+    Duplicates of a span (same trace, span id, kind and service) are dropped on the way: the one that ends
+    last stays.
+    """
+    changed = 0
+    with store.lock, store.telemetry.measure_derivation() as tell_traces, closing(store.cursor()) as connection:
+        newest = store.last_span_key  # where spans keep coming, what comes from now on is for the next time
+        derived = -1
+        while derived < newest:
+            derived, more = _derive_next_batch(connection, newest, store.services)
+            changed += more
+        tell_traces(changed)
+    return changed
+
+
+def _derive_next_batch(connection: duckdb.DuckDBPyConnection, newest: int, services: frozenset[str]) -> tuple[int, int]:
+    """Derive the next new spans, in a transaction; return up to which key that was, and how many traces changed."""
+    connection.execute("BEGIN")
+    try:
+        ((derived, linked, rules),) = connection.execute(_DERIVATION_STATE_SQL).fetchall()
+        changed = 0
+        if derived < 0:
+            _clear_tables(connection, DERIVED_TABLES)  # all is to be derived again
+        if derived < newest:
+            first, derived = derived + 1, min(newest, derived + _BATCH_SPANS)
+            around = find_affected_traces(connection, first, derived, has_links=linked)
+            changed = len(around.dirty)
+            if around.has_derived_rows:
+                _delete_traces(connection, DERIVED_TABLES if linked else _DERIVED_TABLES_WITHOUT_LINKS, around.dirty)
+            spans = _delete_duplicates(connection, read_span_batch(connection, around))
+            if len(spans):  # what was forgotten has left keys that no span has
+                links = _store_and_read_links(connection, around, spans)
+                for table, rows in derive_rows(spans, links, ServiceRules.from_row(rules), services):
+                    if len(rows):
+                        execute_with_rows(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
+            connection.execute("UPDATE derivation SET last_span_key = $derived", {"derived": derived})
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    return derived, changed
+
+
+def derive_rows(
+    spans: SpanBatch, links: EntryLinks, rules: ServiceRules, services: frozenset[str]
+) -> Iterator[TableRows]:
+    """Yield all that there is to derive of these spans, as rows of the derived tables.
+
+    `services` are all that are known.
+    """
+    proxies = frozenset(rules.proxies)
+    tree = build_topology(spans, proxies)
+    yield build_trace_rows(spans)
+    yield build_tree_rows(spans, tree)
+    yield build_continuation_rows(spans, find_continuations(spans, tree, links))
+    pairs = pair_spans(spans, tree, links, proxies)
+    exchanges = build_attempts(spans, tree, pairs, services)
+    attempts, calls = link_attempts(spans, exchanges, pairs.caller_rows, rules.max_retry_gap_ns)
+    yield from build_attempt_and_call_rows(exchanges, attempts, calls)
+
+
+def _clear_tables(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...]) -> None:
+    for table in tables:
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 (fixed names)
+
+
+def _delete_traces(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...], rows: pa.Table) -> None:
+    """Delete what was derived of these traces."""
+    for table in tables:
+        execute_with_rows(connection, f"DELETE FROM {table} WHERE trace_id IN (SELECT trace_id FROM rows)", rows)  # noqa: S608 (fixed names)
+
+
+def _delete_duplicates(connection: duckdb.DuckDBPyConnection, spans: SpanBatch) -> SpanBatch:
+    """Delete all but one of the spans that have ids, kind and service in common: the one that ends last stays."""
+    doubles = spans.find_duplicates()
+    if not doubles:
+        return spans
+    rows = pa.table({"span_key": spans.keys[doubles]})
+    execute_with_rows(connection, "DELETE FROM spans WHERE span_key IN (SELECT span_key FROM rows)", rows)
+    return spans.drop_rows(doubles)
+
+
+def _store_and_read_links(
+    connection: duckdb.DuckDBPyConnection, affected: AffectedTraces, spans: SpanBatch
+) -> EntryLinks:
+    """Write down what entry spans link to, and read that of all that are here."""
+    if not spans.has_entry_links.any():
+        return NO_ENTRY_LINKS
+    rows = pa.table({"span_key": spans.keys[spans.has_entry_links & spans.dirty]})
+    execute_with_rows(connection, _INSERT_ENTRY_LINKS_SQL, rows)
+    links = "SELECT l.* FROM entry_links l SEMI JOIN rows USING (trace_id)"
+    return spans.resolve_links(fetch_table(connection, links, rows=affected.table))

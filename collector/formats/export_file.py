@@ -1,0 +1,131 @@
+"""From the store into files that other tools read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+from uuid import UUID
+
+import duckdb
+
+from spanproof.collector.formats.otlp_protobuf import write_delimited
+from spanproof.collector.otlp.json_mapping import dump_json, render_message
+from spanproof.collector.storage.span_reader import read_requests
+from spanproof.collector.user_errors import UserError
+
+if TYPE_CHECKING:
+    from spanproof.collector.storage.store import Store
+
+
+class ExportFormat(StrEnum):
+    """What a file may become."""
+
+    OTLP_JSON = "otlp-json"
+    OTLP_PROTO = "otlp-proto"
+    PARQUET = "parquet"
+
+
+EXPORT_FORMATS_BY_SUFFIX: Final = {
+    ".json": ExportFormat.OTLP_JSON,
+    ".jsonl": ExportFormat.OTLP_JSON,
+    ".ndjson": ExportFormat.OTLP_JSON,
+    ".pb": ExportFormat.OTLP_PROTO,
+    ".binpb": ExportFormat.OTLP_PROTO,
+    ".parquet": ExportFormat.PARQUET,
+}
+
+
+class UnwritableFile(UserError):
+    """A file that cannot be written; the message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSummary:
+    """What was written."""
+
+    spans: int
+    traces: int
+
+
+def detect_export_format(path: Path) -> ExportFormat:
+    """Tell from a name what the file is to be, or raise Unwritable."""
+    if path.suffix not in EXPORT_FORMATS_BY_SUFFIX:
+        raise UnwritableFile(
+            f"{path}: of which format? Name it with --format, or by one of {', '.join(EXPORT_FORMATS_BY_SUFFIX)}"
+        )
+    return EXPORT_FORMATS_BY_SUFFIX[path.suffix]
+
+
+def export_file(
+    store: Store, path: Path, target: ExportFormat, trace_ids: Sequence[UUID] = (), *, overwrite: bool = False
+) -> ExportSummary:
+    """Write these traces, or all, to a file that appears once it is whole. Raises Unwritable."""
+    if path.exists() and not path.is_file():
+        raise UnwritableFile(f"{path} is no file")
+    if path.exists() and not overwrite:
+        raise UnwritableFile(f"{path} exists; --force replaces it")
+    path = path.resolve()  # a link stays one
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with _select_traces(store, trace_ids) as (cursor, exported):
+            if target is ExportFormat.PARQUET:
+                cursor.execute("COPY (FROM spans_to_export) TO ? (FORMAT parquet, COMPRESSION zstd)", [str(part)])
+            else:
+                with part.open("xb") as stream:
+                    _write_requests(cursor, stream, target, trace_ids)
+            part.replace(path)
+    except (OSError, duckdb.IOException) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise UnwritableFile(f"{path} cannot be written: {reason}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return exported
+
+
+def export_stream(
+    store: Store, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID] = ()
+) -> ExportSummary:
+    """Write these traces, or all, to a stream. Raises Unwritable."""
+    if target is ExportFormat.PARQUET:
+        raise UnwritableFile("Parquet cannot be written to standard output; name a file")
+    with _select_traces(store, trace_ids) as (cursor, exported):
+        _write_requests(cursor, stream, target, trace_ids)
+    return exported
+
+
+@contextmanager
+def _select_traces(
+    store: Store, trace_ids: Sequence[UUID]
+) -> Iterator[tuple[duckdb.DuckDBPyConnection, ExportSummary]]:
+    """Give a cursor whose table `exported` holds the ids of the traces to write, each of which must be there."""
+    with store.cursor() as cursor:
+        cursor.execute("CREATE OR REPLACE TEMP TABLE exported (trace_id UUID)")
+        if trace_ids:
+            cursor.execute("INSERT INTO exported SELECT DISTINCT unnest(?::UUID[])", [list(trace_ids)])
+            for (missing,) in cursor.execute("FROM exported ANTI JOIN spans USING (trace_id)").fetchall():
+                raise UnwritableFile(f"no span of trace {missing.hex} is stored")
+        else:
+            cursor.execute("INSERT INTO exported SELECT DISTINCT trace_id FROM spans")
+        cursor.execute(
+            resources.files("spanproof.collector.formats").joinpath("sql", "parquet.sql").read_text(encoding="utf-8")
+        )
+        count = cursor.execute(
+            "SELECT count(*), count(DISTINCT trace_id) FROM spans WHERE trace_id IN (FROM exported)"
+        ).fetchall()
+        yield cursor, ExportSummary(*count[0])
+
+
+def _write_requests(
+    cursor: duckdb.DuckDBPyConnection, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID]
+) -> None:
+    for request in read_requests(cursor, trace_ids or None):
+        if target is ExportFormat.OTLP_JSON:
+            stream.write(dump_json(render_message(request)).encode() + b"\n")
+        else:
+            write_delimited(stream, request.SerializeToString())

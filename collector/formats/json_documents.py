@@ -1,0 +1,146 @@
+"""Reading JSON documents of a known shape: what is not known is refused, with its place."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NoReturn
+
+from spanproof.collector.user_errors import UserError
+
+Json = Any  # as the standard library reads it
+STATUS_CODES: Final = {"UNSET": 0, "OK": 1, "ERROR": 2}
+# A key that writers of JSON use where they would write a comment.
+COMMENT_KEY: Final = "_comment"
+_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
+_TYPE_NAMES: Final = {dict: "an object", list: "an array", str: "a text", int: "a whole number", bool: "true or false"}
+
+
+class UnreadableFile(UserError):
+    """A file that holds no traces, or something that would be lost; the message says where."""
+
+
+def raise_unreadable(path: str, problem: str) -> NoReturn:
+    """Refuse what stands at `path` of the document."""
+    raise UnreadableFile(f"{path or '$'}: {problem}")
+
+
+def load_json_document(text: bytes, first_line: int = 1) -> Json:
+    """Read strict JSON that begins at this line of its file; an object with a key twice is refused."""
+    try:
+        document = json.loads(text.decode("utf-8-sig"), parse_constant=_reject_constant, object_pairs_hook=_make_object)
+        if _SURROGATE.search(text):
+            json.dumps(document, ensure_ascii=False).encode()
+    except RecursionError:
+        raise_unreadable(f"line {first_line}", "nested too deeply")
+    except json.JSONDecodeError as error:
+        place = f"line {first_line + error.lineno - 1}, column {error.colno}"
+        raise UnreadableFile(f"{place}: not JSON: {error.msg}") from None
+    except UnicodeDecodeError as error:
+        line = first_line + text.count(b"\n", 0, error.start)
+        raise UnreadableFile(f"line {line}: not text in UTF-8") from None
+    except UnicodeEncodeError:
+        raise UnreadableFile(f"line {first_line}: half of a surrogate pair is no text") from None
+    except ValueError as error:
+        raise UnreadableFile(f"line {first_line}: not JSON: {error}") from None
+    return document
+
+
+def _make_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        keys = [key for key, _ in pairs]
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise UnreadableFile(f"an object has {doubled!r} twice, and one of them would be lost")
+    return made
+
+
+def _reject_constant(literal: str) -> NoReturn:
+    raise ValueError(f"{literal} is no number")
+
+
+def expect_type(value: Json, kinds: type | tuple[type, ...], path: str) -> Json:
+    """Return `value` if it is of one of these types. A boolean is no number."""
+    wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        raise_unreadable(path, f"{' or '.join(_TYPE_NAMES.get(kind, 'a number') for kind in wanted)} is expected")
+    return value
+
+
+def expect_list(value: Json, path: str) -> list[Json]:
+    """Return `value` if it is an array; an empty one where there is none."""
+    found: list[Json] = [] if value is None else expect_type(value, list, path)
+    return found
+
+
+def reject_unknown_keys(value: Mapping[str, Json], known: Iterable[str], path: str) -> None:
+    """Refuse an object with a key that nothing here would read, comments aside."""
+    for key in value:
+        if key not in known and key != COMMENT_KEY:
+            raise_unreadable(join_path(path, key), "nothing is known of this field, and it would be lost")
+
+
+def join_path(path: str, key: str) -> str:
+    """Return the place of a key of the object at `path`."""
+    return f"{path}.{key}" if path else key
+
+
+def parse_hex_id(value: Json, digits: int, path: str, *, optional: bool = False) -> str:
+    """Return an id of at most so many hexadecimal digits, with zeros before it; zeros alone only where optional."""
+    text = expect_type(value, str, path)
+    if not 0 < len(text) <= digits or any(digit not in "0123456789abcdefABCDEF" for digit in text):
+        raise_unreadable(path, f"{text!r} is not an id of at most {digits} hexadecimal digits")
+    if not optional and not text.strip("0"):
+        raise_unreadable(path, "the id is all zeros")
+    return str(text).lower().rjust(digits, "0")
+
+
+def parse_microseconds(value: Json, path: str) -> int:
+    """Return a number of microseconds as nanoseconds."""
+    number = expect_type(value, int, path)
+    if not 0 <= number < 2**62 // 1000:
+        raise_unreadable(path, f"{number} microseconds is no time that can be stored")
+    return int(number) * 1000
+
+
+def make_attribute(key: str, value: Json) -> dict[str, Json]:
+    """Return an OTLP/JSON attribute."""
+    if isinstance(value, list):
+        return {"key": key, "value": {"arrayValue": {"values": [make_attribute("", each)["value"] for each in value]}}}
+    kind = {bool: "boolValue", int: "intValue", float: "doubleValue"}.get(type(value), "stringValue")
+    return {"key": key, "value": {kind: value}}
+
+
+def merge_duplicate_keys(attributes: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """Give a key that stands there several times all its different values, as an array; OTLP has each key once."""
+    values: dict[str, list[Json]] = {}
+    for each in attributes:
+        known = values.setdefault(each["key"], [])
+        if each["value"] not in known:
+            known.append(each["value"])
+    return [
+        {"key": key, "value": found[0] if len(found) == 1 else {"arrayValue": {"values": found}}}
+        for key, found in values.items()
+    ]
+
+
+def pop_text(attributes: list[dict[str, Json]], key: str, known: Iterable[str] | None = None) -> str | None:
+    """Take the text of an attribute out, if it is a known one; None where there is none."""
+    for each in attributes:
+        text = each["value"].get("stringValue")
+        if each["key"] == key and text is not None and (known is None or text in known):
+            attributes.remove(each)
+            return str(text)
+    return None
+
+
+def pop_scope(attributes: list[dict[str, Json]]) -> dict[str, str]:
+    """Take out what OpenTelemetry writes of a scope into formats that know none."""
+    scope = {}
+    for name in ("name", "version"):
+        for prefix in ("otel.scope", "otel.library"):
+            text = None if name in scope else pop_text(attributes, f"{prefix}.{name}")
+            if text is not None:
+                scope[name] = text
+    return scope

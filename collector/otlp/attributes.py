@@ -1,0 +1,156 @@
+"""Attribute lists as columns: keys, texts, and one letter per attribute for its kind (see sql/schema.sql)."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, KeyValueList
+
+from spanproof.collector.otlp.json_mapping import InvalidJson, dump_json, render_message
+from spanproof.collector.otlp.rejections import Rejection, RejectionReason
+from spanproof.collector.otlp.repeated_fields import FlattenedList
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spanproof.collector.otlp.redaction import Redaction
+
+ATTRIBUTES_TYPE = pa.struct([("keys", pa.list_(pa.string())), ("texts", pa.list_(pa.string()))])
+# Precedes the kind letter in a text that is not to be compared as it stands.
+KIND_MARKER = "\x01"
+# A plain value would make pyarrow look for the types of libraries that are not installed, at every call.
+_EMPTY_TEXT = pa.scalar("", pa.string())
+
+_SCALAR_FIELDS = (("int_value", "i"), ("bool_value", "b"), ("double_value", "d"))
+# The content of a nested value stands at this depth at most: request, resource spans, scope spans, span, event,
+# attribute, value, content.
+_NESTED_DEPTH = 8
+
+
+@dataclass(frozen=True, slots=True)
+class AttributeColumns:
+    """Keys and texts, and one string of kind letters, per list read; `faults` says which cannot be stored, and why."""
+
+    lists: pa.StructArray
+    kinds: pa.StringArray
+    rejections: dict[int, Rejection]
+
+
+def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColumns:
+    """Read a column of `repeated KeyValue`, without what must not be kept."""
+    items = FlattenedList(lists)
+    offsets = items.offsets
+    keys, bad_keys = decode_utf8(items.rows.field("key"))
+    texts, kinds, bad_values = _read_values(items.rows.field("value"))
+
+    faults: dict[int, Rejection] = {}
+    for item, problem in bad_values.items():
+        faults[items.parents[item].as_py()] = problem.with_prefix(f"attributes[{keys[item].as_py()!r}]: ")
+    for item in bad_keys:
+        faults[items.parents[item].as_py()] = Rejection(RejectionReason.TEXT, "attributes: a key is not valid UTF-8")
+
+    kept = _mark_last_of_each_key(items.parents, keys)
+    if kept is not None:
+        # how many are kept before each item, so the old offsets point at the new ones
+        before = pc.cumulative_sum(kept.cast(pa.int32()))
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), before]).take(offsets)
+        keys, texts, kinds = (column.filter(kept) for column in (keys, texts, kinds))
+    if redaction:
+        texts, kinds = redaction.redact_attributes(keys, texts, kinds)
+    return AttributeColumns(
+        lists=pa.StructArray.from_arrays(
+            [pa.ListArray.from_arrays(offsets, column) for column in (keys, texts)], fields=list(ATTRIBUTES_TYPE)
+        ),
+        # one byte per attribute: the list offsets are the string offsets
+        kinds=pa.StringArray.from_buffers(len(lists), _slice_values_buffer(offsets), _slice_values_buffer(kinds)),
+        rejections=faults,
+    )
+
+
+def decode_utf8(values: pa.BinaryArray) -> tuple[pa.StringArray, list[int]]:
+    """Read bytes as UTF-8; says which are none (and puts an empty text there)."""
+    try:
+        return values.cast(pa.string()), []
+    except pa.ArrowInvalid:
+        bad: list[int] = []
+        texts: list[str | None] = []
+        for index, value in enumerate(values.to_pylist()):
+            try:
+                texts.append(None if value is None else value.decode())
+            except UnicodeDecodeError:
+                bad.append(index)
+                texts.append("")
+        return pa.array(texts, pa.string()), bad
+
+
+def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array, dict[int, Rejection]]:
+    # flatten, unlike field, is null where the whole value is
+    columns = dict(zip((field.name for field in values.type), values.flatten(), strict=True))
+    strings, bad = decode_utf8(columns["string_value"])
+    faults = dict.fromkeys(bad, Rejection(RejectionReason.TEXT, "not valid UTF-8"))
+    marked = pc.starts_with(strings, KIND_MARKER)
+    if pc.any(marked).as_py():
+        strings = pc.if_else(marked, pc.binary_join_element_wise(f"{KIND_MARKER}s", strings, ""), strings)
+    kinds = pc.if_else(strings.is_valid(), _make_kind_scalar("s"), _make_kind_scalar("n"))
+    layers = [strings]
+    for name, letter in _SCALAR_FIELDS:
+        column = columns[name]
+        if column.null_count < len(column):
+            kinds = pc.if_else(column.is_valid(), _make_kind_scalar(letter), kinds)
+            layers.append(column.cast(pa.string()))
+    for name, letter, render in _ENCODED_FIELDS:
+        column = columns[name]
+        if column.null_count < len(column):
+            kinds = pc.if_else(column.is_valid(), _make_kind_scalar(letter), kinds)
+            texts: list[str | None] = []
+            for index, value in enumerate(column.to_pylist()):
+                try:
+                    texts.append(None if value is None else f"{KIND_MARKER}{letter}{render(value)}")
+                except (DecodeError, InvalidJson):
+                    faults[index] = Rejection(
+                        RejectionReason.MALFORMED, "malformed, not valid UTF-8 or nested too deeply"
+                    )
+                    texts.append("")
+            layers.append(pa.array(texts, pa.string()))
+    # should a value be set twice, the later layer gave the letter, so it gives the text
+    return pc.coalesce(*reversed(layers), _EMPTY_TEXT), kinds, faults
+
+
+def _make_kind_scalar(letter: str) -> pa.UInt8Scalar:
+    return pa.scalar(ord(letter), pa.uint8())
+
+
+def _render_nested(content: bytes, message: ArrayValue | KeyValueList) -> str:
+    message.ParseFromString(content)
+    return dump_json(render_message(message, _NESTED_DEPTH).get("values", []))
+
+
+_ENCODED_FIELDS: tuple[tuple[str, str, Callable[[bytes], str]], ...] = (
+    ("bytes_value", "y", lambda content: base64.b64encode(content).decode()),
+    ("array_value", "a", lambda content: _render_nested(content, ArrayValue())),
+    ("kvlist_value", "k", lambda content: _render_nested(content, KeyValueList())),
+)
+
+
+def _mark_last_of_each_key(lists: pa.Int64Array, keys: pa.StringArray) -> pa.BooleanArray | None:
+    """Mark the attributes to keep, where a list has two of one key, which OTLP forbids."""
+    encoded = keys.dictionary_encode()
+    groups = lists.to_numpy() * len(encoded.dictionary) + encoded.indices.to_numpy()
+    ordered = np.sort(groups, kind="stable")  # list follows list, so they are almost in order, which it makes use of
+    if not np.any(ordered[1:] == ordered[:-1]):
+        return None
+    items = pa.arange(0, len(keys))
+    last = pa.table({"group": groups, "item": items}).group_by("group").aggregate([("item", "max")])
+    return pc.is_in(items, value_set=last["item_max"].combine_chunks())
+
+
+def _slice_values_buffer(array: pa.Array) -> pa.Buffer:
+    """Find the values of a column of fixed width, from its first on."""
+    width: int = array.type.byte_width
+    return array.buffers()[1].slice(array.offset * width, len(array) * width)

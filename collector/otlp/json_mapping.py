@@ -1,0 +1,233 @@
+"""The OTLP/JSON mapping, both ways, driven by the message descriptors.
+
+It is protobuf's JSON mapping with three differences that `json_format` does not know: trace and span ids are
+hex, enums are integers only, and keys are lowerCamelCase only. Unknown keys are ignored, as OTLP demands.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import gc
+import json
+import math
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from google.protobuf.descriptor import FieldDescriptor
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import Descriptor
+    from google.protobuf.message import Message
+
+# Readers of protobuf stop at 100 nested messages.
+MAX_DEPTH = 100
+
+_HEX_FIELDS = {"trace_id", "span_id", "parent_span_id"}
+_SIGNED_32 = (-(2**31), 2**31 - 1)
+_UNSIGNED_32 = (0, 2**32 - 1)
+_SIGNED_64 = (-(2**63), 2**63 - 1)
+_UNSIGNED_64 = (0, 2**64 - 1)
+_INTEGER_RANGES = {
+    FieldDescriptor.TYPE_INT32: _SIGNED_32,
+    FieldDescriptor.TYPE_SINT32: _SIGNED_32,
+    FieldDescriptor.TYPE_ENUM: _SIGNED_32,
+    FieldDescriptor.TYPE_UINT32: _UNSIGNED_32,
+    FieldDescriptor.TYPE_FIXED32: _UNSIGNED_32,
+    FieldDescriptor.TYPE_INT64: _SIGNED_64,
+    FieldDescriptor.TYPE_SFIXED64: _SIGNED_64,
+    FieldDescriptor.TYPE_UINT64: _UNSIGNED_64,
+    FieldDescriptor.TYPE_FIXED64: _UNSIGNED_64,
+}
+_INTEGER = re.compile(r"-?[0-9]{1,20}")
+_SPECIAL_DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+
+class InvalidJson(ValueError):
+    """What came is no OTLP/JSON; the message begins with the path of what is wrong."""
+
+
+def json_to_protobuf(body: bytes, request: type[Message] = ExportTraceServiceRequest) -> bytes:
+    """Turn an OTLP/JSON request, of traces unless told otherwise, into the protobuf request it stands for."""
+    message = request()
+    parse_message(load_json(body), message)
+    return bytes(message.SerializeToString(deterministic=True))
+
+
+def load_json(body: bytes) -> object:
+    """Read strict JSON: UTF-8, and no NaN or Infinity literals."""
+    # Where it is nested almost too deeply, what a collection of garbage calls would have no room left to run in.
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        return json.loads(body.decode("utf-8-sig"), parse_constant=_reject_constant)
+    except RecursionError:
+        raise InvalidJson("$: nested too deeply") from None
+    except InvalidJson:
+        raise
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError say where
+        raise InvalidJson(f"$: not JSON: {error}") from None
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def parse_message(value: object, message: Message, path: str = "", depth: int = 1) -> None:
+    """Fill `message` from the JSON object `value`, which stands at `path`."""
+    if depth > MAX_DEPTH:
+        _raise_invalid(path, f"nested more than {MAX_DEPTH} messages deep")
+    if not isinstance(value, dict):
+        _raise_invalid(path, f"an object is expected, not {_describe_type(value)}")
+    fields = fields_by_key(message.DESCRIPTOR)
+    for key, content in value.items():
+        field = fields.get(key)
+        if field is None or content is None:  # null stands for an absent field
+            continue
+        where = f"{path}.{key}" if path else key
+        if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name) is not None:
+            _raise_invalid(where, "a value can be of one type only")
+        if field.is_repeated:
+            _parse_repeated(content, message, field, where, depth)
+        elif field.message_type is not None:
+            child = getattr(message, field.name)
+            child.SetInParent()
+            parse_message(content, child, where, depth + 1)
+        else:
+            setattr(message, field.name, _parse_scalar(content, field, where))
+
+
+def render_message(message: Message, depth: int = 1) -> dict[str, Any]:
+    """Turn a message into its OTLP/JSON object; `InvalidJson` where it is nested too deeply."""
+    if depth > MAX_DEPTH:
+        raise InvalidJson(f"nested more than {MAX_DEPTH} messages deep")
+    rendered: dict[str, Any] = {}
+    for field, content in message.ListFields():
+        if field.is_repeated:
+            rendered[field.camelcase_name] = [_render_value(each, field, depth) for each in content]
+        else:
+            rendered[field.camelcase_name] = _render_value(content, field, depth)
+    return rendered
+
+
+def dump_json(value: object) -> str:
+    """Write JSON without spaces, and text as it is."""
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+@cache
+def fields_by_key(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
+    """Return the fields of a message by their keys in JSON."""
+    return {field.camelcase_name: field for field in descriptor.fields}
+
+
+def _parse_repeated(value: object, message: Message, field: FieldDescriptor, path: str, depth: int) -> None:
+    if not isinstance(value, list):
+        _raise_invalid(path, f"an array is expected, not {_describe_type(value)}")
+    target = getattr(message, field.name)
+    for index, item in enumerate(value):
+        where = f"{path}[{index}]"
+        if field.message_type is not None:
+            parse_message(item, target.add(), where, depth + 1)
+        else:
+            target.append(_parse_scalar(item, field, where))
+
+
+def _parse_scalar(value: object, field: FieldDescriptor, path: str) -> object:
+    if field.type in _INTEGER_RANGES:
+        return _parse_integer(value, field, path)
+    if field.type == FieldDescriptor.TYPE_DOUBLE:
+        return _parse_double(value, path)
+    if field.type == FieldDescriptor.TYPE_BOOL:
+        if not isinstance(value, bool):
+            _raise_invalid(path, f"true or false is expected, not {_describe_type(value)}")
+        return value
+    if not isinstance(value, str):
+        _raise_invalid(path, f"a string is expected, not {_describe_type(value)}")
+    if field.type == FieldDescriptor.TYPE_STRING:
+        if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
+            _raise_invalid(path, "half of a surrogate pair is no text")
+        return value
+    return _parse_hex(value, path) if field.name in _HEX_FIELDS else _parse_base64(value, path)
+
+
+def _parse_integer(value: object, field: FieldDescriptor, path: str) -> int:
+    match value:
+        case bool():
+            number = None
+        case int():
+            number = value
+        case _ if field.type == FieldDescriptor.TYPE_ENUM:
+            _raise_invalid(path, f"an enum is written as an integer, not {_describe_type(value)}")
+        case float() if value.is_integer():
+            number = int(value)
+        case str() if _INTEGER.fullmatch(value):
+            number = int(value)
+        case _:
+            number = None
+    if number is None:
+        _raise_invalid(path, f"an integer is expected, not {_describe_type(value)}")
+    low, high = _INTEGER_RANGES[field.type]
+    if not low <= number <= high:
+        _raise_invalid(path, f"{number} does not fit, {low} to {high} does")
+    return number
+
+
+def _parse_double(value: object, path: str) -> float:
+    if isinstance(value, str):
+        if value in _SPECIAL_DOUBLES:
+            return _SPECIAL_DOUBLES[value]
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except OverflowError:
+            _raise_invalid(path, "the number does not fit a double")
+    return _raise_invalid(path, f"a number is expected, not {_describe_type(value)}")
+
+
+def _parse_hex(value: str, path: str) -> bytes:
+    try:
+        return binascii.unhexlify(value)
+    except ValueError:
+        return _raise_invalid(path, "hex digits are expected, two for each byte")
+
+
+def _parse_base64(value: str, path: str) -> bytes:
+    padded = value.rstrip("=").translate({ord("-"): "+", ord("_"): "/"})
+    try:
+        return base64.b64decode(padded + "=" * (-len(padded) % 4), validate=True)
+    except ValueError:
+        return _raise_invalid(path, "base64 is expected")
+
+
+def _render_value(value: Any, field: FieldDescriptor, depth: int) -> object:
+    if field.message_type is not None:
+        return render_message(value, depth + 1)
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return value.hex() if field.name in _HEX_FIELDS else base64.b64encode(value).decode()
+    if _INTEGER_RANGES.get(field.type) in (_SIGNED_64, _UNSIGNED_64):
+        return str(value)  # a JSON number has no room for 64 bits
+    if field.type == FieldDescriptor.TYPE_DOUBLE and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
+
+
+def _reject_constant(literal: str) -> NoReturn:
+    raise InvalidJson(f"$: {literal} is no JSON")
+
+
+def _raise_invalid(path: str, problem: str) -> NoReturn:
+    raise InvalidJson(f"{path or '$'}: {problem}")
+
+
+def _describe_type(value: object) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"

@@ -1,0 +1,99 @@
+"""Attribute names: today's stable OpenTelemetry semantic conventions, and what they were called before.
+
+Sources: the migration guides of the semantic conventions 1.x (HTTP, database, RPC, messaging, general
+attributes), https://opentelemetry.io/docs/specs/semconv/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+DEPRECATED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
+    "client.address": ("http.client_ip",),
+    "db.collection.name": ("db.sql.table", "db.mongodb.collection", "db.cassandra.table"),
+    "db.namespace": ("db.name", "db.redis.database_index"),
+    "db.operation.name": ("db.operation",),
+    "db.query.text": ("db.statement",),
+    "db.system.name": ("db.system",),
+    "deployment.environment.name": ("deployment.environment",),
+    "http.request.body.size": ("http.request_content_length",),
+    "http.request.method": ("http.method",),
+    "http.request.resend_count": ("http.resend_count",),
+    "http.response.body.size": ("http.response_content_length",),
+    "http.response.status_code": ("http.status_code",),
+    "messaging.destination.name": ("messaging.destination",),
+    # no common name yet: the counters of two systems
+    "messaging.message.delivery_count": (
+        "messaging.servicebus.message.delivery_count",
+        "messaging.gcp_pubsub.message.delivery_attempt",
+    ),
+    "messaging.message.id": ("messaging.message_id",),
+    "messaging.operation.type": ("messaging.operation",),
+    "network.peer.address": ("net.sock.peer.addr", "net.peer.ip"),
+    "network.peer.port": ("net.sock.peer.port",),
+    "network.protocol.name": ("net.protocol.name",),
+    "network.protocol.version": ("net.protocol.version", "http.flavor"),
+    "rpc.response.status_code": ("rpc.grpc.status_code", "rpc.connect_rpc.error_code", "rpc.jsonrpc.error_code"),
+    "rpc.system.name": ("rpc.system",),
+    "server.address": ("net.peer.name", "net.host.name"),
+    "server.port": ("net.peer.port", "net.host.port"),
+    "service.peer.name": ("peer.service",),
+    "url.full": ("http.url",),
+    "url.path": ("http.target",),
+    "url.scheme": ("http.scheme",),
+    "user_agent.original": ("http.user_agent",),
+}
+
+# What the derivation of calls reads from a span's attributes, by its names for them (facts.py).
+EXTRACTED_ATTRIBUTES: Final[Mapping[str, str]] = {
+    "attempts_before": "previous-rpc-attempts",
+    "db_namespace": "db.namespace",
+    "db_statement": "db.query.text",
+    "db_system": "db.system.name",
+    "deliveries": "messaging.message.delivery_count",
+    "destination": "messaging.destination.name",
+    "error_type": "error.type",
+    "http_method": "http.request.method",
+    "http_status": "http.response.status_code",
+    "message_id": "messaging.message.id",
+    "messaging_system": "messaging.system",
+    "peer_name": "service.peer.name",
+    "resend_count": "http.request.resend_count",
+    "rpc_method": "rpc.method",
+    "rpc_service": "rpc.service",
+    "rpc_status": "rpc.response.status_code",
+    "rpc_system": "rpc.system.name",
+    "server_address": "server.address",
+    "server_port": "server.port",
+    "url": "url.full",
+}
+
+SPAN_KINDS: Final[Mapping[str, int]] = {
+    "unspecified": 0,
+    "internal": 1,
+    "server": 2,
+    "client": 3,
+    "producer": 4,
+    "consumer": 5,
+}
+STATUS_CODES: Final[Mapping[str, int]] = {"unset": 0, "ok": 1, "error": 2}
+
+
+def list_spellings(name: str) -> tuple[str, ...]:
+    """Return every attribute name under which the value of stable `name` may stand, the stable one first."""
+    return (name, *DEPRECATED_NAMES.get(name, ()))
+
+
+def make_attribute_sql(attributes: str, name: str) -> str:
+    """Return the SQL that reads attribute `name`, under any of its spellings, from the column `attributes`."""
+    reads = [
+        f"{attributes}.texts[list_position({attributes}.keys, {quote_sql(spelling)})]"
+        for spelling in list_spellings(name)
+    ]
+    return reads[0] if len(reads) == 1 else f"coalesce({', '.join(reads)})"
+
+
+def quote_sql(text: str) -> str:
+    """Return `text` as an SQL string literal; for attribute keys, which DuckDB looks up faster as constants."""
+    return "'" + text.replace("'", "''") + "'"

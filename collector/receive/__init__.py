@@ -1,0 +1,1 @@
+"""OTLP endpoints over gRPC and HTTP: addresses, TLS, authentication, limits, status of a rejection."""

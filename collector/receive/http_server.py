@@ -1,0 +1,157 @@
+"""An HTTP server with limits: on connections, and on the time in which a request has to arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+
+from spanproof.collector.otlp.json_mapping import dump_json
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from uvicorn.server import ServerState
+
+    from spanproof.collector.receive.receiver_options import ReceiverOptions
+
+# Exporters send every five seconds by default; a connection that was closed just then would cost them a request.
+_KEEP_ALIVE_S = 75
+
+# named as gRPC names them
+_OUTCOME_NAMES = {400: "invalid_argument", 408: "deadline_exceeded", 503: "unavailable"}
+
+_log = logging.getLogger(__name__)
+_log.setLevel(logging.ERROR)  # uvicorn would warn of whatever anybody sends
+
+
+def make_http_server(
+    app: Callable[..., Any], options: ReceiverOptions, count_outcome: Callable[[str], None] = lambda _: None
+) -> uvicorn.Server:
+    """Make a server for an ASGI app; `serve` takes the sockets that it listens on.
+
+    `count` is told the outcome of what never becomes a request of the app.
+    """
+    config = uvicorn.Config(
+        app,
+        http=H11Protocol,
+        lifespan="off",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=_KEEP_ALIVE_S,
+    )
+    return _LimitedServer(config, options, count_outcome)
+
+
+class _LimitedServer(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, options: ReceiverOptions, count_outcome: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._options = options
+        self._count = count_outcome
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, with what uvicorn has no parameters for: the protocol's, and the time for a TLS handshake."""
+        await self.lifespan.startup()
+        options, tls = self._options, self._options.tls
+        loop = asyncio.get_running_loop()
+        self.servers = [
+            await loop.create_server(
+                lambda: _LimitedProtocol(self.config, self.server_state, options, self._count),
+                sock=each,
+                ssl=tls.make_ssl_context() if tls else None,
+                ssl_handshake_timeout=options.receive_timeout_s if tls else None,
+            )
+            for each in sockets or ()
+        ]
+        self.started = True
+
+
+class _LimitedProtocol(H11Protocol):
+    """One connection."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        options: ReceiverOptions,
+        count_outcome: Callable[[str], None],
+    ) -> None:
+        super().__init__(config, server_state, app_state={})
+        self.logger = _log
+        self._options = options
+        self._count_outcome = count_outcome
+        # what arrives now, the headers (None) or the body of a request, has until then
+        self._awaited_part: object = None
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        if len(self.connections) > self._options.max_connections:
+            self._reject(503, f"there are {self._options.max_connections} connections already", ("retry-after", "1"))
+        else:
+            self._set_deadline()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._clear_deadline()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._update_deadline()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._update_deadline()
+
+    def send_400_response(self, msg: str) -> None:
+        self._reject(400, "this is not HTTP/1.1, or its headers are too long")
+
+    def _update_deadline(self) -> None:
+        """Give headers, and then the body, their time; slow senders hold connections for nothing."""
+        if self.transport.is_closing():
+            return
+        in_body = self.conn.their_state is h11.SEND_BODY
+        if in_body or (self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]):
+            arriving = self.cycle if in_body else None
+            if self._deadline is None or arriving is not self._awaited_part:
+                self._awaited_part = arriving
+                self._set_deadline()
+        else:
+            self._clear_deadline()
+
+    def _set_deadline(self) -> None:
+        self._clear_deadline()
+        self._deadline = self.loop.call_later(self._options.receive_timeout_s, self._reject_late_request)
+
+    def _clear_deadline(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _reject_late_request(self) -> None:
+        self._reject(408, f"the request did not arrive within {self._options.receive_timeout_s:g} s")
+
+    def _reject(self, status: int, message: str, *headers: tuple[str, str]) -> None:
+        """Answer, if there is no answer yet, and close the connection."""
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True  # so the app says no more
+            self.cycle.message_event.set()
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
+            self._count_outcome(_OUTCOME_NAMES[status])
+            body = dump_json({"message": message}).encode()
+            fields = [("content-type", "application/json"), ("connection", "close"), *headers]
+            fields.append(("content-length", str(len(body))))
+            answer = h11.Response(status_code=status, headers=fields, reason=STATUS_PHRASES[status])
+            to_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+            for event in (answer, h11.Data(data=b"" if to_head else body), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()

@@ -1,0 +1,1 @@
+"""The DuckDB file: schema and migrations, ingest queue, commits, reads, telemetry of the store."""

@@ -1,0 +1,63 @@
+"""The layout of a store: made in a new file, migrated in an older one, refused in a newer one."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from spanproof.collector.user_errors import StoreError
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    import duckdb
+
+IN_MEMORY_PATH: Final = ":memory:"
+# Migration n, in sql/migrations, makes schema n out of schema n - 1.
+SCHEMA_VERSION: Final = 5
+_OLDEST_SCHEMA_VERSION: Final = 1
+
+
+def prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
+    """Bring the database to this schema, in one transaction. Raises StoreError, and then nothing has changed."""
+    tables = _list_tables(connection) if path != IN_MEMORY_PATH else set()  # as listing them takes a while
+    if not tables:
+        _execute_scripts(connection, [_read_sql("schema.sql"), "CREATE TABLE meta (schema_version INTEGER NOT NULL)"])
+        return
+    if "meta" not in tables or "spans" not in tables:
+        raise StoreError(f"{path} is a DuckDB database, but not one of spanproof; name another file")
+    row = connection.execute("SELECT max(schema_version) FROM meta").fetchone()
+    version = row[0] if row else None
+    if version == SCHEMA_VERSION:
+        return
+    if version is None or not _OLDEST_SCHEMA_VERSION <= version < SCHEMA_VERSION:
+        age, advice = ("a newer", "upgrade spanproof or ") if (version or 0) > SCHEMA_VERSION else ("an unknown", "")
+        raise StoreError(
+            f"{path} was written by {age} spanproof (schema {version}, this one has {SCHEMA_VERSION}); "
+            f"{advice}name another file"
+        )
+    _execute_scripts(
+        connection, [_read_sql("migrations", f"{step:03}.sql") for step in range(version + 1, SCHEMA_VERSION + 1)]
+    )
+
+
+def _list_tables(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    return {str(name) for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()}
+
+
+def _execute_scripts(connection: duckdb.DuckDBPyConnection, scripts: list[str]) -> None:
+    connection.execute("BEGIN")
+    try:
+        for script in scripts:
+            connection.execute(script)
+        connection.execute("DELETE FROM meta")
+        connection.execute("INSERT INTO meta VALUES (?)", [SCHEMA_VERSION])
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+
+
+def _read_sql(*names: str) -> str:
+    folder: Traversable = resources.files("spanproof.collector.storage").joinpath("sql")
+    return folder.joinpath(*names).read_text(encoding="utf-8")

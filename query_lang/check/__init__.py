@@ -1,0 +1,1 @@
+"""Syntax tree -> diagnostics: names, types, units, constants, modules."""

@@ -1,0 +1,322 @@
+"""Is a claim meaningful? Collects every problem of it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from spanproof.query_lang.check.comparisons import find_misplaced_operands
+from spanproof.query_lang.check.constants import is_constant
+from spanproof.query_lang.check.scope import Scope
+from spanproof.query_lang.check.types import TypeChecker, mentions_baseline
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+from spanproof.query_lang.syntax.diagnostics import Diagnostic, suggest_names
+from spanproof.query_lang.syntax.instants import parse_instant
+
+
+@dataclass(slots=True)
+class ClaimChecker:
+    """Checks claims, and keeps what it found wrong with them in ``found``."""
+
+    diagnostics: list[Diagnostic] = field(default_factory=list)
+    type_checker: TypeChecker = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.type_checker = TypeChecker(self.diagnostics.append)
+
+    def list_diagnostics(self) -> tuple[Diagnostic, ...]:
+        """Return what was found, in the order of the text."""
+        return tuple(sorted(self.diagnostics, key=lambda diagnostic: (diagnostic.at.start, diagnostic.id)))
+
+    def report(self, id_: str, message: str, at: s.TextRange, help_: str | None = None) -> None:
+        """Note a problem."""
+        self.diagnostics.append(Diagnostic(id_, message, at, help_))
+
+    def check_constant_of_kind(self, node: s.Expression, scope: Scope, kind: v.ValueKind, what: str) -> None:
+        """Expect one value of a kind, known before any span is seen."""
+        self.type_checker.check_kind(node, scope, kind, what)
+        self.check_constant(node, what)
+
+    def check_constant(self, node: s.Expression, what: str) -> None:
+        """Check that `node` has a value before any span is seen."""
+        for part in s.walk(node):
+            if isinstance(part, s.Compare | s.OneOf | s.AllOf | s.Not):
+                self.report("misplaced", f"{what} is a value, not a condition", part.at)
+                return
+        if not is_constant(node) and not isinstance(
+            node, s.SpanSelection | s.CallSelection
+        ):  # those are reported already
+            self.report("misplaced", f"{what} is one value, known before any span is seen", node.at)
+
+    def report_duplicates(self, what: str, names: Iterable[s.Name]) -> None:
+        """Report every name that stands there already."""
+        seen: set[str] = set()
+        for name in names:
+            if name.text in seen:
+                self.report("duplicate", f"{what} `{name.text}` stands above already", name.at)
+            seen.add(name.text)
+
+    def check_expectation(self, expectation: s.Expectation, scope: Scope) -> None:
+        """Check ``expect CLAIM …``."""
+        self._check_claim(expectation.claim, scope)
+        self._check_responses(expectation.claim, scope)
+        if expectation.share is not None:
+            self._check_share(expectation.claim, expectation.share, scope)
+        if expectation.by is not None:
+            self._check_by(expectation, expectation.by, scope)
+        if expectation.confidence is not None:
+            self._check_confidence(expectation.confidence, scope)
+            self._check_estimate(expectation, scope)
+        if expectation.label is not None:
+            self.type_checker.check_names(expectation.label, scope)
+
+    def check_given(self, given: s.Given, scope: Scope) -> None:
+        """Check which traces are meant."""
+        row: v.RowKind = "call" if isinstance(given.start, s.CallSelection) else "span"
+        if given.start is not None:
+            self.type_checker.check_selection(given.start, scope)
+        if given.where is not None:
+            self.type_checker.check_condition(given.where, scope.with_row(row))
+        for bound in given.window.bounds:
+            if given.window.kind == "last":
+                self.check_constant_of_kind(bound, scope, "duration", "a window")
+            elif isinstance(bound, s.Text) and all(isinstance(part, str) for part in bound.parts):
+                if parse_instant(bound.plain) is None:
+                    self.report("bad-time", f"`{bound.plain}` is no point in time", bound.at, "2026-01-31T12:00:00Z")
+            else:
+                self.type_checker.infer(bound, scope)
+
+    def _check_share(self, claim: s.Claim, share: s.ShareClause, scope: Scope) -> None:
+        """``in OP P of traces`` needs a claim that can be made of one trace by itself."""
+        self.check_constant_of_kind(share.value, scope, "fraction", "a share of traces")
+        if isinstance(claim, s.Circuit | s.NotWorse):
+            self.report("misplaced", "this is about all traces together: no share of them can be told", share.at)
+        elif any(is_response_aggregate(part) for part in s.walk(claim)):
+            self.report("misplaced", "this is about all responses together: no share of them can be told", share.at)
+        elif is_response_claim(claim) and not mentions_response(claim, scope.repeated):
+            self.report("misplaced", "this is not about traces: no share of them can be told", share.at)
+
+    def _check_responses(self, claim: s.Claim, scope: Scope) -> None:
+        """Each response of a repeated request is judged by itself, so that no claim is about it and spans."""
+        if is_response_claim(claim):
+            return
+        for part in s.walk(s.rewrite(claim, lambda node: None if is_response_aggregate(node) else node)):
+            if isinstance(part, s.Response) and part.step in scope.repeated:
+                self.report(
+                    "many-responses",
+                    "the request was repeated: a claim is about each of its responses, or about spans",
+                    part.at,
+                    "write two claims",
+                )
+
+    def _check_by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
+        claim = expectation.claim
+        if not isinstance(claim, s.ComparisonClaim | s.Every) or expectation.share or expectation.confidence:
+            self.report("misplaced", "`by` goes with a comparison or `every`, and with nothing else beside it", by.at)
+            return
+        self.check_grouping(claim, by, scope)
+
+    def check_grouping(self, claim: s.ComparisonClaim | s.Every | s.Expression, by: s.Name, scope: Scope) -> None:
+        """Check that what `claim` speaks of can be grouped by a field."""
+        rows: set[v.RowKind] = set()
+        for part in s.walk(claim):
+            if isinstance(part, s.Function) and part.name in v.SELECTION_FUNCTIONS:
+                if part.name == "critical" or _is_about_traces(part):
+                    self.report("misplaced", "`by` groups spans or calls, not whole traces", by.at)
+                    return
+                rows.add("call" if isinstance(part.arguments[0], s.CallSelection) else "span")
+        if isinstance(claim, s.Every):
+            rows = {"call" if isinstance(claim.selection, s.CallSelection) else "span"}
+        if not rows:
+            self.report("misplaced", "there is nothing here to group", by.at)
+        for row in sorted(rows):
+            self.type_checker.infer(by, scope.with_row(row))
+
+    def _check_estimate(self, expectation: s.Expectation, scope: Scope) -> None:
+        """``with confidence`` needs a rate or a quantile against a limit."""
+        claim = expectation.claim
+        if isinstance(claim, s.NotWorse):
+            return
+        condition = claim.condition if isinstance(claim, s.ComparisonClaim) else None
+        estimable = (
+            isinstance(condition, s.Compare)
+            and condition.operator in ("<", "<=", ">", ">=")
+            and is_estimable(condition.left)
+            and is_constant(condition.right)
+        )
+        if not estimable or expectation.share is not None:
+            self.report(
+                "not-an-estimate",
+                "`with confidence` goes with an error rate or a quantile against a limit",
+                claim.at,
+                "such as `error_rate(A) < 1%` or `p95(duration(A)) < 400ms`",
+            )
+
+    def _check_not_worse(self, claim: s.NotWorse, scope: Scope) -> None:
+        value = self.type_checker.infer(claim.value, scope)
+        if not is_estimable(claim.value) or mentions_baseline(claim.value):
+            self.report(
+                "not-an-estimate", "this compares an error rate or a quantile with the baseline", claim.value.at
+            )
+        if not isinstance(claim.reference, s.Name) or claim.reference.text != "baseline":
+            self.report("misplaced", "`not worse than` is followed by `baseline`", claim.reference.at)
+        else:
+            self.type_checker.infer(claim.reference, scope)
+        margin = self.type_checker.infer(claim.margin, scope)
+        wanted = ("points", "fraction") if value.kind == "fraction" else (value.kind, "fraction")
+        if "any" not in (margin.kind, value.kind) and margin.kind not in wanted:
+            hint = "write percentage points, such as `0.5pp`" if value.kind == "fraction" else "write `50ms` or `10%`"
+            self.report("type-mismatch", f"the margin is {margin.name}", claim.margin.at, hint)
+
+    def _check_confidence(self, node: s.Expression, scope: Scope) -> None:
+        self.check_constant_of_kind(node, scope, "fraction", "a confidence")
+        if isinstance(node, s.Number) and node.unit == "%" and not 0.5 <= node.value < 1:
+            self.report("out-of-range", "a confidence lies from 50% up to, and not at, 100%", node.at)
+
+    def _check_claim(self, claim: s.Claim, scope: Scope) -> None:
+        match claim:
+            case s.ComparisonClaim():
+                self._check_comparison(claim, scope)
+            case s.Every() | s.Some() | s.No():
+                self.type_checker.check_selection(claim.selection, scope)
+                if claim.condition is not None:
+                    row: v.RowKind = "call" if isinstance(claim.selection, s.CallSelection) else "span"
+                    self.type_checker.check_condition(claim.condition, scope.with_row(row))
+            case s.Path():
+                self._check_segment(claim.segment, scope)
+            case s.Before():
+                self.type_checker.check_selection(claim.first, scope)
+                self.type_checker.check_selection(claim.second, scope)
+            case s.Retry():
+                self._check_call(claim.call, "retry", scope)
+                for clause in claim.clauses:
+                    self._check_retry_clause(clause, scope)
+            case s.NoRetry():
+                self._check_call(claim.call, "no retry", scope)
+            case s.Fallback():
+                self._check_call(claim.call, "fallback", scope)
+                self.type_checker.check_target(claim.to, scope, "span" if claim.to.spans == "any" else "call")
+            case s.Circuit():
+                self._check_call(claim.call, "circuit", scope)
+                self._check_circuit(claim, scope)
+            case s.Timeout():
+                self._check_call(claim.call, "timeout", scope)
+                self.check_constant_of_kind(claim.limit, scope, "duration", "`within`")
+            case s.Budget():
+                self._check_budget(claim, scope)
+            case s.NotWorse():
+                self._check_not_worse(claim, scope)
+            case s.Contract():
+                self.type_checker.check_names(claim.document, scope)
+
+    def _check_comparison(self, claim: s.ComparisonClaim, scope: Scope) -> None:
+        node = claim.condition
+        if isinstance(node, s.Compare | s.OneOf):
+            before = len(self.diagnostics)
+            self.type_checker.infer(node, scope)
+            if len(self.diagnostics) == before:
+                self.diagnostics += find_misplaced_operands(node)
+        elif isinstance(node, s.AnyOf | s.AllOf | s.Not):
+            self.report("not-a-claim", "a claim is one comparison", node.at, "write one `expect` for each condition")
+        else:
+            self.report("not-a-claim", "this compares nothing", node.at, "write `… < 800ms`, `… == 1`")
+
+    def _check_call(self, node: s.Selection, claim: str, scope: Scope) -> None:
+        if not isinstance(node, s.CallSelection):
+            self.report("not-a-call", f"`{claim}` is about a call `A -> B`", node.at)
+        elif node.attempts:
+            self.report("misplaced", f"`{claim}` looks at whole calls, not at each `try`", node.at)
+        else:
+            self.type_checker.check_selection(node, scope)
+
+    def _check_segment(self, segment: s.PathSegment, scope: Scope) -> None:
+        for target in segment.step.targets:
+            self.type_checker.check_target(target, scope, "span")
+        for branch in segment.branches:
+            self._check_segment(branch, scope)
+
+    def _check_retry_clause(self, clause: s.Clause, scope: Scope) -> None:
+        match clause:
+            case s.Limit() if clause.name in v.RETRY_LIMITS:
+                kind = v.RETRY_LIMITS[clause.name]
+                self.check_constant_of_kind(clause.value, scope, kind, f"`{clause.name}`")
+            case s.Flag() if clause.name in v.RETRY_FLAGS:
+                pass
+            case s.Cause():
+                self.type_checker.check_condition(clause.condition, scope.with_row("call"))
+            case s.Limit() | s.Flag():
+                words = (*v.RETRY_LIMITS, *v.RETRY_FLAGS, "cause")
+                listed = ", ".join(f"`{word}`" for word in words)
+                self.report(
+                    "unknown-word",
+                    f"`retry` has no clause `{clause.name}`",
+                    clause.at,
+                    suggest_names(clause.name, words) or f"its clauses are {listed}",
+                )
+            case s.OpensAfter():
+                self.report("misplaced", "`opens` belongs to `circuit`", clause.at)
+
+    def _check_circuit(self, claim: s.Circuit, scope: Scope) -> None:
+        if not any(isinstance(clause, s.OpensAfter) for clause in claim.clauses):
+            self.report("incomplete", "a circuit opens after something", claim.at, "write `opens after 5 failures`")
+        kinds = [clause.name if isinstance(clause, s.Limit) else type(clause).__name__ for clause in claim.clauses]
+        for place, clause in enumerate(claim.clauses):
+            if kinds[place] in kinds[:place]:
+                self.report("duplicate", "a circuit has one such clause", clause.at)
+            match clause:
+                case s.OpensAfter():
+                    self.check_constant_of_kind(clause.failures, scope, "number", "`opens after`")
+                case s.Limit() if clause.name in v.CIRCUIT_LIMITS:
+                    self.check_constant_of_kind(clause.value, scope, v.CIRCUIT_LIMITS[clause.name], f"`{clause.name}`")
+                    wanted = ">=" if clause.name == "holds" else "<="
+                    if clause.operator != wanted:
+                        self.report("misplaced", f"`{clause.name}` is a bound: write `{wanted}`", clause.at)
+                case _:
+                    words = ("opens", *v.CIRCUIT_LIMITS)
+                    name = clause.name if isinstance(clause, s.Limit) else "this"
+                    self.report(
+                        "unknown-word",
+                        f"`circuit` has no clause `{name}`",
+                        clause.at,
+                        suggest_names(name, words) or "its clauses are " + ", ".join(f"`{word}`" for word in words),
+                    )
+
+    def _check_budget(self, claim: s.Budget, scope: Scope) -> None:
+        self.check_constant_of_kind(claim.total, scope, "duration", "a budget")
+        self.report_duplicates("a part", (part for part, _ in claim.parts if isinstance(part, s.Name)))
+        for _, part in claim.parts:
+            self.check_constant_of_kind(part, scope, "duration", "a part of a budget")
+
+
+def _is_about_traces(node: s.Function) -> bool:
+    return bool(node.arguments) and isinstance(node.arguments[0], s.Name) and node.arguments[0].text == "traces"
+
+
+def is_response_claim(claim: s.Claim) -> bool:
+    """Tell whether a claim looks at no span."""
+    return isinstance(claim, s.Contract) or (isinstance(claim, s.ComparisonClaim) and is_constant(claim.condition))
+
+
+def mentions_response(claim: s.Claim, steps: Collection[str | None]) -> bool:
+    """Tell whether a claim is about the response of one of these requests; None is the latest."""
+    if isinstance(claim, s.Contract):
+        return None in steps
+    return any(isinstance(part, s.Response) and part.step in steps for part in s.walk(claim))
+
+
+def is_response_aggregate(node: object) -> bool:
+    """Tell whether this is one number of all responses, such as `p95(response.duration)`."""
+    return (
+        isinstance(node, s.Function)
+        and node.name in v.AGGREGATES
+        and bool(node.arguments)
+        and isinstance(node.arguments[-1], s.Response)
+    )
+
+
+def is_estimable(node: s.Expression) -> bool:
+    """Tell whether a sample bounds this: an error rate or a quantile of spans."""
+    if is_response_aggregate(node):
+        return False
+    return isinstance(node, s.Function) and (node.name in ("error_rate", "p") or v.read_quantile(node.name) is not None)

@@ -1,0 +1,179 @@
+"""Values that are known before any span is looked at: literals, variables, the response."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal, DivisionByZero, InvalidOperation
+from typing import Protocol, TypeAlias
+
+from spanproof.query_lang.check.scope import Scope
+from spanproof.query_lang.check.secrets import Secrets
+from spanproof.query_lang.check.types import TypeChecker
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+
+JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """A value and its kind: durations are nanoseconds, percentages fractions, ``any`` is a JSON value."""
+
+    value: JsonValue | Decimal
+    kind: v.ValueKind
+
+
+class ReadableResponse(Protocol):
+    """What a response can be asked for."""
+
+    def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
+        """Return a part of the response, or None where it has no such part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bindings:
+    """The values behind the names of a proof. ``responses[None]`` is the latest response.
+
+    What ``env`` is asked for becomes one of the ``secrets``.
+    """
+
+    variables: Mapping[str, Constant | None] = field(default_factory=dict)
+    responses: Mapping[str | None, ReadableResponse] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets, compare=False)
+
+    @property
+    def scope(self) -> Scope:
+        """The same names with their types."""
+        variables = {name: v.ValueType(value.kind if value else "any") for name, value in self.variables.items()}
+        return Scope(variables=variables, requests=frozenset(name for name in self.responses if name))
+
+
+class MissingValue(Exception):
+    """A name has no value, so what needs it cannot be carried out; the message says which."""
+
+
+def is_constant(node: s.Expression) -> bool:
+    """Tell whether no span has to be looked at for `node`."""
+    return not any(
+        isinstance(part, s.SpanSelection | s.CallSelection)
+        or (isinstance(part, s.Function) and part.name in (*v.SELECTION_FUNCTIONS, *v.AGGREGATES))
+        or (isinstance(part, s.Name) and part.text == "baseline")
+        for part in s.walk(node)
+    )
+
+
+def evaluate(node: s.Expression, bindings: Bindings) -> Constant | None:
+    """Return the value of a constant expression; None where it is missing (an unset variable, a key not there)."""
+    match node:
+        case s.Number():
+            kind = TypeChecker().infer(node, Scope()).kind
+            return Constant(node.value, kind)
+        case s.Text():
+            return Constant(interpolate(node, bindings), "text")
+        case s.Name():
+            if node.text in v.CONSTANTS:
+                value = v.CONSTANTS[node.text]
+                return Constant(value, "nothing" if value is None else "boolean")
+            return bindings.variables.get(node.text)
+        case s.Response():
+            response = bindings.responses.get(node.step)
+            return response.read(node.part, node.keys) if response else None
+        case s.Negative():
+            inner = evaluate(node.value, bindings)
+            return None if inner is None else Constant(-to_decimal(inner), inner.kind)
+        case s.AnyOf():
+            values = (evaluate(term, bindings) for term in node.terms)
+            return next((value for value in values if value is not None and value.value not in ("", None)), None)
+        case s.Arithmetic():
+            return _evaluate_arithmetic(node, bindings)
+        case s.Function():
+            return _evaluate_function(node, bindings)
+        case _:
+            raise AssertionError(f"{type(node).__name__} is no constant")
+
+
+def to_decimal(constant: Constant | None) -> Decimal:
+    """Return a constant as a number. Raises :class:`NoValue` where it is missing or none."""
+    if constant is None:
+        raise MissingValue("a value is missing")
+    if isinstance(constant.value, bool) or not isinstance(constant.value, int | float | Decimal):
+        raise MissingValue(f"{constant.value!r} is not a number")
+    return constant.value if isinstance(constant.value, Decimal) else Decimal(repr(constant.value))
+
+
+def interpolate(node: s.Text, bindings: Bindings, *, keep_unknown: bool = False) -> str:
+    """Return a string with its names put in; with `braces` an unknown name keeps its braces."""
+    filled = []
+    for part in node.parts:
+        if isinstance(part, str):
+            filled.append(part)
+            continue
+        value = bindings.variables.get(part.text)
+        if value is None and keep_unknown:
+            filled.append("{" + part.text + "}")
+        elif value is None:
+            raise MissingValue(f"`{part.text}` has no value")
+        else:
+            filled.append(format_constant(value))
+    return "".join(filled)
+
+
+def format_constant(constant: Constant) -> str:
+    """Return a constant as it is written into a string."""
+    value = constant.value
+    if isinstance(value, str):
+        return value
+    if isinstance(value, Decimal):
+        return str(int(value)) if value == int(value) else str(value)
+    return json.dumps(value)
+
+
+def encode_attribute_text(value: JsonValue | Decimal) -> str | None:
+    """Return a JSON value in the form in which attributes are stored, so that both compare alike."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return "\x01a" + json.dumps([_encode_element(item) for item in value])
+    return format_constant(Constant(value, "any"))
+
+
+def _encode_element(item: JsonValue) -> dict[str, JsonValue]:
+    return {"stringValue": item if isinstance(item, str) else json.dumps(item)}
+
+
+def _evaluate_arithmetic(node: s.Arithmetic, bindings: Bindings) -> Constant | None:
+    left, right = evaluate(node.left, bindings), evaluate(node.right, bindings)
+    if left is None or right is None:
+        return None
+    kind = TypeChecker().infer(node, bindings.scope).kind
+    a, b = to_decimal(left), to_decimal(right)
+    try:
+        value = {"+": a.__add__, "-": a.__sub__, "*": a.__mul__, "/": a.__truediv__}[node.operator](b)
+    except (DivisionByZero, InvalidOperation):
+        raise MissingValue("a division by zero") from None
+    return Constant(value, kind)
+
+
+def _evaluate_function(node: s.Function, bindings: Bindings) -> Constant | None:
+    argument = evaluate(node.arguments[0], bindings)
+    if argument is None:
+        return None
+    if node.name == "env":
+        value = os.environ.get(format_constant(argument))
+        if value is None:
+            return None
+        bindings.secrets.add(value)
+        return Constant(value, "text")
+    if node.name == "len":
+        if not isinstance(argument.value, str | list | dict):
+            raise MissingValue(f"{argument.value!r} has no length")
+        return Constant(len(argument.value), "number")
+    if node.name == "json":
+        try:
+            return Constant(json.loads(format_constant(argument)), "any")
+        except ValueError:
+            raise MissingValue("`json` was given a text that is not JSON") from None
+    return Constant(getattr(format_constant(argument), node.name)(), "text")

@@ -1,0 +1,391 @@
+"""Comparisons over whole selections: bags of values, and numbers made of them."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+from spanproof.query_lang.check.constants import Bindings, evaluate, is_constant, to_decimal
+from spanproof.query_lang.check.types import TypeChecker, to_selection
+from spanproof.query_lang.compile.conditions import (
+    SqlParameters,
+    SqlValue,
+    compile_arithmetic,
+    compile_constant,
+    compile_membership,
+    compile_negative,
+    compile_operator,
+)
+from spanproof.query_lang.compile.critical_path import select_critical_path_time
+from spanproof.query_lang.compile.percentiles import read_percentile_of
+from spanproof.query_lang.compile.plan import Plan, Trend
+from spanproof.query_lang.compile.selections import SelectedRows, is_stable, select_rows, select_trace_rows
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+from spanproof.query_lang.syntax.vocabulary import ValueType
+
+AGGREGATE_SQL: Final = {
+    "min": "min(value)",
+    "max": "max(value)",
+    "avg": "avg(value)",
+    "sum": "coalesce(sum(value), 0)",
+    "stddev": "stddev_samp(value)",
+    "distinct": "nullif(count(DISTINCT value), 0)",
+    "count": "count(*)",
+    "error_rate": "count(*) FILTER (value) / nullif(count(*), 0)",
+}
+ZERO_WHEN_EMPTY: Final = ("count", "sum")
+SCALAR_FUNCTIONS: Final = ("count", "error_rate", "rate")  # functions that are aggregates of the rows themselves
+# DuckDB finds the rank of a share that is a DECIMAL in whole numbers; of so many digits, for up to 10^12 values.
+_EXACT_DIGITS: Final = 6
+TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
+OPPOSITE_TRENDS: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
+
+
+def compile_comparison(
+    node: s.Compare | s.OneOf,
+    bindings: Bindings,
+    *,
+    per_trace: bool = False,
+    by: s.Name | None = None,
+    traces: str = "selected",
+) -> Plan:
+    """Compile a comparison.
+
+    With `per_trace` its numbers are made, and compared, for each trace by itself; with `by`, for each value of a
+    field, which the findings then bear as ``grp``.
+    """
+    per: Literal["trace_id", "grp"] | None = "trace_id" if per_trace else "grp" if by else None
+    numbers_from = "selected" if per_trace or _find_multivalued_function(node) else traces
+    return _ComparisonCompiler(node, bindings, per, by, SqlParameters(traces=numbers_from)).compile_plan()
+
+
+def compile_values(node: s.Function, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
+    """Return the query for the values that a rate or a quantile is made of, one row each: ``value``."""
+    made = _ComparisonCompiler(s.Compare("==", node, node, node.at), bindings, None, None, SqlParameters(traces=traces))
+    bag, _ = made.compile_aggregated_values(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
+    return bag, made.parameters.values
+
+
+def compile_number(
+    node: s.Expression, bindings: Bindings, by: s.Name | None, step_ns: int | None, traces: str
+) -> tuple[str, dict[str, object]]:
+    """Return the query for one number of each group: ``grp, at_ns, value, n``.
+
+    ``grp`` is the value of the field `by`, ``at_ns`` the beginning of a step of time, of `step_ns` nanoseconds since
+    the Unix epoch; both are NULL where nothing is grouped by. ``n`` is of how many values the number is made.
+    """
+    per: Literal["grp"] | None = "grp" if by is not None or step_ns is not None else None
+    made = _ComparisonCompiler(
+        s.Compare("==", node, node, node.at), bindings, per, by, SqlParameters(traces=traces), step_ns
+    )
+    value = made.compile_value(node).sql
+    key, at = ("sel.grp.key", "sel.grp.at_ns") if step_ns is not None else ("sel.grp", "NULL")
+    source = f"({made.compile_groups()})" if per else "(SELECT NULL AS grp)"
+    counts = [f"{name}.n" for name in made.aggregates]
+    n = f"coalesce(greatest({', '.join(counts)}), 0)" if counts else "0"
+    found = (
+        f"SELECT {key} AS grp, {at} AS at_ns, {value} AS value, {n} AS n FROM {source} sel{made.compile_number_joins()}"
+    )
+    return made.add_with_clause(f"{found} ORDER BY at_ns, grp"), made.parameters.values
+
+
+class _ComparisonCompiler:
+    def __init__(
+        self,
+        node: s.Compare | s.OneOf,
+        bindings: Bindings,
+        per: Literal["trace_id", "grp"] | None,
+        by: s.Name | None,
+        parameters: SqlParameters,
+        step_ns: int | None = None,
+    ) -> None:
+        self.node = node
+        self.bindings = bindings
+        self.per = per  # numbers are made for each value of this column of the bags
+        self.by = by
+        self.step_ns = step_ns  # groups are of steps of time, too
+        self.parameters = parameters
+        self.steps: list[str] = []  # of the WITH clause
+        self.aggregates: list[str] = []  # names of those steps that hold a number
+        self.must_exist: list[str] = []  # those among them that mean nothing over nothing
+        self.stable = True
+        self.thing: SqlValue | None = None  # how to read one value of the bag that is compared
+
+    def compile_plan(self) -> Plan:
+        left_node = self.node.left if isinstance(self.node, s.Compare) else self.node.value
+        function = _find_multivalued_function(self.node)
+        rows = things = None
+        if function is not None:
+            rows = self.select_function_rows(function)
+            things = rows.compile_value(function.name, function.arguments)
+            self.thing = SqlValue("sel.thing", things.kind)
+        left = self.compile_value(left_node)
+        sign = "NULL"
+        if isinstance(self.node, s.Compare):
+            right = self.compile_value(self.node.right)
+            holds = compile_operator(self.node.operator, left, right)
+            if {left.kind, right.kind} <= {"number", "duration", "fraction", "rate"}:
+                sign = f"sign({left.sql} - {right.sql})"
+        else:
+            right = SqlValue("NULL", "nothing")
+            holds = compile_membership(left, self.node, lambda option, _: self.compile_value(option))
+            if function is None:
+                sign = self.compile_sign_above_options(left, self.node)
+        judged = " AND ".join(f"{name}.value IS NOT NULL" for name in self.must_exist) or "true"
+        holds = f"CASE WHEN {judged} THEN {holds} END"
+        shown = ValueType(TypeChecker().infer(left_node, self.bindings.scope).kind)
+        if shown.kind == "any" and left.kind != "nothing":
+            shown = ValueType(left.kind)
+        if rows is not None and things is not None:
+            return self.make_values_plan(rows, things, left, right, holds, shown)
+        return self.make_number_plan(left, holds, sign, shown)
+
+    def compile_sign_above_options(self, left: SqlValue, node: s.OneOf) -> str:
+        """Return the SQL of 1 where a number lies above all options, which it can then not fall back to."""
+        highest = [
+            self.compile_value(option.high if isinstance(option, s.ValueRange) else option) for option in node.options
+        ]
+        if not {left.kind, *(option.kind for option in highest)} <= {"number", "duration", "fraction", "rate"}:
+            return "NULL"
+        return f"sign({left.sql} - greatest({', '.join(option.sql for option in highest)}))"
+
+    def make_values_plan(
+        self, rows: SelectedRows, thing: SqlValue, left: SqlValue, right: SqlValue, holds: str, shown: ValueType
+    ) -> Plan:
+        """Every value must hold; the worst one is shown."""
+        on_left = isinstance(self.node, s.OneOf) or _find_multivalued_function(self.node.left) is not None
+        value = left if on_left else right
+        operator = self.node.operator if isinstance(self.node, s.Compare) else "in"
+        most = operator in ("<", "<=") if on_left else operator in (">", ">=")
+        numeric = value.kind not in ("any", "text")
+        rank = f"-({value.sql})" if numeric and most else value.sql if numeric and ">" in operator else "sel.start_ns"
+        bag = rows.build_select(
+            f"{rows.trace_id_sql} AS trace_id, {thing.sql} AS thing, {rows.witness_sql} AS witness,"
+            f" {rows.start_sql} AS start_ns, {self.compile_group_key(rows)} AS grp",
+            f"{thing.sql} IS NOT NULL",
+        )
+        findings = (
+            f"SELECT sel.trace_id, {holds} AS ok, {value.sql} AS value, sel.witness, {rank} AS rank,"
+            f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.compile_number_joins()}"
+        )
+        untold = "there is nothing to compare with"
+        rests = bool(self.aggregates) and self.per != "trace_id"
+        stable = self.stable and not self.aggregates  # a number compared with may still move
+        return Plan(
+            self.add_with_clause(findings),
+            self.parameters.values,
+            "all",
+            shown,
+            stable,
+            depends_on_all_traces=rests,
+            undecided_reason=untold,
+            is_empty_if_undecided=True,
+        )
+
+    def make_number_plan(self, left: SqlValue, holds: str, sign: str, shown: ValueType) -> Plan:
+        """Compare numbers, once or for each trace; ``note`` is [n, hits, sign of left minus right]."""
+        first = self.aggregates[0] if self.aggregates else None
+        witness = f"{first}.witness" if first else "NULL::BIGINT[]"
+        counts = f"coalesce({first}.n, 0), {first}.hits" if first else "0, 0"
+        trace = "sel.trace_id" if self.per == "trace_id" else "NULL::UUID"
+        group = "sel.grp" if self.per == "grp" else "NULL"
+        source = {"trace_id": "selected", "grp": f"({self.compile_groups()})"}.get(self.per or "", "(SELECT 1)")
+        findings = (
+            f"SELECT {trace} AS trace_id, {group} AS grp, {holds} AS ok, {left.sql} AS value, {witness} AS witness,"
+            f" 0 AS rank, [{counts}, {sign}]::BIGINT[] AS note FROM {source} sel{self.compile_number_joins()}"
+        )
+        trend, operator = "unknown", ""
+        if isinstance(self.node, s.Compare):
+            trend = _subtract_trends(self.infer_trend(self.node.left), self.infer_trend(self.node.right))
+            operator = self.node.operator
+        elif all(is_constant(option) for option in self.node.options):
+            trend, operator = self.infer_trend(self.node.value), "not in" if self.node.negated else "in"
+        if not self.aggregates:
+            trend = "fixed"
+        return Plan(
+            self.add_with_clause(findings),
+            self.parameters.values,
+            "number",
+            shown,
+            self.stable,
+            trend=trend,  # type: ignore[arg-type]  # a Trend by construction
+            operator=operator,
+        )
+
+    def infer_trend(self, node: s.Expression) -> Trend:
+        """Return how a number can move while spans are still to come."""
+        if is_constant(node):
+            return "fixed"
+        if isinstance(node, s.Function):
+            return TRENDS.get(node.name, "unknown")
+        if isinstance(node, s.Arithmetic) and node.operator in ("+", "-"):
+            right = self.infer_trend(node.right)
+            return _subtract_trends(
+                self.infer_trend(node.left), OPPOSITE_TRENDS[right] if node.operator == "+" else right
+            )
+        if isinstance(node, s.Arithmetic):
+            moving, factor = node.left, node.right
+            if node.operator == "*" and is_constant(moving):
+                moving, factor = factor, moving
+            if is_constant(factor) and to_decimal(evaluate(factor, self.bindings)) > 0:
+                return self.infer_trend(moving)
+        return "unknown"
+
+    def compile_groups(self) -> str:
+        """Return the query for the groups that occur in any bag."""
+        bags = [f"SELECT DISTINCT grp FROM bag{number}" for number in range(len(self.aggregates))]
+        return " UNION ".join(bags) or "SELECT NULL AS grp"
+
+    def compile_group_key(self, rows: SelectedRows) -> str:
+        """Return the SQL of what `rows` are grouped by: a field, or also a step of time."""
+        key = (
+            f"CAST({rows.condition_compiler.compile_value(self.by).sql} AS VARCHAR)"
+            if self.by is not None
+            else "NULL::VARCHAR"
+        )
+        if self.step_ns is None:
+            return key
+        return f"{{'key': {key}, 'at_ns': {rows.start_sql} // {self.step_ns} * {self.step_ns}}}"
+
+    def add_with_clause(self, findings: str) -> str:
+        return f"WITH {', '.join(self.steps)} {findings}" if self.steps else findings
+
+    def compile_value(self, node: s.Expression) -> SqlValue:
+        """Return the SQL of one side."""
+        if is_constant(node):
+            return compile_constant(evaluate(node, self.bindings), self.parameters)
+        if isinstance(node, s.Arithmetic):
+            return compile_arithmetic(node.operator, self.compile_value(node.left), self.compile_value(node.right))
+        if isinstance(node, s.Negative):
+            return compile_negative(self.compile_value(node.value))
+        if isinstance(node, s.Name):
+            return self.compile_baseline()
+        assert isinstance(node, s.Function)  # noqa: S101 (checked before)
+        if node.name in v.AGGREGATES:
+            return self.add_aggregate(node.name, node.arguments)
+        if v.SELECTION_FUNCTIONS[node.name].is_many:
+            assert self.thing is not None  # noqa: S101 (there is one bag here)
+            return self.thing
+        return self.add_aggregate(node.name, (node,))
+
+    def compile_baseline(self) -> SqlValue:
+        """Return the other side's expression over the baseline traces."""
+        assert isinstance(self.node, s.Compare)  # noqa: S101 (checked before)
+        here = [isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(self.node.left)]
+        other = self.node.right if any(here) else self.node.left
+        before, self.parameters = self.parameters, self.parameters.with_traces("baseline")
+        value = self.compile_value(other)
+        self.parameters = before
+        return value
+
+    def select_function_rows(self, function: s.Function) -> SelectedRows:
+        """Return the rows that a function of a selection looks at."""
+        first = function.arguments[0]
+        if isinstance(first, s.Name) and first.text == "traces":
+            self.stable = self.stable and function.name == "count"
+            return select_trace_rows(
+                self.parameters, self.bindings, only_roots=function.name == "count" and self.step_ns is None
+            )
+        if function.name == "critical":
+            self.stable = False
+            assert isinstance(first, s.Name | s.Text)  # noqa: S101 (checked before)
+            return select_critical_path_time(first, self.parameters, self.bindings)
+        selection = to_selection(first)
+        assert selection is not None  # noqa: S101 (checked before)
+        looked_at = list(function.arguments[1:])
+        if function.name != "count":
+            looked_at.append(s.Name(function.name, function.at))
+        self.stable = self.stable and is_stable(selection, *looked_at)
+        return select_rows(selection, self.parameters, self.bindings)
+
+    def compile_aggregated_values(self, name: str, arguments: tuple[s.Expression, ...]) -> tuple[str, SqlValue]:
+        """Return the query for the values that an aggregate is made of."""
+        values = arguments[-1]
+        function = _find_multivalued_function(values) or values
+        assert isinstance(function, s.Function)  # noqa: S101 (checked before)
+        bag = self.select_function_rows(function)
+        outer, self.thing = self.thing, bag.compile_value(function.name, function.arguments)
+        value = self.thing if function.name in SCALAR_FUNCTIONS else self.compile_value(values)
+        self.thing = outer
+        read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
+        group = f", {self.compile_group_key(bag)} AS grp" if self.per == "grp" else ""
+        columns = f"{bag.trace_id_sql} AS trace_id, {read} AS value, {bag.witness_sql} AS witness"
+        columns += f", {bag.start_sql} AS start_ns{group}"
+        return bag.build_select(columns, f"{read} IS NOT NULL"), value
+
+    def add_aggregate(self, name: str, arguments: tuple[s.Expression, ...]) -> SqlValue:
+        """Add the steps that make one number of a bag; return how to read it."""
+        bag, step = f"bag{len(self.aggregates)}", f"number{len(self.aggregates)}"
+        query, value = self.compile_aggregated_values(name, arguments)
+        filtered = " FILTER (value)" if name == "error_rate" else ""
+        key, group = (f"{self.per}, ", f" GROUP BY {self.per}") if self.per else ("", "")
+        aggregate = self.compile_aggregate_sql(name, arguments, bag)
+        made = f"{key}count(*) AS n, count(*){filtered} AS hits, {aggregate} AS value"
+        self.steps.append(f"{bag} AS ({query})")
+        if name in (*SCALAR_FUNCTIONS, "distinct"):
+            shown = f"flatten(arg_min(witness, start_ns, 5){filtered})"
+            self.steps.append(f"{step} AS (SELECT {made}, {shown} AS witness FROM {bag}{group})")
+        else:  # what has the value that was made shows it
+            same = f" AND b.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
+            self.steps += [
+                f"made_{step} AS (SELECT {made} FROM {bag}{group})",
+                f"{step} AS (SELECT {key}n, hits, value, arg_min(witness, start_ns) AS witness FROM (SELECT made.*,"
+                f" b.witness, b.start_ns FROM made_{step} made LEFT JOIN {bag} b ON b.value = made.value{same})"
+                " GROUP BY ALL)",
+            ]
+        self.aggregates.append(step)
+        if name in ZERO_WHEN_EMPTY:
+            read = f"coalesce({step}.value, 0)"
+        else:
+            self.must_exist.append(step)
+            read = f"{step}.value"
+        if name in SCALAR_FUNCTIONS:
+            return SqlValue(read, v.SELECTION_FUNCTIONS[name].kind)
+        return SqlValue(read, "number" if name == "distinct" or value.kind == "any" else value.kind)
+
+    def compile_aggregate_sql(self, name: str, arguments: tuple[s.Expression, ...], bag: str) -> str:
+        """Return the SQL of an aggregate. Quantiles are nearest-rank: the value at rank ⌈p·n⌉, in whole numbers.
+
+        A rate is per second of the time from the first start to the last end of the traces.
+        """
+        if name in AGGREGATE_SQL:
+            return AGGREGATE_SQL[name]
+        if name == "rate" and self.step_ns is not None:
+            return f"count(*) * 1000000000 / {self.step_ns}"
+        if name == "rate":
+            mine = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
+            lasted = (
+                "SELECT max(s.end_ns) - min(s.start_ns) FROM spans s"
+                f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){mine}"
+            )
+            return f"nullif(count(*), 0) * 1000000000 / nullif(({lasted}), 0)"
+        share = read_percentile_of(name, arguments) / 100
+        if -int(share.as_tuple().exponent) <= _EXACT_DIGITS:
+            return f"quantile_disc(value, {share:f}::DECIMAL(18, {_EXACT_DIGITS}))"
+        top, bottom = share.as_integer_ratio()
+        return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
+
+    def compile_number_joins(self) -> str:
+        """Return the joins of each number to what is compared with it."""
+        on = f"{{0}}.{self.per} IS NOT DISTINCT FROM sel.{self.per}" if self.per else "true"
+        return "".join(f" LEFT JOIN {name} ON {on.format(name)}" for name in self.aggregates)
+
+
+def _find_multivalued_function(node: object) -> s.Function | None:
+    """Return the function that yields many values here, not counting those inside aggregates."""
+    if isinstance(node, s.Function):
+        if node.name in v.AGGREGATES:
+            return None
+        if node.name in v.SELECTION_FUNCTIONS:
+            return node if v.SELECTION_FUNCTIONS[node.name].is_many else None
+    if isinstance(node, s.SpanSelection | s.CallSelection):
+        return None
+    return next((found for child in s.iter_children(node) if (found := _find_multivalued_function(child))), None)
+
+
+def _subtract_trends(left: Trend, right: Trend) -> Trend:
+    """Return the trend of left minus right."""
+    other = OPPOSITE_TRENDS[right]
+    if left == "fixed":
+        return other
+    return left if other in ("fixed", left) else "unknown"

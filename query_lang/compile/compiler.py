@@ -1,0 +1,88 @@
+"""A checked claim to its plan."""
+
+from __future__ import annotations
+
+from spanproof.query_lang.check.constants import Bindings, MissingValue
+from spanproof.query_lang.check.types import TypeChecker
+from spanproof.query_lang.compile.aggregates import compile_comparison
+from spanproof.query_lang.compile.circuit import compile_circuit
+from spanproof.query_lang.compile.conditions import SqlParameters, find_subject
+from spanproof.query_lang.compile.critical_path import compile_budget
+from spanproof.query_lang.compile.order import compile_before
+from spanproof.query_lang.compile.path_segments import compile_path
+from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.compile.resilience import compile_fallback, compile_no_retry, compile_retry, compile_timeout
+from spanproof.query_lang.compile.selections import SelectedRows, find_row_kind, is_stable, select_rows
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import ValueType
+
+
+def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_from: str = "selected") -> Plan:
+    """Compile a claim that :mod:`spanproof.query_lang.check.checker` found nothing wrong with.
+
+    `numbers_from` is the table of the traces that numbers are made of.
+    """
+    match expectation.claim:
+        case s.ComparisonClaim(condition=(s.Compare() | s.OneOf()) as condition):
+            per_trace = expectation.share is not None
+            return compile_comparison(condition, bindings, per_trace=per_trace, by=expectation.by, traces=numbers_from)
+        case s.Every() | s.Some() | s.No() as claim:
+            return _compile_quantified(claim, bindings, expectation.by)
+        case s.Path() as claim:
+            return compile_path(claim, bindings)
+        case s.Retry() as claim:
+            return compile_retry(claim, bindings)
+        case s.NoRetry() as claim:
+            return compile_no_retry(claim, bindings)
+        case s.Fallback() as claim:
+            return compile_fallback(claim, bindings)
+        case s.Timeout() as claim:
+            return compile_timeout(claim, bindings)
+        case s.Circuit() as claim:
+            return compile_circuit(claim, bindings)
+        case s.Before() as claim:
+            return compile_before(claim, bindings)
+        case s.Budget() as claim:
+            return compile_budget(claim, bindings)
+        case s.Contract():
+            raise MissingValue("there is no response to judge")
+        case claim:
+            raise AssertionError(f"{type(claim).__name__} passed the check and cannot be compiled")
+
+
+def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: s.Name | None) -> Plan:
+    parameters = SqlParameters()
+    rows = select_rows(claim.selection, parameters, bindings)
+    holds = rows.condition_compiler.compile_condition(claim.condition) if claim.condition is not None else "true"
+    value, shown = _compile_observed_value(claim, rows, bindings)
+    stable = is_stable(claim.selection, claim.condition)
+    columns = (
+        f"{value} AS value, {rows.witness_sql} AS witness, {rows.start_sql} AS rank, NULL::BIGINT[] AS note,"
+        f" {rows.trace_id_sql} AS trace_id"
+    )
+    if isinstance(claim, s.Every):
+        group = f"CAST({rows.condition_compiler.compile_value(by).sql} AS VARCHAR)" if by is not None else "NULL"
+        return Plan(
+            rows.build_select(f"{holds} AS ok, {columns}, {group} AS grp"), parameters.values, "all", shown, stable
+        )
+    found = rows.build_select(columns, holds)
+    if isinstance(claim, s.No):
+        return Plan(f"SELECT *, false AS ok FROM ({found})", parameters.values, "none", shown, stable)
+    sql = (
+        f"WITH found AS ({found}) SELECT trace_id, rank IS NOT NULL AS ok, first.value, first.witness,"
+        " coalesce(rank, 0) AS rank, NULL::BIGINT[] AS note FROM (SELECT sel.trace_id, min(f.rank) AS rank,"
+        " arg_min({'value': f.value, 'witness': f.witness}, (f.rank, f.witness, f.value)) AS first"
+        " FROM selected sel LEFT JOIN found f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id)"
+    )
+    return Plan(sql, parameters.values, "some", shown, stable)
+
+
+def _compile_observed_value(
+    claim: s.Every | s.Some | s.No, rows: SelectedRows, bindings: Bindings
+) -> tuple[str, ValueType]:
+    """Return the SQL and type of what the condition looks at first, for showing."""
+    looked_at = find_subject(claim.condition) if claim.condition is not None else None
+    if looked_at is None:
+        return "NULL::VARCHAR", ValueType("nothing")
+    type_ = TypeChecker().infer(looked_at, bindings.scope.with_row(find_row_kind(claim.selection)))
+    return rows.condition_compiler.compile_value(looked_at).sql, type_

@@ -1,0 +1,381 @@
+"""Conditions and values about one span, call, event or link, as SQL.
+
+A condition is true or false, never unknown: a comparison with something missing is false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Final
+
+from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
+from spanproof.query_lang.check.constants import (
+    Bindings,
+    Constant,
+    MissingValue,
+    encode_attribute_text,
+    evaluate,
+    interpolate,
+    is_constant,
+    to_decimal,
+)
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+from spanproof.query_lang.syntax.vocabulary import ValueType
+
+SQL_OPERATORS: Final = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
+FLIPPED_OPERATORS: Final = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+NEGATED_OPERATORS: Final = ("!=", "!~", "not in")
+SPAN_ID_SQL: Final = "format('{{:016x}}', {})"
+TRACE_ID_SQL: Final = "replace(CAST({} AS VARCHAR), '-', '')"
+
+
+@dataclass(slots=True)
+class SqlParameters:
+    """The values of a query, by the names under which its SQL speaks of them, and the table of its traces."""
+
+    values: dict[str, object] = field(default_factory=dict)
+    traces: str = "selected"
+
+    def with_traces(self, traces: str) -> SqlParameters:
+        """Return parameters of the same query for a part of it that is about other traces."""
+        return SqlParameters(self.values, traces)
+
+    def add(self, value: object) -> str:
+        """Take in a value; return the SQL that stands for it."""
+        name = f"p{len(self.values)}"
+        if isinstance(value, Decimal):
+            value = int(value) if value == int(value) else float(value)
+        self.values[name] = value
+        return f"${name}"
+
+
+@dataclass(frozen=True, slots=True)
+class SqlValue:
+    """An SQL expression and its kind. Kind ``any``: a text as attributes are stored, to be read as needed."""
+
+    sql: str
+    kind: v.ValueKind
+
+
+@dataclass(frozen=True, slots=True)
+class RowAliases:
+    """What a condition is about, and under which aliases its tables stand in the query.
+
+    ``spans`` are aliases of the table ``spans``, in the order in which attributes are looked for; ``place`` is
+    that of ``tree`` (spans) or of ``calls`` or ``exchanges`` (calls); ``joins`` says how the spans are joined where
+    they are needed, and ``joined`` collects what is.
+    """
+
+    kind: v.RowKind
+    span_aliases: tuple[str, ...]
+    alias: str
+    is_attempt: bool = False
+    span_joins: Mapping[str, str] = field(default_factory=dict)
+    needed_joins: set[str] = field(default_factory=set)
+
+
+class ConditionCompiler:
+    """Writes conditions about `row` as SQL, their literals as `parameters`."""
+
+    def __init__(self, row: RowAliases, parameters: SqlParameters, bindings: Bindings) -> None:
+        self.row = row
+        self.parameters = parameters
+        self.bindings = bindings
+
+    def compile_condition(self, node: s.Expression) -> str:
+        """Return the SQL of a condition."""
+        match node:
+            case s.AnyOf():
+                return "(" + " OR ".join(self.compile_condition(term) for term in node.terms) + ")"
+            case s.AllOf():
+                return "(" + " AND ".join(self.compile_condition(term) for term in node.terms) + ")"
+            case s.Not():
+                return f"(NOT {self.compile_condition(node.term)})"
+            case s.Compare():
+                return self.compile_compare(node)
+            case s.OneOf():
+                return self.compile_one_of(node)
+            case s.Within():
+                return self._compile_within(node)
+            case s.Function(name="exists"):
+                return f"({self.compile_value(node.arguments[0]).sql} IS NOT NULL)"
+            case _:
+                return f"coalesce({self.compile_value(node).sql}, false)"
+
+    def compile_value(self, node: s.Expression) -> SqlValue:
+        """Return the SQL of a value."""
+        if isinstance(node, s.Name) and (found := self._compile_field(node.text)):
+            return found
+        if isinstance(node, s.Arithmetic):
+            return compile_arithmetic(node.operator, self.compile_value(node.left), self.compile_value(node.right))
+        if isinstance(node, s.Negative):
+            return compile_negative(self.compile_value(node.value))
+        if isinstance(node, s.Function) and node.name in ("len", "lower", "upper"):
+            return _compile_text_function(node.name, self.compile_value(node.arguments[0]))
+        if isinstance(node, s.Function | s.Compare | s.OneOf | s.AnyOf | s.AllOf | s.Not | s.Within) and not (
+            isinstance(node, s.Function) and node.name != "exists"
+        ):
+            return SqlValue(self.compile_condition(node), "boolean")
+        if is_constant(node):
+            return compile_constant(evaluate(node, self.bindings), self.parameters)
+        raise AssertionError(f"{type(node).__name__} is no value of a {self.row.kind}")
+
+    def compile_compare(self, node: s.Compare) -> str:
+        """Return the SQL of a comparison."""
+        left = self.compile_value(node.left)
+        word = self._compile_word(node.right, left)
+        return compile_operator(node.operator, left, word or self.compile_value(node.right))
+
+    def compile_one_of(self, node: s.OneOf) -> str:
+        """Return the SQL of ``in`` and ``not in``."""
+        return compile_membership(
+            self.compile_value(node.value),
+            node,
+            lambda option, value: self._compile_word(option, value) or self.compile_value(option),
+        )
+
+    def _compile_word(self, node: s.Expression, beside: SqlValue) -> SqlValue | None:
+        words = v.ENUMERATIONS.get(beside.kind)
+        if words is None or not isinstance(node, s.Name) or node.text in self.bindings.variables:
+            return None
+        return SqlValue(self.parameters.add(words[node.text]), beside.kind)
+
+    def _compile_field(self, name: str) -> SqlValue | None:
+        kind = v.FIELDS[self.row.kind].get(name)
+        if kind is not None:
+            return SqlValue(self._compile_column(name), kind)
+        if name in self.bindings.variables or name in v.CONSTANTS:
+            return None
+        return SqlValue(self._compile_attribute(name), "any")
+
+    def _compile_attribute(self, name: str) -> str:
+        if self.row.kind in ("event", "link"):
+            return make_attribute_sql(f"{self.row.alias}.attributes", name)
+        if name.startswith(("resource.", "scope.")):
+            where, rest = name.split(".", 1)
+            self.row.needed_joins.add(where)
+            if where == "scope" or self.row.kind == "call":
+                self.row.needed_joins.update(self.row.span_aliases)
+            tables = [f"{span}_{where}" for span in self.row.span_aliases]
+            if where == "scope" and rest in ("name", "version"):
+                reads = [f"{table}.{rest}" for table in tables]
+            else:
+                reads = [make_attribute_sql(f"{table}.attributes", rest) for table in tables]
+        else:
+            self.row.needed_joins.update(self.row.span_aliases)
+            reads = [
+                make_attribute_sql(f"{span}.attributes", name.removeprefix("span.")) for span in self.row.span_aliases
+            ]
+        if len(reads) == 1:
+            return reads[0]
+        if self.row.is_attempt:
+            first, second = reads
+            place = self.row.alias
+            return f"CASE WHEN {place}.arrived THEN coalesce({second}, {first}) ELSE coalesce({first}, {second}) END"
+        return f"coalesce({', '.join(reads)})"
+
+    def _compile_column(self, name: str) -> str:
+        place = self.row.alias
+        if self.row.kind == "event":
+            return f"{place}.time_ns" if name == "time" else f"{place}.name"
+        if self.row.kind == "link":
+            return (TRACE_ID_SQL if name == "trace_id" else SPAN_ID_SQL).format(f"{place}.{name}")
+        if self.row.kind == "call":
+            return self._compile_call_column(name)
+        (span,) = self.row.span_aliases
+        if name in ("error", "depth", "service", "name", "kind"):
+            return f"{place}.{name}"
+        if name == "self_time":
+            self.row.needed_joins.add("self_time")
+            return f"({place}.end_ns - {place}.start_ns - coalesce({span}_covered.covered_ns, 0))"
+        in_tree = {
+            "duration": f"({place}.end_ns - {place}.start_ns)",
+            "start": f"{place}.start_ns",
+            "end": f"{place}.end_ns",
+            "trace_id": TRACE_ID_SQL.format(f"{place}.trace_id"),
+            "root": f"({place}.depth = 0 AND NOT {place}.orphan)",
+        }
+        if name in in_tree:
+            return in_tree[name]
+        self.row.needed_joins.add(span)
+        return SPAN_ID_SQL.format(f"{span}.{name}") if name in ("span_id", "parent_id") else f"{span}.{name}"
+
+    def _compile_call_column(self, name: str) -> str:
+        place = self.row.alias
+        if name == "attempts" and self.row.is_attempt:
+            self.row.needed_joins.add("call")
+            return f"{place}_call.attempts"
+        if name == "attempt" and not self.row.is_attempt:
+            name = "attempts"
+        if name == "trace_id":
+            return TRACE_ID_SQL.format(f"{place}.trace_id")
+        return f"{place}.{name}_ns" if name in ("duration", "network", "lag", "start", "end") else f"{place}.{name}"
+
+    def _compile_within(self, node: s.Within) -> str:
+        """One element of the list satisfies the whole condition."""
+        inner = ConditionCompiler(RowAliases(node.what, (), node.what), self.parameters, self.bindings)
+        found = inner.compile_condition(node.where)
+        self.row.needed_joins.update(self.row.span_aliases)
+        lists = [f"{span}.{node.what}s" for span in self.row.span_aliases]
+        tests = [f"coalesce(len(list_filter({items}, lambda {node.what}: {found})) > 0, false)" for items in lists]
+        return "(" + " OR ".join(tests) + ")"
+
+
+def compile_constant(constant: Constant | None, parameters: SqlParameters) -> SqlValue:
+    """Return a constant as a parameter. One that is missing is no ``null``: it is like nothing, itself included."""
+    if constant is None:
+        return SqlValue("CAST(NULL AS VARCHAR)", "any")
+    if constant.kind == "nothing":
+        return SqlValue("NULL", "nothing")
+    if constant.kind == "any":
+        return SqlValue(f"CAST({parameters.add(encode_attribute_text(constant.value))} AS VARCHAR)", "any")
+    return SqlValue(parameters.add(constant.value), constant.kind)
+
+
+def compile_limit(node: s.Expression, bindings: Bindings, parameters: SqlParameters) -> str:
+    """Return a number that a claim sets as a parameter. Raises :class:`NoValue` where it is missing."""
+    return parameters.add(to_decimal(evaluate(node, bindings)))
+
+
+def _compile_text_function(function: str, value: SqlValue) -> SqlValue:
+    """Return ``len``, ``lower`` or ``upper`` of a text; a list has a length, in elements, and no letters."""
+    plain = f"{function}({value.sql})"
+    if value.kind == "any":
+        listed = f"len(attribute_texts({value.sql}))" if function == "len" else "NULL"
+        plain = f"(CASE WHEN {value.sql}[1] = chr(1) THEN {listed} ELSE {plain} END)"
+    return SqlValue(plain, "number" if function == "len" else "text")
+
+
+def compile_arithmetic(operator: str, left: SqlValue, right: SqlValue) -> SqlValue:
+    """Return `left` `operator` `right`; what stands in an attribute is read as a number."""
+    a, b = (f"TRY_CAST({side.sql} AS DOUBLE)" if side.kind == "any" else side.sql for side in (left, right))
+    if operator == "/":
+        kind = "number" if left.kind in (right.kind, "any") else left.kind
+        return SqlValue(f"({a} / nullif({b}, 0))", kind)
+    kind = left.kind if right.kind in ("number", "fraction", "any", "points") else right.kind
+    return SqlValue(f"({a} {operator} {b})", "number" if kind == "any" else kind)
+
+
+def compile_negative(value: SqlValue) -> SqlValue:
+    """Return `value` below zero."""
+    sql = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" else value.sql
+    return SqlValue(f"(-{sql})", "number" if value.kind == "any" else value.kind)
+
+
+def compile_operator(operator: str, left: SqlValue, right: SqlValue) -> str:
+    """Return the SQL of `left` `operator` `right`; the literal's type decides how an attribute is read."""
+    if "nothing" in (left.kind, right.kind):
+        known = left if right.kind == "nothing" else right
+        test = {"==": f"{known.sql} IS NULL", "!=": f"{known.sql} IS NOT NULL"}.get(operator)
+        return f"({test})" if test else f"coalesce({known.sql} = NULL, false)"
+    if {left.kind, right.kind} & {"text", "boolean"} and len({left.kind, right.kind} - {"any"}) > 1:
+        raise MissingValue(f"{ValueType(left.kind).name} cannot be compared with {ValueType(right.kind).name}")
+    if left.kind != "any" and right.kind == "any" and operator not in ("=~", "!~", "contains"):
+        left, right, operator = right, left, FLIPPED_OPERATORS.get(operator, operator)
+    if left.kind != "any":
+        return f"coalesce({_compile_test(operator, left.sql, right)}, false)"
+    element = "==" if operator == "contains" else operator
+    return _compile_element_test(
+        left.sql,
+        operator in NEGATED_OPERATORS,
+        lambda text: _compile_test(operator, text, right, is_stored_text=True),
+        lambda item: _compile_test(element, item, right, is_stored_text=True),
+    )
+
+
+def compile_membership(
+    value: SqlValue, node: s.OneOf, compile_option: Callable[[s.Expression, SqlValue], SqlValue]
+) -> str:
+    """Return the SQL of ``value in options`` or ``not in``."""
+    ranges = [
+        (compile_option(option.low, value), compile_option(option.high, value))
+        for option in node.options
+        if isinstance(option, s.ValueRange)
+    ]
+    others = [compile_option(option, value) for option in node.options if not isinstance(option, s.ValueRange)]
+
+    def test(text: str, *, stored: bool = True) -> str:
+        terms = [
+            _compile_test("!=" if node.negated else "==", text, option, is_stored_text=stored) for option in others
+        ]
+        for low, high in ranges:
+            above = _compile_test(">=", text, low, is_stored_text=stored)
+            within = f"({above} AND {_compile_test('<=', text, high, is_stored_text=stored)})"
+            terms.append(f"(NOT {within})" if node.negated else within)
+        told = [f"coalesce({term}, false)" for term in terms]
+        if node.negated:
+            return "(" + " AND ".join([*told, f"{text} IS NOT NULL"]) + ")"
+        return "(" + " OR ".join([*told, "false"]) + ")"
+
+    if value.kind != "any":
+        return f"coalesce({test(value.sql, stored=False)}, false)"
+    return _compile_element_test(value.sql, node.negated, test, test)
+
+
+def _compile_test(operator: str, left: str, right: SqlValue, *, is_stored_text: bool = False) -> str:
+    """Compare `left`, a text as stored or a value of the kind of `right`, with `right`."""
+    if operator == "=~":
+        return f"regexp_matches({left}, {right.sql})"
+    if operator == "!~":
+        return f"NOT regexp_matches({left}, {right.sql})"
+    if operator == "contains":
+        return f"contains({left}, {right.sql})"
+    if not is_stored_text or right.kind == "text":
+        return f"{left} {SQL_OPERATORS[operator]} {right.sql}"
+    if right.kind == "boolean":
+        known = f"CASE WHEN {left} IN ('true', 'false') THEN {left} END"
+        return f"({known}) {SQL_OPERATORS[operator]} CAST({right.sql} AS VARCHAR)"
+    if right.kind == "any" and operator in ("==", "!="):
+        return f"{left} {SQL_OPERATORS[operator]} {right.sql}"
+    limit = f"TRY_CAST({right.sql} AS DOUBLE)" if right.kind == "any" else right.sql
+    return f"TRY_CAST({left} AS DOUBLE) {SQL_OPERATORS[operator]} {limit}"
+
+
+def _compile_element_test(
+    value: str, is_negated: bool, test: Callable[[str], str], test_item: Callable[[str], str]
+) -> str:
+    """Test a stored value: any element of an array satisfies it, or, for a negative test, none violates it."""
+    inner = f"coalesce({test_item('item')}, false)"
+    wrong, count = (f"NOT {inner}", "= 0") if is_negated else (inner, "> 0")
+    array = f"len(list_filter(attribute_texts({value}), lambda item: {wrong})) {count}"
+    return (
+        f"(CASE WHEN {value} IS NULL THEN false WHEN {value}[1] = chr(1) THEN {array}"
+        f" ELSE coalesce({test(value)}, false) END)"
+    )
+
+
+def glob_to_like(pattern: str) -> str:
+    """Return the LIKE pattern (escape ``\\``) of a glob in which only ``*`` is special."""
+    escaped = pattern.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return escaped.replace("*", "%")
+
+
+def compile_operation_match(column: str, operation: s.Text, parameters: SqlParameters, bindings: Bindings) -> str:
+    """Return the SQL that matches `column` with an operation's name, which may hold ``*``."""
+    name = interpolate(operation, bindings, keep_unknown=True)
+    if "*" not in name:
+        return f"{column} = {parameters.add(name)}"
+    return f"{column} LIKE {parameters.add(glob_to_like(name))} ESCAPE '\\'"
+
+
+def compile_service_match(column: str, service: s.Name | s.Text, parameters: SqlParameters, bindings: Bindings) -> str:
+    """Return the SQL that matches `column` with a service's name; a variable stands for its value."""
+    if isinstance(service, s.Text):
+        return f"{column} = {parameters.add(interpolate(service, bindings))}"
+    variable = bindings.variables.get(service.text)
+    return f"{column} = {parameters.add(variable.value if variable else service.text)}"
+
+
+def find_subject(condition: s.Expression) -> s.Expression | None:
+    """Return what a condition looks at first: the left side of its first comparison."""
+    for part in s.walk(condition):
+        if isinstance(part, s.Compare):
+            return part.left
+        if isinstance(part, s.OneOf):
+            return part.value
+        if isinstance(part, s.Within):
+            return None
+    return None

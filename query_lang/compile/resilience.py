@@ -1,0 +1,204 @@
+"""Retries and fallbacks as SQL: one finding for each logical call that gave cause for one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.compile.conditions import (
+    SQL_OPERATORS,
+    ConditionCompiler,
+    SqlParameters,
+    compile_limit,
+    find_subject,
+)
+from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.compile.selections import (
+    SelectedRows,
+    compile_joins,
+    compile_span_match,
+    is_stable,
+    make_call_aliases,
+    make_span_aliases,
+    select_rows,
+)
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import ValueType
+
+NOT_RETRIED = 0
+FALLBACK_NOT_CALLED, FALLBACK_CALLED_TOO_EARLY, CALLER_FAILED = 1, 2, 3
+
+# A call that seems to have been tried once, where its caller's retries have been seen at the callee alone, and this
+# time the callee sent nothing.
+UNOBSERVED_RETRIES_SQL = (
+    "({call}.attempts = 1 AND {call}.shape = 'unpaired' AND EXISTS (SELECT 1 FROM calls seen WHERE seen.tier = 2"
+    " AND seen.caller = {call}.caller AND seen.callee = {call}.callee))"
+)
+UNDECIDED_REASON = "retries of this call have been seen at the callee alone, and here the callee sent no span"
+
+
+def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
+    """Compile ``no retry``: each logical call has one attempt."""
+    rows = _select_calls(claim.call, SqlParameters(), bindings)
+    sql = rows.build_select(
+        f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
+        " c.attempts AS value, (SELECT list("
+        "CASE WHEN e.arrived THEN e.server_key ELSE coalesce(e.client_key, e.server_key) END ORDER BY e.attempt)"
+        " FROM exchanges e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
+        " c.start_ns AS rank, [c.tier] AS note"
+    )
+    return Plan(
+        sql,
+        rows.parameters.values,
+        "all",
+        ValueType("number"),
+        is_stable(claim.call),
+        undecided_reason=UNDECIDED_REASON,
+    )
+
+
+def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
+    """Compile ``retry``. ``note`` is [number of the clause that does not hold, attempts, tier]."""
+    rows = _select_calls(claim.call, SqlParameters(), bindings)
+    asked = rows.build_select("c.*", "(c.attempts > 1 OR c.failed)")  # others gave no cause to be tried again
+    row = make_call_aliases("e", attempts=True)
+    conditions = ConditionCompiler(row, rows.parameters, bindings)
+    told, tests, observed = [], ["attempts > 1"], ["attempts::VARCHAR"]
+    for number, clause in enumerate(claim.clauses, 1):
+        match clause:
+            case s.Limit(name="attempts"):
+                most = compile_limit(clause.value, bindings, rows.parameters)
+                tests.append(f"coalesce(attempts {SQL_OPERATORS[clause.operator]} {most}, false)")
+                observed.append("attempts::VARCHAR")
+            case s.Limit():
+                most = compile_limit(clause.value, bindings, rows.parameters)
+                wrong = (
+                    f"list_filter(gaps, lambda gap: NOT coalesce(gap {SQL_OPERATORS[clause.operator]} {most}, false))"
+                )
+                tests.append(f"len({wrong}) = 0")
+                observed.append(f"{wrong}[1]::VARCHAR")
+            case s.Flag(name="backoff grows"):
+                tests.append("grows")
+                observed.append("NULL")
+            case s.Flag():
+                tests.append("error" if clause.name == "exhausted" else "NOT error")
+                observed.append("NULL")
+            case s.Cause():
+                looked_at = find_subject(clause.condition)
+                seen = f"CAST({conditions.compile_value(looked_at).sql} AS VARCHAR)" if looked_at else "NULL"
+                told.append(
+                    f"{conditions.compile_condition(clause.condition)} AS because{number}, {seen} AS seen{number}"
+                )
+                tests.append(f"because{number}")
+                observed.append(f"seen{number}")
+    kept = "".join(
+        f", bool_and(because{number}) FILTER (retryable) AS because{number},"
+        f" any_value(seen{number}) FILTER (retryable AND NOT because{number}) AS seen{number}"
+        for number, clause in enumerate(claim.clauses, 1)
+        if isinstance(clause, s.Cause)
+    )
+    first_wrong = " ".join(f"WHEN NOT ({test}) THEN {number}" for number, test in enumerate(tests))
+    value = " ".join(f"WHEN NOT ({test}) THEN {seen}" for test, seen in zip(tests, observed, strict=True))
+    joins = compile_joins(row, rows.parameters)
+    sql = (
+        f"WITH asked AS ({asked}), gaps AS ("
+        f"SELECT e.*, a.failed AS failed_for_good, {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unseen,"
+        " e.start_ns - lag(e.end_ns) OVER (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
+        + "".join(f", {column}" for column in told)
+        + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join(joins)}"
+        " WHERE e.attempt IS NOT NULL), compared AS ("
+        "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM gaps), told AS ("
+        "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
+        " bool_or(retryable) FILTER (attempt = 1) AS exercised, any_value(failed_for_good) AS error,"
+        " any_value(unseen) AS unseen,"
+        " coalesce(list(gap_ns ORDER BY attempt) FILTER (gap_ns IS NOT NULL), []) AS gaps,"
+        " coalesce(bool_and(gap_ns > gap_before_ns), true) AS grows, min(start_ns) AS start_ns,"
+        " list(CASE WHEN arrived THEN server_key ELSE coalesce(client_key, server_key) END ORDER BY attempt) AS witness"
+        f"{kept} FROM compared GROUP BY call_key)"
+        f" SELECT trace_id, CASE WHEN NOT unseen THEN {' AND '.join(tests)} END AS ok,"
+        f" CASE {value} END AS value, witness, start_ns AS rank,"
+        f" [CASE {first_wrong} END, attempts, tier] AS note FROM told WHERE exercised"
+    )
+    return Plan(
+        sql,
+        rows.parameters.values,
+        "all",
+        ValueType("text"),
+        is_stable=False,
+        needs_occasion=True,
+        undecided_reason=UNDECIDED_REASON,
+    )
+
+
+def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
+    """Compile ``fallback``. ``value`` lists what the caller asked instead; ``note`` is [reason it does not hold]."""
+    parameters = SqlParameters()
+    rows = _select_calls(claim.call, parameters, bindings)
+    asked = rows.build_select("c.*", "c.failed")
+    if claim.to.spans == "any":
+        row = make_span_aliases("s", "t")
+        where = compile_span_match(claim.to, "t", ConditionCompiler(row, parameters, bindings))
+        turned = (
+            "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness FROM tree t"
+            f" {' '.join(compile_joins(row, rows.parameters))}"
+            f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
+        )
+    else:
+        call = s.CallSelection(
+            s.SpanSelection("entry", None, None, None, claim.to.at), "=>", claim.to, False, claim.to.at
+        )
+        turned = select_rows(call, parameters, bindings).build_select(
+            "c.caller_entry, c.start_ns, coalesce(c.client_key, c.server_key) AS witness"
+        )
+    sql = (
+        f"WITH asked AS ({asked}), turned AS ({turned}), judged AS ("
+        "SELECT a.trace_id, a.call_key, any_value(a.start_ns) AS start_ns,"
+        " any_value(coalesce(a.client_key, a.server_key)) AS failed_key,"
+        " arg_min(u.witness, u.start_ns) FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
+        " count(u.start_ns) > 0 AS turned, any_value(entry.error) AS entry_error"
+        " FROM asked a LEFT JOIN turned u ON u.caller_entry = a.caller_entry"
+        " LEFT JOIN tree entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
+        "SELECT a.call_key, string_agg(DISTINCT o.callee, ', ' ORDER BY o.callee) AS callees FROM asked a"
+        " JOIN calls o ON o.caller_entry = a.caller_entry AND o.start_ns >= a.end_ns GROUP BY a.call_key)"
+        " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"
+        " o.callees AS value,"
+        " list_filter([j.failed_key, j.fallback_key], lambda key: key IS NOT NULL) AS witness, j.start_ns AS rank,"
+        f" [CASE WHEN j.fallback_key IS NULL AND j.turned THEN {FALLBACK_CALLED_TOO_EARLY} WHEN j.fallback_key IS NULL"
+        f" THEN {FALLBACK_NOT_CALLED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note FROM judged j"
+        " LEFT JOIN others o ON o.call_key = j.call_key"
+    )
+    return Plan(sql, parameters.values, "all", ValueType("text"), is_stable=False, needs_occasion=True)
+
+
+def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
+    """Compile ``timeout``: a finding for each attempt that was cut off, or that lasted longer than the limit.
+
+    An attempt was cut off where its error is called a timeout, a deadline or a cancellation, or where it failed
+    and the callee ran on after the caller had given up.
+    """
+    assert isinstance(claim.call, s.CallSelection)  # noqa: S101 (checked before)
+    rows = select_rows(replace(claim.call, attempts=True), SqlParameters(), bindings)
+    rows.aliases.needed_joins.update(rows.aliases.span_aliases)
+    longest = compile_limit(claim.limit, bindings, rows.parameters)
+    cut_off = (
+        f"(regexp_matches(concat_ws(' ', {make_attribute_sql('client.attributes', 'error.type')},"
+        " client.status_message, list_aggregate(list_transform(client.events,"
+        f" lambda event: {make_attribute_sql('event.attributes', 'exception.type')}),"
+        " 'string_agg', ' ')), '(?i)time.?out|timed.?out|deadline|cancel')"
+        f" OR coalesce({make_attribute_sql('client.attributes', 'rpc.response.status_code')} IN ('1', '4', 'CANCELLED',"
+        " 'DEADLINE_EXCEEDED'), false)"
+        " OR c.error AND coalesce(server.end_ns - server.start_ns > client.end_ns - client.start_ns, false))"
+    )
+    lasted = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
+    sql = rows.build_select(
+        f"c.trace_id, {lasted} <= {longest} AS ok, {lasted} AS value, {rows.witness_sql} AS witness,"
+        f" -{lasted} AS rank, NULL::BIGINT[] AS note",
+        f"({lasted} > {longest} OR {cut_off})",
+    )
+    return Plan(sql, rows.parameters.values, "all", ValueType("duration"), is_stable=True, needs_occasion=True)
+
+
+def _select_calls(node: s.Selection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    assert isinstance(node, s.CallSelection)  # noqa: S101 (checked before)
+    return select_rows(node, parameters, bindings)

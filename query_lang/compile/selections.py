@@ -1,0 +1,262 @@
+"""Selections as SQL: the rows of spans or calls that are meant, within the traces in the table ``selected``.
+
+``selected(trace_id, settled, trusting)``: ``settled`` says that nothing more is to come; ``trusting``, that rows
+count although a span still to come might change their place (true once settled, or when time is up).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.compile.conditions import (
+    ConditionCompiler,
+    RowAliases,
+    SqlParameters,
+    SqlValue,
+    compile_operation_match,
+    compile_service_match,
+)
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+
+ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM tree)"
+# Part of each span's time that its children take, overlaps counted once and clipped to the span.
+CHILD_COVERAGE_SQL = """(
+    SELECT parent_key, sum(greatest(0, till_ns - greatest(from_ns, coalesce(before_ns, from_ns)))) AS covered_ns
+    FROM (
+        SELECT *, max(till_ns) OVER (
+            PARTITION BY parent_key ORDER BY from_ns, till_ns ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS before_ns
+        FROM (
+            SELECT
+                t.parent_key, greatest(t.start_ns, parent.start_ns) AS from_ns,
+                least(t.end_ns, parent.end_ns) AS till_ns
+            FROM tree t
+            JOIN {traces} sel ON sel.trace_id = t.trace_id
+            JOIN tree parent ON parent.span_key = t.parent_key
+        )
+        WHERE till_ns > from_ns
+    )
+    GROUP BY parent_key
+)"""
+
+
+@dataclass(slots=True)
+class SelectedRows:
+    """A selection's rows: ``FROM`` and ``WHERE``, and the SQL of what claims need of each row."""
+
+    aliases: RowAliases
+    tables: list[str]
+    where: list[str]
+    trace_id_sql: str
+    witness_sql: str  # a list of span keys
+    start_sql: str
+    end_sql: str
+    parameters: SqlParameters
+    bindings: Bindings
+    values_by_function: Mapping[str, SqlValue] = field(
+        default_factory=dict
+    )  # functions that have a column of their own
+    other_aliases: list[RowAliases] = field(default_factory=list)  # further rows that conditions speak of
+    condition_compiler: ConditionCompiler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.condition_compiler = ConditionCompiler(self.aliases, self.parameters, self.bindings)
+
+    def compile_value(self, function: str, arguments: tuple[s.Expression, ...] = ()) -> SqlValue:
+        """Return what a function of a selection yields for each row."""
+        if function in self.values_by_function:
+            return self.values_by_function[function]
+        if function in ("count", "rate"):
+            return SqlValue("1", "number")
+        if function == "values":
+            return self.condition_compiler.compile_value(arguments[1])
+        return self.condition_compiler.compile_value(
+            s.Name("error" if function == "error_rate" else function, arguments[0].at)
+        )
+
+    def build_select(self, columns: str, *where: str) -> str:
+        """Return the whole ``SELECT``; only now is known which tables the columns need."""
+        tables = [*self.tables, *self._compile_joins()]
+        conditions = " AND ".join([*self.where, *where]) or "true"
+        return f"SELECT {columns} FROM {' '.join(tables)} WHERE {conditions}"
+
+    def _compile_joins(self) -> list[str]:
+        joins = []
+        for row in (self.aliases, *self.other_aliases):
+            joins += compile_joins(row, self.parameters)
+        return joins
+
+
+def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
+    """Return the joins that the conditions about `row` turned out to need."""
+    joins = []
+    if "call" in aliases.needed_joins:
+        joins.append(f"JOIN calls {aliases.alias}_call ON {aliases.alias}_call.call_key = {aliases.alias}.call_key")
+    for span in aliases.span_aliases:
+        if span in aliases.needed_joins and span in aliases.span_joins:
+            joins.append(aliases.span_joins[span])
+        if "resource" in aliases.needed_joins:
+            holder = aliases.alias if aliases.kind == "span" else span
+            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {holder}.resource_key")
+        if "scope" in aliases.needed_joins:
+            joins.append(f"LEFT JOIN scopes {span}_scope ON {span}_scope.scope_key = {span}.scope_key")
+        if "self_time" in aliases.needed_joins:
+            covered = CHILD_COVERAGE_SQL.format(traces=parameters.traces)
+            joins.append(f"LEFT JOIN {covered} {span}_covered ON {span}_covered.parent_key = {aliases.alias}.span_key")
+    return joins
+
+
+def make_span_aliases(span: str, alias: str) -> RowAliases:
+    """Return the row of a span that stands in ``tree`` under `place`, and is joined as `span` where it is needed."""
+    return RowAliases(
+        "span", (span,), alias, span_joins={span: f"JOIN spans {span} ON {span}.span_key = {alias}.span_key"}
+    )
+
+
+def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tuple[str, list[str]]:
+    """Return the rows of a table that belong to the traces meant, and the conditions under which they count."""
+    if parameters.traces == ALL_TRACES_SQL:
+        return f"{table} {alias}", []
+    return (
+        f"{parameters.traces} sel JOIN {table} {alias} ON {alias}.trace_id = sel.trace_id",
+        [f"(sel.trusting OR {alias}.definite)"],
+    )
+
+
+def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roots: bool) -> SelectedRows:
+    """Return one row per selected trace: from its first start to its last end, in error where its root is.
+
+    `by_roots` looks at roots alone, which is less work, and enough where rows are but counted.
+    """
+    spans = "tree t ON t.trace_id = sel.trace_id" + (" AND t.depth = 0" if only_roots else "")
+    return SelectedRows(
+        aliases=RowAliases("span", (), "whole"),
+        tables=[
+            "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
+            " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(t.span_key, t.depth) AS root_key"
+            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) whole"
+        ],
+        where=[],
+        trace_id_sql="whole.trace_id",
+        witness_sql="[whole.root_key]",
+        start_sql="whole.start_ns",
+        end_sql="whole.end_ns",
+        parameters=parameters,
+        bindings=bindings,
+        values_by_function={
+            "duration": SqlValue("(whole.end_ns - whole.start_ns)", "duration"),
+            "error_rate": SqlValue("whole.error", "boolean"),
+        },
+    )
+
+
+def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    """Return the rows of a selection."""
+    if isinstance(node, s.CallSelection):
+        return _select_calls(node, parameters, bindings)
+    table, counts = compile_trace_join("tree", "t", parameters)
+    rows = SelectedRows(
+        aliases=make_span_aliases("s", "t"),
+        tables=[table],
+        where=["t.is_entry", *counts] if node.spans == "entry" else [],
+        trace_id_sql="t.trace_id",
+        witness_sql="[t.span_key]",
+        start_sql="t.start_ns",
+        end_sql="t.end_ns",
+        parameters=parameters,
+        bindings=bindings,
+    )
+    rows.where += compile_span_match(node, "t", rows.condition_compiler)
+    return rows
+
+
+def compile_span_match(node: s.SpanSelection, alias: str, conditions: ConditionCompiler) -> list[str]:
+    """Return the conditions under which a span, which stands in ``tree`` under `place`, is the target."""
+    parameters, bindings = conditions.parameters, conditions.bindings
+    where = []
+    if node.service is not None:
+        where.append(compile_service_match(f"{alias}.service", node.service, parameters, bindings))
+    if node.operation is not None:
+        where.append(compile_operation_match(f"{alias}.name", node.operation, parameters, bindings))
+    if node.where is not None:
+        where.append(conditions.compile_condition(node.where))
+    return where
+
+
+def make_call_aliases(alias: str, *, attempts: bool) -> RowAliases:
+    """Return the row of a call whose client's and server's spans stand under ``client`` and ``server``."""
+    joins = {span: f"LEFT JOIN spans {span} ON {span}.span_key = {alias}.{span}_key" for span in ("client", "server")}
+    return RowAliases("call", ("client", "server"), alias, attempts, joins)
+
+
+def _select_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    table = "exchanges" if node.attempts else "calls"
+    source, counts = compile_trace_join(table, "c", parameters)
+    rows = SelectedRows(
+        aliases=make_call_aliases("c", attempts=node.attempts),
+        tables=[source],
+        where=[
+            *{"->": ["NOT c.async"], "~>": ["c.async"]}.get(node.arrow, []),
+            *counts,
+            *(["c.attempt IS NOT NULL"] if node.attempts else []),
+        ],
+        trace_id_sql="c.trace_id",
+        witness_sql="[CASE WHEN c.arrived THEN c.server_key ELSE coalesce(c.client_key, c.server_key) END]"
+        if node.attempts
+        else "[coalesce(c.client_key, c.server_key)]",
+        start_sql="c.start_ns",
+        end_sql="c.end_ns",
+        parameters=parameters,
+        bindings=bindings,
+    )
+    rows.where += compile_call_match(node, "c", rows)
+    return rows
+
+
+def compile_call_match(node: s.CallSelection, alias: str, rows: SelectedRows) -> list[str]:
+    """Return the conditions under which a call is meant; the caller's own are about its entry span."""
+    parameters, bindings = rows.parameters, rows.bindings
+    where = []
+    if node.caller.service is not None:
+        where.append(compile_service_match(f"{alias}.caller", node.caller.service, parameters, bindings))
+    if node.caller.operation is not None or node.caller.where is not None:
+        rows.tables.append(f"JOIN tree asking_place ON asking_place.span_key = {alias}.caller_entry")
+        asking = ConditionCompiler(make_span_aliases("asking", "asking_place"), parameters, bindings)
+        rows.other_aliases.append(asking.row)
+        where += compile_span_match(
+            s.SpanSelection("entry", None, node.caller.operation, node.caller.where, node.caller.at),
+            "asking_place",
+            asking,
+        )
+    if node.callee.service is not None:
+        where.append(compile_service_match(f"{alias}.callee", node.callee.service, parameters, bindings))
+    if node.callee.operation is not None:
+        where.append(compile_operation_match(f"{alias}.operation", node.callee.operation, parameters, bindings))
+    if node.callee.where is not None:
+        where.append(rows.condition_compiler.compile_condition(node.callee.where))
+    return where
+
+
+def find_row_kind(node: s.Selection) -> v.RowKind:
+    """Return what a condition about the selection is about."""
+    return "call" if isinstance(node, s.CallSelection) else "span"
+
+
+def is_stable(node: s.Selection, *expressions: s.Expression | None) -> bool:
+    """Tell whether a row, once definite, stays what it is while spans are still to come.
+
+    A logical call may gain another attempt, which then speaks for it; so only its being there is stable.
+    """
+    if isinstance(node, s.CallSelection) and not node.attempts:
+        return all(part is None for part in (node.caller.where, node.callee.where, *expressions))
+    targets = (node.caller, node.callee) if isinstance(node, s.CallSelection) else (node,)
+    conditions = [target.where for target in targets] + list(expressions)
+    return not any(
+        isinstance(part, s.Name) and part.text in v.UNSTABLE_FIELDS
+        for condition in conditions
+        if condition is not None
+        for part in s.walk(condition)
+    )

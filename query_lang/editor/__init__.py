@@ -1,0 +1,1 @@
+"""Help for editors: highlighting and hover texts."""

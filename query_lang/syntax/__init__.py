@@ -1,0 +1,1 @@
+"""Text -> syntax tree with positions, and back: grammar, nodes, parser, formatter, printer."""

@@ -1,0 +1,48 @@
+"""What is wrong with a proof, and where."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from spanproof.query_lang.syntax.nodes import TextRange
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnostic:
+    """One problem: a stable id, a message, its place in the text, and what to do about it."""
+
+    id: str
+    message: str
+    at: TextRange
+    help: str | None = None
+    severity: Literal["error", "warning"] = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A place as people count it: line and column from 1."""
+
+    line: int
+    column: int
+
+
+def locate_offset(text: str, offset: int) -> Position:
+    """Return the line and column of a character offset."""
+    before = text[:offset]
+    return Position(before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1)
+
+
+def find_nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
+    """Return the `known` words that `word` may have been meant to be, nearest first."""
+    by_lower = {name.lower(): name for name in sorted(known, reverse=True)}
+    found = difflib.get_close_matches(word.lower(), sorted(by_lower), n=count, cutoff=0.6)
+    return [by_lower[name] for name in found]
+
+
+def suggest_names(word: str, known: Iterable[str]) -> str | None:
+    """Return a question with the nearest known words, or None if there are none near."""
+    names = find_nearest(word, known)
+    return "did you mean " + " or ".join(f"`{name}`" for name in names) + "?" if names else None

@@ -1,0 +1,188 @@
+"""Lark's tree of expressions, and of what they select, to ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lark import Token, Transformer, v_args
+from lark.tree import Meta
+
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.diagnostics import Diagnostic
+from spanproof.query_lang.syntax.literals import DiagnosticError, read_number_literal, read_string_literal
+from spanproof.query_lang.syntax.nodes import TextRange
+from spanproof.query_lang.syntax.vocabulary import RESPONSE_PARTS
+
+
+def locate_meta(part: Meta | Token) -> TextRange:
+    """Return where a rule or a token stands in the text."""
+    return TextRange(part.start_pos or 0, part.end_pos or 0)
+
+
+def read_name(token: Token) -> s.Name:
+    """Read a name, a part of which may be quoted."""
+    text = str(token)
+    if text.endswith('"'):
+        prefix, quoted = text.split(".", 1) if text.count('"') == 2 else (text, "")
+        text = f"{prefix}.{quoted[1:-1]}"
+    return s.Name(text, locate_meta(token))
+
+
+def read_string(token: Token) -> s.Text:
+    """Read a string with its holes."""
+    return read_string_literal(str(token), locate_meta(token))
+
+
+def read_service(token: Token) -> s.Name | s.Text | None:
+    """Read a service: a name, a quoted name, or None for ``*``."""
+    if token.type == "STAR":
+        return None
+    return read_string(token) if token.type == "STRING" else read_name(token)
+
+
+@v_args(meta=True)
+class ExpressionTransformer(Transformer[Token, Any]):
+    """Builds expressions and selections, bottom up; a method for each rule of the grammar."""
+
+    def any_of(self, meta: Meta, items: list[Any]) -> s.Expression:
+        return items[0] if len(items) == 1 else s.AnyOf(tuple(items), locate_meta(meta))
+
+    def all_of(self, meta: Meta, items: list[Any]) -> s.Expression:
+        return items[0] if len(items) == 1 else s.AllOf(tuple(items), locate_meta(meta))
+
+    def negated(self, meta: Meta, items: list[Any]) -> s.Not:
+        return s.Not(items[0], locate_meta(meta))
+
+    def compare(self, meta: Meta, items: list[Any]) -> s.Compare:
+        return s.Compare(str(items[1]), items[0], items[2], locate_meta(meta))  # type: ignore[arg-type]  # the lexer's
+
+    def membership(self, meta: Meta, items: list[Any]) -> s.OneOf:
+        value, word, options = items
+        listed = options if isinstance(options, tuple) else (options,)
+        return s.OneOf(value, listed, str(word) != "in", locate_meta(meta))
+
+    def listing(self, meta: Meta, items: list[Any]) -> tuple[s.Expression, ...]:
+        return tuple(item for item in items if item is not None)
+
+    def interval(self, meta: Meta, items: list[Any]) -> s.ValueRange:
+        low, high = (read_number_literal(str(item), locate_meta(item)) for item in items)
+        return s.ValueRange(low, high, locate_meta(meta))
+
+    def arithmetic(self, meta: Meta, items: list[Any]) -> s.Arithmetic:
+        return s.Arithmetic(str(items[1]), items[0], items[2], locate_meta(meta))  # type: ignore[arg-type]  # the lexer's
+
+    def negative(self, meta: Meta, items: list[Any]) -> s.Negative:
+        return s.Negative(items[1], locate_meta(meta))
+
+    def grouped(self, meta: Meta, items: list[Any]) -> s.Expression:
+        return items[0]  # type: ignore[no-any-return]  # an expression already
+
+    def number(self, meta: Meta, items: list[Any]) -> s.Number:
+        return read_number_literal(str(items[0]), locate_meta(items[0]))
+
+    def function(self, meta: Meta, items: list[Any]) -> s.Function:
+        name, *arguments = items
+        return s.Function(
+            str(name),
+            tuple(argument for argument in arguments if argument is not None),
+            locate_meta(meta),
+            locate_meta(name),
+        )
+
+    def call(self, meta: Meta, items: list[Any]) -> s.CallSelection:
+        caller, arrow, callee = items
+        found: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
+        return s.CallSelection(to_span_selection(caller), found, to_span_selection(callee), False, locate_meta(meta))
+
+    def attempt(self, meta: Meta, items: list[Any]) -> s.CallSelection:
+        _, caller, arrow, callee = items
+        found: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
+        return s.CallSelection(to_span_selection(caller), found, to_span_selection(callee), True, locate_meta(meta))
+
+    def index(self, meta: Meta, items: list[Any]) -> tuple[s.Expression, Token | None, TextRange]:
+        return items[0], items[1], locate_meta(meta)
+
+    def named(self, meta: Meta, items: list[Any]) -> s.Expression:
+        token, operation, *indices = items
+        name = read_name(token)
+        if operation is None and _is_response(name.text.split(".")):
+            return _make_response(name, indices, locate_meta(meta))
+        if operation is None and name.text in ("event", "link") and indices:
+            return s.Within("event" if name.text == "event" else "link", _read_condition(indices), locate_meta(meta))
+        if operation is None and not indices:
+            return name
+        return _make_span_selection("entry", name, operation, indices, locate_meta(meta))
+
+    def quoted(self, meta: Meta, items: list[Any]) -> s.Expression:
+        token, operation, *indices = items
+        text = read_string(token)
+        return (
+            text
+            if operation is None and not indices
+            else _make_span_selection("entry", text, operation, indices, locate_meta(meta))
+        )
+
+    def anything(self, meta: Meta, items: list[Any]) -> s.SpanSelection:
+        _, operation, *indices = items
+        return _make_span_selection("entry", None, operation, indices, locate_meta(meta))
+
+    def spans(self, meta: Meta, items: list[Any]) -> s.SpanSelection:
+        _, service, operation, *indices = items
+        return _make_span_selection(
+            "any", read_service(service) if service else None, operation, indices, locate_meta(meta)
+        )
+
+
+def _make_span_selection(
+    spans: str, service: s.Name | s.Text | None, operation: Token | None, indices: list[Any], at: TextRange
+) -> s.SpanSelection:
+    where = _read_condition(indices) if indices else None
+    kind = "any" if spans == "any" else "entry"
+    return s.SpanSelection(kind, service, read_string(operation) if operation else None, where, at)  # type: ignore[arg-type]
+
+
+def _read_condition(indices: list[Any]) -> s.Expression:
+    (condition, member, _), *more = indices
+    if more or member:
+        at = more[0][2] if more else locate_meta(member)
+        raise DiagnosticError(Diagnostic("syntax", "a selection has one condition", at, "join conditions with `and`"))
+    return condition  # type: ignore[no-any-return]  # an expression already
+
+
+def _is_response(words: list[str]) -> bool:
+    """Tell ``response.…`` and ``step.response.part…`` from attributes such as ``http.response.status_code``."""
+    if words[0] == "response":
+        return True
+    return len(words) > 2 and words[0] != "http" and words[1] == "response" and words[2] in RESPONSE_PARTS
+
+
+def _make_response(name: s.Name, indices: list[Any], at: TextRange) -> s.Response:
+    """``NAME.response.part.key…[0].key``; the name before ``response`` is that of a ``when … as NAME``."""
+    words = name.text.split(".")
+    place = words.index("response")
+    step = ".".join(words[:place]) or None
+    part, keys = (words[place + 1], list[str | int](words[place + 2 :])) if len(words) > place + 1 else ("", [])
+    for value, member, where in indices:
+        if isinstance(value, s.Text):
+            keys.append(value.plain)
+        elif isinstance(value, s.Number) and not value.unit and value.value == int(value.value):
+            keys.append(int(value.value))
+        else:
+            raise DiagnosticError(Diagnostic("syntax", "a key of a response is a string or a whole number", where))
+        if member:
+            keys.extend(str(member)[1:].split("."))
+    return s.Response(step, part, tuple(keys), at)
+
+
+def to_span_selection(item: s.Expression) -> s.SpanSelection:
+    """Take an expression for the service that it names. Raises Refused where it names none."""
+    if isinstance(item, s.SpanSelection):
+        return item
+    if isinstance(item, s.Name | s.Text):
+        return s.SpanSelection("entry", item, None, None, item.at)
+    raise DiagnosticError(Diagnostic("not-a-service", "a service is expected here", item.at))
+
+
+def read_selection(item: s.Expression) -> s.Selection:
+    """Take an expression for the call or the service that it names. Raises Refused where it names none."""
+    return item if isinstance(item, s.CallSelection) else to_span_selection(item)

@@ -1,0 +1,107 @@
+"""Texts, names and durations as proofs write them; the other way round than :mod:`literals`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final, TypeAlias
+
+from spanproof.query_lang.syntax import vocabulary as v
+from spanproof.query_lang.syntax.literals import INT64_LIMIT, UNITS_NS
+from spanproof.query_lang.syntax.parser import list_keywords
+
+MAX_LINE_WIDTH: Final = 100
+INDENT: Final = "  "
+MAX_DIGITS: Final = 40
+NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*")
+_ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "{": "\\{", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
+Json: TypeAlias = "Mapping[str | RawText, Json] | Sequence[Json] | str | Decimal | int | bool | RawText | None"
+
+
+@dataclass(frozen=True, slots=True)
+class RawText:
+    """What stands in JSON as it is: a name, or a text with names in it."""
+
+    text: str
+
+
+def make_safe_name(name: str) -> str:
+    """Return a name that no field, function or word of the language has."""
+    called = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return f"{called}_" if _is_reserved_word(called) else f"_{called}" if called[:1].isdigit() else called
+
+
+def is_plain_name(name: str) -> bool:
+    """Tell whether a name needs no quotes, and is no word of the language."""
+    return bool(NAME_PATTERN.fullmatch(name)) and not _is_reserved_word(name)
+
+
+def _is_reserved_word(name: str) -> bool:
+    return name in (*list_keywords(), *v.SPAN_FIELDS, *v.CALL_FIELDS, *v.FUNCTIONS, *v.CONSTANTS, "response", "traces")
+
+
+def format_string(text: str) -> str:
+    """Return a text as a string, in which nothing is put in."""
+    return f'"{escape_string(text)}"'
+
+
+def escape_string(text: str) -> str:
+    """Return a text as it stands between quotes."""
+    escaped = "".join(_ESCAPES.get(letter, letter) for letter in text)
+    return re.sub(r"[\x00-\x1f\x7f\u0085\u2028\u2029]", lambda match: f"\\u{ord(match.group()):04x}", escaped)
+
+
+def format_duration_ns(ns: int) -> str:
+    """Return nanoseconds in the largest unit that keeps them whole."""
+    for unit in ("h", "m", "s", "ms", "us"):
+        if ns and ns % UNITS_NS[unit] == 0:
+            return f"{ns // UNITS_NS[unit]}{unit}"
+    return f"{ns}ns"
+
+
+def format_json(value: Json, indent: int = 0) -> str:
+    """Return JSON, on one line where it is short."""
+    line = _format_json_line(value)
+    if len(line) + len(INDENT) * indent <= MAX_LINE_WIDTH or not isinstance(value, Mapping | list) or not value:
+        return line
+    inner, outer = INDENT * (indent + 1), INDENT * indent
+    if isinstance(value, Mapping):
+        lines = [f"{inner}{_format_json_line(key)}: {format_json(each, indent + 1)}" for key, each in value.items()]
+        return "{\n" + ",\n".join(lines) + f"\n{outer}}}"
+    lines = [inner + format_json(each, indent + 1) for each in value]
+    return "[\n" + ",\n".join(lines) + f"\n{outer}]"
+
+
+def _format_json_line(value: Json) -> str:
+    match value:
+        case RawText():
+            return value.text
+        case bool() | None:
+            return {True: "true", False: "false", None: "null"}[value]
+        case int() | Decimal():
+            return format(value, "f")
+        case str():
+            return format_string(value)
+        case Mapping():
+            pairs = ", ".join(f"{_format_json_line(key)}: {_format_json_line(each)}" for key, each in value.items())
+            return f"{{ {pairs} }}" if pairs else "{}"
+        case _:
+            return f"[{', '.join(_format_json_line(each) for each in value)}]"
+
+
+def parse_json(text: str) -> Any:
+    """Return the value of a JSON text, numbers as they are written. Raises ValueError where a proof cannot hold it."""
+
+    def number(digits: str) -> Decimal:
+        found = Decimal(digits)
+        if not found.is_finite() or abs(found) >= INT64_LIMIT or len(format(found, "f")) > MAX_DIGITS:
+            raise ValueError(f"{digits} is no number that a proof can hold")
+        return found
+
+    try:
+        return json.loads(text, strict=False, parse_int=number, parse_float=number, parse_constant=number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

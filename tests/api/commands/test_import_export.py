@@ -1,0 +1,78 @@
+"""Files in and out, as people ask for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running
+
+Command = Callable[..., Finished]
+Starter = Callable[..., Running]
+TRACES = Path(__file__).parents[2] / "traces"
+DEMO, KAFKA = TRACES / "oteldemo" / "test_data.json.gz", TRACES / "zipkin-lens" / "messaging-kafka.json"
+KAFKA_ID = "00000000000000000562809467078eab"
+DB = ("--db", "spans.duckdb")
+
+
+def test_files_go_in_and_come_out(spanproof: Command, tmp_path: Path) -> None:
+    ran = spanproof("import", DEMO, KAFKA, *DB)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == (
+        f"{DEMO}: 547 spans of 141 traces; 16 documents of logs and 40 of metrics skipped\n"
+        f"{KAFKA}: 28 spans of 1 traces\n"
+    )
+    assert "on-message" in spanproof("trace", KAFKA_ID, *DB).out
+    for name in ("all.jsonl", "all.pb", "all.parquet"):
+        ran = spanproof("export", name, *DB)
+        assert (ran.code, ran.out, ran.err) == (0, "", f"{name}: 575 spans of 142 traces\n")
+    ran = spanproof("export", "all.pb", *DB)
+    assert (ran.code, ran.err) == (2, "spanproof: all.pb exists; --force replaces it\n")
+    ran = spanproof("export", "-", "--trace", KAFKA_ID.upper(), *DB)
+    assert (ran.code, ran.err) == (0, "-: 28 spans of 1 traces\n")
+    (tmp_path / "printed").write_text(ran.out)
+    ran = spanproof("import", "printed", "all.pb", "--db", "other.duckdb")
+    assert ran.out == "printed: 28 spans of 1 traces\nall.pb: 575 spans of 142 traces\n"
+
+
+def test_a_refused_file_keeps_no_other_out(spanproof: Command, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('{"data": [{"spans": [{}]}]}')
+    ran = spanproof("import", "bad.json", "missing.json", KAFKA, *DB)
+    assert (ran.code, ran.out) == (2, f"{KAFKA}: 28 spans of 1 traces\n")
+    assert ran.err == (
+        "spanproof: bad.json: data[0].spans[0].processID: a text is expected; nothing of it is stored\n"
+        "spanproof: missing.json: No such file or directory; nothing of it is stored\n"
+    )
+
+
+def test_a_store_in_use_is_named_with_its_process(start: Starter, spanproof: Command) -> None:
+    server = start("serve", *FREE_PORTS, "--api", FREE, *DB)
+    server.read_line()
+    for arguments in (("import", KAFKA), ("export", "all.pb")):
+        ran = spanproof(*arguments, *DB)
+        assert (ran.code, ran.out) == (2, "")
+        assert ran.err == f"spanproof: spans.duckdb is in use by process {server.pid}; stop it or name another file\n"
+
+
+def test_options_that_say_nothing_are_refused(spanproof: Command) -> None:
+    ran = spanproof("import", KAFKA, "--format", "csv", *DB)
+    assert (ran.code, ran.err) == (
+        2, "spanproof: --format is one of otlp-json, otlp-proto, jaeger, zipkin, not 'csv'\n",
+    )  # fmt: skip
+    assert spanproof("export", "a.pb", *DB).err == "spanproof: spans.duckdb: no such file\n"
+    spanproof("import", KAFKA, *DB)
+    ran = spanproof("export", "a.pb", "--trace", "12", *DB)
+    assert (ran.code, ran.err) == (2, "spanproof: --trace: '12' is no trace id; it has 32 hex digits\n")
+    ran = spanproof("export", "spans.duckdb", "--format", "parquet", "--force", *DB)
+    assert (ran.code, ran.err) == (2, "spanproof: spans.duckdb is the store itself; name another file\n")
+
+
+def test_a_reader_who_leaves_early_gets_no_traceback(spanproof: Command, start: Starter) -> None:
+    spanproof("import", *[DEMO] * 4, *DB)  # more than fits into a pipe
+    printing = start("export", "-", *DB)
+    assert printing.process.stdout is not None
+    printing.process.stdout.read(10)
+    printing.process.stdout.close()
+    assert printing.wait(30)
+    assert printing.process.stderr is not None
+    assert printing.process.stderr.read() == b"spanproof: standard output was closed before all was written\n"

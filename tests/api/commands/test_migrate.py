@@ -1,0 +1,114 @@
+"""`spanproof migrate`: what is written where, and that nothing is half done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from spanproof.api.cli.main import app
+from spanproof.tests.command import Finished
+
+REAL = Path(__file__).parents[2] / "query_lang" / "tracetest" / "definitions"
+GET, LIST, ADS = REAL / "product-catalog/get.yaml", REAL / "product-catalog/list.yaml", REAL / "ad/get.yaml"
+
+DEFINITION = """\
+type: Test
+spec:
+  id: hello
+  name: Hello is answered
+  trigger:
+    type: http
+    httpRequest:
+      url: ${var:BASE_URL}/hello
+  specs:
+  - name: It is paid
+    selector: span[tracetest.span.type="general" name="Tracetest trigger"]
+    assertions:
+    - attr:tracetest.response.status = 200
+    - attr:tracetest.response.body | json_path '$.state' = "paid"
+  - name: The bank is asked once
+    selector: span[tracetest.span.type="http" service.name="bank" name="GET /transfers" kind="server"]
+    assertions:
+    - attr:tracetest.selected_spans.count = 1
+    - attr:http.response.status_code = 200
+    - attr:tracetest.span.duration < 5s
+  - name: The shop fails
+    selector: span[service.name="shop" kind="server"]
+    assertions:
+    - attr:http.response.status_code >= 500
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def migrate(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["migrate", "tracetest", *map(str, arguments)])
+
+
+def proofs() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def test_a_proof_is_printed_and_can_be_checked() -> None:
+    printed = migrate(GET)
+    assert (printed.exit_code, printed.stderr) == (0, "")
+    assert printed.stdout.startswith('let PRODUCT_CATALOG_ADDR = env("PRODUCT_CATALOG_ADDR")\n')
+    Path("get.proof").write_text(printed.stdout)
+    assert CliRunner().invoke(app, ["check", "get.proof"]).exit_code == 0
+    assert CliRunner().invoke(app, ["fmt", "--check", "get.proof"]).exit_code == 0
+
+
+def test_a_turned_test_judges_a_real_trace(prove: Callable[..., Finished]) -> None:
+    Path("hello.yaml").write_text(DEFINITION)
+    assert migrate("hello.yaml", "-o", "hello.proof").exit_code == 0
+    ran = prove("hello.proof", "--tag", "hello")
+    assert ran.code == 1
+    assert "Hello is answered   4 passed, 1 failed" in ran.out
+    assert "✗ The shop fails" in ran.out
+
+
+def test_what_is_refused_is_shown_with_its_place() -> None:
+    refused = migrate(LIST)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "`json_path '$.products[*].id'` has no equivalent in a proof" in refused.stderr
+    assert f"{LIST}:26:48\n" in refused.stderr
+
+
+def test_several_files_go_to_a_folder_in_their_order() -> None:
+    ran = migrate(GET, LIST, ADS, "--output", "proofs")
+    assert (ran.exit_code, ran.stdout) == (1, "3 files, 2 turned, 1 refused\n")
+    assert proofs() == ["proofs/ad/get.proof", "proofs/product-catalog/get.proof"]
+
+
+def test_files_that_are_there_stay_unless_told() -> None:
+    Path("get.proof").write_text("mine")
+    refused = migrate(GET, "-o", "get.proof")
+    assert (refused.exit_code, Path("get.proof").read_text()) == (2, "mine")
+    assert refused.stderr == "spanproof: get.proof: it exists; --force replaces it\n"
+    assert migrate(GET, "-o", "get.proof", "--force").exit_code == 0
+    assert Path("get.proof").read_text().startswith("let ")
+    assert migrate(LIST, "-o", "list.proof").exit_code == 1
+    assert proofs() == ["get.proof"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((GET, ADS), "several files become several proofs: --output names the folder for them"),
+        ((GET, "none.yaml", "-o", "p"), "none.yaml: No such file or directory"),
+        ((GET, GET, "-o", "p"), "two files would become p/get.proof"),
+        ((GET, ADS, "-o", "a-file"), "a-file: several proofs go to a folder, and this is a file"),
+        ((GET, "-o", "a-file/x.proof"), "a-file/x.proof: File exists"),
+    ],
+)
+def test_nothing_is_written_if_it_cannot_all_be(arguments: tuple[object, ...], said: str) -> None:
+    Path("a-file").write_text("mine")
+    ran = migrate(*arguments)
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"spanproof: {said}\n")
+    assert proofs() == ["a-file"]

@@ -1,0 +1,278 @@
+"""`spanproof run`: reports, retries, workers, secrets, environments, and what is saved."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from typer.testing import CliRunner
+
+from spanproof.api.cli.main import app
+from spanproof.api.cli.report_options import ReportFormat, ReportTarget, read_report_targets, write_reports
+from spanproof.api.cli.run_options import RunOptionGroup
+from spanproof.api.commands.run import compute_exit_code
+from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.run.env_file import read_env_file
+from spanproof.tests.assertions.reports.sample_run import make_run
+from spanproof.tests.command import FREE_PORTS, Finished, Running, wait_until
+
+Command = Callable[..., Finished]
+Starter = Callable[..., Running]
+RUNS = """\
+proof "{name}" {{
+  when run "{command}"
+  expect response.status == 0
+}}
+"""
+
+
+@pytest.fixture
+def runs(write: Callable[[str, str], Path]) -> Callable[..., Path]:
+    """Writes a file of proofs, each of a command that must leave with 0."""
+
+    def runs(name: str = "p", **commands: str) -> Path:
+        text = "\n".join(RUNS.format(name=proof, command=command) for proof, command in commands.items())
+        return write(f"{name}.proof", text)
+
+    return runs
+
+
+# ## Reports
+
+
+def test_all_reports_are_written_from_one_run(spanproof: Command, runs: Callable[..., Path], tmp_path: Path) -> None:
+    (tmp_path / "summary.md").write_text("# before\n")
+    ran = spanproof(
+        "run", runs(good="true", bad="exit 7"), "--report", "junit=junit.xml,json=report.json", "--report",
+        "html=report.html,github", *FREE_PORTS, GITHUB_STEP_SUMMARY=str(tmp_path / "summary.md"),
+    )  # fmt: skip
+    assert ran.code == 1, ran
+    assert ran.err == ""
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["counts"] == {"pass": 1, "fail": 1, "inconclusive": 0, "error": 0, "flaky": 0}
+    assert (report["run"]["outcome"], report["run"]["ended_ns"] > report["run"]["started_ns"]) == ("fail", True)
+    assert ElementTree.parse(tmp_path / "junit.xml").getroot().get("failures") == "1"  # noqa: S314 (our own)
+    assert "response.status is 7, not == 0" in (tmp_path / "report.html").read_text()
+    assert "::error file=p.proof,line=8,endLine=8,col=10,title=bad::response.status is 7, not == 0%0A" in ran.out
+    assert (tmp_path / "summary.md").read_text().startswith("# before\n## spanproof: 1 passed, 1 failed\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "junit.xml", "p.proof", "report.html", "report.json", "summary.md",
+    ]  # fmt: skip
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == (tmp_path / "summary.md").stat().st_mode & 0o777
+
+
+def test_a_run_as_people_start_it_ends_in_silence(start: Starter, runs: Callable[..., Path]) -> None:
+    ran = start("run", runs(only="true"), *FREE_PORTS, cold=True).finish()
+    assert (ran.code, ran.err) == (0, ""), ran
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_an_interrupted_run_reports_what_it_has_done(
+    start: Starter, runs: Callable[..., Path], tmp_path: Path, number: signal.Signals
+) -> None:
+    path = runs(first="true", second="touch begun; exec sleep 60", third="true")
+    running = start("run", path, "--report", "json=report.json", *FREE_PORTS)
+    wait_until((tmp_path / "begun").exists, "the second has begun")
+    running.signal(number)
+    assert running.finish().code == 130
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert [(proof["name"], proof["error"]) for proof in report["run"]["proofs"]] == [
+        ("first", None), ("second", "the run was cancelled"),
+    ]  # fmt: skip
+    assert report["run"]["outcome"] == "error"
+
+
+def test_a_report_that_cannot_be_written_is_said_and_the_others_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
+    said: list[str] = []
+    targets = (
+        ReportTarget(ReportFormat.JUNIT, tmp_path / "gone" / "junit.xml"),
+        ReportTarget(ReportFormat.GITHUB, None),
+        ReportTarget(ReportFormat.JSON, tmp_path / "report.json"),
+    )
+    with pytest.raises(ValueError, match=r"gone/junit\.xml: No such file.*; --report: GITHUB_STEP_SUMMARY: Is a dir"):
+        write_reports(targets, make_run("fail"), said.append)
+    assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
+    assert said[0].startswith("::error ")
+
+
+def test_without_a_summary_github_gets_annotations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
+    said: list[str] = []
+    write_reports(read_report_targets(["github"]), make_run("flaky"), said.append)
+    assert said[0].startswith("::warning file=checks/checkout.proof,line=1,")
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("junitt=a.xml", "'junitt' is no report; did you mean `junit`?"),
+        ("", "'' is no report; write junit=FILE"),
+        ("junit", "junit needs a file: junit=FILE"),
+        ("json=", "json needs a file"),
+        ("github=x", "it takes no file"),
+        ("junit=gone/a.xml", "gone: no such folder"),
+        ("junit=.", ". is a folder"),
+        ("junit=a.xml,json=./a.xml", "two reports go to one file"),
+    ],
+)
+def test_reports_that_cannot_be_are_refused(asked: str, said: str) -> None:
+    with pytest.raises(ValueError, match="^--report: .*" + re.escape(said)):
+        read_report_targets([asked])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--report", "xml=a"], "spanproof: --report: 'xml' is no report; "),
+        (["--secret", "key"], "spanproof: --secret is NAME=VALUE, not 'key'"),
+        (["--workers", "0"], "--workers"),
+        (["--workers", "many"], "--workers"),
+        (["--retries", "-1"], "--retries"),
+    ],
+)
+def test_wrong_options_end_the_command_before_it_begins(
+    runs: Callable[..., Path], options: list[str], said: str
+) -> None:
+    ran = CliRunner().invoke(app, ["run", str(runs(good="true")), *options, *FREE_PORTS])
+    assert (ran.exit_code, ran.stdout) == (2, "")
+    assert said in ran.stderr
+
+
+# ## Again, and side by side
+
+
+def test_a_flaky_proof_is_said_and_fails_if_it_is_to(spanproof: Command, runs: Callable[..., Path]) -> None:
+    path = runs(shaky="test -e seen || (touch seen; exit 9)")
+    ran = spanproof("run", path, "--fail-on-flaky", *FREE_PORTS, SPANPROOF_RETRIES="1")
+    assert ran.code == 1, ran
+    assert "FLAKY p.proof::shaky   1 passed" in ran.out
+    assert "  try 1 of 2: fail   1 failed" in ran.out
+    assert "error[comparison]: response.status is 9, not == 0" in ran.out
+    assert "1 proofs: 1 flaky in" in ran.out
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "flaky", "code"),
+    [
+        ([Outcome.PASS], False, 0),
+        ([Outcome.PASS], True, 1),
+        ([Outcome.INCONCLUSIVE], True, 1),
+        ([Outcome.ERROR], True, 4),
+    ],
+)  # fmt: skip
+def test_the_exit_code_is_the_worst(outcomes: list[Outcome], flaky: bool, code: int) -> None:
+    assert compute_exit_code(outcomes, "keep", flaky=flaky) == code
+
+
+def test_workers_carry_out_proofs_side_by_side(spanproof: Command, runs: Callable[..., Path]) -> None:
+    wait = (
+        "n=0; touch {here}; until test -e {there} || test $n -gt 600; do n=$((n+1)); sleep 0.05; done; test -e {there}"
+    )
+    path = runs(a=wait.format(here="a", there="b"), b=wait.format(here="b", there="a"), c="true")
+    ran = spanproof("run", path, "--workers", "2", *FREE_PORTS)
+    assert ran.code == 0, ran
+    assert re.findall(r"^PASS  p\.proof::(\w)", ran.out, re.M) == ["a", "b", "c"]
+
+
+# ## Secrets and the environment
+
+
+def test_a_secret_sets_a_variable_and_is_never_shown(
+    spanproof: Command, write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    path = write(
+        "s.proof", 'let key = "x"\nproof "s" {\n  when run "no-such-{key}"\n  expect response.status == 0\n}\n'
+    )
+    ran = spanproof("run", path, "--secret", "key=hush-hush", "--report", "json=r.json,github", *FREE_PORTS)
+    assert ran.code == 4, ran
+    assert "no-such-***" in ran.out
+    assert "hush" not in ran.out + ran.err + (tmp_path / "r.json").read_text()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (RunOptionGroup(secret=["key=abc"]), "--secret key: a value of less than 4 letters cannot be masked"),
+        (RunOptionGroup(secret=["key=long enough"], var=["key=x"]), "key is given by --var and by --secret"),
+        (RunOptionGroup(inconclusive="maybe"), "--inconclusive is pass, fail or keep, not 'maybe'"),
+        (RunOptionGroup(env_file=Path("gone.env")), "gone.env: No such file or directory"),
+    ],
+)
+def test_values_that_cannot_be_used_are_refused(options: RunOptionGroup, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        options.read_variables()
+
+
+def test_an_env_file_adds_to_the_environment(spanproof: Command, write: Callable[[str, str], Path]) -> None:
+    text = RUNS.format(name="e", command="test $FROM_FILE$OVER = ab").replace("}", '  expect env("OVER") == "b"\n}')
+    path = write("e.proof", text)
+    env_file = write("ci.env", "FROM_FILE=a\nOVER=from the file\n")
+    ran = spanproof("run", path, "--env-file", env_file, *FREE_PORTS, OVER="b")
+    assert ran.code == 0, ran
+
+
+def test_an_env_file_is_read_as_shells_and_others_do(tmp_path: Path) -> None:
+    path = tmp_path / ".env"
+    path.write_text(
+        "# comment\n\nA=1\nexport B = two words # comment\nC='single # $X \\n'\n"
+        'D="a\\tb\\"c\\\\" # comment\nE=\nF=a#b\nG=""\nH=#x\n'
+    )
+    assert read_env_file(path) == {
+        "A": "1", "B": "two words", "C": "single # $X \\n", "D": 'a\tb"c\\', "E": "", "F": "a#b", "G": "", "H": "",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("A=1\nnonsense\n", ".env:2: this is no NAME=VALUE"),
+        ("1A=1\n", ".env:1: this is no NAME=VALUE"),
+        ('A="open\n', ".env:1: the quote is not closed"),
+        ("A='a' b\n", ".env:1: what follows the quote is no comment"),
+    ],
+)
+def test_a_wrong_env_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / ".env"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=re.escape(said) + "$"):
+        read_env_file(path)
+
+
+# ## What is saved
+
+
+def test_what_is_saved_is_carried_out_again(
+    start: Starter, runs: Callable[..., Path], write: Callable[[str, str], Path], tmp_path: Path
+) -> None:
+    write("checks/common.proof", 'let wanted = "0"\n')
+    text = 'use "common.proof"\n' + RUNS.format(name="used", command="exit {wanted}")
+    write("checks/user.proof", text)
+    runs("checks/other", other="true")
+    running = start("run", "checks", "--watch", *FREE_PORTS)
+    waiting = "waiting for what is saved"
+    assert "2 proofs: 2 passed" in running.read_until(waiting)
+    write("checks/common.proof", 'let wanted = "3"\n')
+    shown = running.read_until(waiting)
+    assert "response.status is 3, not == 0" in shown
+    assert "1 proofs: 1 failed" in shown
+    runs("checks/other", other="exit 4", more="true")
+    shown = running.read_until(waiting)
+    assert "2 proofs: 1 passed, 1 failed" in shown
+    assert "::used" not in shown
+    write("checks/other.proof", "proof {")
+    assert "error[" in running.read_until(waiting)
+    (tmp_path / "checks" / "new.tmp").write_text(RUNS.format(name="new", command="true"))
+    os.replace(tmp_path / "checks" / "new.tmp", tmp_path / "checks" / "other.proof")
+    assert "PASS  checks/other.proof::new" in running.read_until(waiting)
+    running.signal(signal.SIGINT)
+    ended = running.finish()
+    assert (ended.code, ended.err) == (0, "")

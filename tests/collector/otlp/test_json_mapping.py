@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from spanproof.collector.otlp.json_mapping import InvalidJson, json_to_protobuf, parse_message, render_message
+
+
+def parse_span(span: dict[str, object]) -> Span:
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+    return ExportTraceServiceRequest.FromString(json_to_protobuf(body)).resource_spans[0].scope_spans[0].spans[0]
+
+
+def parse_value(value: object) -> AnyValue:
+    message = AnyValue()
+    parse_message(value, message)
+    return message
+
+
+def test_ids_are_hex_of_any_case() -> None:
+    span = parse_span({"traceId": "5B8EFFF798038103D269B633813fc60c", "spanId": "eee19B7EC3C1B174", "parentSpanId": ""})
+    assert span.trace_id.hex() == "5b8efff798038103d269b633813fc60c"
+    assert span.span_id.hex() == "eee19b7ec3c1b174"
+    assert span.parent_span_id == b""
+
+
+def test_integers_are_numbers_or_strings() -> None:
+    span = parse_span({"startTimeUnixNano": "1544712660000000000", "endTimeUnixNano": 1544712661000000000, "kind": 2})
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (1544712660000000000, 1544712661000000000)
+    assert parse_value({"intValue": "-5"}).int_value == parse_value({"intValue": -5.0}).int_value == -5
+
+
+def test_unknown_keys_and_nulls_are_ignored() -> None:
+    # keys in any other spelling are unknown ones
+    assert (
+        parse_span({"trace_id": "xx", "TraceId": "xx", "what": {"traceId": 5}, "name": None, "events": None}) == Span()
+    )
+
+
+def test_values_set_to_nothing_are_set() -> None:
+    for key, value in {
+        "stringValue": "",
+        "boolValue": False,
+        "intValue": 0,
+        "doubleValue": 0,
+        "arrayValue": {},
+    }.items():
+        assert parse_value({key: value}).WhichOneof("value") is not None
+    assert parse_value({}).WhichOneof("value") is None
+
+
+@pytest.mark.parametrize("text", ["/+8=", "/+8", "_-8=", "_-8"])
+def test_bytes_are_base64_of_either_alphabet(text: str) -> None:
+    assert parse_value({"bytesValue": text}).bytes_value == b"\xff\xef"
+
+
+def test_doubles_that_json_has_no_number_for() -> None:
+    assert parse_value({"doubleValue": "-Infinity"}).double_value == float("-inf")
+    assert render_message(AnyValue(double_value=float("nan"))) == {"doubleValue": "NaN"}
+    assert render_message(AnyValue(double_value=float("inf"))) == {"doubleValue": "Infinity"}
+    assert render_message(AnyValue(double_value=float("-inf"))) == {"doubleValue": "-Infinity"}
+
+
+def test_other_signals() -> None:
+    body = b"""{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"exponentialHistogram":{"dataPoints":[
+        {"scale":-3,"count":"7","positive":{"offset":1,"bucketCounts":["1","2"]}}]}}]}]}]}"""
+    request = ExportMetricsServiceRequest.FromString(json_to_protobuf(body, ExportMetricsServiceRequest))
+    (point,) = request.resource_metrics[0].scope_metrics[0].metrics[0].exponential_histogram.data_points
+    assert (point.scale, point.count, list(point.positive.bucket_counts)) == (-3, 7, [1, 2])
+
+
+@pytest.mark.parametrize(
+    ("span", "problem"),
+    [
+        ({"traceId": "zz"}, "traceId: hex digits are expected, two for each byte"),
+        ({"traceId": "abc"}, "traceId: hex digits are expected, two for each byte"),
+        ({"spanId": 5}, "spanId: a string is expected, not a number"),
+        ({"kind": "SPAN_KIND_SERVER"}, "kind: an enum is written as an integer, not a string"),
+        ({"kind": True}, "kind: an integer is expected, not a boolean"),
+        ({"kind": 2**31}, "kind: 2147483648 does not fit, -2147483648 to 2147483647 does"),
+        ({"startTimeUnixNano": "-1"}, "startTimeUnixNano: -1 does not fit, 0 to 18446744073709551615 does"),
+        ({"startTimeUnixNano": 1.5}, "startTimeUnixNano: an integer is expected, not a number"),
+        ({"startTimeUnixNano": " 1"}, "startTimeUnixNano: an integer is expected, not a string"),
+        ({"name": ["x"]}, "name: a string is expected, not an array"),
+        ({"name": "\ud800"}, "name: half of a surrogate pair is no text"),
+        ({"events": {}}, "events: an array is expected, not an object"),
+        ({"events": [{}, 1]}, "events[1]: an object is expected, not a number"),
+        ({"events": [None]}, "events[0]: an object is expected, not null"),
+        ({"attributes": [{"key": "k", "value": {"boolValue": 1}}]},
+         "attributes[0].value.boolValue: true or false is expected, not a number"),
+        ({"attributes": [{"key": "k", "value": {"doubleValue": "1,5"}}]},
+         "attributes[0].value.doubleValue: a number is expected, not a string"),
+        ({"attributes": [{"key": "k", "value": {"doubleValue": 10**400}}]},
+         "attributes[0].value.doubleValue: the number does not fit a double"),
+        ({"attributes": [{"key": "k", "value": {"bytesValue": "?"}}]},
+         "attributes[0].value.bytesValue: base64 is expected"),
+        ({"attributes": [{"key": "k", "value": {"intValue": 1, "stringValue": "x"}}]},
+         "attributes[0].value.stringValue: a value can be of one type only"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_with_its_path(span: dict[str, object], problem: str) -> None:
+    with pytest.raises(InvalidJson) as error:
+        parse_span(span)
+    assert str(error.value) == f"resourceSpans[0].scopeSpans[0].spans[0].{problem}"
+
+
+@pytest.mark.parametrize(
+    ("body", "problem"),
+    [
+        (b"", "$: not JSON: Expecting value"),
+        (b"[]", "$: an object is expected, not an array"),
+        (b'{"resourceSpans": [NaN]}', "$: NaN is no JSON"),
+        (b'{"x": "\xff"}', "$: not JSON: 'utf-8' codec can't decode"),
+        (b"[" * 100_000, "$: nested too deeply"),
+        (b'{"x": ' + b"9" * 5000 + b"}", "$: not JSON: Exceeds the limit"),
+    ],
+)
+def test_what_is_no_json_is_refused(body: bytes, problem: str) -> None:
+    with pytest.raises(InvalidJson) as error:
+        json_to_protobuf(body)
+    assert str(error.value).startswith(problem)
+
+
+def test_nesting_is_bounded() -> None:
+    value: dict[str, object] = {}
+    for _ in range(60):
+        value = {"arrayValue": {"values": [value]}}
+    with pytest.raises(InvalidJson, match="nested more than 100 messages deep"):
+        parse_span({"attributes": [{"key": "k", "value": value}]})

@@ -1,0 +1,168 @@
+"""The limits of the HTTP server, tried over plain sockets."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import httpx
+import pytest
+
+from spanproof.collector.receive.addresses import split_address
+from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.receive.receiver_options import ReceiverOptions
+from spanproof.collector.storage.store import Store
+from spanproof.tests.collector.receive.raw_connection import read_to_end, send_http
+from spanproof.tests.command import DEADLINE_S
+
+HEAD = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+GOOD = HEAD + b"content-length: 2\r\n\r\n{}"
+
+
+@pytest.fixture
+def serve(store: Store) -> Iterator[Callable[..., Receiver]]:
+    with ExitStack() as stack:
+        yield lambda **options: stack.enter_context(
+            Receiver(store, "127.0.0.1:0", "127.0.0.1:0", ReceiverOptions(**options))
+        )
+
+
+def connect(receiver: Receiver) -> socket.socket:
+    return socket.create_connection(split_address(receiver.http_address), DEADLINE_S)
+
+
+def read_answer(answer: bytes) -> tuple[bytes, object]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return head.split(b" ")[1], json.loads(body)["message"]
+
+
+def read_success(peer: socket.socket) -> None:
+    answer = b""
+    while not answer.partition(b"\r\n\r\n")[2]:
+        answer += peer.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b"\r\n\r\n{}")
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"nonsense\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
+        b"POST / HTTP/1.1\r\n\r\n",  # no host
+        b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST / HTTP/1.1\r\nhost: x\r\nlong: " + b"x" * 100_000,
+    ],
+)
+def test_what_is_not_http_is_answered_with_a_status(receiver: Receiver, capfd, sent: bytes) -> None:
+    status, message = read_answer(send_http(receiver.http_address, sent))
+    assert (status, message) == (b"400", "this is not HTTP/1.1, or its headers are too long")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_broken_chunk_in_a_body_ends_the_connection(receiver: Receiver) -> None:
+    status, _ = read_answer(send_http(receiver.http_address, HEAD + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n"))
+    assert status == b"400"
+
+
+def test_a_head_request_that_breaks_off_gets_no_body(receiver: Receiver, capfd) -> None:
+    head = HEAD.replace(b"POST", b"HEAD") + b"transfer-encoding: chunked\r\n\r\n"
+    answer = send_http(receiver.http_address, head + b"nonsense\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.endswith(b"\r\n\r\n")
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("begun", [b"", b"P", HEAD, HEAD + b"content-length: 2\r\n\r\n{"])
+def test_who_does_not_get_on_is_cut_off(serve: Callable[..., Receiver], begun: bytes) -> None:
+    receiver = serve(receive_timeout_s=0.2)
+    status, message = read_answer(send_http(receiver.http_address, begun))
+    assert (status, message) == (b"408", "the request did not arrive within 0.2 s")
+
+
+@pytest.mark.parametrize("begun", [b"", HEAD + b"content-length: 1000000\r\n\r\n"])
+def test_who_sends_a_byte_now_and_then_is_cut_off(serve: Callable[..., Receiver], begun: bytes) -> None:
+    receiver = serve(receive_timeout_s=0.5)
+    with connect(receiver) as peer:
+        peer.sendall(begun)
+        peer.settimeout(0.05)
+        answer, began = b"", time.monotonic()
+        while not answer:
+            assert time.monotonic() - began < DEADLINE_S
+            peer.sendall(b"a")
+            try:
+                answer = peer.recv(65536)
+            except TimeoutError:
+                continue
+        assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_is_not_wanted_has_its_time_as_well(serve: Callable[..., Receiver]) -> None:
+    receiver = serve(receive_timeout_s=0.5)
+    refused = GOOD.replace(b"/v1/traces", b"/nowhere").replace(b"content-length: 2", b"content-length: 1000000")
+    answer = send_http(receiver.http_address, refused)
+    assert answer.count(b"HTTP/1.1") == 1
+    assert answer.startswith(b"HTTP/1.1 404 ")
+
+
+def test_a_connection_that_waits_between_requests_is_kept(serve: Callable[..., Receiver]) -> None:
+    receiver = serve(receive_timeout_s=0.3)
+    with connect(receiver) as peer:
+        for _ in range(2):
+            peer.sendall(GOOD)
+            read_success(peer)
+            peer.settimeout(0.6)
+            with pytest.raises(TimeoutError):
+                peer.recv(1)
+            peer.settimeout(DEADLINE_S)
+
+
+def test_a_request_that_waits_for_its_commit_is_not_cut_off(gated_store, make_request) -> None:
+    options = ReceiverOptions(receive_timeout_s=0.2)
+    with Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", options) as receiver, connect(receiver) as peer:
+        body = make_request().SerializeToString()
+        peer.sendall(HEAD.replace(b"json", b"x-protobuf") + b"content-length: %d\r\n\r\n" % len(body) + body)
+        assert gated_store.arrived.wait(DEADLINE_S)
+        peer.settimeout(0.6)
+        with pytest.raises(TimeoutError):
+            peer.recv(1)
+        peer.settimeout(DEADLINE_S)
+        gated_store.gate.set()
+        assert peer.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_connections_are_limited(serve: Callable[..., Receiver]) -> None:
+    receiver = serve(max_connections=2)
+    with connect(receiver) as first, connect(receiver) as second:
+        for peer in (first, second):
+            peer.sendall(GOOD)
+            read_success(peer)
+        with connect(receiver) as third:
+            answer = read_to_end(third)
+            assert read_answer(answer) == (b"503", "there are 2 connections already")
+            assert b"retry-after: 1\r\n" in answer.lower()
+        first.sendall(GOOD)
+        read_success(first)
+
+
+def test_bytes_in_flight_are_limited(serve: Callable[..., Receiver]) -> None:
+    receiver = serve(max_bytes_in_flight=1000)
+    long = HEAD + b"content-length: 900\r\n\r\n" + b" " * 800
+    with connect(receiver) as peer:
+        peer.sendall(long)
+        refused = None
+        while refused is None or refused.status_code == 200:  # until the first has been read
+            refused = httpx.post(
+                f"http://{receiver.http_address}/v1/traces", content=b"{}" + b" " * 300,
+                headers={"content-type": "application/json"},
+            )  # fmt: skip
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert refused.json()["message"] == "the collector is busy: 800 bytes of requests are held"
+        peer.sendall(b" " * 98 + b"{}")
+        read_success(peer)
+    again = httpx.post(f"http://{receiver.http_address}/v1/traces", content=b"{}" + b" " * 300,
+                       headers={"content-type": "application/json"})  # fmt: skip
+    assert again.status_code == 200

@@ -1,0 +1,166 @@
+"""What is beyond the limits goes, whole traces at a time, while spans go on coming in."""
+
+import itertools
+import threading
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from spanproof.bench.spans import make_requests
+from spanproof.collector.calls.derivation import DERIVED_TABLES, derive_calls
+from spanproof.collector.otlp.decoder import Decoder
+from spanproof.collector.storage.store import Store
+from spanproof.collector.traces.retention import MIN_SIZE_BYTES, Retention, RetentionLimits, delete_expired_traces
+from spanproof.tests.command import wait_until
+
+SECOND_NS = 1_000_000_000
+DAY_NS = 86_400 * SECOND_NS
+
+
+def count(store: Store, table: str = "spans") -> int:
+    with closing(store.cursor()) as cursor:
+        ((rows,),) = cursor.execute(f"SELECT count(*) FROM {table}").fetchall()  # noqa: S608
+    return int(rows)
+
+
+def age(store: Store, *, up_to_key: int, by_ns: int) -> None:
+    with closing(store.cursor()) as cursor:
+        cursor.execute("UPDATE spans SET arrived_ns = arrived_ns - ? WHERE span_key <= ?", [by_ns, up_to_key])
+
+
+def append(store: Store, requests: int, seed: int = 1) -> None:
+    decoder = Decoder()
+    for body in itertools.islice(make_requests(512, seed=seed, templates=1), requests):
+        store.append(decoder.decode([body]))
+
+
+def test_traces_go_once_their_last_span_is_too_old() -> None:
+    with Store.open() as store:
+        append(store, 3)
+        derive_calls(store)
+        # the cut goes through a trace: its first span is old, its last is not
+        age(store, up_to_key=513, by_ns=DAY_NS)
+        before = {table: count(store, table) for table in DERIVED_TABLES}
+        assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 512
+        assert count(store) == 2 * 512
+        assert derive_calls(store) == 0
+        for table in ("tree", "exchanges", "calls"):
+            assert 0 < count(store, table) < before[table]
+        assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 0
+
+
+def test_it_remembers_up_to_when(tmp_path: Path) -> None:
+    def remembered(store: Store) -> int | None:
+        with closing(store.cursor()) as cursor:
+            ((last_ns,),) = cursor.execute("FROM forgetting").fetchall()
+        return None if last_ns is None else int(last_ns)
+
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        append(store, 2)
+        with closing(store.cursor()) as cursor:
+            ((first_ns,),) = cursor.execute("SELECT max(start_ns) FROM spans WHERE span_key <= 512").fetchall()
+        assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS)) == 0
+        assert remembered(store) is None
+        age(store, up_to_key=512, by_ns=DAY_NS - 60 * SECOND_NS)  # still after what the spans say
+        with closing(store.cursor()) as cursor:
+            cursor.execute("UPDATE spans SET start_ns = start_ns - ?, end_ns = end_ns - ?", [DAY_NS, DAY_NS])
+        assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 512
+        assert remembered(store) == first_ns - DAY_NS
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        assert remembered(store) == first_ns - DAY_NS
+        # a clock that is far ahead must not spoil all windows to come
+        with closing(store.cursor()) as cursor:
+            cursor.execute("UPDATE spans SET start_ns = start_ns + ?, end_ns = end_ns + ?", [9 * DAY_NS, 9 * DAY_NS])
+        time.sleep(0.01)
+        assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 512
+        assert first_ns - DAY_NS < (remembered(store) or 0) < time.time_ns()
+
+
+def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) -> None:
+    path = tmp_path / "spans.duckdb"
+    with Store.open(path) as store:
+        append(store, 1)
+        derive_calls(store)
+        time.sleep(0.01)
+        assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 512
+        assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED_TABLES)] == [0] * 9
+    for round_ in (1, 2):  # once opened anew, and once with the resources known and forgotten in one life
+        with Store.open(path) as store:
+            for _ in range(2):
+                store.append(Decoder().decode([make_request(3).SerializeToString()]))
+                assert derive_calls(store) == 1, round_
+                assert (count(store), count(store, "resources")) == (3, 1)
+                time.sleep(0.01)
+                assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 3
+
+
+def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) -> None:
+    limit = 24 * 2**20
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        decoder = Decoder()
+        requests = make_requests(512, templates=4)
+        sizes = []
+        for _ in range(40):
+            store.append(decoder.decode(list(itertools.islice(requests, 16))))
+            delete_expired_traces(store, RetentionLimits(max_bytes=limit))
+            sizes.append(store.read_size_bytes())
+        assert max(sizes) <= limit
+        assert min(sizes[20:]) > limit // 2  # it is not emptied, either
+        with closing(store.cursor()) as cursor:
+            # traces mingle in a request: of those that are kept, the one that ended first shows up to where all went
+            ((first, last, spans, cut),) = cursor.execute(
+                "WITH kept AS ("
+                "  SELECT *, max(span_key) OVER w AS ended, count(*) OVER w AS n FROM spans"
+                "  WINDOW w AS (PARTITION BY trace_id)"
+                ") SELECT min(ended), max(span_key), count(*) FILTER (span_key >= (SELECT min(ended) FROM kept)),"
+                " count(DISTINCT trace_id) FILTER (n <> 8) FROM kept"
+            ).fetchall()
+        assert last == 40 * 16 * 512
+        assert last - first + 1 == spans
+        assert cut == 0
+
+
+def test_spans_come_in_while_others_go(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        append(store, 16)
+        age(store, up_to_key=16 * 512, by_ns=DAY_NS)
+        done = threading.Event()
+        appended: list[int] = []
+
+        def keep_appending() -> None:
+            while not done.is_set():
+                append(store, 1, seed=2 + len(appended))
+                appended.append(512)
+
+        thread = threading.Thread(target=keep_appending)
+        thread.start()
+        try:
+            forgotten = delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2))
+        finally:
+            done.set()
+            thread.join()
+        assert forgotten == 16 * 512
+        assert 0 < sum(appended) == count(store)
+
+
+def test_it_looks_by_itself() -> None:
+    with Store.open() as store, Retention(store, RetentionLimits(max_age_ns=SECOND_NS // 5)):
+        append(store, 1)
+        wait_until(lambda: count(store) == 0, "all is forgotten")
+        assert store.telemetry.registry.get_sample_value("spanproof_spans_forgotten_total", {"why": "age"}) == 512
+
+
+@pytest.mark.parametrize(
+    ("limits", "seconds"),
+    [
+        (RetentionLimits(), None),
+        (RetentionLimits(max_age_ns=DAY_NS), 60),
+        (RetentionLimits(max_age_ns=SECOND_NS), 0.1),
+        (RetentionLimits(max_bytes=MIN_SIZE_BYTES), 5),
+        (RetentionLimits(max_age_ns=SECOND_NS, max_bytes=MIN_SIZE_BYTES), 0.1),
+    ],
+)
+def test_how_often_it_looks(limits: RetentionLimits, seconds: float | None) -> None:
+    assert limits.check_interval_s == seconds

@@ -1,0 +1,52 @@
+"""Colours: every word of the language has one, in Pygments and in the TextMate grammar."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from pygments.lexers import get_lexer_by_name
+from pygments.token import Comment, Error, Keyword, Name, Number, String
+
+import spanproof
+from spanproof.query_lang.editor.highlight import ProofLexer
+from spanproof.query_lang.editor.hover_texts import FIELD_HELP, FUNCTION_HELP, WORD_HELP
+from spanproof.query_lang.syntax.parser import list_keywords
+from spanproof.query_lang.syntax.vocabulary import FIELDS, FUNCTIONS
+
+ROOT = Path(spanproof.__file__).parent
+GRAMMAR = json.loads((ROOT / "editors/vscode/syntaxes/proof.tmLanguage.json").read_text(encoding="utf-8"))
+LINE = 'expect p95(duration(my-retry "GET {x}")) < 400.5ms  # no "retry" here'
+
+
+def test_pygments_finds_the_lexer_by_its_name() -> None:
+    assert isinstance(get_lexer_by_name("proof"), ProofLexer)
+
+
+def test_each_word_has_its_colour() -> None:
+    tokens = [(kind, text) for kind, text in ProofLexer().get_tokens(LINE) if text.strip()]
+    assert (Keyword, "expect") in tokens
+    assert (Name.Builtin, "p95") in tokens
+    assert (Name, "my-retry") in tokens
+    assert (String.Interpol, "{x}") in tokens
+    assert (Number, "400.5ms") in tokens
+    assert tokens[-1] == (Comment.Single, '# no "retry" here')
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.proof")), ids=lambda path: path.stem)
+def test_no_proof_holds_anything_without_a_colour(path: Path) -> None:
+    assert not [text for kind, text in ProofLexer().get_tokens(path.read_text(encoding="utf-8")) if kind is Error]
+
+
+@pytest.mark.parametrize(("part", "known"), [("keyword", list_keywords()), ("function", FUNCTIONS)])
+def test_the_textmate_grammar_knows_the_same_words(part: str, known: tuple[str, ...]) -> None:
+    pattern = re.compile(GRAMMAR["repository"][part]["match"])
+    after = "(" if part == "function" else " "
+    assert [word for word in known if not pattern.match(word + after)] == []
+    assert not pattern.match("my-" + known[0])
+
+
+def test_everything_is_explained() -> None:
+    assert set(FUNCTION_HELP) == set(FUNCTIONS)
+    assert set(FIELD_HELP) == {name for fields in FIELDS.values() for name in fields}
+    assert set(WORD_HELP) <= set(list_keywords())

@@ -1,0 +1,342 @@
+"""Text to tree: what stands where, and what binds tighter."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.parser import parse_claim, parse_file
+
+EXAMPLE = """\
+# checkout.proof
+let base = env("BASE_URL") or "http://127.0.0.1:8080"
+
+proof "checkout charges the card once" [smoke, checkout] {
+  when POST "{base}/checkout" {
+    header "x-user": "u-1"
+    json { "cart": "c-42", "amount": 1999 }
+  }
+  settle within 10s
+
+  expect response.status == 201
+  expect response.json.order.state == "paid"
+  expect path gateway -> orders -> { inventory, payments -> bank }
+  expect no path orders -> legacy-billing
+  expect inventory before payments
+  expect duration(gateway "POST /checkout") < 800ms
+  expect budget 800ms { gateway: 50ms, orders: 150ms, payments: 500ms }
+  expect count(orders -> payments "POST /charge") == 1
+  expect every span[db.system.name == "postgresql"] has duration < 50ms
+}
+
+proof "a bank outage is survived" [resilience] {
+  when POST "{base}/checkout" { header "x-fault": "bank=503"  json { "cart": "c-42", "amount": 1999 } }
+  expect response.status == 201
+  expect retry payments -> bank { attempts == 3, backoff >= 100ms, backoff grows, exhausted }
+  expect fallback payments -> bank => bank-backup
+}
+
+proof "release 1.4.2 is healthy" [deploy] {
+  given traces from gateway "POST /checkout" over last 15m where resource.service.version == "1.4.2"
+  compare baseline from gateway "POST /checkout" over last 24h where resource.service.version == "1.4.1"
+
+  expect count(traces) >= 500
+  expect error_rate(payments) < 1%
+  expect p95(duration(gateway)) < 400ms
+  expect p95(duration(*)) < 500ms by service
+  expect p95(duration(gateway)) <= baseline * 1.1
+  expect error_rate(gateway) not worse than baseline by 0.5pp
+  expect path gateway -> orders -> payments in >= 99% of traces
+  expect circuit payments -> bank { opens after 5 failures, holds >= 30s }
+}
+"""
+
+
+def claim(text: str) -> s.Claim:
+    parsed = parse_claim(text)
+    assert parsed.diagnostics == ()
+    assert parsed.expectation is not None
+    return parsed.expectation.claim
+
+
+def expression(text: str) -> s.Expression:
+    found = claim(text)
+    assert isinstance(found, s.ComparisonClaim)
+    return found.condition
+
+
+def shape(node: object) -> str:
+    """A tree as text, every operation in parentheses."""
+    match node:
+        case s.Number():
+            return f"{node.value.normalize():f}{node.unit}"
+        case s.Text():
+            return f'"{node.plain}"'
+        case s.Name():
+            return node.text
+        case s.Compare() | s.Arithmetic():
+            return f"({shape(node.left)} {node.operator} {shape(node.right)})"
+        case s.AnyOf():
+            return f"({' or '.join(shape(term) for term in node.terms)})"
+        case s.AllOf():
+            return f"({' and '.join(shape(term) for term in node.terms)})"
+        case s.Not():
+            return f"(not {shape(node.term)})"
+        case s.Negative():
+            return f"(-{shape(node.value)})"
+        case s.ValueRange():
+            return f"{shape(node.low)}..{shape(node.high)}"
+        case s.OneOf():
+            options = ", ".join(shape(option) for option in node.options)
+            return f"({shape(node.value)} {'not in' if node.negated else 'in'} [{options}])"
+        case s.Function():
+            return f"{node.name}({', '.join(shape(argument) for argument in node.arguments)})"
+        case s.Step():
+            return " | ".join(shape(target) for target in node.targets)
+        case s.PathSegment():
+            branches = ", ".join(shape(branch) for branch in node.branches)
+            return f"{shape(node.step)} {node.arrow} {{{branches}}}" if node.branches else shape(node.step)
+        case s.CallSelection():
+            return f"{'try ' if node.attempts else ''}{shape(node.caller)} {node.arrow} {shape(node.callee)}"
+        case s.SpanSelection():
+            words = ["span"] if node.spans == "any" else []
+            words += [shape(node.service)] if node.service else [] if words else ["*"]
+            words += [shape(node.operation)] if node.operation else []
+            return " ".join(words) + (f"[{shape(node.where)}]" if node.where else "")
+        case s.Response():
+            return f"response({node.step}, {node.part}, {node.keys})"
+        case s.Within():
+            return f"{node.what}[{shape(node.where)}]"
+    raise AssertionError(type(node).__name__)
+
+
+def test_the_example_of_the_language_is_read() -> None:
+    file = parse_file(EXAMPLE, "checkout.proof")
+    assert file.diagnostics == ()
+    base, *proofs = file.items
+    assert isinstance(base, s.Let)
+    assert [(proof.name, proof.tags, len(proof.statements)) for proof in proofs if isinstance(proof, s.Proof)] == [
+        ("checkout charges the card once", ("smoke", "checkout"), 11),
+        ("a bank outage is survived", ("resilience",), 4),
+        ("release 1.4.2 is healthy", ("deploy",), 10),
+    ]
+
+
+def test_every_node_knows_its_text_and_lies_within_what_is_above_it() -> None:
+    def check(node: object) -> None:
+        for child in s.iter_children(node):
+            assert node.at.start <= child.at.start <= child.at.end <= node.at.end  # type: ignore[attr-defined]
+            check(child)
+
+    for item in parse_file(EXAMPLE, "x").items:
+        check(item)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        (s.Budget, ["budget 800ms { gateway: 50ms, orders: 150ms, payments: 500ms }"]),
+        (s.Before, ["inventory before payments"]),
+        (s.SettleStatement, ["settle within 10s"]),
+        (s.ShareClause, ["in >= 99% of traces"]),
+        (s.Flag, ["backoff grows", "exhausted"]),
+        (s.OpensAfter, ["opens after 5 failures"]),
+        (s.Response, ["response.status", "response.json.order.state", "response.status"]),
+        (s.Fallback, ["fallback payments -> bank => bank-backup"]),
+    ],
+)
+def test_a_position_is_that_of_the_text(kind: type, texts: list[str]) -> None:
+    nodes = [node for item in parse_file(EXAMPLE, "x").items for node in s.walk(item) if isinstance(node, kind)]
+    assert [EXAMPLE[node.at.start : node.at.end] for node in nodes] == texts
+
+
+# ## What binds tighter
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("1 + 2 * 3 == 7", "((1 + (2 * 3)) == 7)"),
+        ("(1 + 2) * 3 == 9", "(((1 + 2) * 3) == 9)"),
+        ("1 - 2 - 3 == 0", "(((1 - 2) - 3) == 0)"),
+        ("8 / 4 / 2 == 1", "(((8 / 4) / 2) == 1)"),
+        ("-1 + 2 == 1", "(((-1) + 2) == 1)"),
+        ("- -1 * 2 == 2", "(((-(-1)) * 2) == 2)"),
+        ("a < 1 or b < 2 and c < 3", "((a < 1) or ((b < 2) and (c < 3)))"),
+        ("not a < 1 and b", "((not (a < 1)) and b)"),
+        ("not (a or b)", "(not (a or b))"),
+        ("a or b or c", "(a or b or c)"),
+        ("a + 1 in [1, 2..3]", "((a + 1) in [1, 2..3])"),
+        ("a not in 200..299", "(a not in [200..299])"),
+        ('a =~ "x" and b !~ "y" and c contains "z"', '((a =~ "x") and (b !~ "y") and (c contains "z"))'),
+        ("p(99.9, duration(a)) <= baseline * 1.1", "(p(99.9, duration(a)) <= (baseline * 1.1))"),
+        ('env("A") or "b"', '(env("A") or "b")'),
+    ],
+)
+def test_operators_bind_as_the_language_says(text: str, read: str) -> None:
+    assert shape(expression(text)) == read
+
+
+# ## Names, numbers, strings
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a-b == 1", "(a-b == 1)"),
+        ("a - b == 1", "((a - b) == 1)"),
+        ("a -b == 1", "((a - b) == 1)"),
+        ("a-b-c.d_e == 1", "(a-b-c.d_e == 1)"),
+        ("http.response.status_code == 1", "(http.response.status_code == 1)"),
+        ('span."odd name" == 1', "(span.odd name == 1)"),
+        ("_a1 == 1", "(_a1 == 1)"),
+        ("a->b == 1", "(a -> b == 1)"),
+        ("1-2 == 1", "((1 - 2) == 1)"),
+    ],
+)
+def test_a_hyphen_within_a_name_is_part_of_it(text: str, read: str) -> None:
+    assert shape(expression(text)) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "value", "unit"),
+    [
+        ("5", "5", ""), ("1.5", "1.5", ""), ("1.5s", "1500000000", "ns"), ("3us", "3000", "ns"), ("3µs", "3000", "ns"),
+        ("7ns", "7", "ns"), ("2m", "120000000000", "ns"), ("1h", "3600000000000", "ns"), ("1d", "86400000000000", "ns"),
+        ("0.1ms", "100000", "ns"), ("1%", "0.01", "%"), ("0.5pp", "0.005", "pp"), ("20/s", "20", "/s"),
+        ("9223372036854775807", "9223372036854775807", ""),
+    ],
+)  # fmt: skip
+def test_numbers_are_exact_and_carry_their_unit(text: str, value: str, unit: str) -> None:
+    compared = expression(f"a == {text}")
+    assert isinstance(compared, s.Compare)
+    assert isinstance(compared.right, s.Number)
+    assert (compared.right.value, compared.right.unit) == (Decimal(value), unit)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        (r'"plain"', ("plain",)),
+        (r'""', ("",)),
+        (r'"{base}/x"', ("base", "/x")),
+        (r'"a{b}{c.d}e"', ("a", "b", "c.d", "e")),
+        (r'"\{base\}"', ("{base}",)),
+        (r'"{}"', ("{}",)),
+        (r'"{ base }"', ("{ base }",)),
+        (r'"^[0-9]{2}$"', ("^[0-9]{2}$",)),
+        (r'"a\"b\\c\n\t\u00e9"', ('a"b\\c\n\té',)),
+        (r'"# no comment"', ("# no comment",)),
+        ('"größe"', ("größe",)),
+    ],
+)
+def test_strings_have_escapes_and_names_in_braces(text: str, parts: tuple[str, ...]) -> None:
+    compared = expression(f"a == {text}")
+    assert isinstance(compared, s.Compare)
+    assert isinstance(compared.right, s.Text)
+    assert tuple(part if isinstance(part, str) else part.text for part in compared.right.parts) == parts
+
+
+def test_a_name_in_a_string_has_its_own_position() -> None:
+    text = 'a == "x{base}/{other}"'
+    names = [node for node in s.walk(claim(text)) if isinstance(node, s.Name)]
+    assert [text[name.at.start : name.at.end] for name in names] == ["a", "base", "other"]
+
+
+# ## Selections and paths
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("payments", "payments"),
+        ('"My Service"', '"My Service"'),
+        ('payments "POST /charge"', 'payments "POST /charge"'),
+        ('"My Service" "GET /"', '"My Service" "GET /"'),
+        ("*", "*"),
+        ("payments[http.response.status_code >= 500]", "payments[(http.response.status_code >= 500)]"),
+        ('span[db.system.name == "redis"]', 'span[(db.system.name == "redis")]'),
+        ('span payments "validate"', 'span payments "validate"'),
+        ('span "SELECT *"', 'span "SELECT *"'),
+        ("span", "span"),
+        ('orders -> payments "POST /charge"', 'orders -> payments "POST /charge"'),
+        ("* -> bank", "* -> bank"),
+        ("orders ~> notifications", "orders ~> notifications"),
+        ("try orders -> payments[attempt > 1]", "try orders -> payments[(attempt > 1)]"),
+        ('a[event[name == "exception" and exception.type == "Timeout"]]',
+         'a[event[((name == "exception") and (exception.type == "Timeout"))]]'),
+        ('a[link[trace_id == "x"]]', 'a[link[(trace_id == "x")]]'),
+    ],
+)  # fmt: skip
+def test_selections_are_read(text: str, read: str) -> None:
+    found = claim(f"no {text}")
+    assert isinstance(found, s.No)
+    node = found.selection
+    if isinstance(node, s.SpanSelection) and isinstance(node.service, s.Text) and node.spans == "any":
+        read = text
+    assert shape(node) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("a", "a"),
+        ("a -> b ->> c ~> d", "a -> {b ->> {c ~> {d}}}"),
+        ("a -> { b, c -> d }", "a -> {b, c -> {d}}"),
+        ("a -> { b\n c -> { d\n\n e, } }", "a -> {b, c -> {d, e}}"),
+        ('a "GET /" -> (b | c "x")', 'a "GET /" -> {b | c "x"}'),
+    ],
+)
+def test_paths_are_read(text: str, read: str) -> None:
+    found = claim(f"path {text}")
+    assert isinstance(found, s.Path)
+    assert shape(found.segment) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("response.status", "response(None, status, ())"),
+        ('response.headers["x-a"]', "response(None, headers, ('x-a',))"),
+        ("response.json.a.b[0]", "response(None, json, ('a', 'b', 0))"),
+        ('response.json.a["b c"][1].d.e', "response(None, json, ('a', 'b c', 1, 'd', 'e'))"),
+        ("login.response.json.id", "response(login, json, ('id',))"),
+        ("http.response.status_code", "http.response.status_code"),
+    ],
+)
+def test_parts_of_a_response_are_told_from_attributes(text: str, read: str) -> None:
+    compared = expression(f"{text} == 1")
+    assert isinstance(compared, s.Compare)
+    assert shape(compared.left) == read
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "bounds"),
+    [
+        ("over last 15m", "last", ["900000000000ns"]),
+        ('since "2026-01-31T12:00:00Z"', "since", ['"2026-01-31T12:00:00Z"']),
+        ("since start", "since", ["start"]),
+        ('between "2026-01-31" and end', "between", ['"2026-01-31"', "end"]),
+    ],
+)
+def test_windows_are_read(text: str, kind: str, bounds: list[str]) -> None:
+    (proof,) = parse_file(f'proof "p" {{ given traces {text}\n expect count(traces) == 1 }}', "x").items
+    assert isinstance(proof, s.Proof)
+    given = proof.statements[0]
+    assert isinstance(given, s.Given)
+    assert (given.window.kind, [shape(bound) for bound in given.window.bounds]) == (kind, bounds)
+
+
+# ## Suffixes
+
+
+def test_suffixes_of_a_claim_are_read_in_their_order() -> None:
+    found = parse_claim('p95(duration(a)) < 1s in >= 99% of traces by service with confidence 95% as "fast {x}"')
+    expectation = found.expectation
+    assert expectation is not None
+    assert expectation.share is not None
+    assert expectation.share.operator == ">="
+    parts = (expectation.share.value, expectation.by, expectation.confidence, expectation.label)
+    assert [shape(part) for part in parts] == ["0.99%", "service", "0.95%", '"fast {x}"']

@@ -96,7 +96,7 @@ def compile_attribute_condition(parameters: SqlParameters, key: str, text: str) 
 
 def compile_error_condition(error: bool) -> str:
     """Return the condition that a span has failed, or not."""
-    return f"s.span_key {'' if error else 'NOT '}IN (SELECT span_key FROM tree WHERE error)"  # noqa: S608 (fixed texts)
+    return f"s.span_key {'' if error else 'NOT '}IN (SELECT span_key FROM topology WHERE error)"  # noqa: S608 (fixed texts)
 
 
 def read_sql(package: str, name: str, **parts: str) -> str:

@@ -174,8 +174,8 @@ def _summarize(found: FoundTrace) -> TraceSummary:
 def _read_etag(connection: duckdb.DuckDBPyConnection, trace_id: str) -> str | None:
     """Name the state of a trace: its spans, which never change, by key and arrival, and where they stand."""
     rows = connection.execute(
-        "SELECT span_key, arrived_ns, parent_key, orphan, t.error FROM tree t JOIN spans s USING (trace_id, span_key)"
-        " WHERE trace_id = ?::UUID ORDER BY span_key",
+        "SELECT span_key, arrived_ns, parent_key, orphan, t.error FROM topology t"
+        " JOIN spans s USING (trace_id, span_key) WHERE trace_id = ?::UUID ORDER BY span_key",
         [trace_id],
     ).fetchall()
     if not rows:

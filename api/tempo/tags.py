@@ -53,7 +53,7 @@ def read_field_values(
     values = f"SELECT s.trace_id, {field.sql} AS value FROM spans s WHERE {tag_filter.span_condition}"  # noqa: S608 (values are parameters)
     if field.sql.startswith("r."):
         values = (
-            f"SELECT {field.sql} AS value FROM tree t JOIN spans r USING (trace_id, span_key)"  # noqa: S608 (the same)
+            f"SELECT {field.sql} AS value FROM topology t JOIN spans r USING (trace_id, span_key)"  # noqa: S608 (the same)
             " WHERE t.depth = 0 AND NOT t.orphan"
             f" AND r.trace_id IN (SELECT s.trace_id FROM spans s WHERE {tag_filter.span_condition})"
         )

@@ -10,7 +10,7 @@ from spanproof.query_lang.compile.conditions import SPAN_ID_SQL, TRACE_ID_SQL, S
 from spanproof.query_lang.syntax.vocabulary import ValueKind
 
 _ROOT_CONDITION = (
-    "s.trace_id IN (SELECT t.trace_id FROM tree t JOIN spans r USING (trace_id, span_key)"
+    "s.trace_id IN (SELECT t.trace_id FROM topology t JOIN spans r USING (trace_id, span_key)"
     " WHERE t.depth = 0 AND NOT t.orphan AND {})"
 )
 _TRACE_CONDITION = "s.trace_id IN (SELECT trace_id FROM spans GROUP BY trace_id HAVING {})"

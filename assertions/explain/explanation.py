@@ -313,7 +313,7 @@ class Explainer:
         if len(near) != 1 or len(callers) != 1 or callers[0] is None:
             return ""
         ((n,),) = self.connection.execute(
-            "SELECT count(DISTINCT trace_id) FROM exchanges SEMI JOIN selected USING (trace_id)"
+            "SELECT count(DISTINCT trace_id) FROM attempts SEMI JOIN selected USING (trace_id)"
             " WHERE caller = $caller AND callee = $callee",
             {"caller": callers[0], "callee": near[0]},
         ).fetchall()
@@ -325,7 +325,7 @@ class Explainer:
     def _suggest_nearest(self) -> str | None:
         """Name what does exist near the services and operations that the claim names."""
         rows = self.connection.execute(
-            "SELECT DISTINCT e.callee, e.operation FROM exchanges e SEMI JOIN selected USING (trace_id)"
+            "SELECT DISTINCT e.callee, e.operation FROM attempts e SEMI JOIN selected USING (trace_id)"
             " UNION SELECT DISTINCT s.service, s.name FROM spans s SEMI JOIN selected USING (trace_id)"
         ).fetchall()
         seen: dict[str, set[str]] = {}

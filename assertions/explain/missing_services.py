@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     import duckdb
 
 PRESENT_SERVICES_SQL: Final = """
-SELECT t.service FROM tree t SEMI JOIN selected USING (trace_id) WHERE list_contains($names::VARCHAR[], t.service)
+SELECT t.service FROM topology t SEMI JOIN selected USING (trace_id) WHERE list_contains($names::VARCHAR[], t.service)
 UNION
-SELECT e.callee FROM exchanges e SEMI JOIN selected USING (trace_id) WHERE list_contains($names::VARCHAR[], e.callee)
+SELECT e.callee FROM attempts e SEMI JOIN selected USING (trace_id) WHERE list_contains($names::VARCHAR[], e.callee)
 """
 
 

@@ -47,13 +47,13 @@ def _read_hops(
     means_first = _make_step_matcher(first, bindings)
     means = [(_make_step_matcher(step, bindings), arrow == "~>") for step, arrow in others]
     for row in _read_rows(
-        live.read_table("tree"), trace_id, "is_entry", "definite", "span_key", "service", "name", "start_ns"
+        live.read_table("topology"), trace_id, "is_entry", "definite", "span_key", "service", "name", "start_ns"
     ):
         is_entry, definite, key, service, name, start_ns = row
         if is_entry and definite:
             yield Hop(None, key, key, service, name, None, start_ns, key, [means_first(service, name)])
     names = ("definite", "caller_entry", "callee_entry", "client_key", "callee", "operation", "async", "start_ns")
-    for row in _read_rows(live.read_table("exchanges"), trace_id, *names, "exchange_key"):
+    for row in _read_rows(live.read_table("attempts"), trace_id, *names, "attempt_key"):
         definite, from_, to, client, callee, operation, is_async, start_ns, key = row
         if definite:
             matches = [is_async == wanted and one_means(callee, operation) for one_means, wanted in means]

@@ -51,20 +51,20 @@ class HistoryWriter:
         )
 
     def _add_proof(self, proof: ProofDocument, started_ns: int) -> None:
-        place = len(self.document.proofs)
+        position = len(self.document.proofs)
         self.document = replace(self.document, proofs=(*self.document.proofs, proof))
         self._write(
             "INSERT INTO run_proofs"
-            " VALUES ($run, $place, $started, $name, $path, $outcome, $duration, $failures, $document)",
+            " VALUES ($run, $position, $started, $name, $path, $outcome, $duration, $failure_kinds, $document)",
             {
                 "run": self.document.id,
-                "place": place,
+                "position": position,
                 "started": started_ns,
                 "name": proof.name,
                 "path": proof.path,
                 "outcome": str(proof.outcome),
                 "duration": proof.duration_ns,
-                "failures": _list_failure_kinds(proof),
+                "failure_kinds": _list_failure_kinds(proof),
                 "document": _PROOF_ADAPTER.dump_json(proof).decode(),
             },
         )
@@ -134,7 +134,7 @@ def read_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunDocument 
         return None
     origin, started_ns, ended_ns, outcome = row
     documents = connection.execute(
-        "SELECT document FROM run_proofs WHERE run_id = ? ORDER BY place", [run_id]
+        "SELECT document FROM run_proofs WHERE run_id = ? ORDER BY position", [run_id]
     ).fetchall()
     proofs = tuple(_PROOF_ADAPTER.validate_json(document) for (document,) in documents)
     return RunDocument(run_id, origin, started_ns, ended_ns, Outcome(outcome) if outcome else None, proofs)
@@ -188,7 +188,7 @@ def count_failures(connection: duckdb.DuckDBPyConnection, since_ns: int, step_ns
     """Count what proofs did not pass for, by steps of time."""
     rows = connection.execute(
         "SELECT started_ns // $step * $step AS at_ns, kind, count(*)"
-        " FROM (SELECT started_ns, unnest(failures) AS kind FROM run_proofs WHERE started_ns >= $since)"
+        " FROM (SELECT started_ns, unnest(failure_kinds) AS kind FROM run_proofs WHERE started_ns >= $since)"
         " GROUP BY ALL ORDER BY ALL",
         {"since": since_ns, "step": step_ns},
     ).fetchall()

@@ -29,7 +29,7 @@ LIMIT_FACTOR: Final = 3  # a limit is this many times what was seen: machines di
 MIN_LIMIT_NS: Final = 100_000_000
 ENTRY_SPAN_SQL: Final = """
 SELECT span_key, service, name, end_ns - start_ns
-FROM tree WHERE is_entry AND depth = 0 AND trace_id = $trace::UUID ORDER BY start_ns, span_key LIMIT 1
+FROM topology WHERE is_entry AND depth = 0 AND trace_id = $trace::UUID ORDER BY start_ns, span_key LIMIT 1
 """
 HOPS_SQL: Final = """
 SELECT h.caller_entry, h.async, h.callee, h.callee_entry
@@ -38,7 +38,7 @@ WHERE h.caller_entry IS NOT NULL AND h.callee <> 'unknown' ORDER BY h.start_ns, 
 """
 SPAN_TOTALS_SQL: Final = """
 SELECT count(*), coalesce(bool_or(t.error), false), list(DISTINCT t.service ORDER BY t.service)
-FROM tree t JOIN judged USING (trace_id)
+FROM topology t JOIN judged USING (trace_id)
 """
 # Holds for every trace, and can be told of a whole one alone: what waits for it waits for the whole trace.
 COMPLETENESS_CLAIM: Final = 'expect no span has trace_id == ""'

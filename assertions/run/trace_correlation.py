@@ -89,7 +89,9 @@ class TraceCorrelation:
         state = check_completeness(connection, traces)
         if not self.has_replacements:
             return state
-        empty = {each.hex for (each,) in connection.execute("FROM judged EXCEPT SELECT trace_id FROM tree").fetchall()}
+        empty = {
+            each.hex for (each,) in connection.execute("FROM judged EXCEPT SELECT trace_id FROM topology").fetchall()
+        }
         return self._exclude_replaced(connection, state, empty)
 
     def _exclude_replaced(
@@ -134,7 +136,7 @@ class TraceCorrelation:
                 yield trace_id, CorrelatedTrace(own, f"the attribute `{RUN_ID_ATTRIBUTE}`", is_replacement=None)
         if named := self._named_by_response.keys() - self._correlated.keys() - set(known):
             here = connection.execute(
-                "SELECT DISTINCT trace_id FROM tree WHERE trace_id IN (SELECT unnest($traces)::UUID)",
+                "SELECT DISTINCT trace_id FROM topology WHERE trace_id IN (SELECT unnest($traces)::UUID)",
                 {"traces": sorted(named)},
             ).fetchall()
             yield from ((each.hex, self._named_by_response[each.hex]) for (each,) in here)
@@ -165,8 +167,8 @@ class TraceCorrelation:
             services = [
                 f"`{service}`"
                 for (service,) in connection.execute(
-                    "SELECT DISTINCT service FROM tree WHERE depth = 0 AND trace_id IN (SELECT unnest($traces)::UUID)"
-                    " ORDER BY service",
+                    "SELECT DISTINCT service FROM topology"
+                    " WHERE depth = 0 AND trace_id IN (SELECT unnest($traces)::UUID) ORDER BY service",
                     {"traces": traces},
                 ).fetchall()
             ]

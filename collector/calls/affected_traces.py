@@ -18,7 +18,7 @@ from spanproof.collector.storage.arrow_columns import fetch_table, get_single_ch
 if TYPE_CHECKING:
     import duckdb
 
-# The traces of spans with keys from `$first` to `$last`, as ``sql/affected_traces.sql`` has them where there are no links.
+# The traces of spans with keys from `$first` to `$last`: ``sql/affected_traces.sql`` for a store without links.
 _AFFECTED_WITHOUT_LINKS_SQL: Final = """
 SELECT grown.*, first_key, last_key
 FROM (

@@ -81,7 +81,7 @@ def _pair_by_links(spans: SpanBatch, links: EntryLinks, known: set[tuple[int, in
 
 
 def build_attempts(spans: SpanBatch, topology: Topology, pairs: SpanPairs, services: frozenset[str]) -> pa.Table:
-    """Describe each exchange, in the columns of ``exchanges`` that are not about attempts, and some beside.
+    """Describe each exchange, in the columns of ``attempts`` that are not about attempts, and some beside.
 
     `services` are all that are known: a host name's first label counts as the peer if it is one.
     """
@@ -111,7 +111,7 @@ def build_attempts(spans: SpanBatch, topology: Topology, pairs: SpanPairs, servi
         {
             "trace_id": asker.read("trace_id"),
             "dirty": asker.read("dirty"),
-            "exchange_key": _hash_span_pairs(asker, server),
+            "attempt_key": _hash_span_pairs(asker, server),
             "shape": _make_dictionary_array(pairs.shape_indices, _SHAPES),
             "caller": asker.read("service"),
             "callee": _resolve_callee(asker, server, services),

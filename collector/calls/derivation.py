@@ -1,7 +1,7 @@
 """Derives calls from spans: who asked whom, how it went, and which attempts belong together.
 
 All traces that have changed since the last time are worked on at once, column by column: `around` finds them and reads
-their spans, `places` says where each stands, `exchanges` who asked whom, `attempts` which of these are one call;
+their spans, `places` says where each stands, `attempts` who asked whom, `attempts` which of these are one call;
 `derived` lays that out as rows, which are written down.
 """
 
@@ -20,8 +20,8 @@ from spanproof.collector.calls.rows import (
     TableRows,
     build_attempt_and_call_rows,
     build_continuation_rows,
+    build_topology_rows,
     build_trace_rows,
-    build_tree_rows,
 )
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.collector.calls.span_batch import SpanBatch
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from spanproof.collector.storage.store import Store
 
-_DERIVED_TABLES_WITHOUT_LINKS: Final = ("traces", "tree", "exchanges", "calls")
+_DERIVED_TABLES_WITHOUT_LINKS: Final = ("traces", "topology", "attempts", "calls")
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
 # How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
 _BATCH_SPANS: Final = 500_000
@@ -98,14 +98,14 @@ def derive_rows(
     `services` are all that are known.
     """
     proxies = frozenset(rules.proxies)
-    tree = build_topology(spans, proxies)
+    topology = build_topology(spans, proxies)
     yield build_trace_rows(spans)
-    yield build_tree_rows(spans, tree)
-    yield build_continuation_rows(spans, find_continuations(spans, tree, links))
-    pairs = pair_spans(spans, tree, links, proxies)
-    exchanges = build_attempts(spans, tree, pairs, services)
-    attempts, calls = link_attempts(spans, exchanges, pairs.caller_rows, rules.max_retry_gap_ns)
-    yield from build_attempt_and_call_rows(exchanges, attempts, calls)
+    yield build_topology_rows(spans, topology)
+    yield build_continuation_rows(spans, find_continuations(spans, topology, links))
+    pairs = pair_spans(spans, topology, links, proxies)
+    attempt_table = build_attempts(spans, topology, pairs, services)
+    linked, calls = link_attempts(spans, attempt_table, pairs.caller_rows, rules.max_retry_gap_ns)
+    yield from build_attempt_and_call_rows(attempt_table, linked, calls)
 
 
 def _clear_tables(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...]) -> None:

@@ -56,11 +56,11 @@ class _ServerSpanGroup:
     """Spans of one service that answered one client's span; which are attempts at the same, and which is the last."""
 
     members: tuple[RetryCandidate, ...]
-    attempt_keys: frozenset[int]  # by `exchange_key`
+    attempt_keys: frozenset[int]  # by `attempt_key`
     last: RetryCandidate
 
 
-# By `exchange_key`: the attempt before, and the tier of that.
+# By `attempt_key`: the attempt before, and the tier of that.
 _Predecessors: TypeAlias = dict[int, tuple[RetryCandidate, int]]
 
 
@@ -72,15 +72,15 @@ def link_attempts(
     `askers` has the row of each one's caller. Those that are not among these attempts stand alone: calls of one.
     """
     suspects = read_retry_candidates(spans, attempt_table, caller_rows)
-    arrivals = {each.exchange_key: group for group in _group_server_spans(suspects) for each in group.members}
+    arrivals = {each.attempt_key: group for group in _group_server_spans(suspects) for each in group.members}
     # what a client asked one service is tried once, by the last of what arrived there
-    tries = [each for each in suspects if each.exchange_key not in arrivals or arrivals[each.exchange_key].last is each]
+    tries = [each for each in suspects if each.attempt_key not in arrivals or arrivals[each.attempt_key].last is each]
     before: _Predecessors = {}
     for group in _group_by(tries, lambda each: (each.trace, each.callee)):
         counted = _link_by_counter(group)
         before |= counted | _link_by_failure(group, counted, max_retry_gap_ns)
-    linked = set(before) | {each.exchange_key for each, _ in before.values()} | set(arrivals)
-    return _build_calls([each for each in tries if each.exchange_key in linked], before, arrivals)
+    linked = set(before) | {each.attempt_key for each, _ in before.values()} | set(arrivals)
+    return _build_calls([each for each in tries if each.attempt_key in linked], before, arrivals)
 
 
 def _group_server_spans(candidates: list[RetryCandidate]) -> Iterator[_ServerSpanGroup]:
@@ -98,7 +98,7 @@ def _group_server_spans(candidates: list[RetryCandidate]) -> Iterator[_ServerSpa
         for same in _group_by(group, lambda each: each.operation):
             for one, next_ in pairwise(same):
                 if one.server_retryable or one.server_end_ns > next_.server_start_ns:
-                    attempts |= {one.exchange_key, next_.exchange_key}
+                    attempts |= {one.attempt_key, next_.attempt_key}
         yield _ServerSpanGroup(tuple(group), frozenset(attempts), group[-1])
 
 
@@ -113,7 +113,7 @@ def _link_by_counter(group: list[RetryCandidate]) -> _Predecessors:
         counts[each.parent_id, each.method, each.resend_count].append(each)
     found: _Predecessors = {}
     taken_up = set()
-    for each in sorted(group, key=lambda each: (each.start_ns, each.exchange_key)):
+    for each in sorted(group, key=lambda each: (each.start_ns, each.attempt_key)):
         if each.resend_count < 1:
             continue
         candidates = [
@@ -126,25 +126,25 @@ def _link_by_counter(group: list[RetryCandidate]) -> _Predecessors:
         if candidates:
             best = min(
                 candidates,
-                key=lambda one: (not (one.retryable or one.end_ns > each.start_ns), -one.start_ns, one.exchange_key),
+                key=lambda one: (not (one.retryable or one.end_ns > each.start_ns), -one.start_ns, one.attempt_key),
             )
-            if best.exchange_key not in taken_up:
-                found[each.exchange_key] = (best, TIER_EXPLICIT)
-                taken_up.add(best.exchange_key)
+            if best.attempt_key not in taken_up:
+                found[each.attempt_key] = (best, TIER_EXPLICIT)
+                taken_up.add(best.attempt_key)
     return found
 
 
 def _link_by_failure(group: list[RetryCandidate], counted: _Predecessors, max_retry_gap_ns: int) -> _Predecessors:
     """Each retryable failure waits, in the order in which they ended, for the next start at the same target."""
     found: _Predecessors = {}
-    taken_up = {one.exchange_key for one, _ in counted.values()}
+    taken_up = {one.attempt_key for one, _ in counted.values()}
     candidates = [each for each in group if each.shape in (PAIRED, UNPAIRED) and not each.asynchronous]
     for same in _group_by(candidates, lambda each: (each.caller_entry, each.parent_id, each.method, each.target)):
-        turns = [(each.start_ns, 1, each.exchange_key, each) for each in same if each.exchange_key not in counted]
+        turns = [(each.start_ns, 1, each.attempt_key, each) for each in same if each.attempt_key not in counted]
         turns += [
-            (max(each.start_ns, each.end_ns), 2 if each.end_ns <= each.start_ns else 0, each.exchange_key, each)
+            (max(each.start_ns, each.end_ns), 2 if each.end_ns <= each.start_ns else 0, each.attempt_key, each)
             for each in same
-            if each.retryable and each.exchange_key not in taken_up
+            if each.retryable and each.attempt_key not in taken_up
         ]
         waiting: deque[tuple[int, RetryCandidate]] = deque()
         for at_ns, phase, key, each in sorted(turns, key=lambda turn: turn[:3]):
@@ -161,29 +161,29 @@ def _build_calls(
     candidates: list[RetryCandidate], predecessors: _Predecessors, server_groups: dict[int, _ServerSpanGroup]
 ) -> tuple[list[LinkedAttempt], list[LogicalCall]]:
     """Make calls of attempts that follow each other."""
-    after = {one.exchange_key: key for key, (one, _) in predecessors.items()}
-    by_key = {each.exchange_key: each for each in candidates}
+    after = {one.attempt_key: key for key, (one, _) in predecessors.items()}
+    by_key = {each.attempt_key: each for each in candidates}
     attempts: list[LinkedAttempt] = []
     calls: list[LogicalCall] = []
     for first in candidates:
-        if first.exchange_key in predecessors:
+        if first.attempt_key in predecessors:
             continue
         chain, tiers = [first], [0]
-        while (key := after.get(chain[-1].exchange_key)) is not None:
+        while (key := after.get(chain[-1].attempt_key)) is not None:
             chain.append(by_key[key])
             tiers.append(predecessors[key][1])
         seen_there = any(
-            each.exchange_key in server_groups[each.exchange_key].attempt_keys
+            each.attempt_key in server_groups[each.attempt_key].attempt_keys
             for each in chain
-            if each.exchange_key in server_groups
+            if each.attempt_key in server_groups
         )
         tier = TIER_EXPLICIT if TIER_EXPLICIT in tiers else TIER_SERVER_SPANS if seen_there else max(tiers)
-        of_call = _list_attempts(first.exchange_key, tier, chain, server_groups)
+        of_call = _list_attempts(first.attempt_key, tier, chain, server_groups)
         attempts += of_call
         calls.append(
             LogicalCall(
                 max(chain, key=lambda each: (each.start_ns, each.end_ns)),
-                first.exchange_key,
+                first.attempt_key,
                 sum(each.number is not None for each in of_call),
                 tier,
                 min(each.start_ns for each in chain),
@@ -199,23 +199,23 @@ def _list_attempts(
     """List the exchanges of a call; what is an attempt has a number, in the order of their starts."""
     found: list[tuple[bool, bool, RetryCandidate]] = []  # whether it is an attempt, and was seen at the callee alone
     for each in chain:
-        group = server_groups.get(each.exchange_key)
+        group = server_groups.get(each.attempt_key)
         if group is None:
             found.append((True, False, each))
             continue
         found += [
-            (one.exchange_key in group.attempt_keys, True, one)
+            (one.attempt_key in group.attempt_keys, True, one)
             for one in group.members
-            if one.exchange_key in group.attempt_keys or one is not group.last
+            if one.attempt_key in group.attempt_keys or one is not group.last
         ]
-        if each.exchange_key not in group.attempt_keys:
+        if each.attempt_key not in group.attempt_keys:
             found.append((not group.attempt_keys, False, each))
     in_order = sorted(
         ((arrived, each) for counts, arrived, each in found if counts),
-        key=lambda item: (*item[1].read_times(at_callee=item[0]), item[1].exchange_key),
+        key=lambda item: (*item[1].read_times(at_callee=item[0]), item[1].attempt_key),
     )
-    numbers = {each.exchange_key: number for number, (_, each) in enumerate(in_order, 1)}
-    return [LinkedAttempt(each, call_key, tier, numbers.get(each.exchange_key), arrived) for _, arrived, each in found]
+    numbers = {each.attempt_key: number for number, (_, each) in enumerate(in_order, 1)}
+    return [LinkedAttempt(each, call_key, tier, numbers.get(each.attempt_key), arrived) for _, arrived, each in found]
 
 
 def _group_by(

@@ -24,7 +24,7 @@ class RetryCandidate:
     """What of an exchange says whether it is a further attempt; `row` is its place in the table of all."""
 
     row: int
-    exchange_key: int
+    attempt_key: int
     trace: int
     shape: str
     callee: str

@@ -36,7 +36,7 @@ def build_trace_rows(spans: SpanBatch) -> TableRows:
     return "traces", rows.filter(pa.array(dirty))
 
 
-def build_tree_rows(spans: SpanBatch, topology: Topology) -> TableRows:
+def build_topology_rows(spans: SpanBatch, topology: Topology) -> TableRows:
     """Say where spans stand."""
     rows = pa.table(
         {
@@ -52,7 +52,7 @@ def build_tree_rows(spans: SpanBatch, topology: Topology) -> TableRows:
             "error": spans.errors,
         }
     )
-    return "tree", rows.filter(spans.column("dirty"))
+    return "topology", rows.filter(spans.column("dirty"))
 
 
 def build_continuation_rows(spans: SpanBatch, continuations: list[tuple[int, int]]) -> TableRows:
@@ -76,16 +76,16 @@ def build_attempt_and_call_rows(
     alone = attempt_table["dirty"].to_numpy().copy()
     alone[[each.candidate.row for each in attempts]] = False
     singles = attempt_table.filter(pa.array(alone))
-    keys = singles["exchange_key"]
+    keys = singles["attempt_key"]
     one, zero, never = (pa.repeat(value, len(singles)) for value in (_ONE, _ZERO, _FALSE))
-    yield "exchanges", _build_attempt_table(singles, keys, one, zero, never)
+    yield "attempts", _build_attempt_table(singles, keys, one, zero, never)
     yield "calls", _build_call_table(singles, keys, one, zero, singles["start_ns"], singles["end_ns"])
     if not attempts:
         return
     tried = attempt_table.take(pa.array([each.candidate.row for each in attempts]))
     names = ("call_key", "number", "tier", "arrived")
     of_attempts = [pa.array([getattr(each, name) for each in attempts]) for name in names]
-    yield "exchanges", _build_attempt_table(tried, *of_attempts).filter(tried["dirty"])
+    yield "attempts", _build_attempt_table(tried, *of_attempts).filter(tried["dirty"])
     lasts = attempt_table.take(pa.array([each.last.row for each in calls]))
     of_calls = [
         pa.array([getattr(each, name) for each in calls])
@@ -104,7 +104,7 @@ def _build_attempt_table(
     }
     return pa.table(
         {
-            **{name: rows[name] for name in (*_COMMON_COLUMNS, "exchange_key", "address")},
+            **{name: rows[name] for name in (*_COMMON_COLUMNS, "attempt_key", "address")},
             **seen,
             "call_key": call_keys,
             "attempt": numbers,

@@ -53,7 +53,7 @@ def build_topology(spans: SpanBatch, proxies: frozenset[str]) -> Topology:
     other = ~roots & (spans.services != above_services)
     here = np.arange(len(spans))
     is_entry = ~orphan | is_kind_of_entry
-    tree = Topology(
+    topology = Topology(
         parents, np.where(is_entry, here, MISSING_ROW), is_entry, orphan, ~orphan, np.zeros_like(here), other
     )
     met = np.select(
@@ -70,13 +70,13 @@ def build_topology(spans: SpanBatch, proxies: frozenset[str]) -> Topology:
             break
         above = parents[level]
         met[level] = np.where(met[level] == _SAME_AS_PARENT, met[above], met[level])
-        tree.is_entry[level] = other[level] | (is_kind_of_entry[level] & (met[level] != _ENTRY_ABOVE))
-        tree.entries[level] = np.where(tree.is_entry[level], level, tree.entries[above])
-        tree.is_definite[level] = other[level] | tree.is_definite[above]
-        tree.depths[level] = tree.depths[above] + 1
+        topology.is_entry[level] = other[level] | (is_kind_of_entry[level] & (met[level] != _ENTRY_ABOVE))
+        topology.entries[level] = np.where(topology.is_entry[level], level, topology.entries[above])
+        topology.is_definite[level] = other[level] | topology.is_definite[above]
+        topology.depths[level] = topology.depths[above] + 1
         placed[level] = True
-    _break_cycles(tree, waiting, is_kind_of_entry)
-    return tree
+    _break_cycles(topology, waiting, is_kind_of_entry)
+    return topology
 
 
 def _break_cycles(topology: Topology, rows: IntArray, is_kind_of_entry: BoolArray) -> None:

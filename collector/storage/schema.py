@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 IN_MEMORY_PATH: Final = ":memory:"
 # Migration n, in sql/migrations, makes schema n out of schema n - 1.
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 _OLDEST_SCHEMA_VERSION: Final = 1
 
 

@@ -28,7 +28,7 @@ def read_catalog(db: str | Path) -> Catalog:
         connection = store.cursor()
         operations: dict[str, list[str]] = {}
         found = connection.execute(
-            "SELECT service, name FROM spans UNION SELECT callee, operation FROM exchanges ORDER BY ALL"
+            "SELECT service, name FROM spans UNION SELECT callee, operation FROM attempts ORDER BY ALL"
         )
         for service, name in found.fetchall():
             operations.setdefault(service, []).append(name)

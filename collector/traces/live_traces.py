@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 _SOURCE_TABLES: Final = {
     "spans": "spans",
     "traces": "traces",
-    "tree": "tree",
-    "exchanges": "exchanges",
+    "topology": "topology",
+    "attempts": "attempts",
     "calls": "calls",
-    "hops": "exchanges",
+    "hops": "attempts",
 }
 # Of traces with more spans than these, deriving all anew would take longer than the store does for what is new.
 _MAX_SPANS: Final = 2000

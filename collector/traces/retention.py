@@ -33,7 +33,7 @@ _AGE_CHECK_INTERVAL_S = 60.0
 _NS_PER_S = 1_000_000_000
 # A span that claims to come from the future began when it arrived, at the latest.
 _RECORD_EXPIRY_SQL = """
-UPDATE forgetting SET last_start_ns = greatest(
+UPDATE expiry SET last_start_ns = greatest(
     last_start_ns, (SELECT max(least(start_ns, arrived_ns)) FROM spans SEMI JOIN gone USING (trace_id))
 )
 """
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 def find_last_expired_start_ns(connection: duckdb.DuckDBPyConnection, begin_ns: int) -> int | None:
     """Return when the last forgotten trace began, if that was not before `begin_ns`."""
-    ((last_ns,),) = connection.execute("FROM forgetting").fetchall()
+    ((last_ns,),) = connection.execute("FROM expiry").fetchall()
     return None if last_ns is None or last_ns < begin_ns else int(last_ns)
 
 

@@ -35,11 +35,11 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     assert isinstance(claim.call, s.CallSelection)  # noqa: S101 (checked before)
     rows = select_rows(replace(claim.call, attempts=True), SqlParameters(), bindings)
     # a bare call has no client's span: its caller's is the one above the callee's
-    rows.tables.append("LEFT JOIN tree caller ON caller.span_key = c.client_key")
+    rows.tables.append("LEFT JOIN topology caller ON caller.span_key = c.client_key")
     rows.tables.append(
-        "LEFT JOIN (SELECT served.span_key, above.resource_key FROM tree served"
-        " JOIN tree above ON above.span_key = served.parent_key"
-        " WHERE served.span_key IN (SELECT server_key FROM exchanges WHERE shape = 'bare')"
+        "LEFT JOIN (SELECT served.span_key, above.resource_key FROM topology served"
+        " JOIN topology above ON above.span_key = served.parent_key"
+        " WHERE served.span_key IN (SELECT server_key FROM attempts WHERE shape = 'bare')"
         ") above ON above.span_key = c.server_key AND c.client_key IS NULL"
     )
     attempts = rows.build_select(
@@ -85,7 +85,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
             + (SELECT count(*) FROM last_successes a
                 WHERE a.resource_key = o.resource_key AND a.place > o.place) AS probes,
             EXISTS (
-                SELECT 1 FROM selected sel JOIN tree t ON t.trace_id = sel.trace_id AND t.is_entry
+                SELECT 1 FROM selected sel JOIN topology t ON t.trace_id = sel.trace_id AND t.is_entry
                 WHERE t.resource_key = o.resource_key AND t.start_ns >= o.open_ns AND t.start_ns < o.open_ns + {holds}
             ) AS served
         FROM opened o

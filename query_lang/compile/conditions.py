@@ -65,7 +65,7 @@ class RowAliases:
     """What a condition is about, and under which aliases its tables stand in the query.
 
     ``spans`` are aliases of the table ``spans``, in the order in which attributes are looked for; ``place`` is
-    that of ``tree`` (spans) or of ``calls`` or ``exchanges`` (calls); ``joins`` says how the spans are joined where
+    that of ``topology`` (spans) or of ``calls`` or ``attempts`` (calls); ``joins`` says how the spans are joined where
     they are needed, and ``joined`` collects what is.
     """
 

@@ -34,8 +34,8 @@ timed AS (
         t.trace_id, t.span_key, t.parent_key, t.kind, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
         coalesce(e.callee, t.service) AS service, t.is_entry, t.depth = 0 AND NOT t.orphan AS root
     FROM {{traces}} sel
-    JOIN tree t ON t.trace_id = sel.trace_id
-    LEFT JOIN exchanges e ON e.client_key = t.span_key AND e.shape = 'unpaired'
+    JOIN topology t ON t.trace_id = sel.trace_id
+    LEFT JOIN attempts e ON e.client_key = t.span_key AND e.shape = 'unpaired'
 ),
 waits AS (
     SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.kind = 3 AS answers

@@ -56,8 +56,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             u.trace_id, u.side, p.span_key,
             u.waited_for AND t.kind <> 5 AND (t.end_ns <= p.end_ns OR t.resource_key <> p.resource_key)
         FROM above u
-        JOIN tree t ON t.span_key = u.span_key
-        JOIN tree p ON p.span_key = t.parent_key
+        JOIN topology t ON t.span_key = u.span_key
+        JOIN topology p ON p.span_key = t.parent_key
     ),
     related AS (  -- one of the two descends from the other
         SELECT DISTINCT n.trace_id FROM near n

@@ -77,7 +77,7 @@ def compile_hops(claim: s.Path, bindings: Bindings, traces: str) -> tuple[str, d
         f" t.name AS operation, NULL AS async, t.start_ns, t.span_key AS key, [{is_first}] AS matches"
         f" FROM {_compile_entry_tables(entry, parameters)}"
         " UNION ALL SELECT h.caller_entry, h.callee_entry, coalesce(h.callee_entry, h.client_key), h.callee,"
-        f" h.operation, h.async, h.start_ns, h.exchange_key, [{', '.join(leads)}]::BOOLEAN[]"
+        f" h.operation, h.async, h.start_ns, h.attempt_key, [{', '.join(leads)}]::BOOLEAN[]"
         f" FROM {traces} sel JOIN hops h ON h.trace_id = sel.trace_id {places}"
         " WHERE sel.trusting OR h.definite"
     )
@@ -141,12 +141,10 @@ class _PathCompiler:
 
     def select_other_calls(self, segment: s.PathSegment) -> str:
         """Select the exchanges between instrumented services that no instance of the path goes through."""
-        self.ctes.append("gone0 AS (SELECT span_key AS entry, NULL::BIGINT AS exchange_key FROM roots)")
+        self.ctes.append("gone0 AS (SELECT span_key AS entry, NULL::BIGINT AS attempt_key FROM roots)")
         covered = self._add_matched_hops(segment, "gone0")
-        known = " UNION ALL ".join(
-            f"SELECT exchange_key FROM {name} WHERE exchange_key IS NOT NULL" for name in covered
-        )
-        unseen = f"h.exchange_key NOT IN ({known})" if covered else "true"
+        known = " UNION ALL ".join(f"SELECT attempt_key FROM {name} WHERE attempt_key IS NOT NULL" for name in covered)
+        unseen = f"h.attempt_key NOT IN ({known})" if covered else "true"
         return f"SELECT h.* FROM made h WHERE h.callee_entry IS NOT NULL AND {unseen}"
 
     def _add_matched_hops(self, segment: s.PathSegment, source: str) -> list[str]:
@@ -157,7 +155,7 @@ class _PathCompiler:
             onward = [
                 f"h.callee_entry IN (SELECT entry FROM {self.segment_names[id(each)]})" for each in branch.branches
             ]
-            columns = "h.callee_entry AS entry, h.exchange_key"
+            columns = "h.callee_entry AS entry, h.attempt_key"
             if segment.arrow == "->>":
                 reach, between = f"reach{len(self.ctes)}", f"between{len(self.ctes)}"
                 self.ctes.append(
@@ -166,7 +164,7 @@ class _PathCompiler:
                     " WHERE NOT h.async AND h.callee_entry IS NOT NULL)"
                 )
                 self.ctes.append(
-                    f"{between} AS (SELECT h.callee_entry AS entry, h.exchange_key FROM made h WHERE NOT h.async"
+                    f"{between} AS (SELECT h.callee_entry AS entry, h.attempt_key FROM made h WHERE NOT h.async"
                     f" AND h.caller_entry IN (SELECT entry FROM {reach})"
                     f" AND h.callee_entry IN (SELECT entry FROM {self.segment_names[id(branch)]}))"
                 )
@@ -205,7 +203,7 @@ def _compile_hop_match(step: s.Step, arrow: s.Arrow, conditions: ConditionCompil
 def _compile_entry_tables(row: RowAliases, parameters: SqlParameters) -> str:
     """Return the tables in which the entry spans `t` stand that count, and what the conditions about these need."""
     joins = " ".join(compile_joins(row, parameters))
-    traces = f"{parameters.traces} sel JOIN tree t ON t.trace_id = sel.trace_id"
+    traces = f"{parameters.traces} sel JOIN topology t ON t.trace_id = sel.trace_id"
     return f"{traces} {joins} WHERE t.is_entry AND (sel.trusting OR t.definite)"
 
 
@@ -216,5 +214,5 @@ def _compile_callee_joins(steps: Iterable[s.Step], row: RowAliases, parameters: 
     """
     if all(target.where is None for step in steps for target in step.targets):
         return ""
-    place = f"JOIN tree {row.alias} ON {row.alias}.span_key = coalesce(h.callee_entry, h.client_key)"
+    place = f"JOIN topology {row.alias} ON {row.alias}.span_key = coalesce(h.callee_entry, h.client_key)"
     return " ".join([place, *compile_joins(row, parameters)])

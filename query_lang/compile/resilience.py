@@ -45,7 +45,7 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
         f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
         " c.attempts AS value, (SELECT list("
         "CASE WHEN e.arrived THEN e.server_key ELSE coalesce(e.client_key, e.server_key) END ORDER BY e.attempt)"
-        " FROM exchanges e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
+        " FROM attempts e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
         " c.start_ns AS rank, [c.tier] AS note"
     )
     return Plan(
@@ -106,7 +106,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         f"SELECT e.*, a.failed AS failed_for_good, {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unseen,"
         " e.start_ns - lag(e.end_ns) OVER (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
         + "".join(f", {column}" for column in told)
-        + f" FROM asked a JOIN exchanges e ON e.call_key = a.call_key {' '.join(joins)}"
+        + f" FROM asked a JOIN attempts e ON e.call_key = a.call_key {' '.join(joins)}"
         " WHERE e.attempt IS NOT NULL), compared AS ("
         "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM gaps), told AS ("
         "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
@@ -140,7 +140,7 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
         row = make_span_aliases("s", "t")
         where = compile_span_match(claim.to, "t", ConditionCompiler(row, parameters, bindings))
         turned = (
-            "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness FROM tree t"
+            "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness FROM topology t"
             f" {' '.join(compile_joins(row, rows.parameters))}"
             f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
         )
@@ -158,7 +158,7 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
         " arg_min(u.witness, u.start_ns) FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
         " count(u.start_ns) > 0 AS turned, any_value(entry.error) AS entry_error"
         " FROM asked a LEFT JOIN turned u ON u.caller_entry = a.caller_entry"
-        " LEFT JOIN tree entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
+        " LEFT JOIN topology entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
         "SELECT a.call_key, string_agg(DISTINCT o.callee, ', ' ORDER BY o.callee) AS callees FROM asked a"
         " JOIN calls o ON o.caller_entry = a.caller_entry AND o.start_ns >= a.end_ns GROUP BY a.call_key)"
         " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"

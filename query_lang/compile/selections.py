@@ -21,7 +21,7 @@ from spanproof.query_lang.compile.conditions import (
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
-ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM tree)"
+ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM topology)"
 # Part of each span's time that its children take, overlaps counted once and clipped to the span.
 CHILD_COVERAGE_SQL = """(
     SELECT parent_key, sum(greatest(0, till_ns - greatest(from_ns, coalesce(before_ns, from_ns)))) AS covered_ns
@@ -33,9 +33,9 @@ CHILD_COVERAGE_SQL = """(
             SELECT
                 t.parent_key, greatest(t.start_ns, parent.start_ns) AS from_ns,
                 least(t.end_ns, parent.end_ns) AS till_ns
-            FROM tree t
+            FROM topology t
             JOIN {traces} sel ON sel.trace_id = t.trace_id
-            JOIN tree parent ON parent.span_key = t.parent_key
+            JOIN topology parent ON parent.span_key = t.parent_key
         )
         WHERE till_ns > from_ns
     )
@@ -110,7 +110,7 @@ def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
 
 
 def make_span_aliases(span: str, alias: str) -> RowAliases:
-    """Return the row of a span that stands in ``tree`` under `place`, and is joined as `span` where it is needed."""
+    """Return the aliases of a span: its row of ``topology`` and, where needed, the row of ``spans`` joined to it."""
     return RowAliases(
         "span", (span,), alias, span_joins={span: f"JOIN spans {span} ON {span}.span_key = {alias}.span_key"}
     )
@@ -131,7 +131,7 @@ def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roo
 
     `by_roots` looks at roots alone, which is less work, and enough where rows are but counted.
     """
-    spans = "tree t ON t.trace_id = sel.trace_id" + (" AND t.depth = 0" if only_roots else "")
+    spans = "topology t ON t.trace_id = sel.trace_id" + (" AND t.depth = 0" if only_roots else "")
     return SelectedRows(
         aliases=RowAliases("span", (), "whole"),
         tables=[
@@ -157,7 +157,7 @@ def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings
     """Return the rows of a selection."""
     if isinstance(node, s.CallSelection):
         return _select_calls(node, parameters, bindings)
-    table, counts = compile_trace_join("tree", "t", parameters)
+    table, counts = compile_trace_join("topology", "t", parameters)
     rows = SelectedRows(
         aliases=make_span_aliases("s", "t"),
         tables=[table],
@@ -174,7 +174,7 @@ def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings
 
 
 def compile_span_match(node: s.SpanSelection, alias: str, conditions: ConditionCompiler) -> list[str]:
-    """Return the conditions under which a span, which stands in ``tree`` under `place`, is the target."""
+    """Return the conditions under which a span, which stands in ``topology`` under `place`, is the target."""
     parameters, bindings = conditions.parameters, conditions.bindings
     where = []
     if node.service is not None:
@@ -193,7 +193,7 @@ def make_call_aliases(alias: str, *, attempts: bool) -> RowAliases:
 
 
 def _select_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
-    table = "exchanges" if node.attempts else "calls"
+    table = "attempts" if node.attempts else "calls"
     source, counts = compile_trace_join(table, "c", parameters)
     rows = SelectedRows(
         aliases=make_call_aliases("c", attempts=node.attempts),
@@ -223,7 +223,7 @@ def compile_call_match(node: s.CallSelection, alias: str, rows: SelectedRows) ->
     if node.caller.service is not None:
         where.append(compile_service_match(f"{alias}.caller", node.caller.service, parameters, bindings))
     if node.caller.operation is not None or node.caller.where is not None:
-        rows.tables.append(f"JOIN tree asking_place ON asking_place.span_key = {alias}.caller_entry")
+        rows.tables.append(f"JOIN topology asking_place ON asking_place.span_key = {alias}.caller_entry")
         asking = ConditionCompiler(make_span_aliases("asking", "asking_place"), parameters, bindings)
         rows.other_aliases.append(asking.row)
         where += compile_span_match(

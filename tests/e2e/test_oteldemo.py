@@ -193,20 +193,20 @@ def test_the_recording_is_what_it_is_taken_for() -> None:
 
 def test_entry_spans_are_those_that_the_definition_names(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute(
-        "SELECT s.trace_id, s.span_id FROM tree t JOIN spans s USING (span_key) WHERE t.is_entry"
+        "SELECT s.trace_id, s.span_id FROM topology t JOIN spans s USING (span_key) WHERE t.is_entry"
     ).fetchall()
     found = {(trace.hex, f"{span:016x}") for trace, span in rows}
     assert found == {(span.trace, span.id) for span in spans() if is_entry(span)}
 
 
 def test_exchanges_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
-    rows = connection.execute("SELECT shape, caller, callee, count(*) FROM exchanges GROUP BY ALL").fetchall()
+    rows = connection.execute("SELECT shape, caller, callee, count(*) FROM attempts GROUP BY ALL").fetchall()
     assert {(shape, caller, callee): n for shape, caller, callee, n in rows} == dict(count_exchanges())
 
 
 def test_errors_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute(
-        "SELECT s.service, count(*) FROM tree t JOIN spans s USING (span_key) WHERE t.error GROUP BY 1"
+        "SELECT s.service, count(*) FROM topology t JOIN spans s USING (span_key) WHERE t.error GROUP BY 1"
     )
     assert dict(rows.fetchall()) == Counter(span.service for span in spans() if is_failed(span))
 
@@ -214,7 +214,7 @@ def test_errors_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) ->
 def test_only_what_failed_is_taken_for_tried_again(connection: duckdb.DuckDBPyConnection) -> None:
     """Of each logical call, all attempts but the last failed, have the same parent, and go to the same callee."""
     rows = connection.execute(
-        "SELECT e.call_key, s.trace_id, s.span_id FROM exchanges e JOIN spans s ON s.span_key = e.client_key"
+        "SELECT e.call_key, s.trace_id, s.span_id FROM attempts e JOIN spans s ON s.span_key = e.client_key"
         " WHERE e.call_key IN (SELECT call_key FROM calls WHERE attempts > 1) ORDER BY e.call_key, e.attempt"
     ).fetchall()
     attempts = defaultdict(list)

@@ -8,7 +8,7 @@ WITH asked AS (
     FROM calls c
     LEFT JOIN (
         SELECT trace_id, call_key, count(*) FILTER (error AND attempt IS NOT NULL) AS errors
-        FROM exchanges
+        FROM attempts
         WHERE start_ns >= $since_ns
         GROUP BY ALL
     ) e USING (trace_id, call_key)

@@ -5,7 +5,7 @@ WITH within AS (
 ),
 requests AS (
     SELECT s.service, count(*) AS n, count(*) FILTER (t.error) AS errors, list_sort(list(s.end_ns - s.start_ns)) AS sorted
-    FROM within s JOIN tree t USING (span_key)
+    FROM within s JOIN topology t USING (span_key)
     WHERE t.is_entry
     GROUP BY s.service
 ),

@@ -18,6 +18,6 @@ SELECT
     trace_id, any_value(f.began_ns) AS began_ns, any_value(f.duration_ns), count(*),
     list_sort(list(DISTINCT s.service)), count(*) FILTER (t.error),
     arg_min({'service': s.service, 'name': s.name, 'orphan': t.orphan}, (t.depth, t.orphan, s.start_ns, s.span_key))
-FROM found f JOIN seen s USING (trace_id) JOIN tree t USING (trace_id, span_key)
+FROM found f JOIN seen s USING (trace_id) JOIN topology t USING (trace_id, span_key)
 GROUP BY trace_id
 ORDER BY began_ns DESC, trace_id DESC

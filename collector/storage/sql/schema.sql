@@ -1,13 +1,13 @@
--- Spans as they came (`spans`, `resources`, `scopes`), and what is derived from them
--- (`traces`, `tree`, `exchanges`, `calls`, `entry_links`, `continuations`). Derived tables hold nothing that cannot be made again.
+-- Received spans (`spans`, `resources`, `scopes`) and the tables derived from them (`traces`, `topology`,
+-- `attempts`, `calls`, `entry_links`, `continuations`). Every derived table can be derived again from the spans.
 --
--- Attributes are two lists of one length, in the order sent, each key once: no MAP, as DuckDB would look for
--- doubled keys in each, at several times the cost of all else. `attribute_kinds` holds one letter per attribute,
--- in that order, so that no type is lost:
+-- Attributes are two lists of one length, in the order of the exporter, each key once. They are not a MAP, because
+-- DuckDB checks each MAP for duplicate keys, which costs several times as much as the rest of the insert.
+-- `attribute_kinds` holds one letter per attribute, in that order, and so keeps the type:
 --   s string   b bool ("true", "false")   i int   d double   y bytes (base64)
 --   a array and k kvlist (both as the OTLP/JSON text of the AnyValue's content)   n no value ("")
--- The text of an `a`, `k` or `y` value is preceded by U+0001 and its letter. A string that itself begins
--- with U+0001 is preceded by U+0001 and `s`. So a text without U+0001 can be compared as it stands.
+-- The text of an `a`, `k` or `y` value starts with U+0001 and its letter. A string that itself starts with
+-- U+0001 is prefixed with U+0001 and `s`. A text without U+0001 can therefore be compared directly.
 
 CREATE TABLE resources (
     resource_key             UBIGINT NOT NULL,  -- hash of the content
@@ -30,8 +30,8 @@ CREATE TABLE scopes (
 );
 
 CREATE TABLE spans (
-    span_key                 BIGINT NOT NULL,   -- grows with arrival; unique in this store
-    arrived_ns               BIGINT NOT NULL,   -- when the collector took it in, Unix time
+    span_key                 BIGINT NOT NULL,   -- increases with arrival; unique in this store
+    arrived_ns               BIGINT NOT NULL,   -- when the collector received it, Unix time
     trace_id                 UUID NOT NULL,     -- the 16 bytes as they are
     span_id                  UBIGINT NOT NULL,  -- the 8 bytes, big-endian
     parent_id                UBIGINT,           -- NULL for a root
@@ -69,31 +69,31 @@ CREATE TABLE spans (
     scope_key                UBIGINT NOT NULL
 );
 
--- Requests sent by spanproof itself: their spans' parents, which nobody exports.
+-- Requests sent by spanproof itself. Their spans are parents that no service exports.
 CREATE TABLE triggers (
     trace_id UUID NOT NULL,
     span_id  UBIGINT NOT NULL
 );
 
--- One row per trace: where its spans are, so that nobody looks for them among all others.
+-- One row per trace: the range of its span keys, so that reading a trace scans few rows.
 CREATE TABLE traces (
     trace_id  UUID NOT NULL,
-    first_key BIGINT NOT NULL,    -- span_key of the first that came
+    first_key BIGINT NOT NULL,    -- span_key of its first span
     last_key  BIGINT NOT NULL
 );
 
--- One row per span: where it stands in its trace.
-CREATE TABLE tree (
+-- One row per span: its position in its trace.
+CREATE TABLE topology (
     trace_id   UUID NOT NULL,
     span_key   BIGINT NOT NULL,
-    parent_key BIGINT,            -- NULL: a root, or the parent is not here
-    orphan     BOOLEAN NOT NULL,  -- it names a parent that is not here
-    entry_key  BIGINT,            -- the entry span it belongs to: itself, or the nearest one above in its service
+    parent_key BIGINT,            -- NULL: a root, or the parent is not stored
+    orphan     BOOLEAN NOT NULL,  -- it names a parent that is not stored
+    entry_key  BIGINT,            -- its entry span: itself, or the nearest ancestor that is an entry span of its service
     is_entry   BOOLEAN NOT NULL,
-    definite   BOOLEAN NOT NULL,  -- no span still to come can change entry_key and is_entry
+    definite   BOOLEAN NOT NULL,  -- no later span can change entry_key and is_entry
     depth      INTEGER NOT NULL,  -- 0 for a root or an orphan
     error      BOOLEAN NOT NULL,
-    -- of the span itself, so that what most claims ask needs no join
+    -- copied from the span, so that most claims need no join
     service      VARCHAR NOT NULL,
     name         VARCHAR NOT NULL,
     kind         INTEGER NOT NULL,
@@ -102,13 +102,13 @@ CREATE TABLE tree (
     resource_key UBIGINT NOT NULL
 );
 
--- One row per exchange between a caller and a callee, in any of the four shapes.
-CREATE TABLE exchanges (
+-- One row per attempt: one request and its response between a caller and a callee, in one of four shapes.
+CREATE TABLE attempts (
     trace_id     UUID NOT NULL,
-    call_key     BIGINT NOT NULL,   -- of its logical call
-    exchange_key BIGINT NOT NULL,   -- hash of the two span keys
-    attempt      INTEGER,           -- from 1; NULL: no attempt of its own (a redirect followed out of sight)
-    tier         UTINYINT NOT NULL, -- evidence that attempts belong together: 1 explicit, 2 arrivals, 3 inferred, 0 single
+    call_key     BIGINT NOT NULL,   -- its logical call
+    attempt_key BIGINT NOT NULL,   -- hash of the two span keys
+    attempt      INTEGER,           -- its number, from 1; NULL: not counted as an attempt (a redirect that the client followed itself)
+    tier         UTINYINT NOT NULL, -- evidence that attempts belong together: 1 explicit, 2 server spans, 3 inferred, 0 single
     shape        VARCHAR NOT NULL,  -- paired, unpaired, bare, message
     caller       VARCHAR NOT NULL,
     callee       VARCHAR NOT NULL,
@@ -117,7 +117,7 @@ CREATE TABLE exchanges (
     protocol     VARCHAR NOT NULL,  -- http, rpc, db, messaging, other
     async        BOOLEAN NOT NULL,
     caller_entry BIGINT,
-    callee_entry BIGINT,            -- NULL where the callee sent no span
+    callee_entry BIGINT,            -- NULL where the callee exported no span
     client_key   BIGINT,            -- NULL for the bare shape
     server_key   BIGINT,
     start_ns     BIGINT NOT NULL,
@@ -127,13 +127,13 @@ CREATE TABLE exchanges (
     lag_ns       BIGINT,
     status       INTEGER NOT NULL,
     error        BOOLEAN NOT NULL,
-    retryable    BOOLEAN NOT NULL,  -- failed in a way that is worth another try
-    arrived      BOOLEAN NOT NULL,  -- seen at the callee alone (tier 2): times, status and error are the callee's
+    retryable    BOOLEAN NOT NULL,  -- failed in a way that a retry could mend
+    arrived      BOOLEAN NOT NULL,  -- seen at the callee only (tier 2): times, status and error are the callee's
     definite     BOOLEAN NOT NULL
 );
 
--- One row per logical call: one or more attempts at the same thing. The fields are the last attempt's;
--- start_ns and duration_ns reach from the first attempt's start to the last one's end.
+-- One row per logical call: one or more attempts at the same request. The fields are those of the last attempt;
+-- start_ns and duration_ns span from the start of the first attempt to the end of the last.
 CREATE TABLE calls (
     trace_id     UUID NOT NULL,
     call_key     BIGINT NOT NULL,
@@ -156,12 +156,12 @@ CREATE TABLE calls (
     lag_ns       BIGINT,
     status       INTEGER NOT NULL,
     error        BOOLEAN NOT NULL,
-    failed       BOOLEAN NOT NULL,  -- for good: in error, or in a way that would be worth another try
+    failed       BOOLEAN NOT NULL,  -- finally: an error, or a retryable failure
     definite     BOOLEAN NOT NULL
 );
 
--- Links of consumers, and of servers that started a trace of their own, so that what they link to, arriving
--- late, finds them.
+-- Links of consumer spans, and of server spans that started a new trace. A linked span that arrives later finds
+-- them here.
 CREATE TABLE entry_links (
     trace_id        UUID NOT NULL,
     span_key        BIGINT NOT NULL,
@@ -169,15 +169,15 @@ CREATE TABLE entry_links (
     linked_span_id  UBIGINT NOT NULL
 );
 
--- Requests that a service went on with in a trace of its own: a SERVER span without a parent that links to a
--- span of the same service. What it asked for was asked for by the request it continues, too.
+-- Requests that a service continued in a new trace: a SERVER span without a parent that links to a span of the
+-- same service. Its calls count as calls of the request that it continues, too.
 CREATE TABLE continuations (
     trace_id      UUID NOT NULL,
     entry_key     BIGINT NOT NULL,
-    continued_key BIGINT NOT NULL  -- entry span of the request that it continues
+    continued_key BIGINT NOT NULL  -- entry span of the continued request
 );
 
--- What the user says of the services (see rules.py); one row.
+-- Rules that users declare for their services (see service_rules.py); one row.
 CREATE TABLE rules (
     proxies           VARCHAR[] NOT NULL DEFAULT [],
     max_retry_gap_ns  BIGINT NOT NULL DEFAULT 60000000000,
@@ -186,10 +186,10 @@ CREATE TABLE rules (
 );
 INSERT INTO rules DEFAULT VALUES;
 
--- Runs of proofs; `ended_ns` and `outcome` are missing while one goes on, or if it never ended.
+-- Runs of proofs; `ended_ns` and `outcome` are NULL while a run is active, or if it never ended.
 CREATE TABLE runs (
     run_id     VARCHAR NOT NULL,
-    origin     VARCHAR NOT NULL,  -- who asked for it: run, api, gate
+    origin     VARCHAR NOT NULL,  -- what started it: run, api, gate
     started_ns BIGINT NOT NULL,   -- Unix time
     ended_ns   BIGINT,
     outcome    VARCHAR            -- pass, fail, inconclusive, error
@@ -197,32 +197,32 @@ CREATE TABLE runs (
 
 -- One row per proof of a run.
 CREATE TABLE run_proofs (
-    run_id      VARCHAR NOT NULL,
-    place       INTEGER NOT NULL,  -- in its run, from 0
-    started_ns  BIGINT NOT NULL,
-    name        VARCHAR NOT NULL,
-    path        VARCHAR NOT NULL,
-    outcome     VARCHAR NOT NULL,
-    duration_ns BIGINT NOT NULL,
-    failures    VARCHAR[] NOT NULL,  -- what the claims that did not pass are about; `incomplete` for those still open
-    document    VARCHAR NOT NULL     -- JSON: the proof with its verdicts and evidence
+    run_id        VARCHAR NOT NULL,
+    position      INTEGER NOT NULL,  -- in its run, from 0
+    started_ns    BIGINT NOT NULL,
+    name          VARCHAR NOT NULL,
+    path          VARCHAR NOT NULL,
+    outcome       VARCHAR NOT NULL,
+    duration_ns   BIGINT NOT NULL,
+    failure_kinds VARCHAR[] NOT NULL,  -- subjects of the claims that did not pass; `incomplete` for undecided ones
+    document      VARCHAR NOT NULL  -- JSON: the proof with its verdicts and evidence
 );
 
--- Sidecars: spans of these services are no hops of their own.
+-- Sidecars: spans of these services are not hops of their own.
 CREATE VIEW proxies AS SELECT unnest(proxies) AS service FROM rules;
 
 CREATE TABLE derivation (
-    last_span_key BIGINT NOT NULL  -- spans up to here are in the derived tables
+    last_span_key BIGINT NOT NULL  -- spans up to this key are in the derived tables
 );
 INSERT INTO derivation VALUES (-1);
 
--- Traces that began up to then were forgotten (see retention.py), by what they or their arrival say; one row, NULL: none.
-CREATE TABLE forgetting (
+-- Start of the latest deleted trace (see retention.py), by its own time or its arrival; one row, NULL: none.
+CREATE TABLE expiry (
     last_start_ns BIGINT
 );
-INSERT INTO forgetting VALUES (NULL);
+INSERT INTO expiry VALUES (NULL);
 
--- The texts in an attribute's value: the elements of an array, else the value itself.
+-- The texts in an attribute's value: the elements of an array, or else the value itself.
 CREATE MACRO attribute_texts(value) AS CASE
     WHEN starts_with(value, chr(1) || 'a') THEN list_transform(
         from_json(substr(value, 3), '["JSON"]'),
@@ -234,19 +234,19 @@ CREATE MACRO attribute_texts(value) AS CASE
     ELSE [value]
 END;
 
--- Which traces go on in which others: by a message, or by a request that a service continued there.
+-- Traces that continue in other traces: by a message, or by a request that a service continued there.
 CREATE VIEW next_traces AS
-SELECT e.trace_id AS from_trace_id, t.trace_id
-FROM exchanges e JOIN tree t ON t.span_key = e.callee_entry
-WHERE e.async AND t.trace_id <> e.trace_id
+SELECT a.trace_id AS from_trace_id, t.trace_id
+FROM attempts a JOIN topology t ON t.span_key = a.callee_entry
+WHERE a.async AND t.trace_id <> a.trace_id
 UNION
-SELECT t.trace_id, k.trace_id
-FROM continuations k JOIN tree t ON t.span_key = k.continued_key
-WHERE t.trace_id <> k.trace_id;
+SELECT t.trace_id, c.trace_id
+FROM continuations c JOIN topology t ON t.span_key = c.continued_key
+WHERE t.trace_id <> c.trace_id;
 
--- The exchanges as a path goes through them: those of a continued request are also made by the one it continues.
+-- The attempts that paths follow: those of a continuing request also count as made by the request it continues.
 CREATE VIEW hops AS
-FROM exchanges
+FROM attempts
 UNION ALL
-SELECT e.* REPLACE (k.continued_key AS caller_entry)
-FROM exchanges e JOIN continuations k ON k.entry_key = e.caller_entry;
+SELECT a.* REPLACE (c.continued_key AS caller_entry)
+FROM attempts a JOIN continuations c ON c.entry_key = a.caller_entry;

@@ -4,7 +4,7 @@ CREATE OR REPLACE TEMP TABLE missing AS
 WITH
 mine AS MATERIALIZED (  -- calls that nobody answered, though somebody might
     SELECT trace_id, caller, callee, address, error, async
-    FROM exchanges SEMI JOIN judged USING (trace_id)
+    FROM attempts SEMI JOIN judged USING (trace_id)
     WHERE shape = 'unpaired' AND protocol <> 'db' AND callee NOT IN (FROM proxies)
 ),
 asked AS MATERIALIZED (
@@ -12,13 +12,13 @@ asked AS MATERIALIZED (
 ),
 instrumented AS (  -- addresses behind which a service has answered with spans of its own
     SELECT address, any_value(callee) AS service
-    FROM exchanges
+    FROM attempts
     WHERE callee_entry IS NOT NULL AND address IN (FROM asked)
     GROUP BY address
 ),
 silent AS (  -- addresses that have been asked in traces long past, and have never answered with a span
     SELECT DISTINCT e.address
-    FROM exchanges e ANTI JOIN judged USING (trace_id)
+    FROM attempts e ANTI JOIN judged USING (trace_id)
     WHERE e.address IN (FROM asked) AND e.shape = 'unpaired'
         -- keys grow with arrival
         AND e.client_key < (
@@ -37,10 +37,10 @@ unanswered AS (
 )
 SELECT j.trace_id, 'root' AS kind, true AS sure, NULL AS caller, NULL AS callee
 FROM judged j
-WHERE NOT EXISTS (SELECT 1 FROM tree t WHERE t.trace_id = j.trace_id AND t.depth = 0 AND NOT t.orphan)
+WHERE NOT EXISTS (SELECT 1 FROM topology t WHERE t.trace_id = j.trace_id AND t.depth = 0 AND NOT t.orphan)
 UNION ALL
 SELECT trace_id, 'parent', true, service, name
-FROM tree SEMI JOIN judged USING (trace_id)
+FROM topology SEMI JOIN judged USING (trace_id)
 WHERE orphan
 UNION ALL
 SELECT trace_id, 'answer', NOT error, caller, service

@@ -73,7 +73,7 @@ def derive_all(order: tuple[bytes, ...], *, each: bool) -> dict[str, list[tuple[
 def test_steps_make_no_difference(order: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = derive_all(order, each=False)
     assert {table: len(rows) for table, rows in whole.items()} == {
-        "traces": 6, "tree": 11, "exchanges": 7, "calls": 6, "entry_links": 6, "continuations": 2,
+        "traces": 6, "topology": 11, "attempts": 7, "calls": 6, "entry_links": 6, "continuations": 2,
     }  # fmt: skip
     assert derive_all(order, each=True) == whole
     monkeypatch.setattr(calls, "_BATCH_SPANS", 3)

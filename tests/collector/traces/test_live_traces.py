@@ -19,7 +19,7 @@ from spanproof.collector.storage.store import Store
 from spanproof.collector.traces import live_traces as live
 from spanproof.collector.traces.live_traces import LiveTraces
 
-TABLES = ("spans", "traces", "tree", "exchanges", "calls", "hops")
+TABLES = ("spans", "traces", "topology", "attempts", "calls", "hops")
 CASES = sorted((Path(__file__).parents[2] / "cases").glob("*.case"))
 SPLIT = Variation("shuffled, split over requests, doubled", shuffled=True, split=True, duplicated=True)
 Live = Callable[[int], LiveTraces]
@@ -124,7 +124,7 @@ def test_the_span_that_nobody_exports_is_no_parent_that_is_missing(store: Store,
         connection.execute("INSERT INTO triggers SELECT unnest($traces)::UUID, 99", {"traces": traces})
     send(store, request((1, 1, 99, "shop", 2), (2, 1, 98, "shop", 2)))
     assert shown.publish()
-    assert shown.connection.execute("SELECT orphan FROM tree ORDER BY trace_id").fetchall() == [(False,), (True,)]
+    assert shown.connection.execute("SELECT orphan FROM topology ORDER BY trace_id").fetchall() == [(False,), (True,)]
     derive_calls(store)
     assert_same(shown, store)
 
@@ -136,9 +136,9 @@ def test_nothing_else_is_shown(store: Store, expect: Live) -> None:
     assert shown.connection.execute("SELECT count(*) FROM spans").fetchall() == [(0,)]
     send(store, request((1, 2, 1, "shop", 3), (3, 1, 0, "others", 2)), request((2, 1, 99, "bank", 2)))
     assert shown.publish()
-    assert shown.connection.execute("SELECT service FROM tree ORDER BY ALL").fetchall() == [("bank",), ("shop",)]
+    assert shown.connection.execute("SELECT service FROM topology ORDER BY ALL").fetchall() == [("bank",), ("shop",)]
     send(store, request((1, 3, 2, "bank", 2)))
-    assert shown.connection.execute("SELECT count(*) FROM exchanges WHERE server_key IS NOT NULL").fetchall() == [(0,)]
+    assert shown.connection.execute("SELECT count(*) FROM attempts WHERE server_key IS NOT NULL").fetchall() == [(0,)]
     assert shown.publish()
     assert shown.connection.execute("SELECT caller, callee FROM calls").fetchall() == [("shop", "bank")]
 

@@ -46,7 +46,7 @@ def test_traces_go_once_their_last_span_is_too_old() -> None:
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 512
         assert count(store) == 2 * 512
         assert derive_calls(store) == 0
-        for table in ("tree", "exchanges", "calls"):
+        for table in ("topology", "attempts", "calls"):
             assert 0 < count(store, table) < before[table]
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 0
 
@@ -54,7 +54,7 @@ def test_traces_go_once_their_last_span_is_too_old() -> None:
 def test_it_remembers_up_to_when(tmp_path: Path) -> None:
     def remembered(store: Store) -> int | None:
         with closing(store.cursor()) as cursor:
-            ((last_ns,),) = cursor.execute("FROM forgetting").fetchall()
+            ((last_ns,),) = cursor.execute("FROM expiry").fetchall()
         return None if last_ns is None else int(last_ns)
 
     with Store.open(tmp_path / "spans.duckdb") as store:

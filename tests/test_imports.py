@@ -74,10 +74,7 @@ def find_backward_imports(room: str, imports: set[str]) -> set[str]:
     return {name for name in imports if room_of(name) not in allowed}
 
 
-ASSEMBLY = ROOT / "api" / "cli" / "main.py"  # puts the commands together
-
-
-@pytest.mark.parametrize("path", sorted({*FILES} - {ASSEMBLY}), ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_import_points_backward(path: Path) -> None:
     room = room_of(".".join(("spanproof", *path.relative_to(ROOT).with_suffix("").parts)))
     assert find_backward_imports(room, read_imports(path)) == set()
@@ -114,6 +111,13 @@ def count_lines(path: Path) -> int:
     """Count the lines of a file of ours; an environment is none."""
     ours = not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
     return len(path.read_text(encoding="utf-8").splitlines()) if ours else 0
+
+
+def test_command_line_starts_without_slow_imports() -> None:
+    slow = ("duckdb", "fastapi", "grpc", "httpx", "jinja2", "lark", "numpy", "pyarrow", "pydantic", "rich", "scipy")
+    program = f"import sys, spanproof.api.cli.main; print([name for name in {slow} if name in sys.modules])"
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ran.stdout == "[]\n"
 
 
 def test_pytest_run_without_proofs_imports_little_of_us() -> None:

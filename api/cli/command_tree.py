@@ -51,9 +51,9 @@ class CommandNode:
             yield from command.walk()
 
 
-def read_commands(app: typer.Typer) -> CommandNode:
-    """Return what an app offers."""
-    return _read_command(typer.main.get_command(app), ())
+def read_commands(root: Any) -> CommandNode:
+    """Return the tree of commands of a Typer application or of its Click command."""
+    return _read_command(typer.main.get_command(root) if isinstance(root, typer.Typer) else root, ())
 
 
 def _read_command(found: Any, words: tuple[str, ...]) -> CommandNode:
@@ -66,8 +66,16 @@ def _read_command(found: Any, words: tuple[str, ...]) -> CommandNode:
         _first_sentence(found.help or ""),
         (*options, CommandParameter(("--help",), None, "Show what there is.", False, (), False, False)),
         arguments[0] if arguments else None,
-        tuple(_read_command(each, (*words, name)) for name, each in getattr(found, "commands", {}).items()),
+        tuple(_read_command(command, (*words, name)) for name, command in list_subcommands(found)),
     )
+
+
+def list_subcommands(command: Any) -> list[tuple[str, Any]]:
+    """Return the commands of a group by name; a single command has none."""
+    if not hasattr(command, "list_commands"):
+        return []
+    context = command.make_context(command.name, [], resilient_parsing=True)
+    return [(name, command.get_command(context, name)) for name in command.list_commands(context)]
 
 
 def _read_parameter(found: Any) -> CommandParameter:

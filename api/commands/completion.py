@@ -1,6 +1,6 @@
-"""``spanproof completion``: what a shell needs to complete the command line.
+"""``spanproof completion``: scripts with which a shell completes the command line.
 
-The scripts hold all words themselves: to start Python at every key would take half a second.
+A script contains all words, because starting Python at every key press is too slow.
 """
 
 from __future__ import annotations
@@ -8,11 +8,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from shlex import quote
-from typing import Final
+from typing import Annotated, Final
 
-from spanproof.api.cli.command_tree import CommandNode, CommandParameter
+import typer
+
+from spanproof.api.cli.command_app import make_command_app
+from spanproof.api.cli.command_tree import CommandNode, CommandParameter, read_commands
+from spanproof.api.cli.exits import exit_with_error
 
 PROGRAM: Final = "spanproof"
+
+app = make_command_app()
+
+
+@app.command(epilog="Example: spanproof completion bash > ~/.local/share/bash-completion/completions/spanproof")
+def completion(
+    context: typer.Context,
+    shell: Annotated[str, typer.Argument(metavar="bash|fish|zsh", help="The shell to write a script for.")],
+) -> None:
+    """Print the script with which a shell completes commands and options."""
+    if shell not in SHELLS:
+        exit_with_error(f"a shell is one of {', '.join(SHELLS)}, not {shell!r}")
+    typer.echo(SHELLS[shell](read_commands(context.find_root().command)), nl=False)
 
 
 def write_bash(root: CommandNode) -> str:

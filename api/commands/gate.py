@@ -1,21 +1,84 @@
-"""`spanproof gate`: looks at a server until it is decided whether proofs hold."""
+"""``spanproof gate``: evaluates proofs on a server, repeatedly until they are decided."""
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import TypeAdapter
-from rich.console import Console
-from rich.text import Text
+import typer
 
+from spanproof.api.cli.command_app import add_option_group, make_command_app
+from spanproof.api.cli.console import make_console, print_diagnostics
+from spanproof.api.cli.exits import EXIT_USAGE, exit_with_error, read_or_exit
 from spanproof.api.cli.server_options import ServerAccess, make_server_error
-from spanproof.assertions.findings.verdict import EXIT_CODES, Outcome
-from spanproof.assertions.reports.documents import ProofDocument, RunDocument
-from spanproof.assertions.reports.terminal import OUTCOME_SIGNS, OUTCOME_STYLES
 
-_RUN_ADAPTER = TypeAdapter(RunDocument)
-_TIMEOUT_S = 1000.0  # a server ends a run after 900 s
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from spanproof.assertions.reports.documents import ProofDocument, RunDocument
+
+_TIMEOUT_S: Final = 1000.0  # a server ends a run after 900 s
+
+app = make_command_app()
+
+
+@app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided")
+@add_option_group("access", ServerAccess)
+def gate(
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PROOF]", help="A proof file; it is sent to the server as it is.")
+    ] = None,
+    *,
+    stored: Annotated[
+        str | None, typer.Option("--stored", metavar="NAME", help="A proof that the server stores, instead of a file.")
+    ] = None,
+    var: Annotated[
+        list[str] | None, typer.Option("--var", metavar="NAME=VALUE", help="Set the value of a `let`; may be repeated.")
+    ] = None,
+    poll_for: Annotated[
+        str, typer.Option("--for", metavar="DURATION", help="How long to evaluate; the default is once.")
+    ] = "0s",
+    every: Annotated[str, typer.Option(metavar="DURATION", help="Time between evaluations.")] = "30s",
+    until_decided: Annotated[
+        bool, typer.Option("--until-decided", help="Also end at the first pass, not only at the first failure.")
+    ] = False,
+    access: ServerAccess,
+) -> None:
+    """Evaluate proofs on a server, repeatedly while the traces do not decide them."""
+    from spanproof.assertions.run.settings import read_variables
+    from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
+    from spanproof.query_lang.syntax.literals import read_duration_ns
+
+    limits = {}
+    for option, text in (("--for", poll_for), ("--every", every)):
+        try:
+            limits[option] = read_duration_ns(text)
+        except ValueError as error:
+            exit_with_error(f"{option}: {error}")
+    try:
+        variables, _ = read_variables(var or (), ())
+    except ValueError as error:
+        exit_with_error(str(error))
+    if limits["--for"] < 0 or limits["--every"] <= 0:
+        exit_with_error("--for and --every are positive durations")
+    if (path is None) == (stored is None):
+        exit_with_error("give either PROOF, a file, or --stored, the name of a proof that the server stores")
+    body: dict[str, object] = {"variables": variables}
+    if path is None:
+        body["stored"] = stored
+    else:
+        proof_text = read_or_exit(path, lambda path: path.read_text(encoding="utf-8-sig"))
+        if print_diagnostics([read_submitted_proof(proof_text, path.as_posix(), allow_requests=True)]):
+            sys.exit(EXIT_USAGE)
+        body |= {"proof": proof_text, "name": path.as_posix()}
+    code = poll_until_decided(
+        access, body, limits["--for"], limits["--every"], make_console(), until_decided=until_decided
+    )
+    sys.exit(code)
 
 
 def poll_until_decided(
@@ -27,44 +90,62 @@ def poll_until_decided(
     *,
     until_decided: bool,
 ) -> int:
-    """Look every `every_ns` for `for_ns`, print each look and the last in full; return the exit code.
+    """Evaluate a gate every `interval_ns` for `duration_ns`, print each evaluation and the last in full.
 
-    It ends at a failure; with `until_decided`, at a pass too, which otherwise must hold to the end. Raises ServerError.
+    Return the exit code. A failure ends the polling. A pass ends it only with `until_decided`; otherwise it must hold
+    to the end. Raises ServerError.
     """
-    looks = duration_ns // interval_ns + 1
-    begin = time.monotonic_ns()
-    for look in range(looks):
-        run = _evaluate_gate(access, {**body, "looks": looks})
+    from spanproof.assertions.findings.verdict import EXIT_CODES, Outcome
+
+    count = duration_ns // interval_ns + 1
+    begin_ns = time.monotonic_ns()
+    for number in range(1, count + 1):
+        run = _evaluate_gate(access, {**body, "looks": count})
         outcome = run.outcome or Outcome.ERROR
         decided = outcome in (Outcome.FAIL, Outcome.ERROR) or (until_decided and outcome is Outcome.PASS)
-        if looks > 1:
-            console.print(_summarize(run, f"look {look + 1} of {looks}"))
+        if count > 1:
+            console.print(_summarize(run, f"evaluation {number} of {count}"))
         if decided:
             break
-        if look + 1 < looks:
-            time.sleep(max(0, begin + (look + 1) * interval_ns - time.monotonic_ns()) / 1e9)
+        if number < count:
+            time.sleep(max(0, begin_ns + number * interval_ns - time.monotonic_ns()) / 1e9)
     for proof in run.proofs:
         console.print(_render_proof(proof), end="")
     return EXIT_CODES[outcome]
 
 
 def _evaluate_gate(access: ServerAccess, body: Mapping[str, object]) -> RunDocument:
+    from pydantic import TypeAdapter
+
+    from spanproof.assertions.reports.documents import RunDocument
+
     response = access.send_request("POST", "/api/v1/gate", json=body, timeout_s=_TIMEOUT_S)
     if response.is_error:
         raise make_server_error(response)
-    return _RUN_ADAPTER.validate_python(response.json()["run"])
+    return TypeAdapter(RunDocument).validate_python(response.json()["run"])
 
 
-def _summarize(run: RunDocument, what: str) -> Text:
+def _summarize(run: RunDocument, title: str) -> Text:
+    from rich.text import Text
+
+    from spanproof.assertions.findings.verdict import Outcome
+    from spanproof.assertions.reports.terminal import OUTCOME_STYLES
+
     outcome = run.outcome or Outcome.ERROR
-    text = Text(f"{what}: ").append(str(outcome), style=OUTCOME_STYLES[outcome])
-    wrong = [each for proof in run.proofs for each in proof.verdicts if each.outcome is not Outcome.PASS]
-    if wrong:
-        text.append(f"; {wrong[0].claim}: {wrong[0].reason}" + (f"; and {len(wrong) - 1} more" if wrong[1:] else ""))
+    text = Text(f"{title}: ").append(str(outcome), style=OUTCOME_STYLES[outcome])
+    not_passed = [each for proof in run.proofs for each in proof.verdicts if each.outcome is not Outcome.PASS]
+    if not_passed:
+        more = f"; and {len(not_passed) - 1} more" if not_passed[1:] else ""
+        text.append(f"; {not_passed[0].claim}: {not_passed[0].reason}{more}")
     return text
 
 
 def _render_proof(proof: ProofDocument) -> Text:
+    from rich.text import Text
+
+    from spanproof.assertions.findings.verdict import Outcome
+    from spanproof.assertions.reports.terminal import OUTCOME_SIGNS, OUTCOME_STYLES
+
     text = Text().append(f"{proof.outcome.upper()}", style=f"bold {OUTCOME_STYLES[proof.outcome]}")
     text.append(f" {proof.path}::{proof.name}\n", style="bold")
     if proof.error:

@@ -1,4 +1,4 @@
-"""``spanproof init``: a first proof of a URL, of what was seen of one request to it."""
+"""``spanproof init``: writes a first proof for a URL, from one request to it."""
 
 from __future__ import annotations
 
@@ -8,42 +8,52 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from spanproof.api.cli.atomic_files import write_atomically
-from spanproof.api.cli.console import exit_with_error, make_console
+from spanproof.api.cli.command_app import make_command_app
+from spanproof.api.cli.console import make_console
+from spanproof.api.cli.exits import exit_with_error
 from spanproof.api.cli.receiver_options import OtlpGrpc, OtlpHttp
-from spanproof.assertions.run.events import RunEvent, WaitingForSpans
-from spanproof.collector.receive.addresses import is_loopback
-from spanproof.query_lang.syntax.literals import read_duration_ns
-from spanproof.query_lang.syntax.printer import escape_string
 
 if TYPE_CHECKING:
+    from spanproof.assertions.run.events import RunEvent
     from spanproof.assertions.run.exploration import Exploration
     from spanproof.assertions.run.generated_proof import ExploredRequest
 
+app = make_command_app()
 
+
+@app.command(epilog="Example: spanproof init http://127.0.0.1:8080/orders/42")
 def init(
-    url: Annotated[str, typer.Argument(metavar="URL", help="What to ask, such as http://127.0.0.1:8080/orders.")],
+    url: Annotated[
+        str, typer.Argument(metavar="URL", help="The URL to request, such as http://127.0.0.1:8080/orders.")
+    ],
     *,
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="FILE", help="Where to write; a file that is there stays.")
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write; an existing file is not replaced."),
     ] = Path("first.proof"),
     method: Annotated[
-        str | None, typer.Option("--method", "-X", metavar="METHOD", help="How to ask; GET, or POST with --json.")
+        str | None,
+        typer.Option(
+            "--method", "-X", metavar="METHOD", help="The HTTP method; the default is GET, or POST with --json."
+        ),
     ] = None,
-    json: Annotated[str | None, typer.Option("--json", metavar="TEXT", help="What to send.")] = None,
+    json: Annotated[str | None, typer.Option("--json", metavar="TEXT", help="The JSON body to send.")] = None,
     within: Annotated[
-        str, typer.Option("--within", metavar="DURATION", help="How long to wait for spans, at most.")
+        str, typer.Option("--within", metavar="DURATION", help="The longest time to wait for spans.")
     ] = "15s",
     no_send: Annotated[
-        bool, typer.Option("--no-send", help="Send nothing: expect no more than that it is answered with 200.")
+        bool, typer.Option("--no-send", help="Send nothing; the proof only expects status 200.")
     ] = False,
     otlp_grpc: OtlpGrpc = "127.0.0.1:4317",
     otlp_http: OtlpHttp = "127.0.0.1:4318",
 ) -> None:
-    """Send a request, receive its spans, and write a first proof of what was seen."""
+    """Send a request, receive its spans, and write a proof of what was observed."""
     from spanproof.assertions.run.generated_proof import read_request, write_generated_proof
+    from spanproof.collector.receive.addresses import is_loopback
+    from spanproof.query_lang.syntax.literals import read_duration_ns
 
     if output.exists():
-        exit_with_error(f"{output}: it exists, and stays; --output names another file")
+        exit_with_error(f"{output}: the file exists; --output names another one")
     if not output.parent.is_dir():
         exit_with_error(f"{output.parent}: no such folder")
     try:
@@ -53,52 +63,54 @@ def init(
     except ValueError as error:
         exit_with_error(str(error))
     if waits_ns <= 0:
-        exit_with_error("--within is more than 0s")
+        exit_with_error("--within must be more than 0s")
     if open_to_others:
-        exit_with_error(f"{open_to_others[0]} can be reached from other machines; a first look is taken on this one")
-    look = None if no_send else _explore(request, within, otlp_grpc, otlp_http)
+        exit_with_error(f"{open_to_others[0]} can be reached from other machines; init accepts only loopback addresses")
+    exploration = None if no_send else _explore(request, within, otlp_grpc, otlp_http)
     try:
-        write_atomically(output, write_generated_proof(request, look).encode())
+        write_atomically(output, write_generated_proof(request, exploration).encode())
     except OSError as error:
         exit_with_error(f"{output}: {error.strerror}")
-    make_console().print(f"{output} is written. Change it as you like, and carry it out:\n  spanproof run {output}")
+    make_console().print(f"{output} is written. Edit it, and run it:\n  spanproof run {output}")
 
 
 def _explore(request: ExploredRequest, within: str, otlp_grpc: str, otlp_http: str) -> Exploration:
-    """Send the request while receiving spans, and tell what comes of it."""
+    """Send the request while receiving spans, and print what was observed."""
     from spanproof.assertions.explain.text_formatting import format_count, format_short_duration
     from spanproof.assertions.reports.terminal import TerminalReport
+    from spanproof.assertions.run.events import WaitingForSpans
     from spanproof.assertions.run.exploration import explore_request
     from spanproof.assertions.triggers.context import TriggerFailed
     from spanproof.collector.receive.receiver import Receiver
     from spanproof.collector.storage.store import Store
+    from spanproof.query_lang.syntax.printer import escape_string
 
-    said = make_console()
-    terminal = TerminalReport(said)
+    console = make_console()
+    terminal = TerminalReport(console)
 
-    def tell(event: RunEvent) -> None:
+    def emit(event: RunEvent) -> None:
         if isinstance(event, WaitingForSpans):
             terminal(event)
 
     with Store.open() as store, Receiver(store, otlp_grpc, otlp_http) as receiver:
-        said.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
+        console.print(f"receiving OTLP at {receiver.grpc_address} (gRPC), {receiver.http_address} (HTTP)", style="dim")
         try:
-            look = explore_request(store, request.write_when(escape_string(request.base)), within, tell)
+            exploration = explore_request(store, request.write_when(escape_string(request.base)), within, emit)
         except TriggerFailed as error:
-            exit_with_error(f"{error}; --no-send writes a proof without asking")
+            exit_with_error(f"{error}; --no-send writes a proof without a request")
         finally:
             terminal.close()
-    said.print(
-        f"{request.method} {request.url} was answered with {look.status} in {format_short_duration(look.duration_ns)}"
-    )
-    if not look.span_count:
-        said.print(
-            f"no span came of it within {within}: services send them where"
-            f" OTEL_EXPORTER_OTLP_ENDPOINT=http://{receiver.http_address} says",
+    took = format_short_duration(exploration.duration_ns)
+    console.print(f"{request.method} {request.url} was answered with {exploration.status} in {took}")
+    if not exploration.span_count:
+        console.print(
+            f"no span arrived within {within}: let the services export to"
+            f" OTEL_EXPORTER_OTLP_ENDPOINT=http://{receiver.http_address}",
             style="yellow",
         )
-        return look
-    said.print(f"{format_count(look.span_count, 'span')} came of {', '.join(look.services)}")
-    for note in (*look.notes, *([f"not all that was awaited has come: {look.missing}"] if look.missing else ())):
-        said.print(note, style="dim")
-    return look
+        return exploration
+    console.print(f"{format_count(exploration.span_count, 'span')} arrived from {', '.join(exploration.services)}")
+    missing = [f"spans are missing: {exploration.missing}"] if exploration.missing else []
+    for note in (*exploration.notes, *missing):
+        console.print(note, style="dim")
+    return exploration

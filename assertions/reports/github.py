@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Final
 
 from spanproof.assertions.explain.text_formatting import format_count, format_seconds
@@ -17,7 +19,19 @@ from spanproof.assertions.reports.outcome_text import (
 from spanproof.assertions.reports.terminal import draw_marks
 
 MAX_SUMMARY_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
+STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "flaky": "⚠️"}
+
+
+def publish_report(run: RunDocument, echo: Callable[[str], None]) -> None:
+    """Print annotations and append the summary to the file that the runner names. Raises OSError."""
+    echo(render_annotations(run))
+    if summary := os.environ.get(STEP_SUMMARY):
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:  # earlier steps have written there
+                file.write(render_step_summary(run))
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, STEP_SUMMARY) from None
 
 
 def render_annotations(run: RunDocument) -> str:

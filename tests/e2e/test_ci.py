@@ -143,7 +143,7 @@ def test_the_hooks_find_problems_and_lay_proofs_out(tmp_path: Path) -> None:
     code, out = run_in(tmp_path, "pre-commit", "run", "--all-files")
     assert (code, out.count("Failed")) == (1, 2), out
     assert "error[nothing-expected]" in out
-    assert "laid out good.proof" in out
+    assert "formatted good.proof" in out
     assert "files were modified by this hook" in out
 
     run_in(tmp_path, "git", "add", ".")

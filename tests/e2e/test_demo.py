@@ -46,7 +46,7 @@ def shown(folder: Path) -> Finished:
 def test_every_proof_gets_the_verdict_it_should(shown: Finished) -> None:
     assert shown.code == 0, shown
     assert shown.err == ""
-    assert re.search(r"^\d+ proofs got the verdict they should, 3 of them a failure$", shown.out, re.MULTILINE)
+    assert re.search(r"^\d+ proofs got their expected verdict, 3 of them a failure$", shown.out, re.MULTILINE)
     assert re.search(r"^\d+ proofs: \d+ passed, 3 failed in ", shown.out, re.MULTILINE)
 
 

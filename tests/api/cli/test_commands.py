@@ -363,7 +363,7 @@ assert duration(shop) < 5ms
 def test_cases_that_get_their_verdicts_leave_with_0(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("case", write("good.case", CASE))
     assert ran.code == 0, ran
-    assert re.fullmatch(r"1 files, \d+ judgements, 0 differences\n", ran.out)
+    assert re.fullmatch(r"1 files, \d+ verdicts, 0 differences\n", ran.out)
 
 
 def test_cases_that_get_another_verdict_leave_with_1(spanproof: Command, write: Callable[[str, str], Path]) -> None:

@@ -105,8 +105,8 @@ def test_serve_is_told_what_the_spans_are_and_how_much_to_hold(start: Starter, t
 @pytest.mark.parametrize(
     ("option", "said"),
     [
-        (("--memory", "1MB"), "--memory: 1MB is too little, 128MB is the least"),
-        (("--keep-below", "1MB"), "--keep-below: 1MB is too little, 64MiB is the least"),
+        (("--memory", "1MB"), "--memory: 1MB is too small, the minimum is 128MB"),
+        (("--keep-below", "1MB"), "--keep-below: 1MB is too small, the minimum is 64MiB"),
         (("--max-retry-gap", "soon"), "--max-retry-gap: `soon` is not a duration"),
         (("--max-clock-skew", "-1ms"), "--max-clock-skew: -1ms is negative"),
     ],

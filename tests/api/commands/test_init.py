@@ -46,7 +46,7 @@ def test_what_is_seen_of_a_request_becomes_a_proof_that_passes(start: Starter, p
         service.export_to(find_address(running.read_line(), "HTTP"))
         ran = running.finish()
     assert (ran.code, ran.err) == (0, "")
-    assert "3 spans came of bank, shop\nfirst.proof is written." in ran.out
+    assert "3 spans arrived from bank, shop\nfirst.proof is written." in ran.out
     text = re.sub(r"< \d+m?s  # it took [0-9.]+ m?s", "< LIMIT", (tmp_path / FIRST).read_text())
     assert text == WRITTEN.replace('"URL"', f'"{service.base_url}"')
     ran = prove(FIRST)
@@ -58,7 +58,7 @@ def test_without_spans_the_answer_alone_is_expected_and_it_is_said_where_they_go
     ran = init(f"{service.base_url}/silent", "--within", "50ms", "-o", "silent.proof", *FREE_PORTS)
     assert (ran.exit_code, ran.stderr) == (0, "")
     http = find_address(ran.stdout, "HTTP")
-    assert f"no span came of it within 50ms: services send them where OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}" in (
+    assert f"no span arrived within 50ms: let the services export to OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}" in (
         ran.stdout
     )
     text = Path("silent.proof").read_text()
@@ -95,14 +95,14 @@ def test_a_file_that_is_there_stays() -> None:
     FIRST.write_text("mine")
     ran = init("http://127.0.0.1:1/", "--no-send")
     assert (ran.exit_code, FIRST.read_text()) == (2, "mine")
-    assert ran.stderr == "spanproof: first.proof: it exists, and stays; --output names another file\n"
+    assert ran.stderr == "spanproof: first.proof: the file exists; --output names another one\n"
 
 
 @pytest.mark.usefixtures("_in_an_empty_folder")
 def test_nothing_is_written_where_nobody_answers() -> None:
     ran = init(f"http://{find_free_address()}/", *FREE_PORTS)
     assert (ran.exit_code, FIRST.exists()) == (2, False)
-    assert "Connection refused; --no-send writes a proof without asking\n" in ran.stderr
+    assert "Connection refused; --no-send writes a proof without a request\n" in ran.stderr
 
 
 @pytest.mark.usefixtures("_in_an_empty_folder")
@@ -116,9 +116,9 @@ def test_nothing_is_written_where_nobody_answers() -> None:
         (("http://x/", "--json", "[1e99]"), "--json is not JSON: '[1e99]'"),
         (("http://x/", "-X", "GOT"), "--method is one of GET, HEAD, "),
         (("http://x/", "--within", "soon"), "`soon` is not a duration"),
-        (("http://x/", "--within", "0s"), "--within is more than 0s"),
+        (("http://x/", "--within", "0s"), "--within must be more than 0s"),
         (("http://x/", "--output", "none/x.proof"), "none: no such folder"),
-        (("http://x/", "--otlp-grpc", "0.0.0.0:0"), "0.0.0.0:0 can be reached from other machines; a first look is"),
+        (("http://x/", "--otlp-grpc", "0.0.0.0:0"), "0.0.0.0:0 can be reached from other machines; init accepts only"),
         (("http://x/", "--otlp-http", "here"), "'here' is no address"),
     ],
 )

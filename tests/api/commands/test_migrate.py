@@ -82,7 +82,7 @@ def test_what_is_refused_is_shown_with_its_place() -> None:
 
 def test_several_files_go_to_a_folder_in_their_order() -> None:
     ran = migrate(GET, LIST, ADS, "--output", "proofs")
-    assert (ran.exit_code, ran.stdout) == (1, "3 files, 2 turned, 1 refused\n")
+    assert (ran.exit_code, ran.stdout) == (1, "3 files, 2 converted, 1 refused\n")
     assert proofs() == ["proofs/ad/get.proof", "proofs/product-catalog/get.proof"]
 
 
@@ -90,7 +90,7 @@ def test_files_that_are_there_stay_unless_told() -> None:
     Path("get.proof").write_text("mine")
     refused = migrate(GET, "-o", "get.proof")
     assert (refused.exit_code, Path("get.proof").read_text()) == (2, "mine")
-    assert refused.stderr == "spanproof: get.proof: it exists; --force replaces it\n"
+    assert refused.stderr == "spanproof: get.proof: the file exists; --force replaces it\n"
     assert migrate(GET, "-o", "get.proof", "--force").exit_code == 0
     assert Path("get.proof").read_text().startswith("let ")
     assert migrate(LIST, "-o", "list.proof").exit_code == 1
@@ -100,10 +100,10 @@ def test_files_that_are_there_stay_unless_told() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ((GET, ADS), "several files become several proofs: --output names the folder for them"),
+        ((GET, ADS), "several files become several proofs: name a folder with --output"),
         ((GET, "none.yaml", "-o", "p"), "none.yaml: No such file or directory"),
-        ((GET, GET, "-o", "p"), "two files would become p/get.proof"),
-        ((GET, ADS, "-o", "a-file"), "a-file: several proofs go to a folder, and this is a file"),
+        ((GET, GET, "-o", "p"), "two files would be written to p/get.proof"),
+        ((GET, ADS, "-o", "a-file"), "a-file: several proofs need a folder, and this is a file"),
         ((GET, "-o", "a-file/x.proof"), "a-file/x.proof: File exists"),
     ],
 )

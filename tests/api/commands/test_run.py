@@ -14,9 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from spanproof.api.cli.main import app
-from spanproof.api.cli.report_options import ReportFormat, ReportTarget, read_report_targets, write_reports
-from spanproof.api.cli.run_options import RunOptionGroup
-from spanproof.api.commands.run import compute_exit_code
+from spanproof.api.cli.report_options import ReportTarget, read_report_targets, write_reports
+from spanproof.api.commands.run import RunOptionGroup, compute_exit_code
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.run.env_file import read_env_file
 from spanproof.tests.assertions.reports.sample_run import make_run
@@ -94,9 +93,9 @@ def test_a_report_that_cannot_be_written_is_said_and_the_others_are(
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
     said: list[str] = []
     targets = (
-        ReportTarget(ReportFormat.JUNIT, tmp_path / "gone" / "junit.xml"),
-        ReportTarget(ReportFormat.GITHUB, None),
-        ReportTarget(ReportFormat.JSON, tmp_path / "report.json"),
+        ReportTarget("junit", tmp_path / "gone" / "junit.xml"),
+        ReportTarget("github", None),
+        ReportTarget("json", tmp_path / "report.json"),
     )
     with pytest.raises(ValueError, match=r"gone/junit\.xml: No such file.*; --report: GITHUB_STEP_SUMMARY: Is a dir"):
         write_reports(targets, make_run("fail"), said.append)
@@ -114,14 +113,14 @@ def test_without_a_summary_github_gets_annotations(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ("junitt=a.xml", "'junitt' is no report; did you mean `junit`?"),
-        ("", "'' is no report; write junit=FILE"),
+        ("junitt=a.xml", "'junitt' is not a report format; did you mean `junit`?"),
+        ("", "'' is not a report format; write junit=FILE"),
         ("junit", "junit needs a file: junit=FILE"),
         ("json=", "json needs a file"),
         ("github=x", "it takes no file"),
         ("junit=gone/a.xml", "gone: no such folder"),
         ("junit=.", ". is a folder"),
-        ("junit=a.xml,json=./a.xml", "two reports go to one file"),
+        ("junit=a.xml,json=./a.xml", "two reports have the same file"),
     ],
 )
 def test_reports_that_cannot_be_are_refused(asked: str, said: str) -> None:
@@ -132,7 +131,7 @@ def test_reports_that_cannot_be_are_refused(asked: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--report", "xml=a"], "spanproof: --report: 'xml' is no report; "),
+        (["--report", "xml=a"], "spanproof: --report: 'xml' is not a report format; "),
         (["--secret", "key"], "spanproof: --secret is NAME=VALUE, not 'key'"),
         (["--workers", "0"], "--workers"),
         (["--workers", "many"], "--workers"),
@@ -258,7 +257,7 @@ def test_what_is_saved_is_carried_out_again(
     write("checks/user.proof", text)
     runs("checks/other", other="true")
     running = start("run", "checks", "--watch", *FREE_PORTS)
-    waiting = "waiting for what is saved"
+    waiting = "waiting for saved files"
     assert "2 proofs: 2 passed" in running.read_until(waiting)
     write("checks/common.proof", 'let wanted = "3"\n')
     shown = running.read_until(waiting)

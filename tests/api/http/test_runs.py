@@ -190,23 +190,23 @@ def test_the_gate_command(server: Server, spanproof: Callable[..., Finished], tm
     assert passed.out.startswith("PASS healthy.proof::healthy\n  ✓ count(gateway) >= 100\n    200 (n = 200)\n")
     failed = spanproof("gate", "sick.proof", "--server", server.url, "--for", "60s", "--every", "20s")
     assert failed.code == 1
-    assert failed.out.startswith("look 1 of 4: fail; p95(duration(gateway)) < 20ms")
+    assert failed.out.startswith("evaluation 1 of 4: fail; p95(duration(gateway)) < 20ms")
     unsure = spanproof(
         "gate", "unsure.proof", "--server", server.url, "--for", "2s", "--every", "1s", "--until-decided"
     )
     assert unsure.code == 3
-    assert [line[:11] for line in unsure.out.splitlines()[:3]] == ["look 1 of 3", "look 2 of 3", "look 3 of 3"]
+    assert [line[:17] for line in unsure.out.splitlines()[:3]] == [f"evaluation {n} of 3" for n in (1, 2, 3)]
     decided = spanproof(
         "gate", "healthy.proof", "--server", server.url, "--for", "60s", "--every", "1s", "--until-decided"
     )
-    assert (decided.code, decided.out.count("look ")) == (0, 1)
+    assert (decided.code, decided.out.count("evaluation ")) == (0, 1)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("nowhere.proof",), "nowhere.proof: No such file"),
-        (("healthy.proof", "--every", "0s"), "--for and --every are times to wait"),
+        (("healthy.proof", "--every", "0s"), "--for and --every are positive durations"),
         (("healthy.proof", "--for", "long"), "--for: "),
         (("healthy.proof", "--var", "x"), "--var is NAME=VALUE"),
     ],

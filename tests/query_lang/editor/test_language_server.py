@@ -61,9 +61,9 @@ async def test_words_are_completed_explained_and_laid_out(client: LanguageClient
 
 
 def test_what_a_store_has_seen_is_offered(tmp_path: Path) -> None:
-    from spanproof.api.commands.lsp import _list_completions, read_catalog
     from spanproof.assertions.cases.case_file import parse_cases
     from spanproof.assertions.cases.case_runner import VARIATIONS, CaseRequests
+    from spanproof.query_lang.editor.language_server import _list_completions, read_catalog
 
     text = 'trace a\n  gateway "GET /x" server 0ms..1ms { shop.cart: "c" }\nassert count(gateway) == 1\n  pass\n'
     (scene,) = parse_cases(text)

@@ -1,4 +1,4 @@
-"""Options that several commands take, as the fields of one class."""
+"""The Typer application of one command, and groups of options that several commands share."""
 
 from __future__ import annotations
 
@@ -9,11 +9,18 @@ from functools import wraps
 from inspect import Parameter
 from typing import Any, TypeAlias, get_type_hints
 
+import typer
+
 CommandFunction: TypeAlias = Callable[..., None]
 
 
+def make_command_app() -> typer.Typer:
+    """Return an application for a single command, without markup and completion options of its own."""
+    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
 def add_option_group(name: str, group: type) -> Callable[[CommandFunction], CommandFunction]:
-    """Give a command the fields of `group`, a dataclass, as options of its own; it gets them as its argument `name`."""
+    """Add the fields of the dataclass `group` to a command as options; the command receives them as argument `name`."""
     hints = get_type_hints(group, include_extras=True)
     options = fields(group)
 
@@ -27,8 +34,8 @@ def add_option_group(name: str, group: type) -> Callable[[CommandFunction], Comm
             Parameter(field.name, Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name])
             for field in options
         ]
-        # typer reads both
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # as inspect has it
+        # Typer reads both.
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]  # set by inspect
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         return run
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from spanproof.api.cli.retention_options import read_memory_bytes, read_retention_limits
+from spanproof.api.commands.serve import read_memory_bytes, read_retention_limits
 from spanproof.bench.spans import make_requests
 from spanproof.collector.traces.retention import RetentionLimits
 from spanproof.tests.command import DEADLINE_S, FREE, FREE_PORTS, Finished, Running, find_address
@@ -32,10 +32,10 @@ def test_ages() -> None:
         ("soon", None, "spans.duckdb", "--keep-for: "),
         ("0s", None, "spans.duckdb", "--keep-for: 0s keeps nothing"),
         ("-1d", None, "spans.duckdb", "--keep-for: -1d keeps nothing"),
-        (None, "10", "spans.duckdb", "--keep-below: '10' is no size; write one such as 500MB, 10GB or 8GiB"),
-        (None, "10gb", "spans.duckdb", "--keep-below: '10gb' is no size"),
-        (None, "1MB", "spans.duckdb", "--keep-below: 1MB is too little, 64MiB is the least"),
-        (None, "1GB", ":memory:", "--keep-below is for a file"),
+        (None, "10", "spans.duckdb", "--keep-below: '10' is not a size; write one such as 500MB, 10GB or 8GiB"),
+        (None, "10gb", "spans.duckdb", "--keep-below: '10gb' is not a size"),
+        (None, "1MB", "spans.duckdb", "--keep-below: 1MB is too small, the minimum is 64MiB"),
+        (None, "1GB", ":memory:", "--keep-below needs a file"),
     ],
 )
 def test_what_cannot_be_kept_to_is_refused(keep_for: str | None, keep_below: str | None, db: str, said: str) -> None:
@@ -45,7 +45,7 @@ def test_what_cannot_be_kept_to_is_refused(keep_for: str | None, keep_below: str
 
 @pytest.mark.parametrize(
     ("memory", "said"),
-    [("lots", "--memory: 'lots' is no size"), ("1MB", "--memory: 1MB is too little, 128MB is the least")],
+    [("lots", "--memory: 'lots' is not a size"), ("1MB", "--memory: 1MB is too small, the minimum is 128MB")],
 )
 def test_what_cannot_be_the_memory_is_refused(memory: str, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):

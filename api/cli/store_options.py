@@ -1,0 +1,45 @@
+"""Options about the store: its file, and the rules that users declare for their services."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import typer
+
+Database: TypeAlias = Annotated[
+    str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file of the spans.")
+]
+Proxies: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--proxy",
+        metavar="SERVICE",
+        envvar="SPANPROOF_PROXY",
+        help="A sidecar, which is not a hop of its own; may be repeated.",
+    ),
+]
+RetryGap: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        envvar="SPANPROOF_MAX_RETRY_GAP",
+        help="The longest wait between two attempts of one logical call, where no counter links them.",
+    ),
+]
+ClockSkew: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        metavar="DURATION",
+        envvar="SPANPROOF_MAX_CLOCK_SKEW",
+        help="The largest difference between the clocks of two processes.",
+    ),
+]
+CircuitMarkers: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--circuit-marker",
+        metavar="NAME",
+        envvar="SPANPROOF_CIRCUIT_MARKER",
+        help="An attribute, event or exception type that an open circuit breaker leaves; may be repeated.",
+    ),
+]

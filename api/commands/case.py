@@ -1,0 +1,38 @@
+"""``spanproof case``: case files, each a text of traces, claims and expected verdicts."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from spanproof.api.cli.command_app import make_command_app
+from spanproof.api.cli.exits import exit_with_error, read_or_exit
+
+app = make_command_app()
+
+
+@app.command(epilog="Example: spanproof case tests/cases/*.case")
+def case(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Case files.")],
+) -> None:
+    """Run case files: traces, claims and the verdicts that they must get, in one text."""
+    from spanproof.assertions.cases.case_file import CaseError
+    from spanproof.assertions.cases.case_runner import run_cases
+
+    claims, differences = 0, 0
+    for path in files:
+        text = read_or_exit(path, lambda path: path.read_text(encoding="utf-8-sig"))
+        try:
+            for result in run_cases(text):
+                claims += 1
+                if result.difference is not None:
+                    differences += 1
+                    typer.echo(f"{path}:{result.assertion.line}: {result.assertion.claim}\n    {result.difference}")
+                    typer.echo(f"    ({result.variation})")
+        except CaseError as error:
+            exit_with_error(f"{path}: {error}")
+    typer.echo(f"{len(files)} files, {claims} verdicts, {differences} differences")
+    sys.exit(1 if differences else 0)

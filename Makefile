@@ -14,7 +14,7 @@ FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix
+.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -49,6 +49,9 @@ bench-gate: $(READY) ## measure the proof of a deploy gate over 1 and 10 million
 
 bench-latency: $(READY) ## measure how soon a verdict is out after the span that decides it
 	@$(BIN)/python -m spanproof.bench.verdict_latency $(ARGS)
+
+bench-start: $(READY) ## measure the start-up of --version, check and run
+	@$(BIN)/python -m spanproof.bench.start $(ARGS)
 
 bench-phoenix: $(READY) ## install Phoenix into .phoenix, for bench-ingest to compare with
 	@$(BIN)/python -m venv .phoenix && .phoenix/bin/python -m pip install --quiet arize-phoenix

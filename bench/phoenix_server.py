@@ -14,8 +14,8 @@ from pathlib import Path
 
 import grpc
 
+from spanproof.bench.ports import find_free_port
 from spanproof.bench.served import Served
-from spanproof.collector.receive.addresses import open_listener
 
 _START_S = 120.0
 _STORE_S = 120.0
@@ -31,7 +31,7 @@ def start(folder: Path) -> Served:
     command = environment / "bin" / "phoenix"
     if not command.exists():
         raise NotInstalled("not installed; make bench-phoenix does")
-    ports = [str(_find_free_port()) for _ in range(2)]
+    ports = [str(find_free_port()) for _ in range(2)]
     env = {**os.environ, "PHOENIX_WORKING_DIR": str(folder), "PHOENIX_HOST": "127.0.0.1"}
     env |= {"PHOENIX_PORT": ports[0], "PHOENIX_GRPC_PORT": ports[1], "PHOENIX_TELEMETRY_ENABLED": "false"}
     process = subprocess.Popen(  # noqa: S603 (our own command)
@@ -41,11 +41,6 @@ def start(folder: Path) -> Served:
     with grpc.insecure_channel(address) as channel:
         grpc.channel_ready_future(channel).result(_START_S)
     return Served(process, {"grpc": address}, folder, lambda spans: _wait_until_stored(folder / "phoenix.db", spans))
-
-
-def _find_free_port() -> int:
-    with open_listener("127.0.0.1:0") as listener:
-        return int(listener.getsockname()[1])
 
 
 def _wait_until_stored(path: Path, spans: float) -> float:

@@ -128,7 +128,7 @@ def _make_option(parameter: Any, words: tuple[str, ...]) -> Option:
         bool if parameter.is_flag else number,
         is_list=parameter.multiple,
         default=parameter.default,
-        limits=(getattr(parameter, "min", None), getattr(parameter, "max", None)),
+        limits=(getattr(parameter.type, "min", None), getattr(parameter.type, "max", None)),
         shared_variable=getattr(parameter, "shared_variable", None),
     )
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     ProofList: TypeAlias = list[tuple[ProofModule, s.Proof]]
 
+IN_MEMORY: Final = ":memory:"
 WATCH_MESSAGE: Final = "waiting for saved files; Ctrl-C ends the run"
 
 app = make_command_app()
@@ -112,7 +113,7 @@ def run(
     max_retry_gap: RetryGap = "60s",
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
-    db: Database = ":memory:",
+    db: Database = IN_MEMORY,
     run_group: RunOptionGroup,
     receiver_group: ReceiverOptionGroup,
 ) -> None:
@@ -130,7 +131,8 @@ def run(
     modules = load_modules(paths or [Path()])
     if print_diagnostics(modules):
         sys.exit(EXIT_USAGE)
-    plan = RunPlan(ProofSelection(keyword, frozenset(tag or ())), run_group, reports, variables, secrets)
+    selection = ProofSelection(keyword, frozenset(tag or ()))
+    plan = RunPlan(selection, run_group, reports, variables, secrets, keeps_history=db != IN_MEMORY)
     proofs = plan.select_proofs(modules)
     if not proofs:
         exit_with_error("no proof is selected", EXIT_NOTHING_SELECTED)
@@ -153,6 +155,7 @@ class RunPlan:
     reports: tuple[ReportTarget, ...]
     variables: Mapping[str, str]
     secrets: Secrets
+    keeps_history: bool  # a store in memory ends with the command
 
     def select_proofs(self, modules: Iterable[ProofModule]) -> ProofList:
         """Return the selected proofs."""
@@ -178,7 +181,7 @@ class RunPlan:
         settings = RunSettings(self.variables, secrets=self.secrets)
         options = self.options
         runner = Runner(store, emit, settings, options.fail_fast, workers=options.workers, retries=options.retries)
-        history = HistoryWriter(store, settings.run_id, "run")
+        history = HistoryWriter(store if self.keeps_history else None, settings.run_id, "run")
         try:
             outcomes = runner.run(proofs)
         except BaseException:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
-
-from pydantic import TypeAdapter
 
 from spanproof.assertions.findings.verdict import Outcome, find_worst_outcome
 from spanproof.assertions.reports.documents import ClaimKind, ProofDocument, RunDocument, describe_proof
@@ -15,18 +14,24 @@ from spanproof.assertions.run.events import ProofFinished, RunEvent, RunFinished
 
 if TYPE_CHECKING:
     import duckdb
+    from pydantic import TypeAdapter
 
     from spanproof.collector.storage.store import Store
 
 INCOMPLETE: Final = "incomplete"
 
-_PROOF_ADAPTER = TypeAdapter(ProofDocument)
+
+@cache
+def _make_proof_adapter() -> TypeAdapter[ProofDocument]:
+    from pydantic import TypeAdapter  # takes 0.1 s, and a run in memory does not need it
+
+    return TypeAdapter(ProofDocument)
 
 
 class HistoryWriter:
-    """Writes a run into the store as it goes on."""
+    """Collects the document of a run and writes it into a store as events arrive; without a store it only collects."""
 
-    def __init__(self, store: Store, run_id: str, origin: str) -> None:
+    def __init__(self, store: Store | None, run_id: str, origin: str) -> None:
         self._store = store
         self.document = RunDocument(run_id, origin, time.time_ns(), None, None, ())
         self._write(
@@ -53,6 +58,8 @@ class HistoryWriter:
     def _add_proof(self, proof: ProofDocument, started_ns: int) -> None:
         position = len(self.document.proofs)
         self.document = replace(self.document, proofs=(*self.document.proofs, proof))
+        if self._store is None:
+            return
         self._write(
             "INSERT INTO run_proofs"
             " VALUES ($run, $position, $started, $name, $path, $outcome, $duration, $failure_kinds, $document)",
@@ -65,11 +72,13 @@ class HistoryWriter:
                 "outcome": str(proof.outcome),
                 "duration": proof.duration_ns,
                 "failure_kinds": _list_failure_kinds(proof),
-                "document": _PROOF_ADAPTER.dump_json(proof).decode(),
+                "document": _make_proof_adapter().dump_json(proof).decode(),
             },
         )
 
     def _write(self, sql: str, parameters: dict[str, object]) -> None:
+        if self._store is None:
+            return
         with self._store.lock, closing(self._store.cursor()) as connection:
             connection.execute(sql, parameters)
 
@@ -136,7 +145,7 @@ def read_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunDocument 
     documents = connection.execute(
         "SELECT document FROM run_proofs WHERE run_id = ? ORDER BY position", [run_id]
     ).fetchall()
-    proofs = tuple(_PROOF_ADAPTER.validate_json(document) for (document,) in documents)
+    proofs = tuple(_make_proof_adapter().validate_json(document) for (document,) in documents)
     return RunDocument(run_id, origin, started_ns, ended_ns, Outcome(outcome) if outcome else None, proofs)
 
 

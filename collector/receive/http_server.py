@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import h11
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 # Exporters send every five seconds by default; a connection that was closed just then would cost them a request.
 _KEEP_ALIVE_S = 75
+_TICK_S = 0.1
+_TICKS_PER_DAY = 864_000
 
 # named as gRPC names them
 _OUTCOME_NAMES = {400: "invalid_argument", 408: "deadline_exceeded", 503: "unavailable"}
@@ -32,7 +36,7 @@ _log.setLevel(logging.ERROR)  # uvicorn would warn of whatever anybody sends
 
 def make_http_server(
     app: Callable[..., Any], options: ReceiverOptions, count_outcome: Callable[[str], None] = lambda _: None
-) -> uvicorn.Server:
+) -> LimitedServer:
     """Make a server for an ASGI app; `serve` takes the sockets that it listens on.
 
     `count` is told the outcome of what never becomes a request of the app.
@@ -47,14 +51,41 @@ def make_http_server(
         server_header=False,
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
-    return _LimitedServer(config, options, count_outcome)
+    return LimitedServer(config, options, count_outcome)
 
 
-class _LimitedServer(uvicorn.Server):
+class LimitedServer(uvicorn.Server):
+    """A server that limits connections and the time in which a request arrives."""
+
     def __init__(self, config: uvicorn.Config, options: ReceiverOptions, count_outcome: Callable[[str], None]) -> None:
         super().__init__(config)
         self._options = options
         self._count = count_outcome
+        self._stopping = asyncio.Event()
+
+    def stop(self, timeout_s: float) -> None:
+        """Stop within `timeout_s`, without waiting for the next tick of uvicorn's loop; call it from the event loop."""
+        self.config.timeout_graceful_shutdown = math.ceil(timeout_s)
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Tick ten times a second, as uvicorn does, and return at once when the server is stopped."""
+        tick = 0
+        while not await self.on_tick(tick):
+            tick = (tick + 1) % _TICKS_PER_DAY
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), _TICK_S)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Shut down as uvicorn does, but do not wait for connections where there are none."""
+        if self.server_state.connections or self.server_state.tasks:
+            await super().shutdown(sockets)
+            return
+        for server in self.servers:
+            server.close()
+        for each in sockets or ():
+            each.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, with what uvicorn has no parameters for: the protocol's, and the time for a TLS handshake."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import gc
-import math
 import threading
 from concurrent.futures import Future
 from contextlib import closing
@@ -119,8 +118,7 @@ class Receiver:
                 )
                 serving = asyncio.create_task(http_server.serve(sockets=[http_socket]))
                 timeout = await _wait_for_stop(ready)
-                http_server.config.timeout_graceful_shutdown = math.ceil(timeout)
-                http_server.should_exit = True
+                http_server.stop(timeout)
                 await asyncio.gather(grpc_server.stop(timeout), serving)
         except Exception as error:
             if ready.done():

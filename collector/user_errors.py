@@ -1,8 +1,8 @@
-"""What users can mend."""
+"""Errors that a user can correct."""
 
 
 class UserError(Exception):
-    """Something that a user can mend; the message says in one line what is wrong, and what to do."""
+    """An error that a user can correct; the message says in one line what is wrong and what to do."""
 
 
 class StoreError(UserError):
@@ -10,4 +10,4 @@ class StoreError(UserError):
 
 
 class StoreUnavailable(StoreError):
-    """The store takes nothing at present, whatever it is."""
+    """The store currently rejects all data, whatever its content."""

@@ -1,4 +1,4 @@
-"""The OTLP signals: what is asked and answered for traces, logs, metrics and profiles, whatever carries it."""
+"""OTLP signals: requests and responses for traces, logs, metrics and profiles, independent of the transport."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_STORED_MESSAGE = "spanproof stores traces only"
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One service of OTLP. `export` takes a serialized request and gives the response, once it is true."""
+    """One OTLP service. `export` takes a serialized request and returns the response once the spans are committed."""
 
     name: str
     service: str  # the full name of the gRPC service
@@ -37,19 +37,19 @@ class Signal:
 
 
 def format_outcome(response: Message) -> str:
-    """Name what became of a request that was not refused."""
+    """Return the outcome of a request that was not rejected, as counted in metrics."""
     return "partial" if response.HasField("partial_success") else "ok"
 
 
 def make_signals(ingest_queue: IngestQueue) -> tuple[Signal, ...]:
-    """Make all signals; only traces go to `ingest`, the others are answered as not stored."""
+    """Return all signals; only traces go to `ingest_queue`, the others are answered as not stored."""
 
     async def export_traces(body: bytes) -> Message:
-        accepted = await asyncio.wrap_future(ingest_queue.submit(body))
+        result = await asyncio.wrap_future(ingest_queue.submit(body))
         response = traces.ExportTraceServiceResponse()
-        if accepted.rejected_spans:
-            response.partial_success.rejected_spans = accepted.rejected_spans
-            response.partial_success.error_message = truncate_message(accepted.error_message)
+        if result.rejected_spans:
+            response.partial_success.rejected_spans = result.rejected_spans
+            response.partial_success.error_message = truncate_message(result.error_message)
         return response
 
     async def export_logs(body: bytes) -> Message:

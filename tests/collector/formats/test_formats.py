@@ -28,7 +28,7 @@ from spanproof.tests.collector.exported import export_request
 
 TRACES = Path(__file__).parents[2] / "traces"
 SPAN = {"traceId": "01" * 16, "spanId": "02" * 8, "name": "a", "startTimeUnixNano": "1", "endTimeUnixNano": "2"}
-UNKNOWN = ": nothing is known of this field, and it would be lost"
+UNKNOWN = ": unknown field; its content would be lost"
 TEXT = {"key": "service.name", "type": "string", "value": "b"}
 ZIPKIN = {"traceId": "1", "id": "2", "timestamp": 5, "duration": 1}
 JAEGER = {"traceID": "1", "spanID": "2", "operationName": "a", "startTime": 5, "duration": 1, "processID": "p"}
@@ -206,7 +206,7 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
     [
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
-        (b"name: all\nspans: []\n", "neither JSON (of OTLP, Jaeger or Zipkin) nor whole protobuf of OTLP"),
+        (b"name: all\nspans: []\n", "neither JSON (OTLP, Jaeger or Zipkin) nor complete OTLP protobuf"),
         (b"\x28\xb5\x2f\xfd\0\0", "compressed with zstd; unpack it first"),
         (
             gzip.compress(b"[]", mtime=0)[:-4],
@@ -216,15 +216,15 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
             "{}",
             "no traces in a known format: OTLP has resourceSpans or batches, Jaeger data or spans, Zipkin is an array",
         ),
-        ("[]", "no spans in it"),
-        ('{"resourceLogs": []}', "no spans in it; 1 documents of logs skipped"),
+        ("[]", "the file contains no spans"),
+        ('{"resourceLogs": []}', "the file contains no spans; 1 documents of logs skipped"),
         ('{"resourceSpans": [', "line 1, column 20: not JSON: Expecting value"),
         ('{"resourceSpans": []}\n\n{"resource', "line 3, column 2: not JSON: Unterminated string starting at"),
         ('{"resourceSpans": []}\n{"a": "\xff"}'.encode("latin-1"), "line 2: not text in UTF-8"),
-        ('{"resourceSpans": NaN}', "line 1: not JSON: NaN is no number"),
-        (r'{"resourceSpans": [{"schemaUrl": "\ud83d!"}]}', "line 1: half of a surrogate pair is no text"),
+        ('{"resourceSpans": NaN}', "line 1: not JSON: NaN is not allowed"),
+        (r'{"resourceSpans": [{"schemaUrl": "\ud83d!"}]}', "line 1: an unpaired surrogate is not valid text"),
         ("[" * 100_000, "line 1: nested too deeply"),
-        ('{"spans": [], "spans": []}', "an object has 'spans' twice, and one of them would be lost"),
+        ('{"spans": [], "spans": []}', "an object has the key 'spans' twice; one value would be lost"),
         # OTLP
         ({"resourceSpans": {}}, "resourceSpans: an array is expected"),
         ({"resourceSpans": [{"spans": []}]}, "resourceSpans[0].spans" + UNKNOWN),
@@ -255,12 +255,12 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         ),
         (
             make_otlp(SPAN | {"attributes": [{"key": "a"}, {"key": "b"}, {"key": "a"}]}),
-            "resourceSpans[0].scopeSpans[0].spans[0].attributes: 'a' is there twice, and one of them would be lost",
+            "resourceSpans[0].scopeSpans[0].spans[0].attributes: the key 'a' occurs twice; one value would be lost",
         ),
         # Zipkin
         ([ZIPKIN, ZIPKIN | {"binaryAnnotations": []}], "[1].binaryAnnotations" + UNKNOWN),
         ([ZIPKIN | {"timestamp": "now"}], "[0].timestamp: a whole number is expected"),
-        ([ZIPKIN | {"duration": -1}], "[0].duration: -1 microseconds is no time that can be stored"),
+        ([ZIPKIN | {"duration": -1}], "[0].duration: -1 microseconds cannot be stored as a time"),
         ([ZIPKIN | {"id": "xyz"}], "[0].id: 'xyz' is not an id of at most 16 hexadecimal digits"),
         ([ZIPKIN | {"id": "0"}], "[0].id: the id is all zeros"),
         ([ZIPKIN | {"kind": "QUEUE"}], "[0].kind: 'QUEUE' is not a kind: CLIENT, SERVER, PRODUCER, CONSUMER"),
@@ -278,7 +278,7 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         (make_jaeger(JAEGER | {"startTime": None}), "data[0].spans[0].startTime: a whole number is expected"),
         (
             make_jaeger(JAEGER | {"startTime": 2**63}),
-            f"data[0].spans[0].startTime: {2**63} microseconds is no time that can be stored",
+            f"data[0].spans[0].startTime: {2**63} microseconds cannot be stored as a time",
         ),
         (
             make_jaeger(JAEGER | {"tags": [{"key": "a", "type": "date", "value": ""}]}),
@@ -290,7 +290,7 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         ),
         (
             make_jaeger(JAEGER, processes={"p": {"serviceName": "a", "tags": [TEXT]}}),
-            "data[0].processes.p.tags: service.name is not what serviceName says",
+            "data[0].processes.p.tags: service.name differs from serviceName",
         ),
     ],
 )
@@ -315,9 +315,12 @@ def test_protobuf_is_refused_with_its_place(store: Store, write: Write, make_req
     nameless.resource_spans[0].scope_spans[0].spans[1].span_id = b""
     unknown = good.SerializeToString() + b"\x12\x01x"
     for bad, problem in (
-        (doubled.SerializeToString(), r"message\[1\]: resourceSpans.*\.spans\[1\]\.attributes: 'a' is there twice"),
+        (
+            doubled.SerializeToString(),
+            r"message\[1\]: resourceSpans.*\.spans\[1\]\.attributes: the key 'a' occurs twice",
+        ),
         (nameless.SerializeToString(), r"message\[1\]: 1 of 2 spans rejected: .*\.spans\[1\]\.spanId is 0"),
-        (unknown, r"message\[1\]: not a trace request, or one with fields that would be lost"),
+        (unknown, r"message\[1\]: not a trace request, or a trace request with unknown fields"),
     ):  # fmt: skip
         with pytest.raises(UnreadableFile, match=problem):
             import_file(store, write(delimit(good.SerializeToString(), bad)))
@@ -326,7 +329,7 @@ def test_protobuf_is_refused_with_its_place(store: Store, write: Write, make_req
         import_file(store, write(whole[:-1]))
     with pytest.raises(UnreadableFile, match=r"entry\[0\]: 1 of 2 spans rejected"):
         import_file(store, write(nameless.SerializeToString()))
-    with pytest.raises(UnreadableFile, match=r"byte \d+: a field that would be lost"):
+    with pytest.raises(UnreadableFile, match=r"byte \d+: an unknown field; its content would be lost"):
         import_file(store, write(unknown))
 
 
@@ -334,7 +337,7 @@ def test_protobuf_is_refused_with_its_place(store: Store, write: Write, make_req
     ("told", "problem"),
     [
         (ImportFormat.ZIPKIN, r"\$: an array is expected"),
-        (ImportFormat.JAEGER, "spans: an array is expected|resourceSpans: nothing is known"),
+        (ImportFormat.JAEGER, "spans: an array is expected|resourceSpans: unknown field"),
         (ImportFormat.OTLP_PROTO, r"message\[0\]: not a trace request|the file ends in the middle of a message"),
     ],
 )
@@ -356,5 +359,5 @@ def test_what_a_store_refuses_is_told_with_what_it_took(
     with pytest.raises(StoreError) as failed:
         import_file(gated_store, path)
     assert str(failed.value) == (
-        f"{path}: of 3 spans, 1 are stored: poison; import the file again, what is there twice counts once"
+        f"{path}: of 3 spans, 1 are stored: poison; import the file again: duplicate spans count once"
     )

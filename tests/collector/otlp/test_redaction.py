@@ -169,9 +169,9 @@ def test_rules_are_read_from_a_file_and_added_to_those_given(tmp_path: Path) -> 
     [
         ([""], [], "a redaction rule is empty"),
         ([], [""], "a redaction rule is empty"),
-        ([], ["("], "'(' is no regular expression (RE2): missing ): ("),
-        ([], ["(?=x)"], "'(?=x)' is no regular expression (RE2): invalid perl operator: (?="),
-        ([], ["x*"], "'x*' also matches where nothing stands; it would mask everything"),
+        ([], ["("], "'(' is not a regular expression (RE2): missing ): ("),
+        ([], ["(?=x)"], "'(?=x)' is not a regular expression (RE2): invalid perl operator: (?="),
+        ([], ["x*"], "'x*' also matches the empty text; it would mask everything"),
     ],
 )
 def test_what_is_no_rule_is_refused(keys: list[str], values: list[str], problem: str) -> None:

@@ -147,5 +147,5 @@ def test_an_unknown_trace_is_empty(store: Store) -> None:
 
 @pytest.mark.parametrize("trace_id", ["", "xyz", "{" + "0" * 30 + "}", "0" * 33])
 def test_what_is_no_trace_id_is_refused(store: Store, trace_id: str) -> None:
-    with pytest.raises(ValueError, match="is no trace id; it has 32 hex digits"):
+    with pytest.raises(ValueError, match="is not a trace id; a trace id has 32 hex digits"):
         export_request(store, trace_id)

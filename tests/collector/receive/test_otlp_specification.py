@@ -190,7 +190,7 @@ def test_another_content_type_is_told_which_there_are(client: httpx.Client, medi
     answer = post(client, b"x", media_type)
     assert (answer.status_code, answer.headers["content-type"]) == (415, JSON)
     assert answer.headers["accept"] == "application/x-protobuf, application/json"
-    assert answer.json()["message"].startswith("the content type is to be application/x-protobuf or application/json")
+    assert answer.json()["message"].startswith("the content type must be application/x-protobuf or application/json")
 
 
 def test_another_content_encoding_is_told_which_there_is(client: httpx.Client) -> None:
@@ -203,7 +203,7 @@ def test_another_content_encoding_is_told_which_there_is(client: httpx.Client) -
 def test_another_path_is_told_where_otlp_goes(client: httpx.Client, path: str) -> None:
     answer = post(client, b"{}", JSON, path)
     assert answer.status_code == 404
-    assert "OTLP is posted to /v1/traces, /v1/logs, /v1/metrics, /v1development/profiles" in answer.json()["message"]
+    assert "send OTLP by POST to /v1/traces, /v1/logs, /v1/metrics, /v1development/profiles" in answer.json()["message"]
 
 
 def test_another_method_of_the_service_is_unimplemented(receiver: Receiver) -> None:

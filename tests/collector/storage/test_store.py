@@ -102,14 +102,14 @@ def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute("CREATE TABLE spans (id INTEGER)")
-    with pytest.raises(StoreError, match="is a DuckDB database, but not one of spanproof; name another file"):
+    with pytest.raises(StoreError, match="is a DuckDB database, but not a spanproof store; name another file"):
         Store.open(path)
 
 
 def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database" * 1000)
-    with pytest.raises(StoreError, match=r"notes\.txt is no DuckDB database; name another file"):
+    with pytest.raises(StoreError, match=r"notes\.txt is not a DuckDB database; name another file"):
         Store.open(path)
     with pytest.raises(StoreError, match=r"spans\.duckdb cannot be opened: .*No such file or directory"):
         Store.open(tmp_path / "missing" / "spans.duckdb")

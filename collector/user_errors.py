@@ -6,8 +6,8 @@ class UserError(Exception):
 
 
 class StoreError(UserError):
-    """The store cannot be opened or used; the message says why and what to do."""
+    """A store that cannot be opened or used; the message says why and what to do."""
 
 
 class StoreUnavailable(StoreError):
-    """The store currently rejects all data, whatever its content."""
+    """A store that currently rejects all data, whatever its content."""

@@ -56,7 +56,7 @@ class _ServerSpanGroup:
     """Server spans of one service that share one client span; which of them are attempts, and the last one."""
 
     members: tuple[RetryCandidate, ...]
-    attempt_keys: frozenset[int]  # by `attempt_key`
+    attempt_keys: frozenset[int]  # `attempt_key`s
     last: RetryCandidate
 
 

@@ -42,7 +42,7 @@ EXPORT_FORMATS_BY_SUFFIX: Final = {
 
 
 class UnwritableFile(UserError):
-    """A file cannot be written; the message says why."""
+    """A file that cannot be written; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ _TYPE_NAMES: Final = {dict: "an object", list: "an array", str: "a text", int: "
 
 
 class UnreadableFile(UserError):
-    """A file contains no traces, or content that would be lost; the message says where."""
+    """A file without traces, or with content that would be lost; the message says where."""
 
 
 def raise_unreadable(path: str, problem: str) -> NoReturn:

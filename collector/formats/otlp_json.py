@@ -39,17 +39,17 @@ _RESOURCE_DEPTH, _SPAN_DEPTH = 3, 4
 _ID_DIGITS: Final = {"trace_id": 32, "span_id": 16, "parent_span_id": 16}
 
 
-def split_otlp_document(document: Json, place: str, skipped: Counter[str]) -> Iterator[LocatedRequest]:
+def split_otlp_document(document: Json, location: str, skipped: Counter[str]) -> Iterator[LocatedRequest]:
     """Yield requests for the spans of a document; count other signals in `skipped`. Raise UnreadableFile."""
     reject_unknown_keys(expect_type(document, dict, ""), (*TRACES_KEYS, *OTHER_SIGNALS_BY_KEY), "")
     for key, name in OTHER_SIGNALS_BY_KEY.items():
         skipped[name] += key in document
     for key in TRACES_KEYS:
         for index, content in enumerate(expect_list(document.get(key), key)):
-            yield from _split_resource_spans(content, f"{key}[{index}]", place)
+            yield from _split_resource_spans(content, f"{key}[{index}]", location)
 
 
-def _split_resource_spans(content: Json, path: str, place: str) -> Iterator[LocatedRequest]:
+def _split_resource_spans(content: Json, path: str, location: str) -> Iterator[LocatedRequest]:
     reject_unknown_keys(expect_type(content, dict, path), ("resource", "schemaUrl", *_SCOPE_SPANS), path)
     request = ExportTraceServiceRequest()
     request_resource = request.resource_spans.add()
@@ -73,11 +73,11 @@ def _split_resource_spans(content: Json, path: str, place: str) -> Iterator[Loca
                 reject_duplicate_keys_in_span(message, f"{scope_path}.spans[{span_index}]")
                 size += message.ByteSize()
                 if size > _REQUEST_BYTES:
-                    yield LocatedRequest(request.SerializeToString(), place, scope_path, first)
+                    yield LocatedRequest(request.SerializeToString(), location, scope_path, first)
                     first, size = span_index + 1, 0
                     del request_scope.spans[:]
             if size:
-                yield LocatedRequest(request.SerializeToString(), place, scope_path, first)
+                yield LocatedRequest(request.SerializeToString(), location, scope_path, first)
             del request_resource.scope_spans[:]
 
 

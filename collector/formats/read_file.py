@@ -108,19 +108,19 @@ def _number_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def split_json_document(
-    document: Json, declared_format: ImportFormat | None, place: str, skipped: Counter[str]
+    document: Json, declared_format: ImportFormat | None, location: str, skipped: Counter[str]
 ) -> Iterator[LocatedRequest]:
     """Yield the requests of a JSON document of any format."""
     try:
         match declared_format or detect_format(document):
             case ImportFormat.JAEGER:
-                yield from split_otlp_document(convert_jaeger(document), place, skipped)
+                yield from split_otlp_document(convert_jaeger(document), location, skipped)
             case ImportFormat.ZIPKIN:
-                yield from split_otlp_document(convert_zipkin(document), place, skipped)
+                yield from split_otlp_document(convert_zipkin(document), location, skipped)
             case _:
-                yield from split_otlp_document(document, place, skipped)
+                yield from split_otlp_document(document, location, skipped)
     except UnreadableFile as error:
-        raise UnreadableFile(f"{place}: {error}" if place else str(error)) from None
+        raise UnreadableFile(f"{location}: {error}" if location else str(error)) from None
 
 
 def detect_format(document: Json) -> ImportFormat:

@@ -58,7 +58,7 @@ class DecodedBatch:
 
 
 class Decoder:
-    """Decodes requests and caches the resources and scopes they contain. Not thread-safe."""
+    """Decoder of requests, with a cache of the resources and scopes they contain. Not thread-safe."""
 
     def __init__(self, redaction: Redaction = NO_REDACTION) -> None:
         self._redaction = redaction

@@ -50,15 +50,15 @@ _UNCHECKED_BYTES = 64 * 2**10
 
 
 class MalformedMessage(ValueError):
-    """The bytes are not a valid protobuf message of the expected type."""
+    """Bytes that are not a valid protobuf message of the expected type."""
 
 
 class TooManySpans(MalformedMessage):
-    """A request has more spans than bytes for their ids; decoding all of them would cost too much."""
+    """A request with more spans than bytes for their ids; decoding all of them would cost too much."""
 
 
 class FlatMessageReader:
-    """Reads serialized messages of one type into one Arrow record batch."""
+    """Reader of serialized messages of one type into one Arrow record batch."""
 
     def __init__(self, full_name: str) -> None:
         descriptor = _make_flat_pool().FindMessageTypeByName(full_name)

@@ -46,7 +46,7 @@ _SPECIAL_DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.in
 
 
 class InvalidJson(ValueError):
-    """The input is not OTLP/JSON; the message starts with the path of the error."""
+    """Input that is not OTLP/JSON; the message starts with the path of the error."""
 
 
 def json_to_protobuf(body: bytes, request: type[Message] = ExportTraceServiceRequest) -> bytes:
@@ -85,17 +85,17 @@ def parse_message(value: object, message: Message, path: str = "", depth: int = 
         field = fields.get(key)
         if field is None or content is None:  # null means that the field is absent
             continue
-        where = f"{path}.{key}" if path else key
+        field_path = f"{path}.{key}" if path else key
         if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name) is not None:
-            _raise_invalid(where, "a value can be of one type only")
+            _raise_invalid(field_path, "a value can be of one type only")
         if field.is_repeated:
-            _parse_repeated(content, message, field, where, depth)
+            _parse_repeated(content, message, field, field_path, depth)
         elif field.message_type is not None:
             child = getattr(message, field.name)
             child.SetInParent()
-            parse_message(content, child, where, depth + 1)
+            parse_message(content, child, field_path, depth + 1)
         else:
-            setattr(message, field.name, _parse_scalar(content, field, where))
+            setattr(message, field.name, _parse_scalar(content, field, field_path))
 
 
 def render_message(message: Message, depth: int = 1) -> dict[str, Any]:
@@ -127,11 +127,11 @@ def _parse_repeated(value: object, message: Message, field: FieldDescriptor, pat
         _raise_invalid(path, f"an array is expected, not {_describe_type(value)}")
     target = getattr(message, field.name)
     for index, item in enumerate(value):
-        where = f"{path}[{index}]"
+        item_path = f"{path}[{index}]"
         if field.message_type is not None:
-            parse_message(item, target.add(), where, depth + 1)
+            parse_message(item, target.add(), item_path, depth + 1)
         else:
-            target.append(_parse_scalar(item, field, where))
+            target.append(_parse_scalar(item, field, item_path))
 
 
 def _parse_scalar(value: object, field: FieldDescriptor, path: str) -> object:

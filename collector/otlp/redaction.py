@@ -156,11 +156,11 @@ def make_redaction(keys: Iterable[str], values: Iterable[str], file: Path | None
     """Return the given rules and those in a file. Raise ValueError for an invalid rule."""
     rules = [("key", key, "") for key in keys] + [("value", value, "") for value in values]
     rules += read_redaction_rules(file) if file else []
-    for kind, rule, place in rules:
+    for kind, rule, location in rules:
         if not rule:
-            raise ValueError(f"{place}a redaction rule is empty")
+            raise ValueError(f"{location}a redaction rule is empty")
         if kind == "value":
-            _check_pattern(rule, place)
+            _check_pattern(rule, location)
     return Redaction(*(tuple(rule for kind, rule, _ in rules if kind == wanted) for wanted in ("key", "value")))
 
 
@@ -179,11 +179,11 @@ def read_redaction_rules(path: Path) -> list[tuple[str, str, str]]:
     return rules
 
 
-def _check_pattern(pattern: str, place: str) -> None:
+def _check_pattern(pattern: str, location: str) -> None:
     try:
         matches_empty = pc.match_substring_regex(pa.scalar(""), pattern).as_py()
     except pa.ArrowInvalid as error:
         problem = str(error).removeprefix("Invalid regular expression: ")
-        raise ValueError(f"{place}{pattern!r} is not a regular expression (RE2): {problem}") from None
+        raise ValueError(f"{location}{pattern!r} is not a regular expression (RE2): {problem}") from None
     if matches_empty:
-        raise ValueError(f"{place}{pattern!r} also matches the empty text; it would mask everything")
+        raise ValueError(f"{location}{pattern!r} also matches the empty text; it would mask everything")

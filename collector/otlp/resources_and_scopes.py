@@ -59,7 +59,7 @@ class ResourceOrScope:
 
 
 class ResourceOrScopeReader:
-    """Reads resources or scopes from their bytes, and caches them."""
+    """Reader of resources or scopes from their bytes, with a cache."""
 
     def __init__(self, full_name: str, redaction: Redaction) -> None:
         self._redaction = redaction

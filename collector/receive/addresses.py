@@ -11,7 +11,7 @@ from spanproof.collector.user_errors import UserError
 
 
 class AddressUnavailable(UserError):
-    """The collector cannot listen on an address; the message says which one and what to do."""
+    """An address that the collector cannot listen on; the message says which one and what to do."""
 
 
 def split_address(address: str) -> tuple[str, int]:

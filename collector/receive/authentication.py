@@ -101,9 +101,9 @@ def _parse_token_file(path: Path) -> list[tuple[str, frozenset[Role]]]:
 
 
 class TokenMiddleware:
-    """Passes requests to an ASGI app if they need no token or their token has the required role.
+    """ASGI middleware for requests that need no token or whose token has the required role.
 
-    `find_required_role` returns the role that a request needs, or None. `make_refusal` makes the response to the
+    `find_required_role` returns the role that a request needs, or None. `make_rejection` makes the response to the
     others.
     """
 
@@ -112,12 +112,12 @@ class TokenMiddleware:
         app: ASGIApp,
         tokens: AccessTokens,
         find_required_role: Callable[[Request], Role | None],
-        make_refusal: Callable[[Request, Admission], Response],
+        make_rejection: Callable[[Request, Admission], Response],
     ) -> None:
         self._app = app
         self._tokens = tokens
         self._find_required_role = find_required_role
-        self._make_refusal = make_refusal
+        self._make_rejection = make_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request."""
@@ -126,7 +126,7 @@ class TokenMiddleware:
         admission = Admission.GRANTED
         if role is not None:
             admission = self._tokens.authorize(request.headers.get("authorization", ""), role)
-        app = self._app if admission is Admission.GRANTED else self._make_refusal(request, admission)
+        app = self._app if admission is Admission.GRANTED else self._make_rejection(request, admission)
         await app(scope, receive, send)
 
 

@@ -72,8 +72,8 @@ def _make_handler(signal: Signal, telemetry: Telemetry) -> Callable[[bytes, Any]
         except asyncio.CancelledError:  # the sender has disconnected; its spans are still stored
             count("cancelled")
             raise
-        except REQUEST_ERRORS as refusal:
-            status = make_status(refusal)
+        except REQUEST_ERRORS as error:
+            status = make_status(error)
             count(format_status_code(status))
             await context.abort(_CODES_BY_NUMBER[status.code], status.message, _make_trailing_metadata(status))
         count(format_outcome(response))
@@ -83,7 +83,7 @@ def _make_handler(signal: Signal, telemetry: Telemetry) -> Callable[[bytes, Any]
 
 
 class _TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Rejects requests without a suitable token before the message is read."""
+    """Interceptor that rejects requests without a suitable token before the message is read."""
 
     def __init__(self, tokens: AccessTokens, signals: Sequence[Signal], telemetry: Telemetry) -> None:
         self._tokens = tokens
@@ -102,11 +102,11 @@ class _TokenInterceptor(grpc.aio.ServerInterceptor):
         status = make_status(PermissionDenied() if Admission.FORBIDDEN in admissions else Unauthenticated())
         self._telemetry.count_request("grpc", self._signals.get(details.method, "none"), format_status_code(status))
 
-        async def refuse(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def reject(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             await context.abort(_CODES_BY_NUMBER[status.code], status.message, _make_trailing_metadata(status))
 
         # a stream handler, because it does not wait for a request
-        return grpc.stream_unary_rpc_method_handler(refuse)
+        return grpc.stream_unary_rpc_method_handler(reject)
 
 
 def _make_trailing_metadata(status: Status) -> tuple[tuple[str, bytes], ...]:

@@ -72,9 +72,9 @@ def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry
     def count(request: Request, outcome: str) -> None:
         telemetry.count_request("http", names.get(request.scope["path"], "none"), outcome)
 
-    def refuse(request: Request, refusal: Exception) -> Response:
+    def reject(request: Request, error: Exception) -> Response:
         """Return the response for a rejected request, in the encoding of the request."""
-        status = make_status(refusal)
+        status = make_status(error)
         count(request, format_status_code(status))
         headers = {}
         if status.code == UNAVAILABLE:
@@ -103,8 +103,8 @@ def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry
                     if media_type == JSON:
                         body = await _convert_json(body, signal, large_json_lock)
                     response = await signal.export(body)
-            except REQUEST_ERRORS as refusal:
-                return refuse(request, refusal)
+            except REQUEST_ERRORS as error:
+                return reject(request, error)
             except ClientDisconnect:
                 count(request, "cancelled")
                 return Response(status_code=400)  # the client cannot read it
@@ -113,10 +113,10 @@ def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry
 
         return export
 
-    async def refuse_path(request: Request, _error: Exception) -> Response:
-        return refuse(request, PathNotFound(f"no endpoint at {request.scope['path']}; send OTLP by POST to {paths}"))
+    async def reject_path(request: Request, _error: Exception) -> Response:
+        return reject(request, PathNotFound(f"no endpoint at {request.scope['path']}; send OTLP by POST to {paths}"))
 
-    async def refuse_method(request: Request, _error: Exception) -> Response:
+    async def reject_method(request: Request, _error: Exception) -> Response:
         count(request, "unimplemented")
         problem = _make_status(f"send OTLP by POST; {request.method} is not supported")
         return _make_response(problem, _choose_response_type(request), 405, Allow="POST")
@@ -125,17 +125,17 @@ def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry
         count(request, "internal")
         return _make_response(_make_status(f"a bug in spanproof: {error!r}"), _choose_response_type(request), 500)
 
-    def refuse_unauthorized(request: Request, admission: Admission) -> Response:
-        return refuse(request, PermissionDenied() if admission is Admission.FORBIDDEN else Unauthenticated())
+    def reject_unauthorized(request: Request, admission: Admission) -> Response:
+        return reject(request, PermissionDenied() if admission is Admission.FORBIDDEN else Unauthenticated())
 
     router = Starlette(
         routes=[Route(signal.path, make_endpoint(signal), methods=["POST"]) for signal in signals],
-        exception_handlers={404: refuse_path, 405: refuse_method, 500: report_bug},
+        exception_handlers={404: reject_path, 405: reject_method, 500: report_bug},
     )
     router.router.redirect_slashes = False
     app: ASGIApp = router
     if options.tokens:
-        app = TokenMiddleware(app, options.tokens, lambda _request: Role.INGEST, refuse_unauthorized)
+        app = TokenMiddleware(app, options.tokens, lambda _request: Role.INGEST, reject_unauthorized)
     if options.cors_origins:  # before the token check: browsers send preflight requests without a token
         app = CORSMiddleware(
             app,

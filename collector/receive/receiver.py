@@ -42,7 +42,7 @@ def freeze_loaded_objects() -> None:
 
 
 class Receiver:
-    """Receives OTLP into a store, from `start` (or `with`) to `stop`.
+    """Receiver of OTLP into a store, from `start` (or `with`) to `stop`.
 
     After `start`, `grpc_address` and `http_address` contain the actual ports.
 

@@ -73,7 +73,7 @@ async def read_body(request: Request, reservation: ByteReservation, limit: int, 
 
 
 class _GzipDecompressor:
-    """Decompresses gzip chunk by chunk; consecutive members form one body."""
+    """Decompressor of gzip chunks; consecutive members form one body."""
 
     def __init__(self) -> None:
         self._member: zlib._Decompress | None = None

@@ -53,13 +53,13 @@ def make_signals(ingest_queue: IngestQueue) -> tuple[Signal, ...]:
         return response
 
     async def export_logs(body: bytes) -> Message:
-        return await asyncio.to_thread(_refuse_logs, body)
+        return await asyncio.to_thread(_reject_logs, body)
 
     async def export_metrics(body: bytes) -> Message:
-        return await asyncio.to_thread(_refuse_metrics, body)
+        return await asyncio.to_thread(_reject_metrics, body)
 
     async def export_profiles(body: bytes) -> Message:
-        return await asyncio.to_thread(_refuse_profiles, body)
+        return await asyncio.to_thread(_reject_profiles, body)
 
     package = "opentelemetry.proto.collector"
     return (
@@ -94,7 +94,7 @@ def make_signals(ingest_queue: IngestQueue) -> tuple[Signal, ...]:
     )
 
 
-def _refuse_logs(body: bytes) -> Message:
+def _reject_logs(body: bytes) -> Message:
     request, response = logs.ExportLogsServiceRequest(), logs.ExportLogsServiceResponse()
     _parse(request, body)
     records = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
@@ -104,7 +104,7 @@ def _refuse_logs(body: bytes) -> Message:
     return response
 
 
-def _refuse_metrics(body: bytes) -> Message:
+def _reject_metrics(body: bytes) -> Message:
     request, response = metrics.ExportMetricsServiceRequest(), metrics.ExportMetricsServiceResponse()
     _parse(request, body)
     points = 0
@@ -119,7 +119,7 @@ def _refuse_metrics(body: bytes) -> Message:
     return response
 
 
-def _refuse_profiles(body: bytes) -> Message:
+def _reject_profiles(body: bytes) -> Message:
     request, response = profiles.ExportProfilesServiceRequest(), profiles.ExportProfilesServiceResponse()
     _parse(request, body)
     count = sum(len(scope.profiles) for resource in request.resource_profiles for scope in resource.scope_profiles)

@@ -30,28 +30,28 @@ _MAX_MESSAGE_BYTES = 500
 
 
 class RequestTooLarge(Exception):
-    """The body, compressed or decompressed, is larger than the limit."""
+    """A body, compressed or decompressed, that is larger than the limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request is larger than {limit} bytes; send fewer spans at once, or raise the limit")
 
 
 class Unauthenticated(Exception):
-    """The sender has sent no known token."""
+    """A request without a known token."""
 
     def __init__(self) -> None:
         super().__init__("this server requires a known token: authorization: Bearer TOKEN")
 
 
 class PermissionDenied(Exception):
-    """The token of the sender does not allow sending spans."""
+    """A request whose token does not allow sending spans."""
 
     def __init__(self) -> None:
         super().__init__("this token may not send spans: it lacks the role `ingest`")
 
 
 class PathNotFound(Exception):
-    """There is no endpoint at this path."""
+    """A request to a path without an endpoint."""
 
 
 REQUEST_ERRORS: Final = (

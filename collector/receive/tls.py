@@ -28,7 +28,7 @@ class TlsFiles:
             except OSError as error:
                 raise ValueError(f"{path}: {error.strerror}") from None
         try:
-            context.load_cert_chain(self.certificate, self.key, self._refuse_password)
+            context.load_cert_chain(self.certificate, self.key, self._reject_password)
         except ssl.SSLError as error:
             reason = error.reason or "no certificate or no key in PEM"
             raise ValueError(f"{self.certificate} and {self.key} cannot be used: {_format_reason(reason)}") from None
@@ -42,7 +42,7 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def _refuse_password(self) -> NoReturn:
+    def _reject_password(self) -> NoReturn:
         raise ValueError(
             f"{self.key}: the key is encrypted; decrypt it first, because a server cannot ask for the password"
         )

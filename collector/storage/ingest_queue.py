@@ -35,7 +35,7 @@ _log = logging.getLogger(__name__)
 
 
 class Backpressure(Exception):
-    """The queue has no room for this request; the sender may retry after `RETRY_AFTER_S`."""
+    """Rejection of a request because the queue is full; the sender may retry after `RETRY_AFTER_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _QueuedRequest:
 
 
 class IngestQueue:
-    """Accepts requests and completes each one once its spans are committed."""
+    """Queue of requests; completes each one once its spans are committed."""
 
     def __init__(
         self,

@@ -31,9 +31,11 @@ def prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
     if version == SCHEMA_VERSION:
         return
     if version is None or not _OLDEST_SCHEMA_VERSION <= version < SCHEMA_VERSION:
-        age, advice = ("a newer", "upgrade spanproof or ") if (version or 0) > SCHEMA_VERSION else ("an unknown", "")
+        version_kind, advice = (
+            ("a newer", "upgrade spanproof or ") if (version or 0) > SCHEMA_VERSION else ("an unknown", "")
+        )
         raise StoreError(
-            f"{path} was written by {age} spanproof (schema {version}, this one has {SCHEMA_VERSION}); "
+            f"{path} was written by {version_kind} spanproof (schema {version}, this one has {SCHEMA_VERSION}); "
             f"{advice}name another file"
         )
     _execute_scripts(

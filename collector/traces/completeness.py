@@ -43,7 +43,7 @@ class MissingSpans:
             case "root":
                 return "the span of the request itself has not arrived"
             case "parent":
-                return f"`{self.caller}` sent `{self.callee}`, whose parent has not arrived"
+                return f"`{self.caller}` sent the span `{self.callee}`, whose parent has not arrived"
             case "answer":
                 return f"`{self.caller}` called `{self.callee}`, whose own span has not arrived"
             case "own":

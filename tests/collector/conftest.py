@@ -21,7 +21,7 @@ def store() -> Iterator[Store]:
 
 
 class GatedStore(Store):
-    """Blocks each append until the gate is open; rejects a batch that contains a span named `poison`."""
+    """Store that blocks each append until the gate is open; rejects a batch with a span named `poison`."""
 
     def __init__(self, path, settings) -> None:
         super().__init__(path, settings)

@@ -23,7 +23,7 @@ SPANS = 3  # per trace
 
 
 class Sender:
-    """Sends from several threads. A request has several traces, in each of which `gateway` calls `orders`."""
+    """Client with several threads. A request has several traces, in each of which `gateway` calls `orders`."""
 
     def __init__(self) -> None:
         self.acknowledged: set[str] = set()

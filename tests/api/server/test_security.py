@@ -377,7 +377,7 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
         (["--cors-origin", "https://a.example/"], "'https://a.example/' is no origin; .*"),
         (["--redact", ""], "a redaction rule is empty"),
         (["--redact-value", "("], r"'\(' is not a regular expression \(RE2\): missing \): \("),
-        (["--redact-value", "a|"], r"'a\|' also matches where nothing stands; .*"),
+        (["--redact-value", "a|"], r"'a\|' also matches the empty text; .*"),
         (["--redact-file", "none"], "none: No such file or directory"),
         (["--redact-file", "empty"], "empty: the file contains no rule"),
         (["--redact-file", "spaced"], "spaced:2: a rule is `key NAME` or `value REGEX`, not 'a b'"),

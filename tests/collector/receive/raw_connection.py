@@ -15,7 +15,7 @@ from spanproof.tests.command import DEADLINE_S
 
 
 @dataclass(slots=True)
-class GrpcAnswer:
+class GrpcResponse:
     """Headers and trailers together, and the message, if any."""
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class GrpcAnswer:
 
 def call_grpc(
     address: str, path: str, message: bytes, *, compressed: bool = False, headers: dict[str, str] | None = None
-) -> GrpcAnswer:
+) -> GrpcResponse:
     """Send one gRPC request, frame by frame."""
     connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
     connection.initiate_connection()
@@ -42,7 +42,7 @@ def call_grpc(
         ],
     )
     connection.send_data(1, struct.pack(">BI", compressed, len(message)) + message, end_stream=True)
-    answer = GrpcAnswer()
+    answer = GrpcResponse()
     with socket.create_connection(split_address(address), DEADLINE_S) as peer:
         while True:
             peer.sendall(connection.data_to_send())

@@ -34,7 +34,7 @@ def connect(receiver: Receiver) -> socket.socket:
     return socket.create_connection(split_address(receiver.http_address), DEADLINE_S)
 
 
-def read_answer(answer: bytes) -> tuple[bytes, object]:
+def read_response(answer: bytes) -> tuple[bytes, object]:
     head, _, body = answer.partition(b"\r\n\r\n")
     return head.split(b" ")[1], json.loads(body)["message"]
 
@@ -58,13 +58,15 @@ def read_success(peer: socket.socket) -> None:
     ],
 )
 def test_invalid_http_gets_a_status(receiver: Receiver, capfd, request_bytes: bytes) -> None:
-    status, message = read_answer(send_http(receiver.http_address, request_bytes))
+    status, message = read_response(send_http(receiver.http_address, request_bytes))
     assert (status, message) == (b"400", "this is not HTTP/1.1, or its headers are too long")
     assert capfd.readouterr() == ("", "")
 
 
 def test_broken_chunk_closes_connection(receiver: Receiver) -> None:
-    status, _ = read_answer(send_http(receiver.http_address, HEAD + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n"))
+    status, _ = read_response(
+        send_http(receiver.http_address, HEAD + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n")
+    )
     assert status == b"400"
 
 
@@ -79,7 +81,7 @@ def test_broken_head_request_gets_no_body(receiver: Receiver, capfd) -> None:
 @pytest.mark.parametrize("start", [b"", b"P", HEAD, HEAD + b"content-length: 2\r\n\r\n{"])
 def test_stalled_request_times_out(serve: Callable[..., Receiver], start: bytes) -> None:
     receiver = serve(receive_timeout_s=0.2)
-    status, message = read_answer(send_http(receiver.http_address, start))
+    status, message = read_response(send_http(receiver.http_address, start))
     assert (status, message) == (b"408", "the request did not arrive within 0.2 s")
 
 
@@ -142,7 +144,7 @@ def test_connections_are_limited(serve: Callable[..., Receiver]) -> None:
             read_success(peer)
         with connect(receiver) as third:
             answer = read_to_end(third)
-            assert read_answer(answer) == (b"503", "there are 2 connections already")
+            assert read_response(answer) == (b"503", "there are 2 connections already")
             assert b"retry-after: 1\r\n" in answer.lower()
         first.sendall(GOOD)
         read_success(first)

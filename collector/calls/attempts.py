@@ -90,9 +90,8 @@ def build_attempts(spans: SpanBatch, topology: Topology, pairs: SpanPairs, servi
     caller, server = _AttemptSide(spans, topology, pairs.caller_rows), _AttemptSide(spans, topology, pairs.callee_rows)
     bare, message = (pa.array(pairs.shape_indices == _SHAPES.index(shape)) for shape in (BARE, MESSAGE))
     paired = pa.array(pairs.shape_indices == _SHAPES.index(PAIRED))
-    exit_ = _AttemptSide(
-        spans, topology, np.where(bare, MISSING_ROW, pairs.caller_rows)
-    )  # a bare attempt has no exit span
+    # a bare attempt has no exit span
+    exit_ = _AttemptSide(spans, topology, np.where(bare, MISSING_ROW, pairs.caller_rows))
 
     def read_first(column: str) -> pa.Array:
         return pc.coalesce(exit_.read(column), server.read(column))

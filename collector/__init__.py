@@ -1,1 +1,1 @@
-"""Receives OTLP traces and stores them as spans and calls."""
+"""Receive OTLP traces; store them as spans and calls."""

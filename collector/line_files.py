@@ -1,4 +1,4 @@
-"""Files that an option names, line by line."""
+"""Reader of text files that an option names."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def read_lines(path: Path) -> list[str]:
-    """Read the lines of a text in UTF-8. Raises ValueError, naming the file, where it cannot be read."""
+    """Return the lines of a UTF-8 text file. Raise ValueError with the file's name if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig").splitlines()
     except OSError as error:

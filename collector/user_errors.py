@@ -1,13 +1,13 @@
-"""What users can mend."""
+"""Errors that a user can correct."""
 
 
 class UserError(Exception):
-    """Something that a user can mend; the message says in one line what is wrong, and what to do."""
+    """An error that a user can correct; the message says in one line what is wrong and what to do."""
 
 
 class StoreError(UserError):
-    """The store cannot be opened or used; the message says why and what to do."""
+    """A store that cannot be opened or used; the message says why and what to do."""
 
 
 class StoreUnavailable(StoreError):
-    """The store takes nothing at present, whatever it is."""
+    """A store that currently rejects all data, whatever its content."""

@@ -1,4 +1,4 @@
-"""Which traces are to be derived because of new spans, and all their spans."""
+"""Traces that new spans affect, with all their spans."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from spanproof.collector.storage.arrow_columns import fetch_table, get_single_ch
 if TYPE_CHECKING:
     import duckdb
 
-# The traces of spans with keys from `$first` to `$last`: ``sql/affected_traces.sql`` for a store without links.
+# ``sql/affected_traces.sql`` for a store without links: the traces of the spans with keys from `$first` to `$last`.
 _AFFECTED_WITHOUT_LINKS_SQL: Final = """
-SELECT grown.*, first_key, last_key
+SELECT changed.*, first_key, last_key
 FROM (
-    SELECT trace_id, true AS dirty, bool_or(kind IN (2, 5) AND len(links) > 0) AS links
+    SELECT trace_id, true AS dirty, bool_or(kind IN (2, 5) AND len(links) > 0) AS has_links
     FROM spans WHERE span_key BETWEEN $first AND $last
     GROUP BY trace_id
-) grown
+) changed
 LEFT JOIN traces USING (trace_id)
 """
-# values of gRPC's status, of an old and a new convention
+# gRPC status values for success, in the old and the new semantic conventions
 _RPC_OK_STATUSES: Final = pa.array(["0", "OK"], pa.string())
 _NULL_BOOL: Final = pa.scalar(None, pa.bool_())
 
 
 @dataclass(frozen=True, slots=True)
 class AffectedTraces:
-    """Traces to derive (``dirty``), and those tied to them by links.
+    """Traces to derive (``dirty``), and the traces that links tie to them.
 
-    `table` has a row for each, with ``trace_id`` and ``dirty``. The keys of their spans are from `first` to `last`.
+    `table` has one row per trace, with ``trace_id`` and ``dirty``. Their span keys are from `first_key` to `last_key`.
     """
 
     table: pa.Table
@@ -46,34 +46,37 @@ class AffectedTraces:
 
     @property
     def dirty(self) -> pa.Table:
-        """Those to derive."""
+        """The traces to derive."""
         return self.table.filter(self.table["dirty"])
 
     @property
     def has_derived_rows(self) -> bool:
-        """Something was derived of some of them before."""
-        unknown: int = self.table["first_key"].null_count
-        return unknown < len(self.table)
+        """Whether rows derived earlier exist for any of these traces."""
+        new_count: int = self.table["first_key"].null_count
+        return new_count < len(self.table)
 
 
 def find_affected_traces(
     connection: duckdb.DuckDBPyConnection, first: int, last: int, *, has_links: bool
 ) -> AffectedTraces:
-    """Find the traces to derive because of spans with keys from `first` to `last`; `linked`: there are links."""
+    """Return the traces to derive for the spans with keys from `first` to `last`.
+
+    `has_links`: the store contains entry links.
+    """
     keys = {"first": first, "last": last}
     table = fetch_table(
         connection, _read_sql("affected_traces.sql") if has_links else _AFFECTED_WITHOUT_LINKS_SQL, keys
     )
-    if not has_links and pc.any(table["links"]).as_py():
+    if not has_links and pc.any(table["has_links"]).as_py():
         table = fetch_table(connection, _read_sql("affected_traces.sql"), keys)
-    firsts, lasts = pc.min(table["first_key"]).as_py(), pc.max(table["last_key"]).as_py()
+    min_key, max_key = pc.min(table["first_key"]).as_py(), pc.max(table["last_key"]).as_py()
     return AffectedTraces(
-        table, first if firsts is None else min(first, firsts), last if lasts is None else max(last, lasts)
+        table, first if min_key is None else min(first, min_key), last if max_key is None else max(last, max_key)
     )
 
 
 def read_span_batch(connection: duckdb.DuckDBPyConnection, affected: AffectedTraces) -> SpanBatch:
-    """Read all spans of these traces."""
+    """Return all spans of these traces."""
     keys = {"first": affected.first_key, "last": affected.last_key}
     return SpanBatch(
         add_extracted_attributes(fetch_table(connection, _read_sql("new_spans.sql"), keys, affected.table))
@@ -81,32 +84,34 @@ def read_span_batch(connection: duckdb.DuckDBPyConnection, affected: AffectedTra
 
 
 def add_extracted_attributes(spans: pa.Table) -> pa.Table:
-    """Add, beside what ``sql/new_spans.sql`` reads of spans, what matters of their attributes."""
-    facts = ExtractedAttributes(get_single_chunk(spans["keys"]), get_single_chunk(spans["texts"]))
+    """Add the extracted attributes to the columns that ``sql/new_spans.sql`` reads."""
+    attributes = ExtractedAttributes(get_single_chunk(spans["keys"]), get_single_chunk(spans["texts"]))
     kinds = get_single_chunk(spans["kind"])
-    # gRPC's own instrumentation has a span for each attempt, of no certain kind; each is an exit span (gRFC A66, A72)
+    # gRPC's own instrumentation makes a span of unspecified kind for each attempt; each is an exit span (gRFC A66, A72)
     rpc_attempt = pc.and_(
-        pc.starts_with(get_single_chunk(spans["name"]), "Attempt."), pa.array(facts.has_any("attempts_before"))
+        pc.starts_with(get_single_chunk(spans["name"]), "Attempt."), pa.array(attributes.has_any("attempts_before"))
     )
-    rpc_status = facts.read("rpc_status")
-    added = {
-        "kind_sent": kinds,
+    rpc_status = attributes.read("rpc_status")
+    extracted = {
+        "exported_kind": kinds,
         "kind": pc.if_else(rpc_attempt, pa.scalar(semconv.SPAN_KINDS["client"], kinds.type), kinds),
         "rpc_attempt": rpc_attempt,
-        "answer": map_distinct_texts(facts.read("http_status"), classify_http_status, pa.uint8()),
+        "http_outcome": map_distinct_texts(attributes.read("http_status"), classify_http_status, pa.uint8()),
         "rpc_failed": pc.if_else(rpc_status.is_valid(), pc.invert(pc.is_in(rpc_status, _RPC_OK_STATUSES)), _NULL_BOOL),
-        "peer": pc.coalesce(facts.read("peer_name"), facts.read("db_system"), facts.read("messaging_system")),
-        "server_address": facts.read("server_address"),
-        "server_port": facts.read("server_port"),
-        "counter": pc.coalesce(facts.read_int("resend_count"), facts.read_int("attempts_before")),
-        "deliveries": facts.read_int("deliveries"),
-        "says_why": facts.has_any("error_type"),
-        "is_db": facts.has_any("db_system"),
-        "is_messaging": facts.has_any("messaging_system"),
-        "is_rpc": facts.has_any("rpc_system", "rpc_service"),
-        "is_http": facts.has_any("http_method", "url", "http_status"),
+        "peer": pc.coalesce(
+            attributes.read("peer_name"), attributes.read("db_system"), attributes.read("messaging_system")
+        ),
+        "server_address": attributes.read("server_address"),
+        "server_port": attributes.read("server_port"),
+        "resend_count": pc.coalesce(attributes.read_int("resend_count"), attributes.read_int("attempts_before")),
+        "deliveries": attributes.read_int("deliveries"),
+        "has_error_type": attributes.has_any("error_type"),
+        "is_db": attributes.has_any("db_system"),
+        "is_messaging": attributes.has_any("messaging_system"),
+        "is_rpc": attributes.has_any("rpc_system", "rpc_service"),
+        "is_http": attributes.has_any("http_method", "url", "http_status"),
     }
-    return pa.table({**dict(zip(spans.column_names, spans.columns, strict=True)), **added})
+    return pa.table({**dict(zip(spans.column_names, spans.columns, strict=True)), **extracted})
 
 
 @cache

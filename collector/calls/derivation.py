@@ -1,8 +1,8 @@
-"""Derives calls from spans: who asked whom, how it went, and which attempts belong together.
+"""Derivation of calls from spans: topology, attempts and logical calls of all changed traces.
 
-All traces that have changed since the last time are worked on at once, column by column: `around` finds them and reads
-their spans, `places` says where each stands, `attempts` who asked whom, `attempts` which of these are one call;
-`derived` lays that out as rows, which are written down.
+All traces that have changed since the last derivation are processed at once, in columns: `affected_traces` finds the
+traces and reads their spans, `topology` gives each span its position, `attempts` pairs callers with callees,
+`logical_calls` links the attempts of one call, and `rows` builds the rows that are stored.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _DERIVED_TABLES_WITHOUT_LINKS: Final = ("traces", "topology", "attempts", "calls")
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
-# How many new spans are derived at once: so that what is at hand of them stays within the memory there is.
+# Maximum number of new spans in one transaction; it limits the memory that their columns take.
 _BATCH_SPANS: Final = 500_000
 _DERIVATION_STATE_SQL: Final = "SELECT last_span_key, EXISTS (FROM entry_links), rules FROM derivation, rules"
 _INSERT_ENTRY_LINKS_SQL: Final = """
@@ -46,39 +46,40 @@ FROM (SELECT trace_id, span_key, unnest(links) AS link FROM spans SEMI JOIN rows
 
 
 def derive_calls(store: Store) -> int:
-    """Bring the derived tables up to date with the spans stored so far; return how many traces changed.
+    """Bring the derived tables up to date with the stored spans; return the number of changed traces.
 
-    Duplicates of a span (same trace, span id, kind and service) are dropped on the way: the one that ends
-    last stays.
+    Duplicates of a span (same trace, span id, kind and service) are dropped: the one that ends last stays.
     """
     changed = 0
-    with store.lock, store.telemetry.measure_derivation() as tell_traces, closing(store.cursor()) as connection:
-        newest = store.last_span_key  # where spans keep coming, what comes from now on is for the next time
+    with store.lock, store.telemetry.measure_derivation() as report_traces, closing(store.cursor()) as connection:
+        newest = store.last_span_key  # later spans wait for the next derivation, so that this one ends
         derived = -1
         while derived < newest:
-            derived, more = _derive_next_batch(connection, newest, store.services)
-            changed += more
-        tell_traces(changed)
+            derived, batch_changed = _derive_next_batch(connection, newest, store.services)
+            changed += batch_changed
+        report_traces(changed)
     return changed
 
 
 def _derive_next_batch(connection: duckdb.DuckDBPyConnection, newest: int, services: frozenset[str]) -> tuple[int, int]:
-    """Derive the next new spans, in a transaction; return up to which key that was, and how many traces changed."""
+    """Derive the next new spans in a transaction; return the last derived key and the number of changed traces."""
     connection.execute("BEGIN")
     try:
-        ((derived, linked, rules),) = connection.execute(_DERIVATION_STATE_SQL).fetchall()
+        ((derived, has_links, rules),) = connection.execute(_DERIVATION_STATE_SQL).fetchall()
         changed = 0
         if derived < 0:
-            _clear_tables(connection, DERIVED_TABLES)  # all is to be derived again
+            _clear_tables(connection, DERIVED_TABLES)  # everything is derived again
         if derived < newest:
             first, derived = derived + 1, min(newest, derived + _BATCH_SPANS)
-            around = find_affected_traces(connection, first, derived, has_links=linked)
-            changed = len(around.dirty)
-            if around.has_derived_rows:
-                _delete_traces(connection, DERIVED_TABLES if linked else _DERIVED_TABLES_WITHOUT_LINKS, around.dirty)
-            spans = _delete_duplicates(connection, read_span_batch(connection, around))
-            if len(spans):  # what was forgotten has left keys that no span has
-                links = _store_and_read_links(connection, around, spans)
+            affected = find_affected_traces(connection, first, derived, has_links=has_links)
+            changed = len(affected.dirty)
+            if affected.has_derived_rows:
+                _delete_traces(
+                    connection, DERIVED_TABLES if has_links else _DERIVED_TABLES_WITHOUT_LINKS, affected.dirty
+                )
+            spans = _delete_duplicates(connection, read_span_batch(connection, affected))
+            if len(spans):  # deleted traces leave keys without a span
+                links = _store_and_read_links(connection, affected, spans)
                 for table, rows in derive_rows(spans, links, ServiceRules.from_row(rules), services):
                     if len(rows):
                         execute_with_rows(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
@@ -93,9 +94,9 @@ def _derive_next_batch(connection: duckdb.DuckDBPyConnection, newest: int, servi
 def derive_rows(
     spans: SpanBatch, links: EntryLinks, rules: ServiceRules, services: frozenset[str]
 ) -> Iterator[TableRows]:
-    """Yield all that there is to derive of these spans, as rows of the derived tables.
+    """Yield all rows of the derived tables for these spans.
 
-    `services` are all that are known.
+    `services` are all known services.
     """
     proxies = frozenset(rules.proxies)
     topology = build_topology(spans, proxies)
@@ -114,28 +115,28 @@ def _clear_tables(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...]
 
 
 def _delete_traces(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...], rows: pa.Table) -> None:
-    """Delete what was derived of these traces."""
+    """Delete the derived rows of these traces."""
     for table in tables:
         execute_with_rows(connection, f"DELETE FROM {table} WHERE trace_id IN (SELECT trace_id FROM rows)", rows)  # noqa: S608 (fixed names)
 
 
 def _delete_duplicates(connection: duckdb.DuckDBPyConnection, spans: SpanBatch) -> SpanBatch:
-    """Delete all but one of the spans that have ids, kind and service in common: the one that ends last stays."""
-    doubles = spans.find_duplicates()
-    if not doubles:
+    """Delete all but one of the spans with the same ids, kind and service: the one that ends last stays."""
+    duplicates = spans.find_duplicates()
+    if not duplicates:
         return spans
-    rows = pa.table({"span_key": spans.keys[doubles]})
+    rows = pa.table({"span_key": spans.keys[duplicates]})
     execute_with_rows(connection, "DELETE FROM spans WHERE span_key IN (SELECT span_key FROM rows)", rows)
-    return spans.drop_rows(doubles)
+    return spans.drop_rows(duplicates)
 
 
 def _store_and_read_links(
     connection: duckdb.DuckDBPyConnection, affected: AffectedTraces, spans: SpanBatch
 ) -> EntryLinks:
-    """Write down what entry spans link to, and read that of all that are here."""
+    """Store the links of new entry spans; return the links of all entry spans of the affected traces."""
     if not spans.has_entry_links.any():
         return NO_ENTRY_LINKS
     rows = pa.table({"span_key": spans.keys[spans.has_entry_links & spans.dirty]})
     execute_with_rows(connection, _INSERT_ENTRY_LINKS_SQL, rows)
-    links = "SELECT l.* FROM entry_links l SEMI JOIN rows USING (trace_id)"
-    return spans.resolve_links(fetch_table(connection, links, rows=affected.table))
+    links_sql = "SELECT l.* FROM entry_links l SEMI JOIN rows USING (trace_id)"
+    return spans.resolve_links(fetch_table(connection, links_sql, rows=affected.table))

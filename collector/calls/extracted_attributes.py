@@ -1,4 +1,4 @@
-"""What matters of the attributes of spans, by the names of `semconv.FACTS`."""
+"""Attributes that derivation reads, by the names of `semantic_conventions.EXTRACTED_ATTRIBUTES`."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ _INT32 = range(-(2**31), 2**31)
 
 
 class HttpOutcome(IntEnum):
-    """What an HTTP status says of a try."""
+    """Meaning of an HTTP status for retries."""
 
     OTHER = 0
     SERVER_ERROR = 1  # 500 and above
     RETRYABLE = 2  # 408, 425, 429
-    REDIRECT_OR_CHALLENGE = (
-        3  # a redirect, or a request for credentials: answered by another request, not by another try
-    )
+    REDIRECT_OR_CHALLENGE = 3  # a redirect or a request for credentials: the client follows up with a different request
 
 
 class ExtractedAttributes:
-    """The texts of some attributes, one of each for every span; null where it has none."""
+    """Texts of some attributes, one column per attribute with a value per span; null if the span has none."""
 
     def __init__(self, keys: pa.ListArray, texts: pa.ListArray) -> None:
         self._span_count = len(keys)
@@ -38,27 +36,27 @@ class ExtractedAttributes:
         self._key_indices = encoded.indices.to_numpy()
 
     def read(self, name: str) -> pa.Array:
-        """Return the texts of a fact; of several spellings of its attribute, the first counts."""
+        """Return the texts of an extracted attribute; of several spellings, the first one counts."""
         spellings = semconv.list_spellings(semconv.EXTRACTED_ATTRIBUTES[name])
         if self._index_by_key.keys().isdisjoint(spellings):
             return pa.nulls(self._span_count, self._texts.type)
-        places = np.full(self._span_count, -1)
+        positions = np.full(self._span_count, -1)
         for spelling in reversed(spellings):
-            found = self._find_positions(spelling)
-            places[self._span_rows[found]] = found
-        return self._texts.take(pa.array(places, mask=places < 0))
+            spelling_positions = self._find_positions(spelling)
+            positions[self._span_rows[spelling_positions]] = spelling_positions
+        return self._texts.take(pa.array(positions, mask=positions < 0))
 
     def read_int(self, name: str) -> pa.Array:
-        """Return a fact as a whole number, where it is one."""
+        """Return an extracted attribute as 32-bit integers; null where the text is not one."""
         return map_distinct_texts(self.read(name), _parse_int32, pa.int32())
 
     def has_any(self, *names: str) -> npt.NDArray[np.bool_]:
-        """Tell which spans have any of these facts."""
-        found = np.zeros(self._span_count, np.bool_)
-        for fact in names:
-            for spelling in semconv.list_spellings(semconv.EXTRACTED_ATTRIBUTES[fact]):
-                found[self._span_rows[self._find_positions(spelling)]] = True
-        return found
+        """Return which spans have any of these extracted attributes."""
+        mask = np.zeros(self._span_count, np.bool_)
+        for name in names:
+            for spelling in semconv.list_spellings(semconv.EXTRACTED_ATTRIBUTES[name]):
+                mask[self._span_rows[self._find_positions(spelling)]] = True
+        return mask
 
     def _find_positions(self, name: str) -> npt.NDArray[np.int64]:
         if name not in self._index_by_key:
@@ -67,14 +65,14 @@ class ExtractedAttributes:
 
 
 def map_distinct_texts(texts: pa.Array, read: Callable[[str], int | None], type_: pa.DataType) -> pa.Array:
-    """Return the numbers that `read` makes of texts, each text once."""
+    """Return the numbers that `read` returns for the texts; `read` is called once per distinct text."""
     encoded = texts.dictionary_encode()
     numbers = pa.array([read(text) for text in encoded.dictionary.to_pylist()], type_)
     return numbers.take(encoded.indices)
 
 
 def classify_http_status(http_status: str) -> int:
-    """Read what an HTTP status says, as an `Answer`."""
+    """Return the `HttpOutcome` of an HTTP status."""
     if (_parse_int32(http_status) or 0) >= 500:
         return HttpOutcome.SERVER_ERROR
     if http_status in ("408", "425", "429"):
@@ -87,6 +85,6 @@ def classify_http_status(http_status: str) -> int:
 def _parse_int32(text: str) -> int | None:
     try:
         number = round(float(text))
-    except (ValueError, OverflowError):  # no number, or none that a whole one is near
+    except (ValueError, OverflowError):  # not a number, or NaN or infinite
         return None
     return number if number in _INT32 else None

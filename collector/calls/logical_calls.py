@@ -1,7 +1,7 @@
-"""Finds the attempts that are one logical call: where something failed, or was answered twice.
+"""Logical calls: groups the attempts at one request after a failure or a second server span.
 
-Attempts belong together by one of three kinds of evidence, its tier: 1, a counter says so; 2, one client's span was
-answered several times by a service; 3, a failure was followed by the same again.
+Attempts are linked by one of three kinds of evidence, called tiers: 1, a counter in the spans; 2, several server spans
+of one service that share a client span; 3, a failure followed by the same request.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ TIER_INFERRED: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class LinkedAttempt:
-    """One exchange of a call of several; `number` from 1, None where it is no attempt of its own.
+    """An attempt of a call with several; `number` starts at 1, or is None if the row does not count.
 
-    `arrived`: it was seen at the callee alone.
+    `arrived`: the attempt was observed only at the callee.
     """
 
     candidate: RetryCandidate
@@ -41,7 +41,7 @@ class LinkedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class LogicalCall:
-    """A call of several attempts; its fields are those of the `last`."""
+    """A call of several attempts; its other fields are those of the `last`."""
 
     last: RetryCandidate
     call_key: int
@@ -53,41 +53,45 @@ class LogicalCall:
 
 @dataclass(frozen=True, slots=True)
 class _ServerSpanGroup:
-    """Spans of one service that answered one client's span; which are attempts at the same, and which is the last."""
+    """Server spans of one service that share one client span; which of them are attempts, and the last one."""
 
     members: tuple[RetryCandidate, ...]
-    attempt_keys: frozenset[int]  # by `attempt_key`
+    attempt_keys: frozenset[int]  # `attempt_key`s
     last: RetryCandidate
 
 
-# By `attempt_key`: the attempt before, and the tier of that.
+# `attempt_key` -> the previous attempt, and the tier of the evidence.
 _Predecessors: TypeAlias = dict[int, tuple[RetryCandidate, int]]
 
 
 def link_attempts(
     spans: SpanBatch, attempt_table: pa.Table, caller_rows: IntArray, max_retry_gap_ns: int
 ) -> tuple[list[LinkedAttempt], list[LogicalCall]]:
-    """Find which exchanges are attempts at the same, and the calls that they are.
+    """Return the attempts that belong to calls of several attempts, and these calls.
 
-    `askers` has the row of each one's caller. Those that are not among these attempts stand alone: calls of one.
+    `caller_rows` has the row of each attempt's caller. An attempt that is not in the result is a call of its own.
     """
-    suspects = read_retry_candidates(spans, attempt_table, caller_rows)
-    arrivals = {each.attempt_key: group for group in _group_server_spans(suspects) for each in group.members}
-    # what a client asked one service is tried once, by the last of what arrived there
-    tries = [each for each in suspects if each.attempt_key not in arrivals or arrivals[each.attempt_key].last is each]
-    before: _Predecessors = {}
-    for group in _group_by(tries, lambda each: (each.trace, each.callee)):
+    candidates = read_retry_candidates(spans, attempt_table, caller_rows)
+    server_groups = {each.attempt_key: group for group in _group_server_spans(candidates) for each in group.members}
+    # server spans that share a client span are one client-side attempt, represented by the last of them
+    client_attempts = [
+        each
+        for each in candidates
+        if each.attempt_key not in server_groups or server_groups[each.attempt_key].last is each
+    ]
+    predecessors: _Predecessors = {}
+    for group in _group_by(client_attempts, lambda each: (each.trace, each.callee)):
         counted = _link_by_counter(group)
-        before |= counted | _link_by_failure(group, counted, max_retry_gap_ns)
-    linked = set(before) | {each.attempt_key for each, _ in before.values()} | set(arrivals)
-    return _build_calls([each for each in tries if each.attempt_key in linked], before, arrivals)
+        predecessors |= counted | _link_by_failure(group, counted, max_retry_gap_ns)
+    linked = set(predecessors) | {each.attempt_key for each, _ in predecessors.values()} | set(server_groups)
+    return _build_calls([each for each in client_attempts if each.attempt_key in linked], predecessors, server_groups)
 
 
 def _group_server_spans(candidates: list[RetryCandidate]) -> Iterator[_ServerSpanGroup]:
-    """Find what answered one client's span several times.
+    """Yield the groups of server spans that share one client span.
 
-    Of these, one is a further attempt where the one before it, at the same operation, failed in a way worth another
-    try, or was still running.
+    A server span is a further attempt if the previous one at the same operation failed in a retryable way or was still
+    running.
     """
     paired = [each for each in candidates if each.shape == PAIRED]
     for group in _group_by(paired, lambda each: (each.client_key, each.callee)):
@@ -95,73 +99,83 @@ def _group_server_spans(candidates: list[RetryCandidate]) -> Iterator[_ServerSpa
             continue
         group.sort(key=lambda each: (each.server_start_ns, each.server_end_ns))
         attempts = set()
-        for same in _group_by(group, lambda each: each.operation):
-            for one, next_ in pairwise(same):
-                if one.server_retryable or one.server_end_ns > next_.server_start_ns:
-                    attempts |= {one.attempt_key, next_.attempt_key}
+        for same_operation in _group_by(group, lambda each: each.operation):
+            for previous, next_ in pairwise(same_operation):
+                if previous.server_retryable or previous.server_end_ns > next_.server_start_ns:
+                    attempts |= {previous.attempt_key, next_.attempt_key}
         yield _ServerSpanGroup(tuple(group), frozenset(attempts), group[-1])
 
 
 def _link_by_counter(group: list[RetryCandidate]) -> _Predecessors:
-    """Find the attempt before where a counter says which attempt this is.
+    """Return the previous attempt of each attempt whose counter is 1 or more.
 
-    The one before has the same parent, method and callee, and the count before; of several, the last that failed or was
-    still running, else the last. It is taken up once. Deliveries of one message are counted by the consumer.
+    The previous attempt has the same parent, method and callee, and a counter one lower. Of several, the last one that
+    failed or was still running is chosen, else the last one. An attempt is the predecessor of at most one other. The
+    consumer counts the deliveries of one message.
     """
-    counts = defaultdict(list)
+    by_count = defaultdict(list)
     for each in group:
-        counts[each.parent_id, each.method, each.resend_count].append(each)
-    found: _Predecessors = {}
-    taken_up = set()
+        by_count[each.parent_id, each.method, each.resend_count].append(each)
+    predecessors: _Predecessors = {}
+    used_keys = set()
     for each in sorted(group, key=lambda each: (each.start_ns, each.attempt_key)):
         if each.resend_count < 1:
             continue
         candidates = [
-            one
-            for one in counts[each.parent_id, each.method, each.resend_count - 1]
-            if (each.shape != MESSAGE or one.client_key == each.client_key)
-            and one.server_start_ns <= each.server_start_ns
-            and one.answer != HttpOutcome.REDIRECT_OR_CHALLENGE
+            previous
+            for previous in by_count[each.parent_id, each.method, each.resend_count - 1]
+            if (each.shape != MESSAGE or previous.client_key == each.client_key)
+            and previous.server_start_ns <= each.server_start_ns
+            and previous.http_outcome != HttpOutcome.REDIRECT_OR_CHALLENGE
         ]
         if candidates:
             best = min(
                 candidates,
-                key=lambda one: (not (one.retryable or one.end_ns > each.start_ns), -one.start_ns, one.attempt_key),
+                key=lambda previous: (
+                    not (previous.retryable or previous.end_ns > each.start_ns),
+                    -previous.start_ns,
+                    previous.attempt_key,
+                ),
             )
-            if best.attempt_key not in taken_up:
-                found[each.attempt_key] = (best, TIER_EXPLICIT)
-                taken_up.add(best.attempt_key)
-    return found
+            if best.attempt_key not in used_keys:
+                predecessors[each.attempt_key] = (best, TIER_EXPLICIT)
+                used_keys.add(best.attempt_key)
+    return predecessors
 
 
 def _link_by_failure(group: list[RetryCandidate], counted: _Predecessors, max_retry_gap_ns: int) -> _Predecessors:
-    """Each retryable failure waits, in the order in which they ended, for the next start at the same target."""
-    found: _Predecessors = {}
-    taken_up = {one.attempt_key for one, _ in counted.values()}
+    """Return the failed attempt before each attempt at the same target.
+
+    Retryable failures form a queue, in the order of their ends. Each start at the same target takes the first one.
+    """
+    predecessors: _Predecessors = {}
+    used_keys = {previous.attempt_key for previous, _ in counted.values()}
     candidates = [each for each in group if each.shape in (PAIRED, UNPAIRED) and not each.asynchronous]
-    for same in _group_by(candidates, lambda each: (each.caller_entry, each.parent_id, each.method, each.target)):
-        turns = [(each.start_ns, 1, each.attempt_key, each) for each in same if each.attempt_key not in counted]
-        turns += [
+    for same_target in _group_by(
+        candidates, lambda each: (each.caller_entry, each.parent_id, each.method, each.target)
+    ):
+        events = [(each.start_ns, 1, each.attempt_key, each) for each in same_target if each.attempt_key not in counted]
+        events += [
             (max(each.start_ns, each.end_ns), 2 if each.end_ns <= each.start_ns else 0, each.attempt_key, each)
-            for each in same
-            if each.retryable and each.attempt_key not in taken_up
+            for each in same_target
+            if each.retryable and each.attempt_key not in used_keys
         ]
         waiting: deque[tuple[int, RetryCandidate]] = deque()
-        for at_ns, phase, key, each in sorted(turns, key=lambda turn: turn[:3]):
-            if phase != 1:
+        for at_ns, event_kind, key, each in sorted(events, key=lambda event: event[:3]):
+            if event_kind != 1:
                 waiting.append((at_ns, each))
             elif waiting:
                 ended_ns, failure = waiting.popleft()
                 if at_ns - ended_ns <= max_retry_gap_ns:
-                    found[key] = (failure, TIER_INFERRED)
-    return found
+                    predecessors[key] = (failure, TIER_INFERRED)
+    return predecessors
 
 
 def _build_calls(
     candidates: list[RetryCandidate], predecessors: _Predecessors, server_groups: dict[int, _ServerSpanGroup]
 ) -> tuple[list[LinkedAttempt], list[LogicalCall]]:
-    """Make calls of attempts that follow each other."""
-    after = {one.attempt_key: key for key, (one, _) in predecessors.items()}
+    """Build calls from the attempts that follow each other."""
+    successors = {one.attempt_key: key for key, (one, _) in predecessors.items()}
     by_key = {each.attempt_key: each for each in candidates}
     attempts: list[LinkedAttempt] = []
     calls: list[LogicalCall] = []
@@ -169,22 +183,22 @@ def _build_calls(
         if first.attempt_key in predecessors:
             continue
         chain, tiers = [first], [0]
-        while (key := after.get(chain[-1].attempt_key)) is not None:
+        while (key := successors.get(chain[-1].attempt_key)) is not None:
             chain.append(by_key[key])
             tiers.append(predecessors[key][1])
-        seen_there = any(
+        is_server_retry = any(
             each.attempt_key in server_groups[each.attempt_key].attempt_keys
             for each in chain
             if each.attempt_key in server_groups
         )
-        tier = TIER_EXPLICIT if TIER_EXPLICIT in tiers else TIER_SERVER_SPANS if seen_there else max(tiers)
-        of_call = _list_attempts(first.attempt_key, tier, chain, server_groups)
-        attempts += of_call
+        tier = TIER_EXPLICIT if TIER_EXPLICIT in tiers else TIER_SERVER_SPANS if is_server_retry else max(tiers)
+        call_attempts = _list_attempts(first.attempt_key, tier, chain, server_groups)
+        attempts += call_attempts
         calls.append(
             LogicalCall(
                 max(chain, key=lambda each: (each.start_ns, each.end_ns)),
                 first.attempt_key,
-                sum(each.number is not None for each in of_call),
+                sum(each.number is not None for each in call_attempts),
                 tier,
                 min(each.start_ns for each in chain),
                 max(each.end_ns for each in chain),
@@ -196,26 +210,26 @@ def _build_calls(
 def _list_attempts(
     call_key: int, tier: int, chain: list[RetryCandidate], server_groups: dict[int, _ServerSpanGroup]
 ) -> list[LinkedAttempt]:
-    """List the exchanges of a call; what is an attempt has a number, in the order of their starts."""
-    found: list[tuple[bool, bool, RetryCandidate]] = []  # whether it is an attempt, and was seen at the callee alone
+    """Return the attempts of a call; those that count are numbered in the order of their starts."""
+    rows: list[tuple[bool, bool, RetryCandidate]] = []  # whether it counts, and whether only the callee observed it
     for each in chain:
         group = server_groups.get(each.attempt_key)
         if group is None:
-            found.append((True, False, each))
+            rows.append((True, False, each))
             continue
-        found += [
-            (one.attempt_key in group.attempt_keys, True, one)
-            for one in group.members
-            if one.attempt_key in group.attempt_keys or one is not group.last
+        rows += [
+            (member.attempt_key in group.attempt_keys, True, member)
+            for member in group.members
+            if member.attempt_key in group.attempt_keys or member is not group.last
         ]
         if each.attempt_key not in group.attempt_keys:
-            found.append((not group.attempt_keys, False, each))
+            rows.append((not group.attempt_keys, False, each))
     in_order = sorted(
-        ((arrived, each) for counts, arrived, each in found if counts),
+        ((arrived, each) for counts, arrived, each in rows if counts),
         key=lambda item: (*item[1].read_times(at_callee=item[0]), item[1].attempt_key),
     )
     numbers = {each.attempt_key: number for number, (_, each) in enumerate(in_order, 1)}
-    return [LinkedAttempt(each, call_key, tier, numbers.get(each.attempt_key), arrived) for _, arrived, each in found]
+    return [LinkedAttempt(each, call_key, tier, numbers.get(each.attempt_key), arrived) for _, arrived, each in rows]
 
 
 def _group_by(

@@ -1,4 +1,4 @@
-"""What no span says and the user does: which services are sidecars, how far to trust clocks, what marks a refusal."""
+"""Rules that users declare for their services: sidecars, retry gap, clock skew, markers of open circuits."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRules:
-    """The rules of a store; it keeps them, and claims are judged by those it keeps.
+    """The rules of a store.
 
-    ``proxies`` are services whose hops are no calls of their own. A retry comes at most ``max_retry_gap_ns`` after
-    what failed. Clocks of two processes are compared beyond ``max_clock_skew_ns``. ``circuit_markers`` are names of
-    attributes or events, or exception types, that show that an open circuit turned a request away.
+    ``proxies`` are services whose hops are not separate calls. A retry starts at most ``max_retry_gap_ns`` after the
+    failure. Times of two processes are comparable if they differ by more than ``max_clock_skew_ns``.
+    ``circuit_markers`` are names of attributes, events or exception types that show that an open circuit rejected a
+    request.
     """
 
     proxies: tuple[str, ...] = ()
@@ -32,7 +33,7 @@ class ServiceRules:
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
-        """Read them from the row that the store has of them."""
+        """Return the rules from the store's row."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in row.items()
         }
@@ -40,21 +41,21 @@ class ServiceRules:
 
 
 def store_rules(store: Store, rules: ServiceRules) -> None:
-    """Keep `rules` in the store. Where they change which calls there are, all are derived again."""
+    """Store `rules`. If they change which calls exist, reset derivation, so that all calls are derived again."""
     values = {field.name: getattr(rules, field.name) for field in fields(ServiceRules)}
     columns = ", ".join(f"${name} AS {name}" for name in values)
     with store.lock:
         connection = store.cursor()
         try:
             connection.execute("BEGIN")
-            deriving = "SELECT proxies, max_retry_gap_ns FROM rules"
-            before = connection.execute(deriving).fetchone()
+            derivation_rules_sql = "SELECT proxies, max_retry_gap_ns FROM rules"
+            before = connection.execute(derivation_rules_sql).fetchone()
             connection.execute("DELETE FROM rules")
             connection.execute(
                 f"INSERT INTO rules BY NAME SELECT {columns}",
                 {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()},
             )
-            if connection.execute(deriving).fetchone() != before:
+            if connection.execute(derivation_rules_sql).fetchone() != before:
                 connection.execute("UPDATE derivation SET last_span_key = -1")
             connection.execute("COMMIT")
         except BaseException:

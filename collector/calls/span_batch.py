@@ -1,4 +1,4 @@
-"""The spans that are to be derived, as columns."""
+"""Batch of spans to derive, as columns."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from spanproof.collector.storage.arrow_columns import (
     to_int_array,
 )
 
-# Typed: of a plain number, Arrow finds out each time what it is, at ten times the cost of comparing a few with it.
+# Typed scalars: Arrow infers the type of a Python number on each use, at ten times the cost of comparing a few values.
 _ERROR = pa.scalar(semconv.STATUS_CODES["error"], pa.int32())
-_FAILED, _TRY_AGAIN, _TRY_OTHERWISE = (
-    pa.scalar(answer, pa.uint8())
-    for answer in (HttpOutcome.SERVER_ERROR, HttpOutcome.RETRYABLE, HttpOutcome.REDIRECT_OR_CHALLENGE)
+_SERVER_ERROR, _RETRYABLE, _REDIRECT_OR_CHALLENGE = (
+    pa.scalar(outcome, pa.uint8())
+    for outcome in (HttpOutcome.SERVER_ERROR, HttpOutcome.RETRYABLE, HttpOutcome.REDIRECT_OR_CHALLENGE)
 )
 
 
 @dataclass(frozen=True)
 class SpanBatch:
-    """Spans of whole traces. `table` has a row for each, with the columns that `around.read_spans` gives it.
+    """Spans of whole traces; `table` has a row for each, with the columns of `affected_traces.read_span_batch`.
 
-    Places in it are called rows; a missing one is `NOWHERE`.
+    Positions in the table are called rows; a missing one is `MISSING_ROW`.
     """
 
     table: pa.Table
@@ -52,7 +52,7 @@ class SpanBatch:
 
     @cached_property
     def kinds(self) -> IntArray:
-        """Return OTLP's span kinds; attempts of gRPC are CLIENT."""
+        """Return OTLP's span kinds; the spans of gRPC attempts are CLIENT."""
         return to_int_array(self.column("kind"))
 
     @cached_property
@@ -62,31 +62,31 @@ class SpanBatch:
 
     @cached_property
     def dirty(self) -> BoolArray:
-        """Tell which spans are of traces that are to be derived; the others are here for the links to them."""
+        """Return which spans belong to traces to derive; the others are present only as targets of links."""
         return to_bool_array(self.column("dirty"))
 
     @cached_property
     def has_entry_links(self) -> BoolArray:
-        """Tell which spans are of requests and messages that came by links."""
+        """Return which spans are entry spans of requests and messages that arrived by links."""
         roots = to_bool_array(self.column("parent_id").is_null())
         kinds = semconv.SPAN_KINDS
         entries = (self.kinds == kinds["consumer"]) | ((self.kinds == kinds["server"]) & roots)
-        linking: BoolArray = to_bool_array(self.column("links")) & entries
-        return linking
+        linked_entries: BoolArray = to_bool_array(self.column("has_links")) & entries
+        return linked_entries
 
     @cached_property
     def errors(self) -> BoolArray:
-        """Tell which spans say of themselves that they failed."""
-        return is_failed(self.column("status"), self.column("answer"), self.column("rpc_failed"))
+        """Return which spans report a failure."""
+        return is_failed(self.column("status"), self.column("http_outcome"), self.column("rpc_failed"))
 
     @cached_property
     def index(self) -> SpanIndex:
-        """Return what finds spans by their ids."""
+        """Return the index of the spans by their ids."""
         return SpanIndex(self.column("trace_id"), self.column("span_id"))
 
     @cached_property
     def declared_parents(self) -> IntArray:
-        """Return the first row with the id that each span names as its parent's, in its trace."""
+        """Return the first row whose span id is the span's parent id, in the same trace."""
         return self.index.find_first(self.index.trace_indices, self.column("parent_id"))
 
     def take_keys(self, rows: IntArray) -> pa.Array:
@@ -94,24 +94,27 @@ class SpanBatch:
         return self.column("span_key").take(pa.array(rows, mask=rows == MISSING_ROW))
 
     def find_duplicates(self) -> list[int]:
-        """Find the spans that have ids, kind and service in common with another, which ends later or came first."""
-        kinds, ends = self.column("kind_sent").to_numpy(), self.column("end_ns").to_numpy()
-        doubles = []
+        """Return the rows of duplicate spans.
+
+        A span is a duplicate if another one with the same ids, kind and service ends later or came first.
+        """
+        kinds, ends = self.column("exported_kind").to_numpy(), self.column("end_ns").to_numpy()
+        duplicates = []
         for rows in self.index.rows_with_shared_ids.values():
             best: dict[tuple[int, int], int] = {}
             for row in sorted(rows, key=lambda row: (-ends[row], self.keys[row])):
                 if best.setdefault((kinds[row], self.services[row]), row) != row:
-                    doubles.append(row)
-        return doubles
+                    duplicates.append(row)
+        return duplicates
 
     def drop_rows(self, rows: list[int]) -> SpanBatch:
-        """Return all spans but these."""
+        """Return a batch without these rows."""
         kept = np.ones(len(self), np.bool_)
         kept[rows] = False
         return SpanBatch(self.table.filter(pa.array(kept)).combine_chunks())
 
     def resolve_links(self, table: pa.Table) -> EntryLinks:
-        """Find the spans of rows of ``entry_links``, where both they and what they link to are here."""
+        """Resolve rows of ``entry_links`` to rows of this batch; drop rows whose span or target is not in it."""
         rows = pc.index_in(get_single_chunk(table["span_key"]), self.column("span_key"))
         targets = self.index.find_all(
             get_single_chunk(table["linked_trace_id"]), get_single_chunk(table["linked_span_id"])
@@ -119,22 +122,22 @@ class SpanBatch:
         return EntryLinks(to_int_array(rows), targets)
 
     def is_of_services(self, services: frozenset[str]) -> BoolArray:
-        """Tell which spans are of one of these services."""
+        """Return which spans belong to one of these services."""
         if not services:
             return np.zeros(len(self), np.bool_)
         return to_bool_array(pc.is_in(self.column("service"), pa.array(sorted(services))))
 
 
 def is_failed(status: pa.Array, http_outcome: pa.Array, rpc_failed: pa.Array) -> BoolArray:
-    """Tell what failed: by its status, by HTTP's, or by that of an RPC."""
-    by_http = pc.equal(http_outcome, _FAILED)
-    return to_bool_array(pc.equal(status, _ERROR)) | to_bool_array(by_http) | to_bool_array(rpc_failed)
+    """Return which values show a failure: by span status, HTTP status or RPC status."""
+    http_failed = pc.equal(http_outcome, _SERVER_ERROR)
+    return to_bool_array(pc.equal(status, _ERROR)) | to_bool_array(http_failed) | to_bool_array(rpc_failed)
 
 
 def is_retryable(error: BoolArray, has_error_type: BoolArray, http_outcome: pa.Array) -> BoolArray:
-    """Tell what went wrong in a way that is worth another try."""
-    wrong = error | has_error_type | to_bool_array(pc.equal(http_outcome, _TRY_AGAIN))
-    return wrong & ~to_bool_array(pc.equal(http_outcome, _TRY_OTHERWISE))
+    """Return which values show a failure that a retry may resolve."""
+    failed = error | has_error_type | to_bool_array(pc.equal(http_outcome, _RETRYABLE))
+    return failed & ~to_bool_array(pc.equal(http_outcome, _REDIRECT_OR_CHALLENGE))
 
 
 def _encode_as_numbers(values: pa.Array) -> IntArray:

@@ -1,4 +1,4 @@
-"""How spans are found by their ids."""
+"""Index of spans by their ids."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, to_
 
 
 class SpanIndex:
-    """Finds the rows of spans by trace and span id."""
+    """Index of span rows by trace id and span id."""
 
     def __init__(self, trace_ids: pa.Array, span_ids: pa.Array) -> None:
         self._trace_ids = trace_ids.storage.dictionary_encode()
@@ -32,22 +32,22 @@ class SpanIndex:
 
     @cached_property
     def rows_with_shared_ids(self) -> Mapping[int, list[int]]:
-        """Return, by the first row with them, all rows that share their ids with others."""
+        """Return the rows that share their ids with others, by the first of these rows."""
         others = np.flatnonzero(self.first_rows != np.arange(len(self.first_rows)))
-        found: dict[int, list[int]] = {}
+        rows_by_first: dict[int, list[int]] = {}
         for first, other in zip(self.first_rows[others].tolist(), others.tolist(), strict=True):
-            found.setdefault(first, [first]).append(other)
-        return found
+            rows_by_first.setdefault(first, [first]).append(other)
+        return rows_by_first
 
     def find_first(self, traces: IntArray, span_ids: pa.Array) -> IntArray:
-        """Return the first row with each trace (by number) and span id."""
+        """Return the first row with each trace number and span id."""
         numbers = pc.index_in(span_ids, self._span_ids.dictionary)
-        wanted = pa.array(_pack_ids(traces, numbers.fill_null(0).to_numpy()), mask=to_bool_array(numbers.is_null()))
-        rows = pc.index_in(wanted, self._packed_ids, skip_nulls=True)
+        packed_ids = pa.array(_pack_ids(traces, numbers.fill_null(0).to_numpy()), mask=to_bool_array(numbers.is_null()))
+        rows = pc.index_in(packed_ids, self._packed_ids, skip_nulls=True)
         return to_int_array(rows)
 
     def find_all(self, trace_ids: pa.Array, span_ids: pa.Array) -> list[list[int]]:
-        """Return all rows with each trace and span id."""
+        """Return all rows with each trace id and span id."""
         numbers = to_int_array(pc.index_in(trace_ids.storage, self._trace_ids.dictionary))
         firsts = self.find_first(numbers, span_ids)
         return [
@@ -57,7 +57,7 @@ class SpanIndex:
 
 @dataclass(frozen=True, slots=True)
 class EntryLinks:
-    """What entry spans link to: which span, and the rows of those linked to."""
+    """Links of entry spans: the row of each span, and the rows that it links to."""
 
     rows: IntArray
     targets: list[list[int]]
@@ -67,5 +67,5 @@ NO_ENTRY_LINKS: Final = EntryLinks(np.array([], np.int64), [])
 
 
 def _pack_ids(traces: IntArray, spans: npt.NDArray[np.integer]) -> IntArray:
-    """Make one number of two that have 32 bits each."""
+    """Pack two 32-bit numbers into one."""
     return traces << 32 | spans

@@ -1,1 +1,1 @@
-"""Traces in files: read in every format that tools leave them in, written in those that tools take."""
+"""Trace files: import of OTLP, Jaeger and Zipkin; export to OTLP and Parquet."""

@@ -1,4 +1,4 @@
-"""From the store into files that other tools read."""
+"""Export from the store into files that other tools read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ExportFormat(StrEnum):
-    """What a file may become."""
+    """Formats of exported files."""
 
     OTLP_JSON = "otlp-json"
     OTLP_PROTO = "otlp-proto"
@@ -47,17 +47,17 @@ class UnwritableFile(UserError):
 
 @dataclass(frozen=True, slots=True)
 class ExportSummary:
-    """What was written."""
+    """Numbers of exported spans and traces."""
 
     spans: int
     traces: int
 
 
 def detect_export_format(path: Path) -> ExportFormat:
-    """Tell from a name what the file is to be, or raise Unwritable."""
+    """Return the format for the suffix of a file name. Raise UnwritableFile."""
     if path.suffix not in EXPORT_FORMATS_BY_SUFFIX:
         raise UnwritableFile(
-            f"{path}: of which format? Name it with --format, or by one of {', '.join(EXPORT_FORMATS_BY_SUFFIX)}"
+            f"{path}: unknown format; use --format, or a suffix among {', '.join(EXPORT_FORMATS_BY_SUFFIX)}"
         )
     return EXPORT_FORMATS_BY_SUFFIX[path.suffix]
 
@@ -65,45 +65,45 @@ def detect_export_format(path: Path) -> ExportFormat:
 def export_file(
     store: Store, path: Path, target: ExportFormat, trace_ids: Sequence[UUID] = (), *, overwrite: bool = False
 ) -> ExportSummary:
-    """Write these traces, or all, to a file that appears once it is whole. Raises Unwritable."""
+    """Write these traces, or all, to a file that appears once it is complete. Raise UnwritableFile."""
     if path.exists() and not path.is_file():
-        raise UnwritableFile(f"{path} is no file")
+        raise UnwritableFile(f"{path} is not a file")
     if path.exists() and not overwrite:
         raise UnwritableFile(f"{path} exists; --force replaces it")
-    path = path.resolve()  # a link stays one
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path = path.resolve()  # replaces the target of a symbolic link, not the link
+    part_path = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with _select_traces(store, trace_ids) as (cursor, exported):
+        with _select_traces(store, trace_ids) as (cursor, summary):
             if target is ExportFormat.PARQUET:
-                cursor.execute("COPY (FROM spans_to_export) TO ? (FORMAT parquet, COMPRESSION zstd)", [str(part)])
+                cursor.execute("COPY (FROM spans_to_export) TO ? (FORMAT parquet, COMPRESSION zstd)", [str(part_path)])
             else:
-                with part.open("xb") as stream:
+                with part_path.open("xb") as stream:
                     _write_requests(cursor, stream, target, trace_ids)
-            part.replace(path)
+            part_path.replace(path)
     except (OSError, duckdb.IOException) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise UnwritableFile(f"{path} cannot be written: {reason}") from error
     finally:
-        part.unlink(missing_ok=True)
-    return exported
+        part_path.unlink(missing_ok=True)
+    return summary
 
 
 def export_stream(
     store: Store, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID] = ()
 ) -> ExportSummary:
-    """Write these traces, or all, to a stream. Raises Unwritable."""
+    """Write these traces, or all, to a stream. Raise UnwritableFile."""
     if target is ExportFormat.PARQUET:
         raise UnwritableFile("Parquet cannot be written to standard output; name a file")
-    with _select_traces(store, trace_ids) as (cursor, exported):
+    with _select_traces(store, trace_ids) as (cursor, summary):
         _write_requests(cursor, stream, target, trace_ids)
-    return exported
+    return summary
 
 
 @contextmanager
 def _select_traces(
     store: Store, trace_ids: Sequence[UUID]
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, ExportSummary]]:
-    """Give a cursor whose table `exported` holds the ids of the traces to write, each of which must be there."""
+    """Yield a cursor whose table `exported` has the ids of the traces to write, each of which must be stored."""
     with store.cursor() as cursor:
         cursor.execute("CREATE OR REPLACE TEMP TABLE exported (trace_id UUID)")
         if trace_ids:
@@ -115,10 +115,10 @@ def _select_traces(
         cursor.execute(
             resources.files("spanproof.collector.formats").joinpath("sql", "parquet.sql").read_text(encoding="utf-8")
         )
-        count = cursor.execute(
+        counts = cursor.execute(
             "SELECT count(*), count(DISTINCT trace_id) FROM spans WHERE trace_id IN (FROM exported)"
         ).fetchall()
-        yield cursor, ExportSummary(*count[0])
+        yield cursor, ExportSummary(*counts[0])
 
 
 def _write_requests(

@@ -1,4 +1,4 @@
-"""From a file into the store: all of it is checked before any of it is stored."""
+"""Import from a file into the store; the whole file is checked before any span is stored."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_MEMORY_BYTES: Final = 64 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class ImportSummary:
-    """What a file held, and what of it is no trace: documents by what they hold."""
+    """Numbers of imported spans and traces, and of skipped documents by their content."""
 
     spans: int
     traces: int
@@ -33,37 +33,42 @@ class ImportSummary:
 
 
 def import_file(store: Store, path: Path, declared_format: ImportFormat | None = None) -> ImportSummary:
-    """Store the spans of a file, of the format told or found. Raises UnreadableFile, and then nothing is stored."""
+    """Store the spans of a file, in the declared or the detected format.
+
+    Raises UnreadableFile if the file is invalid; then nothing is stored.
+    """
     skipped: Counter[str] = Counter()
     trace_ids: set[bytes] = set()
     decoder = Decoder()
     with tempfile.SpooledTemporaryFile(_MAX_MEMORY_BYTES) as checked:
         try:
-            spans = _validate_requests(decoder, read_trace_file(path, declared_format, skipped), checked, trace_ids)
+            span_count = _validate_requests(
+                decoder, read_trace_file(path, declared_format, skipped), checked, trace_ids
+            )
         except UnreadableFile as error:
             raise UnreadableFile(f"{path}: {error}") from None
-        if not spans:
-            raise UnreadableFile(f"{path}: no spans in it{format_skipped(skipped)}")
+        if not span_count:
+            raise UnreadableFile(f"{path}: the file contains no spans{format_skipped(skipped)}")
         checked.seek(0)
-        _store_requests(store, decoder, checked, f"{path}: of {spans} spans")
-    return ImportSummary(spans, len(trace_ids), skipped)
+        _store_requests(store, decoder, checked, f"{path}: of {span_count} spans")
+    return ImportSummary(span_count, len(trace_ids), skipped)
 
 
 def format_skipped(skipped: Counter[str]) -> str:
-    """Say what documents were skipped: nothing, or what goes behind a sentence."""
-    told = " and ".join(f"{count} of {kind}" for kind, count in sorted(skipped.items()) if count)
-    return f"; {told} skipped".replace(" of ", " documents of ", 1) if told else ""
+    """Return a clause about the skipped documents, to append to a sentence, or an empty text."""
+    clause = " and ".join(f"{count} of {kind}" for kind, count in sorted(skipped.items()) if count)
+    return f"; {clause} skipped".replace(" of ", " documents of ", 1) if clause else ""
 
 
 def _batch_requests(requests: Iterable[LocatedRequest]) -> Iterator[list[LocatedRequest]]:
     batch: list[LocatedRequest] = []
     size = 0
-    for piece in requests:
-        if batch and size + len(piece.body) > _BATCH_BYTES:
+    for request in requests:
+        if batch and size + len(request.body) > _BATCH_BYTES:
             yield batch
             batch, size = [], 0
-        batch.append(piece)
-        size += len(piece.body)
+        batch.append(request)
+        size += len(request.body)
     if batch:
         yield batch
 
@@ -71,24 +76,24 @@ def _batch_requests(requests: Iterable[LocatedRequest]) -> Iterator[list[Located
 def _validate_requests(
     decoder: Decoder, requests: Iterable[LocatedRequest], checked: IO[bytes], trace_ids: set[bytes]
 ) -> int:
-    """Decode everything, and write it to `checked`; return how many spans there are."""
-    spans = 0
+    """Decode all requests, and write them to `checked`; return the number of spans."""
+    span_count = 0
     for batch in _batch_requests(requests):
         decoded = _decode_strictly(decoder, batch)
-        spans += len(decoded.spans)
+        span_count += len(decoded.spans)
         trace_ids.update(pc.unique(decoded.spans["trace_id"].combine_chunks().storage).to_pylist())
-        # requests laid end to end are one request
-        write_delimited(checked, b"".join(piece.body for piece in batch))
-    return spans
+        # concatenated requests form one request
+        write_delimited(checked, b"".join(request.body for request in batch))
+    return span_count
 
 
 def _decode_strictly(decoder: Decoder, batch: list[LocatedRequest]) -> DecodedBatch:
-    decoded = decoder.decode([piece.body for piece in batch])
-    for piece, outcome in zip(batch, decoded.outcomes, strict=True):
+    decoded = decoder.decode([request.body for request in batch])
+    for request, outcome in zip(batch, decoded.outcomes, strict=True):
         if not isinstance(outcome, ExportResult):
-            raise UnreadableFile(piece.locate_problem(str(outcome)))
+            raise UnreadableFile(request.locate_problem(str(outcome)))
         if outcome.rejected_spans:
-            raise UnreadableFile(piece.locate_problem(outcome.error_message))
+            raise UnreadableFile(request.locate_problem(outcome.error_message))
     return decoded
 
 
@@ -99,6 +104,6 @@ def _store_requests(store: Store, decoder: Decoder, checked: IO[bytes], context:
         try:
             store.append(decoded)
         except StoreError as error:
-            again = "; import the file again, what is there twice counts once" if stored else ""
-            raise StoreError(f"{context}, {stored} are stored: {error}{again}") from error
+            remedy = "; import the file again: duplicate spans count once" if stored else ""
+            raise StoreError(f"{context}, {stored} are stored: {error}{remedy}") from error
         stored += len(decoded.spans)

@@ -1,6 +1,6 @@
-"""Jaeger JSON, as its query service and page give it → OTLP/JSON.
+"""Jaeger JSON, from its query service or its UI → OTLP/JSON.
 
-What becomes of which tag: https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/jaeger/, read backwards.
+The mapping of tags is the inverse of https://opentelemetry.io/docs/specs/otel/trace/sdk_exporters/jaeger/.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _TRUE: Final = ({"boolValue": True}, {"stringValue": "true"})
 
 
 def convert_jaeger(document: Json) -> dict[str, Json]:
-    """Return the spans of a Jaeger document, one trace or many, as OTLP/JSON. Raises UnreadableFile."""
+    """Return the spans of a Jaeger document, one trace or many, as OTLP/JSON. Raise UnreadableFile."""
     document = expect_type(document, dict, "")
     if "data" not in document:
         return {"resourceSpans": _convert_trace(document, "")}
@@ -60,7 +60,9 @@ def convert_jaeger(document: Json) -> dict[str, Json]:
         raise_unreadable("errors", "the query that wrote this file failed")
     return {
         "resourceSpans": [
-            each for index, trace in enumerate(traces) for each in _convert_trace(trace, f"data[{index}]")
+            resource_spans
+            for index, trace in enumerate(traces)
+            for resource_spans in _convert_trace(trace, f"data[{index}]")
         ]
     }
 
@@ -71,18 +73,18 @@ def _convert_trace(trace: Json, path: str) -> list[dict[str, Json]]:
     warnings = _read_texts(trace.get("warnings"), join_path(path, "warnings"))
     by_process: dict[str, list[dict[str, Json]]] = {}
     for index, span in enumerate(expect_type(trace.get("spans"), list, join_path(path, "spans"))):
-        where = join_path(path, f"spans[{index}]")
-        reject_unknown_keys(expect_type(span, dict, where), SPAN_KEYS, where)
-        process = expect_type(span.get("processID"), str, f"{where}.processID")
+        span_path = join_path(path, f"spans[{index}]")
+        reject_unknown_keys(expect_type(span, dict, span_path), SPAN_KEYS, span_path)
+        process = expect_type(span.get("processID"), str, f"{span_path}.processID")
         if process not in processes:
-            raise_unreadable(f"{where}.processID", f"{process!r} is not among the processes")
-        scope, converted = _convert_span(span, where)
+            raise_unreadable(f"{span_path}.processID", f"{process!r} is not among the processes")
+        scope, converted = _convert_span(span, span_path)
         if warnings and not index:
             converted["attributes"].append(make_attribute("jaeger.trace.warnings", warnings))
-        of_process = by_process.setdefault(process, [])
-        if not of_process or of_process[-1]["scope"] != scope:
-            of_process.append({"scope": scope, "spans": []})
-        of_process[-1]["spans"].append(converted)
+        scope_spans_list = by_process.setdefault(process, [])
+        if not scope_spans_list or scope_spans_list[-1]["scope"] != scope:
+            scope_spans_list.append({"scope": scope, "spans": []})
+        scope_spans_list[-1]["spans"].append(converted)
     return [
         {
             "resource": _convert_process(processes[process], join_path(path, f"processes.{process}")),
@@ -97,16 +99,16 @@ def _convert_process(process: Json, path: str) -> dict[str, Json]:
     service = make_attribute("service.name", expect_type(process.get("serviceName"), str, f"{path}.serviceName"))
     tags = _read_tags(process.get("tags"), f"{path}.tags")
     if any(tag["key"] == service["key"] and tag != service for tag in tags):
-        raise_unreadable(f"{path}.tags", "service.name is not what serviceName says")
+        raise_unreadable(f"{path}.tags", "service.name differs from serviceName")
     return {"attributes": merge_duplicate_keys([service, *tags])}
 
 
 def _convert_span(span: Mapping[str, Json], path: str) -> tuple[dict[str, str], dict[str, Json]]:
-    """Return the scope that a span came from, and the span."""
+    """Return the scope of a span, and the span."""
     tags = _read_tags(span.get("tags"), f"{path}.tags")
     start_ns = parse_microseconds(span.get("startTime"), f"{path}.startTime")
     flags = expect_type(span.get("flags") or 0, int, f"{path}.flags")
-    if flags & ~SAMPLED_FLAG:  # the other bits mean something else in OTLP
+    if flags & ~SAMPLED_FLAG:  # the other bits have another meaning in OTLP
         tags.append(make_attribute("jaeger.flags", flags))
     converted: dict[str, Json] = {
         "traceId": parse_hex_id(span.get("traceID"), 32, f"{path}.traceID"),
@@ -138,24 +140,26 @@ def _convert_span(span: Mapping[str, Json], path: str) -> tuple[dict[str, str], 
 
 
 def _add_references(converted: dict[str, Json], span: Mapping[str, Json], path: str) -> None:
-    """Find the parent as Jaeger does, and make links of all references that `parentSpanId` does not say."""
+    """Set the parent as Jaeger does, and make links of all references that the parent does not cover."""
     parent = parse_hex_id(span.get("parentSpanID") or "0", 16, f"{path}.parentSpanID", optional=True)
     references = []
     for index, reference in enumerate(expect_list(span.get("references"), f"{path}.references")):
-        where = f"{path}.references[{index}]"
-        reject_unknown_keys(expect_type(reference, dict, where), REFERENCE_KEYS, where)
+        reference_path = f"{path}.references[{index}]"
+        reject_unknown_keys(expect_type(reference, dict, reference_path), REFERENCE_KEYS, reference_path)
         kind = reference.get("refType")
         if kind not in ("CHILD_OF", "FOLLOWS_FROM"):
-            raise_unreadable(f"{where}.refType", f"{kind!r} is neither CHILD_OF nor FOLLOWS_FROM")
-        trace_id = parse_hex_id(reference.get("traceID"), 32, f"{where}.traceID", optional=True)
-        references.append((kind, trace_id, parse_hex_id(reference.get("spanID"), 16, f"{where}.spanID", optional=True)))
-    here = [each for each in references if each[1] == converted["traceId"]]
+            raise_unreadable(f"{reference_path}.refType", f"{kind!r} is neither CHILD_OF nor FOLLOWS_FROM")
+        trace_id = parse_hex_id(reference.get("traceID"), 32, f"{reference_path}.traceID", optional=True)
+        references.append(
+            (kind, trace_id, parse_hex_id(reference.get("spanID"), 16, f"{reference_path}.spanID", optional=True))
+        )
+    same_trace = [reference for reference in references if reference[1] == converted["traceId"]]
     if not parent.strip("0"):
-        # what a span follows is its parent where nothing else is
-        parent = next((each[2] for each in sorted(here, key=lambda each: each[0])), parent)
-    said = ("CHILD_OF", converted["traceId"], parent)
-    if said in references:
-        references.remove(said)
+        # CHILD_OF sorts before FOLLOWS_FROM, which is the parent only without a CHILD_OF
+        parent = next((span_id for _, _, span_id in sorted(same_trace, key=lambda reference: reference[0])), parent)
+    parent_reference = ("CHILD_OF", converted["traceId"], parent)
+    if parent_reference in references:
+        references.remove(parent_reference)
     converted["parentSpanId"] = parent
     converted["links"] = [
         {"traceId": trace_id, "spanId": span_id, "attributes": [make_attribute("opentracing.ref_type", kind.lower())]}
@@ -172,24 +176,24 @@ def _convert_log(log: Json, path: str) -> dict[str, Json]:
 
 
 def _read_tags(tags: Json, path: str) -> list[dict[str, Json]]:
-    found = []
+    attributes = []
     for index, tag in enumerate(expect_list(tags, path)):
-        where = f"{path}[{index}]"
-        reject_unknown_keys(expect_type(tag, dict, where), ("key", "type", "value"), where)
-        key, kind = (expect_type(tag.get(name), str, f"{where}.{name}") for name in ("key", "type"))
+        tag_path = f"{path}[{index}]"
+        reject_unknown_keys(expect_type(tag, dict, tag_path), ("key", "type", "value"), tag_path)
+        key, kind = (expect_type(tag.get(name), str, f"{tag_path}.{name}") for name in ("key", "type"))
         if kind not in TAG_READERS:
-            raise_unreadable(f"{where}.type", f"{kind!r} is not a type: {', '.join(TAG_READERS)}")
-        found.append({"key": key, "value": TAG_READERS[kind](tag.get("value"), f"{where}.value")})
-    return found
+            raise_unreadable(f"{tag_path}.type", f"{kind!r} is not a type: {', '.join(TAG_READERS)}")
+        attributes.append({"key": key, "value": TAG_READERS[kind](tag.get("value"), f"{tag_path}.value")})
+    return attributes
 
 
 def _read_int(value: Json, path: str) -> dict[str, Json]:
-    # numbers that a browser could not hold are written as texts
+    # Jaeger writes numbers that exceed a JavaScript number as texts
     number = expect_type(value, (int, str), path)
     try:
         number = int(number)
     except ValueError:
-        raise_unreadable(path, f"{value!r} is no whole number")
+        raise_unreadable(path, f"{value!r} is not a whole number")
     if number not in _INT64:
         raise_unreadable(path, f"{number} does not fit 64 bits")
     return {"intValue": number}

@@ -1,4 +1,4 @@
-"""Reading JSON documents of a known shape: what is not known is refused, with its place."""
+"""Reader for JSON documents of a known structure; unknown content is an error with its path."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from typing import Any, Final, NoReturn
 
 from spanproof.collector.user_errors import UserError
 
-Json = Any  # as the standard library reads it
+Json = Any  # as the standard library parses it
 STATUS_CODES: Final = {"UNSET": 0, "OK": 1, "ERROR": 2}
-# A key that writers of JSON use where they would write a comment.
+# A key that authors of JSON use for comments.
 COMMENT_KEY: Final = "_comment"
 _SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _TYPE_NAMES: Final = {dict: "an object", list: "an array", str: "a text", int: "a whole number", bool: "true or false"}
 
 
 class UnreadableFile(UserError):
-    """A file that holds no traces, or something that would be lost; the message says where."""
+    """A file without traces, or with content that would be lost; the message says where."""
 
 
 def raise_unreadable(path: str, problem: str) -> NoReturn:
-    """Refuse what stands at `path` of the document."""
+    """Raise UnreadableFile for the content at `path` of the document."""
     raise UnreadableFile(f"{path or '$'}: {problem}")
 
 
 def load_json_document(text: bytes, first_line: int = 1) -> Json:
-    """Read strict JSON that begins at this line of its file; an object with a key twice is refused."""
+    """Parse strict JSON that begins at this line of its file; an object with a duplicate key is an error."""
     try:
         document = json.loads(text.decode("utf-8-sig"), parse_constant=_reject_constant, object_pairs_hook=_make_object)
         if _SURROGATE.search(text):
@@ -35,33 +35,33 @@ def load_json_document(text: bytes, first_line: int = 1) -> Json:
     except RecursionError:
         raise_unreadable(f"line {first_line}", "nested too deeply")
     except json.JSONDecodeError as error:
-        place = f"line {first_line + error.lineno - 1}, column {error.colno}"
-        raise UnreadableFile(f"{place}: not JSON: {error.msg}") from None
+        position = f"line {first_line + error.lineno - 1}, column {error.colno}"
+        raise UnreadableFile(f"{position}: not JSON: {error.msg}") from None
     except UnicodeDecodeError as error:
         line = first_line + text.count(b"\n", 0, error.start)
         raise UnreadableFile(f"line {line}: not text in UTF-8") from None
     except UnicodeEncodeError:
-        raise UnreadableFile(f"line {first_line}: half of a surrogate pair is no text") from None
+        raise UnreadableFile(f"line {first_line}: an unpaired surrogate is not valid text") from None
     except ValueError as error:
         raise UnreadableFile(f"line {first_line}: not JSON: {error}") from None
     return document
 
 
 def _make_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    result = dict(pairs)
+    if len(result) < len(pairs):
         keys = [key for key, _ in pairs]
-        doubled = next(key for key in keys if keys.count(key) > 1)
-        raise UnreadableFile(f"an object has {doubled!r} twice, and one of them would be lost")
-    return made
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise UnreadableFile(f"an object has the key {duplicate!r} twice; one value would be lost")
+    return result
 
 
 def _reject_constant(literal: str) -> NoReturn:
-    raise ValueError(f"{literal} is no number")
+    raise ValueError(f"{literal} is not allowed")
 
 
 def expect_type(value: Json, kinds: type | tuple[type, ...], path: str) -> Json:
-    """Return `value` if it is of one of these types. A boolean is no number."""
+    """Return `value` if it has one of these types. A boolean does not count as a number."""
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
     if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
         raise_unreadable(path, f"{' or '.join(_TYPE_NAMES.get(kind, 'a number') for kind in wanted)} is expected")
@@ -69,25 +69,25 @@ def expect_type(value: Json, kinds: type | tuple[type, ...], path: str) -> Json:
 
 
 def expect_list(value: Json, path: str) -> list[Json]:
-    """Return `value` if it is an array; an empty one where there is none."""
-    found: list[Json] = [] if value is None else expect_type(value, list, path)
-    return found
+    """Return `value` if it is an array; an empty array for null."""
+    items: list[Json] = [] if value is None else expect_type(value, list, path)
+    return items
 
 
 def reject_unknown_keys(value: Mapping[str, Json], known: Iterable[str], path: str) -> None:
-    """Refuse an object with a key that nothing here would read, comments aside."""
+    """Raise UnreadableFile for a key that is not in `known`, except for comments."""
     for key in value:
         if key not in known and key != COMMENT_KEY:
-            raise_unreadable(join_path(path, key), "nothing is known of this field, and it would be lost")
+            raise_unreadable(join_path(path, key), "unknown field; its content would be lost")
 
 
 def join_path(path: str, key: str) -> str:
-    """Return the place of a key of the object at `path`."""
+    """Return the path of a key of the object at `path`."""
     return f"{path}.{key}" if path else key
 
 
 def parse_hex_id(value: Json, digits: int, path: str, *, optional: bool = False) -> str:
-    """Return an id of at most so many hexadecimal digits, with zeros before it; zeros alone only where optional."""
+    """Return an id of at most `digits` hex digits, padded with zeros; only an optional id may be all zeros."""
     text = expect_type(value, str, path)
     if not 0 < len(text) <= digits or any(digit not in "0123456789abcdefABCDEF" for digit in text):
         raise_unreadable(path, f"{text!r} is not an id of at most {digits} hexadecimal digits")
@@ -100,7 +100,7 @@ def parse_microseconds(value: Json, path: str) -> int:
     """Return a number of microseconds as nanoseconds."""
     number = expect_type(value, int, path)
     if not 0 <= number < 2**62 // 1000:
-        raise_unreadable(path, f"{number} microseconds is no time that can be stored")
+        raise_unreadable(path, f"{number} microseconds cannot be stored as a time")
     return int(number) * 1000
 
 
@@ -113,20 +113,20 @@ def make_attribute(key: str, value: Json) -> dict[str, Json]:
 
 
 def merge_duplicate_keys(attributes: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """Give a key that stands there several times all its different values, as an array; OTLP has each key once."""
+    """Merge the different values of a duplicate key into an array, as OTLP allows each key once."""
     values: dict[str, list[Json]] = {}
     for each in attributes:
-        known = values.setdefault(each["key"], [])
-        if each["value"] not in known:
-            known.append(each["value"])
+        known_values = values.setdefault(each["key"], [])
+        if each["value"] not in known_values:
+            known_values.append(each["value"])
     return [
-        {"key": key, "value": found[0] if len(found) == 1 else {"arrayValue": {"values": found}}}
-        for key, found in values.items()
+        {"key": key, "value": distinct[0] if len(distinct) == 1 else {"arrayValue": {"values": distinct}}}
+        for key, distinct in values.items()
     ]
 
 
 def pop_text(attributes: list[dict[str, Json]], key: str, known: Iterable[str] | None = None) -> str | None:
-    """Take the text of an attribute out, if it is a known one; None where there is none."""
+    """Remove an attribute and return its text if it is in `known`; return None if there is none."""
     for each in attributes:
         text = each["value"].get("stringValue")
         if each["key"] == key and text is not None and (known is None or text in known):
@@ -136,7 +136,7 @@ def pop_text(attributes: list[dict[str, Json]], key: str, known: Iterable[str] |
 
 
 def pop_scope(attributes: list[dict[str, Json]]) -> dict[str, str]:
-    """Take out what OpenTelemetry writes of a scope into formats that know none."""
+    """Remove the attributes that OpenTelemetry writes for a scope into formats without scopes; return the scope."""
     scope = {}
     for name in ("name", "version"):
         for prefix in ("otel.scope", "otel.library"):

@@ -1,6 +1,6 @@
-"""OTLP/JSON documents, those of Tempo and of older versions too → trace requests of bounded size.
+"""OTLP/JSON documents, including those of Tempo and older versions → trace requests of bounded size.
 
-Unlike what comes over the wire, where OTLP wants unknown fields to be ignored, a field that is not known is refused.
+An unknown field is an error, unlike in export requests, where OTLP requires that unknown fields are ignored.
 """
 
 from __future__ import annotations
@@ -29,54 +29,56 @@ from spanproof.collector.otlp.json_mapping import InvalidJson, fields_by_key, pa
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-# What documents of OTLP hold, by the key that says so.
+# Top-level keys of OTLP documents, by their signal.
 TRACES_KEYS: Final = ("resourceSpans", "batches")
 OTHER_SIGNALS_BY_KEY: Final = {"resourceLogs": "logs", "resourceMetrics": "metrics"}
 _SCOPE_SPANS: Final = {"scopeSpans": "scope", "instrumentationLibrarySpans": "instrumentationLibrary"}
 _REQUEST_BYTES: Final = 2**20
-# Where a resource, a scope and a span stand in a request.
+# Depths of a resource, a scope and a span in a request.
 _RESOURCE_DEPTH, _SPAN_DEPTH = 3, 4
 _ID_DIGITS: Final = {"trace_id": 32, "span_id": 16, "parent_span_id": 16}
 
 
-def split_otlp_document(document: Json, place: str, skipped: Counter[str]) -> Iterator[LocatedRequest]:
-    """Make requests of the spans of a document, and count in `skipped` what else it holds. Raises UnreadableFile."""
+def split_otlp_document(document: Json, location: str, skipped: Counter[str]) -> Iterator[LocatedRequest]:
+    """Yield requests for the spans of a document; count other signals in `skipped`. Raise UnreadableFile."""
     reject_unknown_keys(expect_type(document, dict, ""), (*TRACES_KEYS, *OTHER_SIGNALS_BY_KEY), "")
     for key, name in OTHER_SIGNALS_BY_KEY.items():
         skipped[name] += key in document
     for key in TRACES_KEYS:
         for index, content in enumerate(expect_list(document.get(key), key)):
-            yield from _split_resource_spans(content, f"{key}[{index}]", place)
+            yield from _split_resource_spans(content, f"{key}[{index}]", location)
 
 
-def _split_resource_spans(content: Json, path: str, place: str) -> Iterator[LocatedRequest]:
+def _split_resource_spans(content: Json, path: str, location: str) -> Iterator[LocatedRequest]:
     reject_unknown_keys(expect_type(content, dict, path), ("resource", "schemaUrl", *_SCOPE_SPANS), path)
-    head = ExportTraceServiceRequest()
-    of_resource = head.resource_spans.add()
-    _fill_message(of_resource.resource, content.get("resource"), f"{path}.resource", _RESOURCE_DEPTH)
-    reject_duplicate_keys(of_resource.resource.attributes, f"{path}.resource")
-    of_resource.schema_url = expect_type(content.get("schemaUrl") or "", str, f"{path}.schemaUrl")
+    request = ExportTraceServiceRequest()
+    request_resource = request.resource_spans.add()
+    _fill_message(request_resource.resource, content.get("resource"), f"{path}.resource", _RESOURCE_DEPTH)
+    reject_duplicate_keys(request_resource.resource.attributes, f"{path}.resource")
+    request_resource.schema_url = expect_type(content.get("schemaUrl") or "", str, f"{path}.schemaUrl")
     for key, scope_key in _SCOPE_SPANS.items():
         for index, scope_spans in enumerate(expect_list(content.get(key), f"{path}.{key}")):
-            where = f"{path}.{key}[{index}]"
-            reject_unknown_keys(expect_type(scope_spans, dict, where), (scope_key, "schemaUrl", "spans"), where)
-            of_scope = of_resource.scope_spans.add()
-            _fill_message(of_scope.scope, scope_spans.get(scope_key), f"{where}.{scope_key}", _SPAN_DEPTH)
-            reject_duplicate_keys(of_scope.scope.attributes, f"{where}.{scope_key}")
-            of_scope.schema_url = expect_type(scope_spans.get("schemaUrl") or "", str, f"{where}.schemaUrl")
+            scope_path = f"{path}.{key}[{index}]"
+            reject_unknown_keys(
+                expect_type(scope_spans, dict, scope_path), (scope_key, "schemaUrl", "spans"), scope_path
+            )
+            request_scope = request_resource.scope_spans.add()
+            _fill_message(request_scope.scope, scope_spans.get(scope_key), f"{scope_path}.{scope_key}", _SPAN_DEPTH)
+            reject_duplicate_keys(request_scope.scope.attributes, f"{scope_path}.{scope_key}")
+            request_scope.schema_url = expect_type(scope_spans.get("schemaUrl") or "", str, f"{scope_path}.schemaUrl")
             first = size = 0
-            for number, span in enumerate(expect_list(scope_spans.get("spans"), f"{where}.spans")):
-                message = of_scope.spans.add()
-                _fill_message(message, span, f"{where}.spans[{number}]", _SPAN_DEPTH)
-                reject_duplicate_keys_in_span(message, f"{where}.spans[{number}]")
+            for span_index, span in enumerate(expect_list(scope_spans.get("spans"), f"{scope_path}.spans")):
+                message = request_scope.spans.add()
+                _fill_message(message, span, f"{scope_path}.spans[{span_index}]", _SPAN_DEPTH)
+                reject_duplicate_keys_in_span(message, f"{scope_path}.spans[{span_index}]")
                 size += message.ByteSize()
                 if size > _REQUEST_BYTES:
-                    yield LocatedRequest(head.SerializeToString(), place, where, first)
-                    first, size = number + 1, 0
-                    del of_scope.spans[:]
+                    yield LocatedRequest(request.SerializeToString(), location, scope_path, first)
+                    first, size = span_index + 1, 0
+                    del request_scope.spans[:]
             if size:
-                yield LocatedRequest(head.SerializeToString(), place, where, first)
-            del of_resource.scope_spans[:]
+                yield LocatedRequest(request.SerializeToString(), location, scope_path, first)
+            del request_resource.scope_spans[:]
 
 
 def _fill_message(message: Message, value: Json, path: str, depth: int) -> None:
@@ -92,20 +94,20 @@ def _fill_message(message: Message, value: Json, path: str, depth: int) -> None:
 
 
 def _normalize_object(value: Json, fields: Mapping[str, FieldDescriptor], path: str) -> Json:
-    """Refuse unknown fields; give enums as numbers and ids in hex, which some write by name and in base64."""
+    """Reject unknown fields; convert enums to numbers and ids to hex, which some tools write as names and base64."""
     if not isinstance(value, dict):
-        return value  # what reads it says what is wrong
+        return value  # parse_message reports the error
     reject_unknown_keys(value, fields, path)
-    translated = {}
+    normalized = {}
     for key, content in value.items():
         if key not in fields:
             continue
-        field, where = fields[key], join_path(path, key)
+        field, field_path = fields[key], join_path(path, key)
         if isinstance(content, list) and field.is_repeated:
-            translated[key] = [_normalize_value(each, field, f"{where}[{i}]") for i, each in enumerate(content)]
+            normalized[key] = [_normalize_value(each, field, f"{field_path}[{i}]") for i, each in enumerate(content)]
         else:
-            translated[key] = _normalize_value(content, field, where)
-    return translated
+            normalized[key] = _normalize_value(content, field, field_path)
+    return normalized
 
 
 def _normalize_value(value: Json, field: FieldDescriptor, path: str) -> Json:

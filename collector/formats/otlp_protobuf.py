@@ -18,7 +18,7 @@ from spanproof.collector.formats.requests import LocatedRequest, reject_duplicat
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-# The tag of the only field of every request: it is a message, and it is repeated.
+# The tag of the only field of every request, a repeated message.
 _ENTRY_TAG: Final = b"\x0a"
 _OTHER_SIGNALS: Final[dict[str, type[Message]]] = {
     "logs": ExportLogsServiceRequest,
@@ -33,38 +33,41 @@ _TRACE_ID_BYTES: Final = 16
 def read_messages(
     stream: io.BufferedReader, skipped: Counter[str], *, format_is_known: bool
 ) -> Iterator[LocatedRequest]:
-    """Read what stands in a file of messages; unless it is `certain` that it is one, say what else it may be."""
+    """Yield the requests of a file.
+
+    Unless `format_is_known`, the error for a file without OTLP messages lists the other formats.
+    """
     name, bodies = _split_messages(stream)
     for number, body in enumerate(bodies if format_is_known else _require_otlp(bodies)):
-        place = f"{name}[{number}]"
+        location = f"{name}[{number}]"
         kind = _detect_signal(body)
         if kind is None:
-            raise UnreadableFile(f"{place}: not a trace request, or one with fields that would be lost")
+            raise UnreadableFile(f"{location}: not a trace request, or a trace request with unknown fields")
         if kind != "traces":
             skipped[kind] += 1
             continue
         try:
             reject_duplicate_keys_in_request(ExportTraceServiceRequest.FromString(body))
         except UnreadableFile as error:
-            raise UnreadableFile(f"{place}: {error}") from None
-        yield LocatedRequest(body, place)
+            raise UnreadableFile(f"{location}: {error}") from None
+        yield LocatedRequest(body, location)
 
 
 def _require_otlp(bodies: Iterator[bytes]) -> Iterator[bytes]:
-    """Refuse a file whose first part shows that it is something else altogether."""
+    """Raise UnreadableFile if the first message shows that the file is not OTLP."""
     try:
         first = next(bodies, b"")
-        known = _detect_signal(first) is not None
+        is_otlp = _detect_signal(first) is not None
     except UnreadableFile:
-        known = False
-    if not known:
-        raise UnreadableFile("neither JSON (of OTLP, Jaeger or Zipkin) nor whole protobuf of OTLP")
+        is_otlp = False
+    if not is_otlp:
+        raise UnreadableFile("neither JSON (OTLP, Jaeger or Zipkin) nor complete OTLP protobuf")
     yield first
     yield from bodies
 
 
 def _split_messages(stream: io.BufferedReader) -> tuple[str, Iterator[bytes]]:
-    """Say what the parts of a file are called, and give them, each a request of its own."""
+    """Return the name of the parts of a file, and the parts, each a request."""
     first = stream.peek(1)[:1]
     if first == _ENTRY_TAG:
         entries = _read_entries(stream)
@@ -75,12 +78,12 @@ def _split_messages(stream: io.BufferedReader) -> tuple[str, Iterator[bytes]]:
         stream.seek(0)
         if single:
             return "entry", _read_entries(stream)
-    # the Collector's file exporter writes lengths of four bytes, all others varints
+    # the Collector's file exporter writes lengths of four bytes, all other tools write varints
     return "message", _read_fixed_length_delimited(stream) if first == b"\0" else read_delimited(stream)
 
 
 def read_delimited(stream: IO[bytes]) -> Iterator[bytes]:
-    """Read messages that are each preceded by their length, as a varint."""
+    """Yield messages that are each preceded by their length, as a varint."""
     while (length := _read_varint(stream)) is not None:
         yield _read_exactly(stream, length)
 
@@ -98,10 +101,10 @@ def _read_fixed_length_delimited(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _read_entries(stream: IO[bytes]) -> Iterator[bytes]:
-    """Take one message apart: each entry of its only field makes a request, as requests may be laid end to end."""
+    """Split one message: each entry of its only field is a request, because requests can be concatenated."""
     while tag := stream.read(1):
         if tag != _ENTRY_TAG:
-            raise UnreadableFile(f"byte {stream.tell() - 1}: a field that would be lost")
+            raise UnreadableFile(f"byte {stream.tell() - 1}: an unknown field; its content would be lost")
         length = _read_varint(stream)
         if length is None:
             raise UnreadableFile("the file ends in the middle of a message")
@@ -109,31 +112,31 @@ def _read_entries(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 def _read_varint(stream: IO[bytes]) -> int | None:
-    """Read a length; None at the end."""
+    """Return a length, or None at the end of the stream."""
     value = 0
-    for place in range(_MAX_VARINT_BYTES):
+    for index in range(_MAX_VARINT_BYTES):
         byte = stream.read(1)
         if not byte:
-            if place:
+            if index:
                 raise UnreadableFile("the file ends in the middle of a length")
             return None
-        value |= (byte[0] & 0x7F) << (7 * place)
+        value |= (byte[0] & 0x7F) << (7 * index)
         if byte[0] < 0x80:
             return value
-    raise UnreadableFile(f"byte {stream.tell() - 1}: no length of a message")
+    raise UnreadableFile(f"byte {stream.tell() - 1}: not a valid message length")
 
 
 def _encode_varint(value: int) -> bytes:
-    written = bytearray()
+    encoded = bytearray()
     while value > 0x7F:
-        written.append(value & 0x7F | 0x80)
+        encoded.append(value & 0x7F | 0x80)
         value >>= 7
-    return bytes((*written, value))
+    return bytes((*encoded, value))
 
 
 def _read_exactly(stream: IO[bytes], length: int) -> bytes:
     if length > _MAX_BYTES:
-        raise UnreadableFile(f"byte {stream.tell()}: a message of {length} bytes; {_MAX_BYTES} are read at most")
+        raise UnreadableFile(f"byte {stream.tell()}: a message of {length} bytes; the limit is {_MAX_BYTES}")
     body = stream.read(length)
     if len(body) < length:
         raise UnreadableFile("the file ends in the middle of a message")
@@ -141,9 +144,9 @@ def _read_exactly(stream: IO[bytes], length: int) -> bytes:
 
 
 def _detect_signal(body: bytes) -> str | None:
-    """Say what a request is of; None where it is nothing of OTLP, or holds what nobody here knows."""
+    """Return the signal of a request, or None if it is not OTLP or has unknown fields."""
     traces = _parse_known_fields(body, ExportTraceServiceRequest)
-    # the requests of all signals look alike from afar, and a metric's name may stand where a trace id should
+    # requests of all signals have the same outer structure, and the name of a metric can parse as a trace id
     if isinstance(traces, ExportTraceServiceRequest) and _has_valid_trace_ids(traces):
         return "traces"
     for kind, message in _OTHER_SIGNALS.items():
@@ -155,14 +158,14 @@ def _detect_signal(body: bytes) -> str | None:
 def _has_valid_trace_ids(request: ExportTraceServiceRequest) -> bool:
     return all(
         len(span.trace_id) == _TRACE_ID_BYTES
-        for of_resource in request.resource_spans
-        for of_scope in of_resource.scope_spans
-        for span in of_scope.spans
+        for resource in request.resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
     )
 
 
 def _parse_known_fields(body: bytes, message: type[Message]) -> Message | None:
-    """Parse a message, unless it has fields that its type lacks."""
+    """Parse a message; return None if it is invalid or has unknown fields."""
     try:
         parsed = message.FromString(body)
     except DecodeError:

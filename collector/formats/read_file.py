@@ -1,4 +1,4 @@
-"""Files of traces → trace requests; the format is told by the content."""
+"""Trace files → trace requests; the content determines the format."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BOM: Final = b"\xef\xbb\xbf"
 
 
 class ImportFormat(StrEnum):
-    """What a file may hold."""
+    """Formats of imported files."""
 
     OTLP_JSON = "otlp-json"
     OTLP_PROTO = "otlp-proto"
@@ -38,9 +38,9 @@ class ImportFormat(StrEnum):
 def read_trace_file(
     path: Path, declared_format: ImportFormat | None, skipped: Counter[str]
 ) -> Iterator[LocatedRequest]:
-    """Read a file, of the format told or else of the one its content shows; count in `skipped` what is no trace.
+    """Yield the requests of a file in the declared format, or else the detected one; count skipped documents.
 
-    Raises UnreadableFile, whose message says where in the file.
+    Raises UnreadableFile, whose message contains the position in the file.
     """
     try:
         with _open_decompressed(path) as stream:
@@ -65,13 +65,13 @@ def _open_decompressed(path: Path) -> Iterator[io.BufferedReader]:
         if not raw.peek(2).startswith(GZIP_MAGIC):
             yield raw
             return
-        unpacked: io.BufferedReader = io.BufferedReader(gzip.GzipFile(fileobj=raw))
-        with unpacked:
-            yield unpacked
+        decompressed: io.BufferedReader = io.BufferedReader(gzip.GzipFile(fileobj=raw))
+        with decompressed:
+            yield decompressed
 
 
 def is_json(head: bytes) -> bool:
-    """Say whether a file that begins so is JSON. The length of a protobuf message may look like ``{`` or a space."""
+    """Return whether a file with this head is JSON. The length of a protobuf message may look like ``{`` or a space."""
     text = head.removeprefix(_BOM)
     return text.lstrip(_WHITESPACE)[:1] in (b"{", b"[") and not any(
         byte < 32 and byte not in _WHITESPACE for byte in text
@@ -81,7 +81,7 @@ def is_json(head: bytes) -> bool:
 def _read_json_documents(
     stream: IO[bytes], declared_format: ImportFormat | None, skipped: Counter[str]
 ) -> Iterator[LocatedRequest]:
-    """Read one document, or one in each line."""
+    """Read one document, or one document per line."""
     lines = _number_lines(stream)
     number, line = next(lines)
     try:
@@ -92,15 +92,15 @@ def _read_json_documents(
             raise
         yield from split_json_document(load_json_document(line + rest, number), declared_format, "", skipped)
         return
-    following = next(lines, None)
-    place = "" if following is None else f"line {number}"
+    next_line = next(lines, None)
+    location = "" if next_line is None else f"line {number}"
     while True:
-        yield from split_json_document(document, declared_format, place, skipped)
-        if following is None:
+        yield from split_json_document(document, declared_format, location, skipped)
+        if next_line is None:
             return
-        number, line = following
-        document, place = load_json_document(line, number), f"line {number}"
-        following = next(lines, None)
+        number, line = next_line
+        document, location = load_json_document(line, number), f"line {number}"
+        next_line = next(lines, None)
 
 
 def _number_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -108,23 +108,23 @@ def _number_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def split_json_document(
-    document: Json, declared_format: ImportFormat | None, place: str, skipped: Counter[str]
+    document: Json, declared_format: ImportFormat | None, location: str, skipped: Counter[str]
 ) -> Iterator[LocatedRequest]:
-    """Make requests of a JSON document of any format."""
+    """Yield the requests of a JSON document of any format."""
     try:
         match declared_format or detect_format(document):
             case ImportFormat.JAEGER:
-                yield from split_otlp_document(convert_jaeger(document), place, skipped)
+                yield from split_otlp_document(convert_jaeger(document), location, skipped)
             case ImportFormat.ZIPKIN:
-                yield from split_otlp_document(convert_zipkin(document), place, skipped)
+                yield from split_otlp_document(convert_zipkin(document), location, skipped)
             case _:
-                yield from split_otlp_document(document, place, skipped)
+                yield from split_otlp_document(document, location, skipped)
     except UnreadableFile as error:
-        raise UnreadableFile(f"{place}: {error}" if place else str(error)) from None
+        raise UnreadableFile(f"{location}: {error}" if location else str(error)) from None
 
 
 def detect_format(document: Json) -> ImportFormat:
-    """Say of which format a JSON document is. Raises UnreadableFile."""
+    """Return the format of a JSON document. Raise UnreadableFile."""
     if isinstance(document, list):
         return ImportFormat.ZIPKIN
     if isinstance(document, dict):

@@ -1,4 +1,4 @@
-"""What files are read as: serialized trace requests, each with its place, so that a fault in it can be found."""
+"""Serialized trace requests from files, with their location, so that an error can be found in the file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SPAN_PATH: Final = re.compile(r"resourceSpans\[0\]\.scopeSpans\[0\]\.spans\[(\d
 
 @dataclass(frozen=True, slots=True)
 class LocatedRequest:
-    """A request of bounded size, made from what stands at `place`; where `path` is told, its only spans are there."""
+    """A request of bounded size from `location`; if `path` is set, its only spans are there."""
 
     body: bytes
     location: str
@@ -27,25 +27,26 @@ class LocatedRequest:
     first_span: int = 0
 
     def locate_problem(self, problem: str) -> str:
-        """Say where in the file a fault is that the decoder found in this request."""
+        """Return a problem that the decoder found in this request, with its location in the file."""
         if self.path:
-            problem = _SPAN_PATH.sub(lambda found: f"{self.path}.spans[{self.first_span + int(found[1])}]", problem)
+            problem = _SPAN_PATH.sub(lambda match: f"{self.path}.spans[{self.first_span + int(match[1])}]", problem)
         return f"{self.location}: {problem}" if self.location else problem
 
 
 def reject_duplicate_keys_in_request(request: ExportTraceServiceRequest) -> None:
-    """Refuse a request in which an attribute is given twice: a store keeps the last."""
-    for index, of_resource in enumerate(request.resource_spans):
-        path = f"resourceSpans[{index}]"
-        reject_duplicate_keys(of_resource.resource.attributes, f"{path}.resource")
-        for place, of_scope in enumerate(of_resource.scope_spans):
-            reject_duplicate_keys(of_scope.scope.attributes, f"{path}.scopeSpans[{place}].scope")
-            for number, span in enumerate(of_scope.spans):
-                reject_duplicate_keys_in_span(span, f"{path}.scopeSpans[{place}].spans[{number}]")
+    """Raise UnreadableFile if a request has a duplicate attribute: a store keeps only the last one."""
+    for resource_index, resource_spans in enumerate(request.resource_spans):
+        resource_path = f"resourceSpans[{resource_index}]"
+        reject_duplicate_keys(resource_spans.resource.attributes, f"{resource_path}.resource")
+        for scope_index, scope_spans in enumerate(resource_spans.scope_spans):
+            scope_path = f"{resource_path}.scopeSpans[{scope_index}]"
+            reject_duplicate_keys(scope_spans.scope.attributes, f"{scope_path}.scope")
+            for span_index, span in enumerate(scope_spans.spans):
+                reject_duplicate_keys_in_span(span, f"{scope_path}.spans[{span_index}]")
 
 
 def reject_duplicate_keys_in_span(span: Span, path: str) -> None:
-    """Refuse a span in which an attribute is given twice."""
+    """Raise UnreadableFile if a span has a duplicate attribute."""
     reject_duplicate_keys(span.attributes, path)
     for index, event in enumerate(span.events):
         reject_duplicate_keys(event.attributes, f"{path}.events[{index}]")
@@ -54,8 +55,8 @@ def reject_duplicate_keys_in_span(span: Span, path: str) -> None:
 
 
 def reject_duplicate_keys(attributes: Iterable[KeyValue], path: str) -> None:
-    """Refuse a list of attributes that has a key twice."""
+    """Raise UnreadableFile if a list of attributes has a duplicate key."""
     keys = [each.key for each in attributes]
     if len(set(keys)) < len(keys):
-        doubled = next(key for key in keys if keys.count(key) > 1)
-        raise_unreadable(f"{path}.attributes", f"{doubled!r} is there twice, and one of them would be lost")
+        duplicate = next(key for key in keys if keys.count(key) > 1)
+        raise_unreadable(f"{path}.attributes", f"the key {duplicate!r} occurs twice; one value would be lost")

@@ -1,4 +1,4 @@
-"""Zipkin JSON v2 → OTLP/JSON. The format: https://zipkin.io/zipkin-api/zipkin2-api.yaml."""
+"""Zipkin JSON v2 → OTLP/JSON. Format: https://zipkin.io/zipkin-api/zipkin2-api.yaml."""
 
 from __future__ import annotations
 
@@ -41,10 +41,11 @@ ENDPOINT_KEYS: Final = frozenset(("serviceName", "ipv4", "ipv6", "port"))
 
 
 def convert_zipkin(document: Json) -> dict[str, Json]:
-    """Return the spans of a Zipkin document, a list of them or of traces, as OTLP/JSON. Raises UnreadableFile.
+    """Return the spans of a Zipkin document, a list of spans or of traces, as OTLP/JSON. Raise UnreadableFile.
 
-    Zipkin may leave out when a span began, as its other half says it. It then gets its first annotation's time, else
-    the earliest of its trace, and ``zipkin.timestamp_absent``; likewise ``zipkin.duration_absent``.
+    In Zipkin, a span may lack its start if the other half of the call has it. It then gets the time of its first
+    annotation, else the earliest start in its trace, and ``zipkin.timestamp_absent``; likewise
+    ``zipkin.duration_absent``.
     """
     spans = _list_spans(document)
     earliest: dict[str, int] = {}
@@ -62,38 +63,38 @@ def convert_zipkin(document: Json) -> dict[str, Json]:
         "resourceSpans": [
             {
                 "resource": {"attributes": [] if service is None else [make_attribute("service.name", service)]},
-                "scopeSpans": _merge_scopes(found),
+                "scopeSpans": _merge_scopes(scope_spans_list),
             }
-            for service, found in services.items()
+            for service, scope_spans_list in services.items()
         ]
     }
 
 
 def _list_spans(document: Json) -> list[tuple[str, Json]]:
-    found: list[tuple[str, Json]] = []
+    spans_with_paths: list[tuple[str, Json]] = []
     for index, item in enumerate(expect_type(document, list, "")):
         if isinstance(item, list):
-            found += [(f"[{index}][{place}]", span) for place, span in enumerate(item)]
+            spans_with_paths += [(f"[{index}][{position}]", span) for position, span in enumerate(item)]
         else:
-            found.append((f"[{index}]", item))
-    return found
+            spans_with_paths.append((f"[{index}]", item))
+    return spans_with_paths
 
 
-def _merge_scopes(found: list[dict[str, Json]]) -> list[dict[str, Json]]:
-    """Put spans of one scope that follow each other together."""
-    joined: list[dict[str, Json]] = []
-    for each in found:
-        if joined and joined[-1]["scope"] == each["scope"]:
-            joined[-1]["spans"] += each["spans"]
+def _merge_scopes(scope_spans_list: list[dict[str, Json]]) -> list[dict[str, Json]]:
+    """Merge consecutive spans of the same scope."""
+    merged: list[dict[str, Json]] = []
+    for scope_spans in scope_spans_list:
+        if merged and merged[-1]["scope"] == scope_spans["scope"]:
+            merged[-1]["spans"] += scope_spans["spans"]
         else:
-            joined.append(each)
-    return joined
+            merged.append(scope_spans)
+    return merged
 
 
 def _convert_span(
     span: Mapping[str, Json], earliest: Mapping[str, int], path: str
 ) -> tuple[str | None, dict[str, Json]]:
-    """Return the service, and the span within its scope."""
+    """Return the service, and the span in its scope."""
     trace_id = parse_hex_id(span["traceId"], 32, f"{path}.traceId")
     events = [
         _convert_annotation(annotation, f"{path}.annotations[{index}]")
@@ -106,20 +107,20 @@ def _convert_span(
     remote = dict(_read_endpoint(span, "remoteEndpoint", "network.peer", path))
     if "service" in remote:
         remote["service.peer.name"] = remote.pop("service")
-    told: dict[str, Json] = local | remote
+    extra: dict[str, Json] = local | remote
     for name in ("shared", "debug"):
         if span.get(name) is not None:
-            told[f"zipkin.{name}"] = expect_type(span[name], bool, f"{path}.{name}")
+            extra[f"zipkin.{name}"] = expect_type(span[name], bool, f"{path}.{name}")
     start_ns = parse_microseconds(span.get("timestamp") or 0, f"{path}.timestamp")
     if not start_ns:
-        told["zipkin.timestamp_absent"] = True
-        noted = [int(event["timeUnixNano"]) for event in events]
-        start_ns = min(noted) if noted else earliest.get(trace_id, 0)
+        extra["zipkin.timestamp_absent"] = True
+        annotation_times = [int(event["timeUnixNano"]) for event in events]
+        start_ns = min(annotation_times) if annotation_times else earliest.get(trace_id, 0)
     duration_ns = parse_microseconds(span.get("duration") or 0, f"{path}.duration")
     if not duration_ns:
-        told["zipkin.duration_absent"] = True
-    # a tag of the same name keeps it, and neither is lost
-    attributes += [make_attribute(f"zipkin.{name}" if name in tags else name, value) for name, value in told.items()]
+        extra["zipkin.duration_absent"] = True
+    # a tag of the same name keeps its name
+    attributes += [make_attribute(f"zipkin.{name}" if name in tags else name, value) for name, value in extra.items()]
     kind = span.get("kind")
     if kind is not None and expect_type(kind, str, f"{path}.kind") not in SPAN_KIND_NUMBERS:
         raise_unreadable(f"{path}.kind", f"{kind!r} is not a kind: {', '.join(SPAN_KIND_NUMBERS)}")
@@ -136,7 +137,7 @@ def _convert_span(
         converted["parentSpanId"] = parse_hex_id(span["parentId"], 16, f"{path}.parentId", optional=True)
     scope = pop_scope(attributes)
     code = pop_text(attributes, "otel.status_code", STATUS_CODES)
-    # Zipkin says an error by the tag being there; its value describes it
+    # in Zipkin, the presence of the tag means an error; its value describes the error
     error = tags.get("error", "false")
     if error != "false" or code is not None:
         message = error if error not in ("true", "false") else ""
@@ -154,18 +155,20 @@ def _convert_annotation(annotation: Json, path: str) -> dict[str, Json]:
 
 
 def _read_endpoint(owner: Mapping[str, Json], key: str, prefix: str, path: str) -> list[tuple[str, Json]]:
-    """Return who is at one end: ``service``, and attributes of its address."""
-    where = f"{path}.{key}"
-    endpoint = expect_type(owner.get(key) or {}, dict, where)
-    reject_unknown_keys(endpoint, ENDPOINT_KEYS, where)
-    found: list[tuple[str, Json]] = []
+    """Return ``service`` and the address attributes of an endpoint."""
+    endpoint_path = f"{path}.{key}"
+    endpoint = expect_type(owner.get(key) or {}, dict, endpoint_path)
+    reject_unknown_keys(endpoint, ENDPOINT_KEYS, endpoint_path)
+    attributes: list[tuple[str, Json]] = []
     if endpoint.get("serviceName"):
-        found.append(("service", expect_type(endpoint["serviceName"], str, f"{where}.serviceName")))
-    addresses = [expect_type(endpoint[name], str, f"{where}.{name}") for name in ("ipv4", "ipv6") if endpoint.get(name)]
+        attributes.append(("service", expect_type(endpoint["serviceName"], str, f"{endpoint_path}.serviceName")))
+    addresses = [
+        expect_type(endpoint[name], str, f"{endpoint_path}.{name}") for name in ("ipv4", "ipv6") if endpoint.get(name)
+    ]
     if addresses:
-        found.append((f"{prefix}.address", addresses[0]))
+        attributes.append((f"{prefix}.address", addresses[0]))
     if len(addresses) > 1:
-        found.append((f"{prefix}.address_v6", addresses[1]))
+        attributes.append((f"{prefix}.address_v6", addresses[1]))
     if endpoint.get("port"):
-        found.append((f"{prefix}.port", expect_type(endpoint["port"], int, f"{where}.port")))
-    return found
+        attributes.append((f"{prefix}.port", expect_type(endpoint["port"], int, f"{endpoint_path}.port")))
+    return attributes

@@ -1,1 +1,1 @@
-"""OTLP bytes or JSON -> Arrow columns, redacted and validated; and back to OTLP."""
+"""OTLP bytes or JSON -> Arrow columns, validated and redacted; and back to OTLP."""

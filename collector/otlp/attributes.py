@@ -1,4 +1,4 @@
-"""Attribute lists as columns: keys, texts, and one letter per attribute for its kind (see sql/schema.sql)."""
+"""Attribute lists as columns: keys, texts, and one letter per attribute for its type (see sql/schema.sql)."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
     from spanproof.collector.otlp.redaction import Redaction
 
 ATTRIBUTES_TYPE = pa.struct([("keys", pa.list_(pa.string())), ("texts", pa.list_(pa.string()))])
-# Precedes the kind letter in a text that is not to be compared as it stands.
+# Precedes the kind letter in a text that cannot be compared directly.
 KIND_MARKER = "\x01"
-# A plain value would make pyarrow look for the types of libraries that are not installed, at every call.
+# A typed scalar: for a Python value, pyarrow tries to import optional libraries at every call.
 _EMPTY_TEXT = pa.scalar("", pa.string())
 
 _SCALAR_FIELDS = (("int_value", "i"), ("bool_value", "b"), ("double_value", "d"))
-# The content of a nested value stands at this depth at most: request, resource spans, scope spans, span, event,
+# Maximum depth at which the content of a nested value begins: request, resource spans, scope spans, span, event,
 # attribute, value, content.
 _NESTED_DEPTH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class AttributeColumns:
-    """Keys and texts, and one string of kind letters, per list read; `faults` says which cannot be stored, and why."""
+    """Keys and texts, and one string of kind letters, per list; `rejections` has the lists that cannot be stored."""
 
     lists: pa.StructArray
     kinds: pa.StringArray
@@ -43,23 +43,25 @@ class AttributeColumns:
 
 
 def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColumns:
-    """Read a column of `repeated KeyValue`, without what must not be kept."""
+    """Read a column of `repeated KeyValue` and apply the redaction."""
     items = FlattenedList(lists)
     offsets = items.offsets
     keys, bad_keys = decode_utf8(items.rows.field("key"))
     texts, kinds, bad_values = _read_values(items.rows.field("value"))
 
-    faults: dict[int, Rejection] = {}
+    rejections: dict[int, Rejection] = {}
     for item, problem in bad_values.items():
-        faults[items.parents[item].as_py()] = problem.with_prefix(f"attributes[{keys[item].as_py()!r}]: ")
+        rejections[items.parents[item].as_py()] = problem.with_prefix(f"attributes[{keys[item].as_py()!r}]: ")
     for item in bad_keys:
-        faults[items.parents[item].as_py()] = Rejection(RejectionReason.TEXT, "attributes: a key is not valid UTF-8")
+        rejections[items.parents[item].as_py()] = Rejection(
+            RejectionReason.TEXT, "attributes: a key is not valid UTF-8"
+        )
 
     kept = _mark_last_of_each_key(items.parents, keys)
     if kept is not None:
-        # how many are kept before each item, so the old offsets point at the new ones
-        before = pc.cumulative_sum(kept.cast(pa.int32()))
-        offsets = pa.concat_arrays([pa.array([0], pa.int32()), before]).take(offsets)
+        # the number of kept items before each item maps old offsets to new ones
+        kept_counts = pc.cumulative_sum(kept.cast(pa.int32()))
+        offsets = pa.concat_arrays([pa.array([0], pa.int32()), kept_counts]).take(offsets)
         keys, texts, kinds = (column.filter(kept) for column in (keys, texts, kinds))
     if redaction:
         texts, kinds = redaction.redact_attributes(keys, texts, kinds)
@@ -69,12 +71,12 @@ def read_attributes(lists: pa.ListArray, redaction: Redaction) -> AttributeColum
         ),
         # one byte per attribute: the list offsets are the string offsets
         kinds=pa.StringArray.from_buffers(len(lists), _slice_values_buffer(offsets), _slice_values_buffer(kinds)),
-        rejections=faults,
+        rejections=rejections,
     )
 
 
 def decode_utf8(values: pa.BinaryArray) -> tuple[pa.StringArray, list[int]]:
-    """Read bytes as UTF-8; says which are none (and puts an empty text there)."""
+    """Decode bytes as UTF-8; return the texts and the rows that are invalid, which get an empty text."""
     try:
         return values.cast(pa.string()), []
     except pa.ArrowInvalid:
@@ -90,10 +92,10 @@ def decode_utf8(values: pa.BinaryArray) -> tuple[pa.StringArray, list[int]]:
 
 
 def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array, dict[int, Rejection]]:
-    # flatten, unlike field, is null where the whole value is
+    # unlike field, flatten yields null where the whole value is null
     columns = dict(zip((field.name for field in values.type), values.flatten(), strict=True))
     strings, bad = decode_utf8(columns["string_value"])
-    faults = dict.fromkeys(bad, Rejection(RejectionReason.TEXT, "not valid UTF-8"))
+    rejections = dict.fromkeys(bad, Rejection(RejectionReason.TEXT, "not valid UTF-8"))
     marked = pc.starts_with(strings, KIND_MARKER)
     if pc.any(marked).as_py():
         strings = pc.if_else(marked, pc.binary_join_element_wise(f"{KIND_MARKER}s", strings, ""), strings)
@@ -113,13 +115,13 @@ def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array,
                 try:
                     texts.append(None if value is None else f"{KIND_MARKER}{letter}{render(value)}")
                 except (DecodeError, InvalidJson):
-                    faults[index] = Rejection(
+                    rejections[index] = Rejection(
                         RejectionReason.MALFORMED, "malformed, not valid UTF-8 or nested too deeply"
                     )
                     texts.append("")
             layers.append(pa.array(texts, pa.string()))
-    # should a value be set twice, the later layer gave the letter, so it gives the text
-    return pc.coalesce(*reversed(layers), _EMPTY_TEXT), kinds, faults
+    # if a value is set twice, both the kind letter and the text come from the later layer
+    return pc.coalesce(*reversed(layers), _EMPTY_TEXT), kinds, rejections
 
 
 def _make_kind_scalar(letter: str) -> pa.UInt8Scalar:
@@ -139,10 +141,10 @@ _ENCODED_FIELDS: tuple[tuple[str, str, Callable[[bytes], str]], ...] = (
 
 
 def _mark_last_of_each_key(lists: pa.Int64Array, keys: pa.StringArray) -> pa.BooleanArray | None:
-    """Mark the attributes to keep, where a list has two of one key, which OTLP forbids."""
+    """Mark the attributes to keep if a list has a key twice, which OTLP forbids; return None if no list has."""
     encoded = keys.dictionary_encode()
     groups = lists.to_numpy() * len(encoded.dictionary) + encoded.indices.to_numpy()
-    ordered = np.sort(groups, kind="stable")  # list follows list, so they are almost in order, which it makes use of
+    ordered = np.sort(groups, kind="stable")  # the groups are nearly sorted, which a stable sort exploits
     if not np.any(ordered[1:] == ordered[:-1]):
         return None
     items = pa.arange(0, len(keys))
@@ -151,6 +153,6 @@ def _mark_last_of_each_key(lists: pa.Int64Array, keys: pa.StringArray) -> pa.Boo
 
 
 def _slice_values_buffer(array: pa.Array) -> pa.Buffer:
-    """Find the values of a column of fixed width, from its first on."""
+    """Return the values buffer of a fixed-width column, without the values before its offset."""
     width: int = array.type.byte_width
     return array.buffers()[1].slice(array.offset * width, len(array) * width)

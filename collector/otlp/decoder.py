@@ -30,12 +30,12 @@ _MAX_REJECTIONS_IN_MESSAGE = 3
 
 
 class UndecodableRequest(ValueError):
-    """A request that is not what it should be; nothing of it was stored."""
+    """A request that cannot be decoded; none of its spans is stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """What became of a request: spans stored, spans refused, and why some were."""
+    """Result of an export request: the numbers of accepted and rejected spans, and why spans were rejected."""
 
     accepted_spans: int
     rejected_spans: int = 0
@@ -44,10 +44,10 @@ class ExportResult:
 
 @dataclass(frozen=True, slots=True)
 class DecodedBatch:
-    """Requests as tables; `outcomes` has what became of each, in the order given.
+    """Decoded requests as tables; `outcomes` has the result of each request, in the given order.
 
-    `spans` lacks `span_key` and `arrived_ns`, which the store gives; `resources` and `scopes` hold those that
-    these spans come from, known already or not. `rejected` counts the spans that are in none of these.
+    `spans` lacks `span_key` and `arrived_ns`, which the store adds. `resources` and `scopes` contain all resources and
+    scopes of these spans, including those already stored. `rejected_counts` counts the spans that are in no table.
     """
 
     spans: pa.Table
@@ -58,7 +58,7 @@ class DecodedBatch:
 
 
 class Decoder:
-    """Decodes requests, and remembers the resources and scopes it has met. Not for several threads at once."""
+    """Decoder of requests, with a cache of the resources and scopes they contain. Not thread-safe."""
 
     def __init__(self, redaction: Redaction = NO_REDACTION) -> None:
         self._redaction = redaction
@@ -67,28 +67,28 @@ class Decoder:
         self._scopes = ResourceOrScopeReader(SCOPE, redaction)
 
     def decode(self, bodies: Sequence[bytes]) -> DecodedBatch:
-        """Decode serialized `ExportTraceServiceRequest`s as one batch; a bad one spoils no other."""
+        """Decode serialized `ExportTraceServiceRequest`s as one batch; an invalid one does not affect the others."""
         problems = [self._find_problem(body) for body in bodies]
-        good = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
+        valid_bodies = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
         try:
-            batch = self._requests.read(good)
+            batch = self._requests.read(valid_bodies)
         except MalformedMessage:
-            # something that the check lets pass: find out what, one by one
+            # the check accepted an invalid body: read the bodies one by one to find it
             problems = [
-                problem or self._find_problem(body, read=True) for body, problem in zip(bodies, problems, strict=True)
+                problem or self._find_problem(body, fully=True) for body, problem in zip(bodies, problems, strict=True)
             ]
-            good = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
-            batch = self._requests.read(good)
-        spans, resources, scopes, accepted, rejected = self._read_batch(batch)
-        remaining = iter(accepted)
+            valid_bodies = [body for body, problem in zip(bodies, problems, strict=True) if problem is None]
+            batch = self._requests.read(valid_bodies)
+        spans, resources, scopes, results, rejected_counts = self._read_batch(batch)
+        remaining = iter(results)
         outcomes = tuple(problem or next(remaining) for problem in problems)
-        return DecodedBatch(spans, resources, scopes, outcomes, rejected)
+        return DecodedBatch(spans, resources, scopes, outcomes, rejected_counts)
 
-    def _find_problem(self, body: bytes, *, read: bool = False) -> UndecodableRequest | None:
+    def _find_problem(self, body: bytes, *, fully: bool = False) -> UndecodableRequest | None:
         try:
             check_span_density(body)
             self._requests.check(body)
-            if read:
+            if fully:
                 self._requests.read([body])
         except MalformedMessage as error:
             return UndecodableRequest(f"the trace request cannot be decoded: {error}")
@@ -103,36 +103,37 @@ class Decoder:
         resource_of_span = scope_spans.parents.take(spans.parents)
         request_of_span = resource_spans.parents.take(resource_of_span)
 
-        columns, faults = read_span_columns(spans.rows, self._redaction)
+        columns, rejections = read_span_columns(spans.rows, self._redaction)
         resources = _read_resources_or_scopes(self._resources, resource_spans.rows, "resource")
         scopes = _read_resources_or_scopes(self._scopes, scope_spans.rows, "scope")
-        for origins, of_span in ((resources, resource_of_span), (scopes, spans.parents)):
-            _propagate_rejections(origins, of_span, faults)
-        columns["service"] = pa.array([origin.service for origin in resources], pa.string()).take(resource_of_span)
+        for sources, source_of_span in ((resources, resource_of_span), (scopes, spans.parents)):
+            _propagate_rejections(sources, source_of_span, rejections)
+        columns["service"] = pa.array([resource.service for resource in resources], pa.string()).take(resource_of_span)
         columns["resource_key"] = _collect_keys(resources).take(resource_of_span)
         columns["scope_key"] = _collect_keys(scopes).take(spans.parents)
 
         table = pa.table(columns)
-        if faults:
-            refused = pc.is_in(pa.arange(0, len(table)), value_set=pa.array(list(faults), pa.int64()))
-            table = table.filter(pc.invert(refused))
-        refused_spans = sorted(faults)
-        requests_of_refused = request_of_span.take(pa.array(refused_spans, pa.int64())).to_pylist()
-        refusals = Counter(requests_of_refused)
+        if rejections:
+            is_rejected = pc.is_in(pa.arange(0, len(table)), value_set=pa.array(list(rejections), pa.int64()))
+            table = table.filter(pc.invert(is_rejected))
+        rejected_spans = sorted(rejections)
+        rejected_requests = request_of_span.take(pa.array(rejected_spans, pa.int64())).to_pylist()
+        rejection_counts = Counter(rejected_requests)
         messages: dict[int, list[str]] = defaultdict(list)
-        for span, request in zip(refused_spans, requests_of_refused, strict=True):
-            if len(messages[request]) < _MAX_REJECTIONS_IN_MESSAGE:  # there may be a million
-                scope_index, span_place = spans.find_parent(span)
-                resource_index, scope_place = scope_spans.find_parent(scope_index)
-                _, resource_place = resource_spans.find_parent(resource_index)
-                place = f"resourceSpans[{resource_place}].scopeSpans[{scope_place}].spans[{span_place}]"
-                messages[request].append(f"{place}.{faults[span].message}")
-        counts = {count["values"]: count["counts"] for count in pc.value_counts(request_of_span).to_pylist()}
-        accepted = [
-            _make_result(counts.get(request, 0), refusals[request], messages[request]) for request in range(len(batch))
+        for span, request in zip(rejected_spans, rejected_requests, strict=True):
+            if len(messages[request]) < _MAX_REJECTIONS_IN_MESSAGE:  # there may be a million rejected spans
+                scope_row, span_index = spans.find_parent(span)
+                resource_row, scope_index = scope_spans.find_parent(scope_row)
+                _, resource_index = resource_spans.find_parent(resource_row)
+                path = f"resourceSpans[{resource_index}].scopeSpans[{scope_index}].spans[{span_index}]"
+                messages[request].append(f"{path}.{rejections[span].message}")
+        span_counts = {count["values"]: count["counts"] for count in pc.value_counts(request_of_span).to_pylist()}
+        results = [
+            _make_result(span_counts.get(request, 0), rejection_counts[request], messages[request])
+            for request in range(len(batch))
         ]
-        rejected = Counter(fault.reason for fault in faults.values())
-        return table, self._resources.make_table(resources), self._scopes.make_table(scopes), accepted, rejected
+        reasons = Counter(rejection.reason for rejection in rejections.values())
+        return table, self._resources.make_table(resources), self._scopes.make_table(scopes), results, reasons
 
 
 def _read_resources_or_scopes(reader: ResourceOrScopeReader, rows: pa.StructArray, name: str) -> list[ResourceOrScope]:
@@ -141,14 +142,14 @@ def _read_resources_or_scopes(reader: ResourceOrScopeReader, rows: pa.StructArra
 
 
 def _collect_keys(sources: list[ResourceOrScope]) -> pa.UInt64Array:
-    return pa.array([origin.key for origin in sources], pa.uint64())
+    return pa.array([source.key for source in sources], pa.uint64())
 
 
 def _propagate_rejections(
     sources: list[ResourceOrScope], source_indices: pa.Int64Array, rejections: dict[int, Rejection]
 ) -> None:
-    """Refuse the spans whose resource or scope cannot be stored."""
-    bad = {index: origin.rejection for index, origin in enumerate(sources) if origin.rejection}
+    """Reject the spans whose resource or scope cannot be stored."""
+    bad = {index: source.rejection for index, source in enumerate(sources) if source.rejection}
     if bad:
         for span in pc.indices_nonzero(pc.is_in(source_indices, value_set=pa.array(list(bad), pa.int64()))).to_pylist():
             rejections.setdefault(span, bad[source_indices[span].as_py()])

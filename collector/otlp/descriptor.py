@@ -1,12 +1,12 @@
-"""The OTLP trace request as the decoder reads it: same bytes, flatter types.
+"""Descriptor of the OTLP trace request for the decoder: the same wire format with flatter types.
 
-Three changes to the published descriptors, none of which changes the wire format:
+Three changes to the published descriptors. None of them changes the wire format:
 
 * `AnyValue.array_value` and `.kvlist_value` are `bytes`: a recursive type has no Arrow schema, and nested
-  values are rare enough to be read one by one.
-* `ResourceSpans.resource` and `ScopeSpans.scope` are `bytes`: the same few come with every request, so they are
-  recognised by their bytes and read once.
-* `string` is `bytes`: one invalid UTF-8 string would otherwise refuse a whole request; so it costs its span.
+  values are rare, so they are decoded one by one.
+* `ResourceSpans.resource` and `ScopeSpans.scope` are `bytes`: every request repeats the same few, so they are
+  identified by their bytes and decoded once.
+* `string` is `bytes`: otherwise one invalid UTF-8 string would reject a whole request instead of its span.
 """
 
 from __future__ import annotations
@@ -43,22 +43,22 @@ _RAW_FIELDS = frozenset(
 )
 
 
-# A span that can be stored takes two ids, of 16 and 8 bytes, and three fields' tags and lengths, of two bytes each.
+# Minimum size of a valid span: two ids of 16 and 8 bytes, and the tags and lengths of three fields, two bytes each.
 _MIN_SPAN_BYTES = 30
-# A shorter request may hold what it will: there cannot be much of it.
+# Shorter requests are not checked: they cannot hold many spans.
 _UNCHECKED_BYTES = 64 * 2**10
 
 
 class MalformedMessage(ValueError):
-    """These bytes are not the protobuf message they should be."""
+    """Bytes that are not a valid protobuf message of the expected type."""
 
 
 class TooManySpans(MalformedMessage):
-    """There are so many spans in so few bytes that they have no ids; reading each would cost a great deal."""
+    """A request with more spans than bytes for their ids; decoding all of them would cost too much."""
 
 
 class FlatMessageReader:
-    """Reads serialized messages of one type into one Arrow record batch."""
+    """Reader of serialized messages of one type into one Arrow record batch."""
 
     def __init__(self, full_name: str) -> None:
         descriptor = _make_flat_pool().FindMessageTypeByName(full_name)
@@ -68,8 +68,8 @@ class FlatMessageReader:
     def check(self, body: bytes) -> None:
         """Raise `MalformedMessage` unless `body` is well-formed.
 
-        ptars answers some lengths that overflow with a panic, which prints a backtrace before it can be
-        caught; upb refuses them quietly, at a quarter of the cost of the decoding itself.
+        For some lengths that overflow, ptars panics and prints a backtrace before the panic can be caught. upb rejects
+        them without output, at a quarter of the cost of the decoding.
         """
         try:
             self._message.FromString(body)
@@ -78,14 +78,14 @@ class FlatMessageReader:
 
     def read(self, bodies: Sequence[bytes]) -> pa.RecordBatch:
         """Read checked bodies, one row each."""
-        # a few at a time: ptars holds the interpreter's lock, and others want to go on
+        # a few at a time: ptars holds the GIL, and other threads must be able to run
         parts = [bodies[begin : begin + _BODIES_PER_READ] for begin in range(0, len(bodies), _BODIES_PER_READ)] or [
             bodies
         ]
         try:
             return pa.concat_batches([self._handler.list_to_record_batch(list(part)) for part in parts])
         except BaseException as error:
-            # ptars' PanicException is no Exception; anything else of that kind is not ours to keep
+            # ptars' PanicException is not a subclass of Exception; every other such exception must propagate
             if isinstance(error, Exception) or type(error).__name__ == "PanicException":
                 raise MalformedMessage(str(error)) from error
             raise
@@ -93,7 +93,7 @@ class FlatMessageReader:
 
 @cache
 def _make_flat_pool(*more_raw: tuple[str, str]) -> descriptor_pool.DescriptorPool:
-    """Make the flat types; fields named in `more_raw` stay raw, too."""
+    """Return a pool with the flat types; the fields in `more_raw` stay raw, too."""
     pool = descriptor_pool.DescriptorPool()
     for module in (common_pb2, resource_pb2, trace_pb2, trace_service_pb2):
         file = descriptor_pb2.FileDescriptorProto()
@@ -105,7 +105,7 @@ def _make_flat_pool(*more_raw: tuple[str, str]) -> descriptor_pool.DescriptorPoo
 
 
 def check_span_density(body: bytes) -> None:
-    """Raise `TooDense` where a request has more spans than can have ids, `MalformedMessage` where it is none."""
+    """Raise `TooManySpans` if a request has more spans than can have ids, `MalformedMessage` if it is invalid."""
     if len(body) <= _UNCHECKED_BYTES:
         return
     try:
@@ -119,7 +119,7 @@ def check_span_density(body: bytes) -> None:
 
 @cache
 def _make_outline_type() -> type[Any]:
-    """Return the request's type in which a span stays raw: to count spans without reading them."""
+    """Return the request type in which a span stays raw, so that spans can be counted without reading them."""
     descriptor = _make_flat_pool(("ScopeSpans", "spans")).FindMessageTypeByName(REQUEST)
     return message_factory.GetMessageClass(descriptor)
 

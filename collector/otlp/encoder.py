@@ -1,4 +1,4 @@
-"""Stored spans → OTLP again, as they came."""
+"""Stored spans → OTLP, as received."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ID_BYTES = 8
 
 
 def encode_spans(spans: Iterable[Row], resources: Mapping[int, Row], scopes: Mapping[int, Row]) -> TracesData:
-    """Return rows of `spans` as OTLP, grouped by resource and scope; these are given by their keys."""
+    """Return rows of `spans` as OTLP, grouped by resource and scope, which are given by their keys."""
     data = TracesData()
     by_resource: dict[int, ResourceSpans] = {}
     by_scope: dict[tuple[int, int], ScopeSpans] = {}
@@ -45,16 +45,16 @@ def encode_spans(spans: Iterable[Row], resources: Mapping[int, Row], scopes: Map
 
 
 def encode_value(kind: str, text: str) -> AnyValue:
-    """Give back the value of an attribute, from its letter and its text."""
+    """Return the value of an attribute, from its kind letter and its text."""
     value = AnyValue()
     _fill_value(value, kind, text)
     return value
 
 
 def parse_trace_id(trace_id_hex: str) -> UUID:
-    """Read the 32 hex digits of a trace id, or raise ValueError."""
+    """Parse the 32 hex digits of a trace id. Raise ValueError."""
     if not _TRACE_ID.fullmatch(trace_id_hex):
-        raise ValueError(f"{trace_id_hex!r} is no trace id; it has 32 hex digits")
+        raise ValueError(f"{trace_id_hex!r} is not a trace id; a trace id has 32 hex digits")
     return UUID(trace_id_hex)
 
 

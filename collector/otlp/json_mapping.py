@@ -1,7 +1,7 @@
-"""The OTLP/JSON mapping, both ways, driven by the message descriptors.
+"""The OTLP/JSON mapping in both directions, driven by the message descriptors.
 
-It is protobuf's JSON mapping with three differences that `json_format` does not know: trace and span ids are
-hex, enums are integers only, and keys are lowerCamelCase only. Unknown keys are ignored, as OTLP demands.
+It is protobuf's JSON mapping with three differences that `json_format` does not support: trace and span ids are hex,
+enums are integers only, and keys are lowerCamelCase only. Unknown keys are ignored, as OTLP requires.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
 
-# Readers of protobuf stop at 100 nested messages.
+# Protobuf parsers reject more than 100 nested messages.
 MAX_DEPTH = 100
 
 _HEX_FIELDS = {"trace_id", "span_id", "parent_span_id"}
@@ -46,20 +46,20 @@ _SPECIAL_DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.in
 
 
 class InvalidJson(ValueError):
-    """What came is no OTLP/JSON; the message begins with the path of what is wrong."""
+    """Input that is not OTLP/JSON; the message starts with the path of the error."""
 
 
 def json_to_protobuf(body: bytes, request: type[Message] = ExportTraceServiceRequest) -> bytes:
-    """Turn an OTLP/JSON request, of traces unless told otherwise, into the protobuf request it stands for."""
+    """Convert an OTLP/JSON request, by default a trace request, to the equivalent protobuf request."""
     message = request()
     parse_message(load_json(body), message)
     return bytes(message.SerializeToString(deterministic=True))
 
 
 def load_json(body: bytes) -> object:
-    """Read strict JSON: UTF-8, and no NaN or Infinity literals."""
-    # Where it is nested almost too deeply, what a collection of garbage calls would have no room left to run in.
-    collecting = gc.isenabled()
+    """Parse strict JSON: UTF-8, without NaN or Infinity literals."""
+    # At almost the maximum recursion depth, a garbage collection would call finalizers with no stack left.
+    gc_was_enabled = gc.isenabled()
     gc.disable()
     try:
         return json.loads(body.decode("utf-8-sig"), parse_constant=_reject_constant)
@@ -67,15 +67,15 @@ def load_json(body: bytes) -> object:
         raise InvalidJson("$: nested too deeply") from None
     except InvalidJson:
         raise
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError say where
+    except ValueError as error:  # the messages of JSONDecodeError and UnicodeDecodeError contain the position
         raise InvalidJson(f"$: not JSON: {error}") from None
     finally:
-        if collecting:
+        if gc_was_enabled:
             gc.enable()
 
 
 def parse_message(value: object, message: Message, path: str = "", depth: int = 1) -> None:
-    """Fill `message` from the JSON object `value`, which stands at `path`."""
+    """Fill `message` from the JSON object `value` at `path`."""
     if depth > MAX_DEPTH:
         _raise_invalid(path, f"nested more than {MAX_DEPTH} messages deep")
     if not isinstance(value, dict):
@@ -83,23 +83,23 @@ def parse_message(value: object, message: Message, path: str = "", depth: int = 
     fields = fields_by_key(message.DESCRIPTOR)
     for key, content in value.items():
         field = fields.get(key)
-        if field is None or content is None:  # null stands for an absent field
+        if field is None or content is None:  # null means that the field is absent
             continue
-        where = f"{path}.{key}" if path else key
+        field_path = f"{path}.{key}" if path else key
         if field.containing_oneof is not None and message.WhichOneof(field.containing_oneof.name) is not None:
-            _raise_invalid(where, "a value can be of one type only")
+            _raise_invalid(field_path, "a value can be of one type only")
         if field.is_repeated:
-            _parse_repeated(content, message, field, where, depth)
+            _parse_repeated(content, message, field, field_path, depth)
         elif field.message_type is not None:
             child = getattr(message, field.name)
             child.SetInParent()
-            parse_message(content, child, where, depth + 1)
+            parse_message(content, child, field_path, depth + 1)
         else:
-            setattr(message, field.name, _parse_scalar(content, field, where))
+            setattr(message, field.name, _parse_scalar(content, field, field_path))
 
 
 def render_message(message: Message, depth: int = 1) -> dict[str, Any]:
-    """Turn a message into its OTLP/JSON object; `InvalidJson` where it is nested too deeply."""
+    """Return the OTLP/JSON object of a message. Raise `InvalidJson` if it is nested too deeply."""
     if depth > MAX_DEPTH:
         raise InvalidJson(f"nested more than {MAX_DEPTH} messages deep")
     rendered: dict[str, Any] = {}
@@ -112,13 +112,13 @@ def render_message(message: Message, depth: int = 1) -> dict[str, Any]:
 
 
 def dump_json(value: object) -> str:
-    """Write JSON without spaces, and text as it is."""
+    """Return JSON without spaces; non-ASCII text is not escaped."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 @cache
 def fields_by_key(descriptor: Descriptor) -> dict[str, FieldDescriptor]:
-    """Return the fields of a message by their keys in JSON."""
+    """Return the fields of a message by their JSON keys."""
     return {field.camelcase_name: field for field in descriptor.fields}
 
 
@@ -127,11 +127,11 @@ def _parse_repeated(value: object, message: Message, field: FieldDescriptor, pat
         _raise_invalid(path, f"an array is expected, not {_describe_type(value)}")
     target = getattr(message, field.name)
     for index, item in enumerate(value):
-        where = f"{path}[{index}]"
+        item_path = f"{path}[{index}]"
         if field.message_type is not None:
-            parse_message(item, target.add(), where, depth + 1)
+            parse_message(item, target.add(), item_path, depth + 1)
         else:
-            target.append(_parse_scalar(item, field, where))
+            target.append(_parse_scalar(item, field, item_path))
 
 
 def _parse_scalar(value: object, field: FieldDescriptor, path: str) -> object:
@@ -147,7 +147,7 @@ def _parse_scalar(value: object, field: FieldDescriptor, path: str) -> object:
         _raise_invalid(path, f"a string is expected, not {_describe_type(value)}")
     if field.type == FieldDescriptor.TYPE_STRING:
         if not value.isascii() and any("\ud800" <= letter <= "\udfff" for letter in value):
-            _raise_invalid(path, "half of a surrogate pair is no text")
+            _raise_invalid(path, "an unpaired surrogate is not valid text")
         return value
     return _parse_hex(value, path) if field.name in _HEX_FIELDS else _parse_base64(value, path)
 
@@ -170,7 +170,7 @@ def _parse_integer(value: object, field: FieldDescriptor, path: str) -> int:
         _raise_invalid(path, f"an integer is expected, not {_describe_type(value)}")
     low, high = _INTEGER_RANGES[field.type]
     if not low <= number <= high:
-        _raise_invalid(path, f"{number} does not fit, {low} to {high} does")
+        _raise_invalid(path, f"{number} is out of range; the range is {low} to {high}")
     return number
 
 
@@ -207,14 +207,14 @@ def _render_value(value: Any, field: FieldDescriptor, depth: int) -> object:
     if field.type == FieldDescriptor.TYPE_BYTES:
         return value.hex() if field.name in _HEX_FIELDS else base64.b64encode(value).decode()
     if _INTEGER_RANGES.get(field.type) in (_SIGNED_64, _UNSIGNED_64):
-        return str(value)  # a JSON number has no room for 64 bits
+        return str(value)  # a JSON number cannot hold 64 bits
     if field.type == FieldDescriptor.TYPE_DOUBLE and not math.isfinite(value):
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value
 
 
 def _reject_constant(literal: str) -> NoReturn:
-    raise InvalidJson(f"$: {literal} is no JSON")
+    raise InvalidJson(f"$: {literal} is not JSON")
 
 
 def _raise_invalid(path: str, problem: str) -> NoReturn:

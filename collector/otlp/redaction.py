@@ -1,4 +1,4 @@
-"""What must not be kept: attributes by their key, and parts of values by what they look like."""
+"""Redaction: masks attributes by key, and parts of values by pattern."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MASK = "[redacted]"
 
 @dataclass(frozen=True)
 class Redaction:
-    """Rules: `keys` in any case, where `*` stands for anything, and `values`, regular expressions (RE2).
+    """Redaction rules: `keys`, case-insensitive, with `*` for any text, and `values`, regular expressions (RE2).
 
-    A key also names what stands inside a nested value, alone (`email`) or with its path (`user.email`).
+    A key also applies inside nested values, by itself (`email`) or with its path (`user.email`).
     """
 
     keys: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Redaction:
         return bool(self.keys or self.values)
 
     def redact_texts(self, texts: pa.StringArray) -> pa.StringArray:
-        """Mask what the rules for values find, in texts that have no key."""
+        """Mask the matches of the value rules in texts that have no key."""
         if not self.values:
             return texts
         return pc.replace_substring_regex(texts, self._pattern, MASK)
@@ -45,35 +45,35 @@ class Redaction:
     def redact_attributes(
         self, keys: pa.StringArray, texts: pa.StringArray, kinds: pa.UInt8Array
     ) -> tuple[pa.StringArray, pa.UInt8Array]:
-        """Mask attributes, given as the store has them; what is masked is a string from then on."""
+        """Mask attributes in the store's columns; a masked value becomes a string."""
         marked = pc.starts_with(texts, KIND_MARKER)
         if pc.any(marked).as_py():
             texts, kinds = self._redact_marked(keys, texts, kinds, marked)
         changed = self._match_keys(keys)
         replaced = pc.if_else(changed, MASK, texts)
         if self.values:
-            hits = pc.and_not(pc.match_substring_regex(replaced, self._pattern), pc.or_(marked, changed))
-            if pc.any(hits).as_py():
-                replaced = pc.if_else(hits, pc.replace_substring_regex(replaced, self._pattern, MASK), replaced)
-                changed = pc.or_(changed, hits)
+            matches = pc.and_not(pc.match_substring_regex(replaced, self._pattern), pc.or_(marked, changed))
+            if pc.any(matches).as_py():
+                replaced = pc.if_else(matches, pc.replace_substring_regex(replaced, self._pattern, MASK), replaced)
+                changed = pc.or_(changed, matches)
         return replaced, pc.if_else(changed, pa.scalar(ord("s"), pa.uint8()), kinds)
 
     def _match_keys(self, keys: pa.StringArray) -> pa.BooleanArray:
         encoded = keys.dictionary_encode()
-        found = [self._is_redacted_key(key) for key in encoded.dictionary.to_pylist()]
-        return pa.array(found, pa.bool_()).take(encoded.indices)
+        is_redacted = [self._is_redacted_key(key) for key in encoded.dictionary.to_pylist()]
+        return pa.array(is_redacted, pa.bool_()).take(encoded.indices)
 
     def _redact_marked(
         self, keys: pa.StringArray, texts: pa.StringArray, kinds: pa.UInt8Array, marked: pa.BooleanArray
     ) -> tuple[pa.StringArray, pa.UInt8Array]:
-        """Look into nested values one by one; each that is met often is read once."""
+        """Redact nested values one by one; equal values are redacted once."""
         rows = pc.indices_nonzero(marked)
-        known: dict[tuple[str, str], str] = {}
+        cache: dict[tuple[str, str], str] = {}
         redacted: list[str] = []
         for key, text in zip(keys.take(rows).to_pylist(), texts.take(rows).to_pylist(), strict=True):
-            if (key, text) not in known:
-                known[key, text] = self._redact_one(key, text)
-            redacted.append(known[key, text])
+            if (key, text) not in cache:
+                cache[key, text] = self._redact_one(key, text)
+            redacted.append(cache[key, text])
         letters = [ord(text[1]) if text.startswith(KIND_MARKER) else ord("s") for text in redacted]
         return (
             pc.replace_with_mask(texts, marked, pa.array(redacted, pa.string())),
@@ -108,7 +108,7 @@ class Redaction:
         return redacted
 
     def _redact_value(self, value: dict[str, Any], path: str) -> dict[str, Any]:
-        for kind, content in value.items():  # one at most
+        for kind, content in value.items():  # at most one
             match kind:
                 case "arrayValue":
                     return {kind: {**content, "values": self._redact_list(content.get("values", []), path)}}
@@ -153,19 +153,19 @@ NO_REDACTION = Redaction()
 
 
 def make_redaction(keys: Iterable[str], values: Iterable[str], file: Path | None) -> Redaction:
-    """Make rules from those given and those in a file. Raises ValueError for what is no rule."""
+    """Return the given rules and those in a file. Raise ValueError for an invalid rule."""
     rules = [("key", key, "") for key in keys] + [("value", value, "") for value in values]
     rules += read_redaction_rules(file) if file else []
-    for kind, rule, place in rules:
+    for kind, rule, location in rules:
         if not rule:
-            raise ValueError(f"{place}a redaction rule is empty")
+            raise ValueError(f"{location}a redaction rule is empty")
         if kind == "value":
-            _check_pattern(rule, place)
+            _check_pattern(rule, location)
     return Redaction(*(tuple(rule for kind, rule, _ in rules if kind == wanted) for wanted in ("key", "value")))
 
 
 def read_redaction_rules(path: Path) -> list[tuple[str, str, str]]:
-    """Read lines of `key NAME` and `value REGEX`, each with its place; a line that begins with `#` is a comment."""
+    """Return the lines `key NAME` and `value REGEX`, each with its position; lines that start with `#` are comments."""
     rules: list[tuple[str, str, str]] = []
     for number, line in enumerate(read_lines(path), 1):
         kind, _, rule = line.strip().partition(" ")
@@ -175,15 +175,15 @@ def read_redaction_rules(path: Path) -> list[tuple[str, str, str]]:
             raise ValueError(f"{path}:{number}: a rule is `key NAME` or `value REGEX`, not {line.strip()!r}")
         rules.append((kind, rule.strip(), f"{path}:{number}: "))
     if not rules:
-        raise ValueError(f"{path}: there is no rule in it")
+        raise ValueError(f"{path}: the file contains no rule")
     return rules
 
 
-def _check_pattern(pattern: str, place: str) -> None:
+def _check_pattern(pattern: str, location: str) -> None:
     try:
-        matches_nothing = pc.match_substring_regex(pa.scalar(""), pattern).as_py()
+        matches_empty = pc.match_substring_regex(pa.scalar(""), pattern).as_py()
     except pa.ArrowInvalid as error:
         problem = str(error).removeprefix("Invalid regular expression: ")
-        raise ValueError(f"{place}{pattern!r} is no regular expression (RE2): {problem}") from None
-    if matches_nothing:
-        raise ValueError(f"{place}{pattern!r} also matches where nothing stands; it would mask everything")
+        raise ValueError(f"{location}{pattern!r} is not a regular expression (RE2): {problem}") from None
+    if matches_empty:
+        raise ValueError(f"{location}{pattern!r} also matches the empty text; it would mask everything")

@@ -1,4 +1,4 @@
-"""Why a span cannot be stored."""
+"""Reasons why a span cannot be stored."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class RejectionReason(StrEnum):
-    """Kinds of faults, for those who count them."""
+    """Kinds of rejections, as counted in metrics."""
 
     ID = "invalid_id"
     TIME = "invalid_time"
@@ -17,11 +17,11 @@ class RejectionReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What is wrong, and with what: the text begins with its place."""
+    """A reason and a message that starts with the path of the invalid value."""
 
     reason: RejectionReason
     message: str
 
     def with_prefix(self, prefix: str) -> Rejection:
-        """Name where the place is."""
+        """Return the rejection with `prefix` before its message."""
         return Rejection(self.reason, f"{prefix}{self.message}")

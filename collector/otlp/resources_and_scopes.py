@@ -1,4 +1,4 @@
-"""Where spans come from: their resource and scope, each read once however often it comes."""
+"""Resources and scopes, decoded once for each distinct content."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _SCOPES_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True)
 class ResourceOrScope:
-    """One resource or scope: its key, its row, and what forbids to store it, if anything."""
+    """One resource or scope: its key, its row, and the reason if it cannot be stored."""
 
     key: int
     service: str
@@ -59,7 +59,7 @@ class ResourceOrScope:
 
 
 class ResourceOrScopeReader:
-    """Reads resources (or scopes) from their bytes, and remembers them."""
+    """Reader of resources or scopes from their bytes, with a cache."""
 
     def __init__(self, full_name: str, redaction: Redaction) -> None:
         self._redaction = redaction
@@ -69,7 +69,7 @@ class ResourceOrScopeReader:
         self._known: dict[tuple[bytes, bytes], ResourceOrScope] = {}
 
     def read(self, content: bytes, schema_url: bytes) -> ResourceOrScope:
-        """Read one resource or scope."""
+        """Return one resource or scope."""
         known = self._known.get((content, schema_url))
         if known is None:
             if len(self._known) >= _CACHE_SIZE:
@@ -78,33 +78,35 @@ class ResourceOrScopeReader:
         return known
 
     def make_table(self, sources: Iterable[ResourceOrScope]) -> pa.Table:
-        """Put origins into one table, each once."""
-        rows = {origin.key: origin.row for origin in sources if not origin.rejection}
+        """Return resources or scopes as one table, each once."""
+        rows = {source.key: source.row for source in sources if not source.rejection}
         return pa.concat_tables([self.schema.empty_table(), *rows.values()])
 
     def _read(self, content: bytes, schema_url: bytes) -> ResourceOrScope:
-        fault: Rejection | None
+        rejection: Rejection | None
         try:
             self._reader.check(content)
             message = self._reader.read([content])
-            columns, fault = self._read_columns(message, schema_url)
+            columns, rejection = self._read_columns(message, schema_url)
         except (MalformedMessage, DecodeError):
-            columns, fault = {}, Rejection(RejectionReason.MALFORMED, "malformed")
-        if fault:
-            return ResourceOrScope(0, UNKNOWN_SERVICE, self.schema.empty_table(), fault.with_prefix(f"{self._label}: "))
+            columns, rejection = {}, Rejection(RejectionReason.MALFORMED, "malformed")
+        if rejection:
+            return ResourceOrScope(
+                0, UNKNOWN_SERVICE, self.schema.empty_table(), rejection.with_prefix(f"{self._label}: ")
+            )
         content_hash = blake2b(
             dump_json([column.to_pylist() for column in columns.values()]).encode(), digest_size=8
         ).digest()
         key = int.from_bytes(content_hash, "big")
         service = _read_service_name(columns)
-        # a scope has no service, and its schema no such column
+        # the schema of scopes has no column for the service
         columns |= {f"{self._label}_key": pa.array([key], pa.uint64()), "service": pa.array([service])}
         row = pa.table([columns[name] for name in self.schema.names], schema=self.schema)
         return ResourceOrScope(key, service, row, None)
 
     def _read_columns(self, message: pa.RecordBatch, schema_url: bytes) -> tuple[dict[str, pa.Array], Rejection | None]:
         attributes = read_attributes(message["attributes"], self._redaction)
-        fault = attributes.rejections.get(0)
+        rejection = attributes.rejections.get(0)
         columns = {
             "attributes": attributes.lists,
             "attribute_kinds": attributes.kinds,
@@ -118,8 +120,8 @@ class ResourceOrScopeReader:
         for name, raw in texts.items():
             columns[name], bad = decode_utf8(raw)
             if bad:
-                fault = Rejection(RejectionReason.TEXT, f"{name} is not valid UTF-8")
-        return columns, fault
+                rejection = Rejection(RejectionReason.TEXT, f"{name} is not valid UTF-8")
+        return columns, rejection
 
 
 def _render_entity_refs(refs: list[bytes]) -> str:

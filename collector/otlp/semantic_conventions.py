@@ -1,7 +1,7 @@
-"""Attribute names: today's stable OpenTelemetry semantic conventions, and what they were called before.
+"""Attribute names of the stable OpenTelemetry semantic conventions, and their deprecated names.
 
-Sources: the migration guides of the semantic conventions 1.x (HTTP, database, RPC, messaging, general
-attributes), https://opentelemetry.io/docs/specs/semconv/.
+Sources: the migration guides of the semantic conventions 1.x (HTTP, database, RPC, messaging, general attributes),
+https://opentelemetry.io/docs/specs/semconv/.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEPRECATED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "http.response.body.size": ("http.response_content_length",),
     "http.response.status_code": ("http.status_code",),
     "messaging.destination.name": ("messaging.destination",),
-    # no common name yet: the counters of two systems
+    # no stable name exists yet: the counters of two systems
     "messaging.message.delivery_count": (
         "messaging.servicebus.message.delivery_count",
         "messaging.gcp_pubsub.message.delivery_attempt",
@@ -45,7 +45,7 @@ DEPRECATED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "user_agent.original": ("http.user_agent",),
 }
 
-# What the derivation of calls reads from a span's attributes, by its names for them (facts.py).
+# Name used by the derivation of calls -> attribute that it reads (see calls/extracted_attributes.py).
 EXTRACTED_ATTRIBUTES: Final[Mapping[str, str]] = {
     "attempts_before": "previous-rpc-attempts",
     "db_namespace": "db.namespace",
@@ -81,12 +81,12 @@ STATUS_CODES: Final[Mapping[str, int]] = {"unset": 0, "ok": 1, "error": 2}
 
 
 def list_spellings(name: str) -> tuple[str, ...]:
-    """Return every attribute name under which the value of stable `name` may stand, the stable one first."""
+    """Return every attribute name for the value of the stable `name`, the stable one first."""
     return (name, *DEPRECATED_NAMES.get(name, ()))
 
 
 def make_attribute_sql(attributes: str, name: str) -> str:
-    """Return the SQL that reads attribute `name`, under any of its spellings, from the column `attributes`."""
+    """Return the SQL that reads attribute `name`, by any of its spellings, from the column `attributes`."""
     reads = [
         f"{attributes}.texts[list_position({attributes}.keys, {quote_sql(spelling)})]"
         for spelling in list_spellings(name)
@@ -95,5 +95,5 @@ def make_attribute_sql(attributes: str, name: str) -> str:
 
 
 def quote_sql(text: str) -> str:
-    """Return `text` as an SQL string literal; for attribute keys, which DuckDB looks up faster as constants."""
+    """Return `text` as an SQL string literal; DuckDB finds constant attribute keys faster than parameters."""
     return "'" + text.replace("'", "''") + "'"

@@ -1,4 +1,4 @@
-"""Decoded spans as the columns of the `spans` table, and what forbids to store some of them."""
+"""Decoded spans as columns of the `spans` table, with the rejections of invalid spans."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from spanproof.collector.otlp.redaction import Redaction
 
-# typed: pyarrow compares unsigned numbers with a plain int as signed ones
+# typed scalars: pyarrow compares unsigned numbers with a Python int as signed numbers
 _ZERO = pa.scalar(0, pa.uint64())
 _LATEST_NS = pa.scalar(2**63 - 1, pa.uint64())
 _ID_BYTES = 8
@@ -47,7 +47,7 @@ _LINK_TYPE = pa.struct(
 
 
 class _MessageRows:
-    """The rows of one repeated message, read column by column, noting the rows that cannot be stored."""
+    """Rows of one repeated message, read column by column; `reject` receives the rows that cannot be stored."""
 
     def __init__(self, rows: pa.StructArray, redaction: Redaction, reject: Callable[[int, Rejection], None]) -> None:
         self.rows = rows
@@ -68,52 +68,52 @@ class _MessageRows:
         return pc.if_else(late, _ZERO, times).cast(pa.int64())
 
     def read_id(self, name: str, label: str, width: int, *, optional: bool) -> pa.FixedSizeBinaryArray:
-        """Read an id of `width` bytes; where it is optional and left out, or wrong, it becomes null or zeros."""
+        """Read an id of `width` bytes; an absent optional id becomes null, an invalid one null or zeros."""
         ids = self.rows.field(name)
         zeros = pa.scalar(bytes(width), pa.binary())
         lengths = pc.binary_length(ids)
-        right = pc.equal(lengths, pa.scalar(width, lengths.type))
-        if not pc.all(right).as_py():
+        has_width = pc.equal(lengths, pa.scalar(width, lengths.type))
+        if not pc.all(has_width).as_py():
             wrong = (
-                pc.and_(pc.invert(right), pc.not_equal(lengths, pa.scalar(0, lengths.type)))
+                pc.and_(pc.invert(has_width), pc.not_equal(lengths, pa.scalar(0, lengths.type)))
                 if optional
-                else pc.invert(right)
+                else pc.invert(has_width)
             )
             for row in pc.indices_nonzero(wrong).to_pylist():
                 self.reject(row, Rejection(RejectionReason.ID, f"{label} is {lengths[row]} bytes long, not {width}"))
-            ids = pc.if_else(right, ids, zeros)
+            ids = pc.if_else(has_width, ids, zeros)
         if not optional:
-            for row in pc.indices_nonzero(pc.and_(right, pc.equal(ids, zeros))).to_pylist():
+            for row in pc.indices_nonzero(pc.and_(has_width, pc.equal(ids, zeros))).to_pylist():
                 self.reject(row, Rejection(RejectionReason.ID, f"{label} is all zeros"))
         fixed = ids.cast(pa.binary(width))
-        return pc.if_else(right, fixed, pa.scalar(None, pa.binary(width))) if optional else fixed
+        return pc.if_else(has_width, fixed, pa.scalar(None, pa.binary(width))) if optional else fixed
 
     def read_attributes(self) -> list[pa.Array]:
-        """Read the attributes: keys and texts, kinds and how many were dropped."""
+        """Read the attributes: keys and texts, kinds, and the number of dropped attributes."""
         attributes = read_attributes(self.rows.field("attributes"), self.redaction)
-        for row, fault in attributes.rejections.items():
-            self.reject(row, fault)
+        for row, rejection in attributes.rejections.items():
+            self.reject(row, rejection)
         return [attributes.lists, attributes.kinds, self.rows.field("dropped_attributes_count")]
 
     def read_nested(self, name: str) -> tuple[_MessageRows, pa.Int32Array]:
-        """Read the rows of a repeated message in these rows, and their offsets; what is wrong there is wrong here."""
+        """Read the rows of a message nested in these rows, and their offsets; a rejection applies to the outer row."""
         inner = FlattenedList(self.rows.field(name))
 
-        def note(row: int, fault: Rejection) -> None:
-            parent, place = inner.find_parent(row)
-            self.reject(parent, fault.with_prefix(f"{name}[{place}]."))
+        def reject_parent(row: int, rejection: Rejection) -> None:
+            parent, index = inner.find_parent(row)
+            self.reject(parent, rejection.with_prefix(f"{name}[{index}]."))
 
-        return _MessageRows(inner.rows, self.redaction, note), inner.offsets
+        return _MessageRows(inner.rows, self.redaction, reject_parent), inner.offsets
 
 
 def read_span_columns(spans: pa.StructArray, redaction: Redaction) -> tuple[dict[str, pa.Array], dict[int, Rejection]]:
-    """Read spans into columns; the second part says which cannot be stored, and why."""
-    faults: dict[int, Rejection] = {}
+    """Return the columns of the spans, and the rejections by row."""
+    rejections: dict[int, Rejection] = {}
 
-    def note(row: int, fault: Rejection) -> None:
-        faults.setdefault(row, fault)
+    def reject(row: int, rejection: Rejection) -> None:
+        rejections.setdefault(row, rejection)
 
-    rows = _MessageRows(spans, redaction, note)
+    rows = _MessageRows(spans, redaction, reject)
     trace_ids = rows.read_id("trace_id", "traceId", _TRACE_ID_BYTES, optional=False)
     span_ids = rows.read_id("span_id", "spanId", _ID_BYTES, optional=False)
     parent_ids = _read_big_endian(rows.read_id("parent_span_id", "parentSpanId", _ID_BYTES, optional=True))
@@ -142,7 +142,7 @@ def read_span_columns(spans: pa.StructArray, redaction: Redaction) -> tuple[dict
         "links": _read_list(rows, "links", _LINK_TYPE, _read_links),
         "dropped_links_count": spans.field("dropped_links_count"),
     }
-    return columns, faults
+    return columns, rejections
 
 
 def _read_events(events: _MessageRows) -> list[pa.Array]:
@@ -154,7 +154,7 @@ def _read_events(events: _MessageRows) -> list[pa.Array]:
 
 
 def _read_links(links: _MessageRows) -> list[pa.Array]:
-    # a link may lack its ids: the specification keeps one for its attributes alone
+    # a link may lack its ids: the specification allows a link that only has attributes
     return [
         pa.ExtensionArray.from_storage(pa.uuid(), links.read_id("trace_id", "traceId", _TRACE_ID_BYTES, optional=True)),
         _read_big_endian(links.read_id("span_id", "spanId", _ID_BYTES, optional=True)),
@@ -168,7 +168,7 @@ def _read_list(
     rows: _MessageRows, name: str, item: pa.StructType, read: Callable[[_MessageRows], list[pa.Array]]
 ) -> pa.ListArray:
     inner, offsets = rows.read_nested(name)
-    # mostly there are none, and reading no rows takes as many calls as reading many
+    # most spans have none, and reading zero rows takes as many calls as reading many
     columns = read(inner) if len(inner.rows) else [pa.nulls(0, field.type) for field in item]
     return pa.ListArray.from_arrays(offsets, pa.StructArray.from_arrays(columns, fields=list(item)))
 

@@ -1,4 +1,4 @@
-"""Bearer tokens: who may send spans, ask for them, and have proofs carried out."""
+"""Bearer tokens: authorize senders of spans, readers, and callers that run proofs."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 
 
 class Role(StrEnum):
-    """What a token lets its bearer do."""
+    """Permissions of a token."""
 
     INGEST = "ingest"  # send spans
-    READ = "read"  # look at traces and runs, ask questions
-    RUN = "run"  # have proofs carried out
+    READ = "read"  # read traces and runs, run queries
+    RUN = "run"  # run proofs
 
 
 class Admission(StrEnum):
-    """How a request is to be received."""
+    """Result of authorizing a request."""
 
-    GRANTED = "yes"
-    UNAUTHENTICATED = "stranger"  # it shows no token that is known
-    FORBIDDEN = "forbidden"  # its token is not for this
+    GRANTED = "granted"
+    UNAUTHENTICATED = "unauthenticated"  # no known token
+    FORBIDDEN = "forbidden"  # the token lacks the role
 
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """A token that is admitted, of which only the hash is kept, and what it is for."""
+    """A known token, stored as a hash, and its roles."""
 
     digest: bytes
     roles: frozenset[Role]
@@ -49,35 +49,40 @@ class AccessToken:
 
 @dataclass(frozen=True, slots=True)
 class AccessTokens:
-    """The tokens that are admitted."""
+    """The known tokens."""
 
     tokens: tuple[AccessToken, ...]
 
     def authorize(self, authorization: str, role: Role) -> Admission:
-        """Judge the header `authorization`; how long that takes says nothing of the tokens."""
-        scheme, _, shown = authorization.strip().partition(" ")
+        """Check the header `authorization`; the duration does not depend on the tokens."""
+        scheme, _, token = authorization.strip().partition(" ")
         if scheme.lower() != "bearer":
             return Admission.UNAUTHENTICATED
-        hashed = _hash_token(shown.strip())
-        known = [token for token in self.tokens if hmac.compare_digest(hashed, token.digest)]  # all of them, always
-        if not known:
+        digest = _hash_token(token.strip())
+        matches = [
+            access for access in self.tokens if hmac.compare_digest(digest, access.digest)
+        ]  # constant time: compares all
+        if not matches:
             return Admission.UNAUTHENTICATED
-        return Admission.GRANTED if any(role in token.roles for token in known) else Admission.FORBIDDEN
+        return Admission.GRANTED if any(role in access.roles for access in matches) else Admission.FORBIDDEN
 
 
 def read_tokens(path: Path) -> AccessTokens:
-    """Read which tokens are admitted, and for what. Raises ValueError."""
+    """Return the known tokens and their roles. Raise ValueError."""
     return AccessTokens(tuple(AccessToken(_hash_token(text), roles) for text, roles in _parse_token_file(path)))
 
 
 def read_first_token(path: Path) -> str:
-    """Load the first token of a file. Raises ValueError where there is none."""
+    """Return the first token of a file. Raise ValueError if it has none."""
     return _parse_token_file(path)[0][0]
 
 
 def _parse_token_file(path: Path) -> list[tuple[str, frozenset[Role]]]:
-    """Read lines of a token and, after it, its roles, all unless there are any; `#` begins a comment."""
-    found: list[tuple[str, frozenset[Role]]] = []
+    """Return the tokens and roles of a file.
+
+    Each line is a token followed by its roles; without roles, the token has all roles. `#` starts a comment.
+    """
+    tokens: list[tuple[str, frozenset[Role]]] = []
     for number, line in enumerate(read_lines(path), 1):
         token, *roles = line.partition("#")[0].replace(",", " ").split() or [""]
         if not token:
@@ -85,18 +90,21 @@ def _parse_token_file(path: Path) -> list[tuple[str, frozenset[Role]]]:
         if not _TOKEN.fullmatch(token):
             raise ValueError(f"{path}:{number}: a token is letters, digits and ._~+/- without spaces")
         try:
-            found.append((token, frozenset(Role(role) for role in roles or Role)))
+            tokens.append((token, frozenset(Role(role) for role in roles or Role)))
         except ValueError:
-            raise ValueError(f"{path}:{number}: after a token stand its roles, of {', '.join(Role)}") from None
-    if not found:
-        raise ValueError(f"{path}: there is no token in it")
-    return found
+            raise ValueError(
+                f"{path}:{number}: unknown role after the token; the roles are {', '.join(Role)}"
+            ) from None
+    if not tokens:
+        raise ValueError(f"{path}: the file contains no token")
+    return tokens
 
 
 class TokenMiddleware:
-    """Lets those requests through to an ASGI app that show a token for them, and those that need none.
+    """ASGI middleware for requests that need no token or whose token has the required role.
 
-    `role_of` says what a request needs, None for nothing; `refuse` makes the answer to the others.
+    `find_required_role` returns the role that a request needs, or None. `make_rejection` makes the response to the
+    others.
     """
 
     def __init__(
@@ -104,21 +112,21 @@ class TokenMiddleware:
         app: ASGIApp,
         tokens: AccessTokens,
         find_required_role: Callable[[Request], Role | None],
-        make_refusal: Callable[[Request, Admission], Response],
+        make_rejection: Callable[[Request, Admission], Response],
     ) -> None:
         self._app = app
         self._tokens = tokens
         self._find_required_role = find_required_role
-        self._make_refusal = make_refusal
+        self._make_rejection = make_rejection
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request."""
+        """Handle a request."""
         request = Request(scope)
         role = self._find_required_role(request)
-        admitted = Admission.GRANTED
+        admission = Admission.GRANTED
         if role is not None:
-            admitted = self._tokens.authorize(request.headers.get("authorization", ""), role)
-        app = self._app if admitted is Admission.GRANTED else self._make_refusal(request, admitted)
+            admission = self._tokens.authorize(request.headers.get("authorization", ""), role)
+        app = self._app if admission is Admission.GRANTED else self._make_rejection(request, admission)
         await app(scope, receive, send)
 
 

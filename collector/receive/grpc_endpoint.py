@@ -1,4 +1,4 @@
-"""OTLP over gRPC. The handlers take and give raw bytes; no message is built on the way in."""
+"""OTLP over gRPC. The handlers take and return raw bytes; no message object is built for a request."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _CODES_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 
 def make_grpc_server(signals: Sequence[Signal], options: ReceiverOptions, telemetry: Telemetry) -> grpc.aio.Server:
-    """Make a server for these signals, bound to no port yet; needs a running event loop."""
+    """Return a server for these signals, not yet bound to a port; requires a running event loop."""
     server = grpc.aio.server(
         interceptors=[_TokenInterceptor(options.tokens, signals, telemetry)] if options.tokens else [],
         options=[
-            # with it, a second collector on this port would silently get every other connection
+            # otherwise, a second collector on this port would silently receive every other connection
             ("grpc.so_reuseport", 0),
-            # it holds for what comes and, while it is unpacked, for what that becomes
+            # applies to the compressed and to the decompressed message
             ("grpc.max_receive_message_length", options.max_message_bytes),
             ("grpc.max_send_message_length", -1),
-            # a request of 512 spans comes in one piece, not in a dozen that are each waited for
+            # a request of 512 spans arrives in one frame instead of a dozen
             ("grpc.http2.max_frame_size", _FRAME_BYTES),
             ("grpc.http2.lookahead_bytes", _FRAME_BYTES),
             ("grpc.max_allowed_incoming_connections", options.max_connections),
@@ -69,11 +69,11 @@ def _make_handler(signal: Signal, telemetry: Telemetry) -> Callable[[bytes, Any]
     async def export(body: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
         try:
             response = await signal.export(body)
-        except asyncio.CancelledError:  # the sender has gone; what it sent stays
+        except asyncio.CancelledError:  # the sender has disconnected; its spans are still stored
             count("cancelled")
             raise
-        except REQUEST_ERRORS as refusal:
-            status = make_status(refusal)
+        except REQUEST_ERRORS as error:
+            status = make_status(error)
             count(format_status_code(status))
             await context.abort(_CODES_BY_NUMBER[status.code], status.message, _make_trailing_metadata(status))
         count(format_outcome(response))
@@ -83,7 +83,7 @@ def _make_handler(signal: Signal, telemetry: Telemetry) -> Callable[[bytes, Any]
 
 
 class _TokenInterceptor(grpc.aio.ServerInterceptor):
-    """Refuses who shows no token for it, before anything of the message is read."""
+    """Interceptor that rejects requests without a suitable token before the message is read."""
 
     def __init__(self, tokens: AccessTokens, signals: Sequence[Signal], telemetry: Telemetry) -> None:
         self._tokens = tokens
@@ -95,24 +95,24 @@ class _TokenInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         details: grpc.HandlerCallDetails,
     ) -> _Handler | None:
-        shown = [value for name, value in details.invocation_metadata if name == "authorization"]
-        admitted = {self._tokens.authorize(value, Role.INGEST) for value in shown if isinstance(value, str)}
-        if Admission.GRANTED in admitted:
+        values = [value for name, value in details.invocation_metadata if name == "authorization"]
+        admissions = {self._tokens.authorize(value, Role.INGEST) for value in values if isinstance(value, str)}
+        if Admission.GRANTED in admissions:
             return await continuation(details)
-        status = make_status(PermissionDenied() if Admission.FORBIDDEN in admitted else Unauthenticated())
+        status = make_status(PermissionDenied() if Admission.FORBIDDEN in admissions else Unauthenticated())
         self._telemetry.count_request("grpc", self._signals.get(details.method, "none"), format_status_code(status))
 
-        async def refuse(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        async def reject(_requests: Any, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
             await context.abort(_CODES_BY_NUMBER[status.code], status.message, _make_trailing_metadata(status))
 
-        # as a stream of requests, of which none is awaited
-        return grpc.stream_unary_rpc_method_handler(refuse)
+        # a stream handler, because it does not wait for a request
+        return grpc.stream_unary_rpc_method_handler(reject)
 
 
 def _make_trailing_metadata(status: Status) -> tuple[tuple[str, bytes], ...]:
-    """Put the details where clients look; some look for RetryInfo in a place of its own."""
+    """Return the status details, and RetryInfo under a key of its own, which some clients read."""
     retry = RetryInfo()
-    alone = [
+    retry_metadata = [
         ("google.rpc.retryinfo-bin", retry.SerializeToString()) for detail in status.details if detail.Unpack(retry)
     ]
-    return (*alone, ("grpc-status-details-bin", status.SerializeToString()))
+    return (*retry_metadata, ("grpc-status-details-bin", status.SerializeToString()))

@@ -57,24 +57,24 @@ _STATUS_CODES = {
     RESOURCE_EXHAUSTED: 413,
     UNAVAILABLE: 503,
 }
-# In Python objects, JSON takes some fifteen times its size.
+# Parsed into Python objects, JSON takes about fifteen times its size.
 _LARGE_JSON_BYTES = 2**20
 _PREFLIGHT_MAX_AGE_S = 7200
 
 
 def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry: Telemetry) -> ASGIApp:
-    """Make the app for these signals."""
-    room = ByteBudget(options.max_bytes_in_flight)
-    one_at_a_time = asyncio.Semaphore()
+    """Return the ASGI app for these signals."""
+    budget = ByteBudget(options.max_bytes_in_flight)
+    large_json_lock = asyncio.Semaphore()
     names = {signal.path: signal.name for signal in signals}
     paths = ", ".join(names)
 
     def count(request: Request, outcome: str) -> None:
         telemetry.count_request("http", names.get(request.scope["path"], "none"), outcome)
 
-    def refuse(request: Request, refusal: Exception) -> Response:
-        """Answer with what a refusal says, in the encoding of the request."""
-        status = make_status(refusal)
+    def reject(request: Request, error: Exception) -> Response:
+        """Return the response for a rejected request, in the encoding of the request."""
+        status = make_status(error)
         count(request, format_status_code(status))
         headers = {}
         if status.code == UNAVAILABLE:
@@ -88,55 +88,55 @@ def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry
             media_type = _read_media_type(request)
             if media_type not in (PROTOBUF, JSON):
                 count(request, "unimplemented")
-                problem = _make_status(
-                    f"the content type is to be {PROTOBUF} or {JSON}, not {media_type or 'left out'}"
-                )
+                problem = _make_status(f"the content type must be {PROTOBUF} or {JSON}, not {media_type or 'empty'}")
                 return _make_response(problem, JSON, 415, Accept=f"{PROTOBUF}, {JSON}")
-            packing = request.headers.get("content-encoding", "identity").strip().lower()
-            if packing not in ("identity", "gzip"):
+            encoding = request.headers.get("content-encoding", "identity").strip().lower()
+            if encoding not in ("identity", "gzip"):
                 count(request, "unimplemented")
-                problem = _make_status(f"the content encoding is to be gzip or identity, not {packing or 'nothing'}")
+                problem = _make_status(f"the content encoding must be gzip or identity, not {encoding or 'empty'}")
                 return _make_response(problem, media_type, 415, **{"Accept-Encoding": "gzip"})
             try:
-                with room.open_reservation() as share:
-                    body = await read_body(request, share, options.max_message_bytes, decompress=packing == "gzip")
+                with budget.open_reservation() as reservation:
+                    body = await read_body(
+                        request, reservation, options.max_message_bytes, decompress=encoding == "gzip"
+                    )
                     if media_type == JSON:
-                        body = await _convert_json(body, signal, one_at_a_time)
+                        body = await _convert_json(body, signal, large_json_lock)
                     response = await signal.export(body)
-            except REQUEST_ERRORS as refusal:
-                return refuse(request, refusal)
+            except REQUEST_ERRORS as error:
+                return reject(request, error)
             except ClientDisconnect:
                 count(request, "cancelled")
-                return Response(status_code=400)  # nobody is left to read it
+                return Response(status_code=400)  # the client cannot read it
             count(request, format_outcome(response))
             return _make_response(response, media_type, 200)
 
         return export
 
-    async def refuse_path(request: Request, _error: Exception) -> Response:
-        return refuse(request, PathNotFound(f"nothing is served at {request.scope['path']}; OTLP is posted to {paths}"))
+    async def reject_path(request: Request, _error: Exception) -> Response:
+        return reject(request, PathNotFound(f"no endpoint at {request.scope['path']}; send OTLP by POST to {paths}"))
 
-    async def refuse_method(request: Request, _error: Exception) -> Response:
+    async def reject_method(request: Request, _error: Exception) -> Response:
         count(request, "unimplemented")
-        problem = _make_status(f"OTLP is posted; {request.method} means nothing here")
+        problem = _make_status(f"send OTLP by POST; {request.method} is not supported")
         return _make_response(problem, _choose_response_type(request), 405, Allow="POST")
 
-    async def admit_bug(request: Request, error: Exception) -> Response:
+    async def report_bug(request: Request, error: Exception) -> Response:
         count(request, "internal")
-        return _make_response(_make_status(f"a bug of spanproof: {error!r}"), _choose_response_type(request), 500)
+        return _make_response(_make_status(f"a bug in spanproof: {error!r}"), _choose_response_type(request), 500)
 
-    def refuse_stranger(request: Request, admitted: Admission) -> Response:
-        return refuse(request, PermissionDenied() if admitted is Admission.FORBIDDEN else Unauthenticated())
+    def reject_unauthorized(request: Request, admission: Admission) -> Response:
+        return reject(request, PermissionDenied() if admission is Admission.FORBIDDEN else Unauthenticated())
 
     router = Starlette(
         routes=[Route(signal.path, make_endpoint(signal), methods=["POST"]) for signal in signals],
-        exception_handlers={404: refuse_path, 405: refuse_method, 500: admit_bug},
+        exception_handlers={404: reject_path, 405: reject_method, 500: report_bug},
     )
     router.router.redirect_slashes = False
     app: ASGIApp = router
     if options.tokens:
-        app = TokenMiddleware(app, options.tokens, lambda _request: Role.INGEST, refuse_stranger)
-    if options.cors_origins:  # before the tokens: a browser asks without
+        app = TokenMiddleware(app, options.tokens, lambda _request: Role.INGEST, reject_unauthorized)
+    if options.cors_origins:  # before the token check: browsers send preflight requests without a token
         app = CORSMiddleware(
             app,
             allow_origins=options.cors_origins,
@@ -148,16 +148,16 @@ def make_otlp_app(signals: Sequence[Signal], options: ReceiverOptions, telemetry
     return app
 
 
-async def _convert_json(body: bytes, signal: Signal, one_at_a_time: asyncio.Semaphore) -> bytes:
-    """Turn JSON into protobuf, off the event loop: what is large takes a while in Python, and much memory."""
+async def _convert_json(body: bytes, signal: Signal, large_json_lock: asyncio.Semaphore) -> bytes:
+    """Convert JSON to protobuf in a thread, because it is slow; large bodies one at a time, to limit memory."""
     if len(body) < _LARGE_JSON_BYTES:
         return await asyncio.to_thread(json_to_protobuf, body, signal.request)
-    async with one_at_a_time:
+    async with large_json_lock:
         return await asyncio.to_thread(json_to_protobuf, body, signal.request)
 
 
 def _make_status(message: str) -> Status:
-    """Say what is wrong where no code says more than the HTTP status."""
+    """Return a status without a code, for an error that the HTTP status already identifies."""
     return Status(message=truncate_message(message))
 
 
@@ -166,14 +166,14 @@ def _read_media_type(request: Request) -> str:
 
 
 def _choose_response_type(request: Request) -> str:
-    """Find the encoding to answer in: the request's, or what people can read where it has none of the two."""
+    """Return the encoding of the request, or JSON if it has neither encoding."""
     return PROTOBUF if _read_media_type(request) == PROTOBUF else JSON
 
 
 def _make_response(message: Message, media_type: str, status: int, **headers: str) -> Response:
     if media_type == PROTOBUF:
         content = message.SerializeToString()
-    elif isinstance(message, Status):  # its details need the mapping's rules for Any and Duration
+    elif isinstance(message, Status):  # its details need protobuf's JSON mapping of Any and Duration
         content = dump_json(json_format.MessageToDict(message)).encode()
     else:
         content = dump_json(render_message(message)).encode()

@@ -1,4 +1,4 @@
-"""An HTTP server with limits: on connections, and on the time in which a request has to arrive."""
+"""HTTP server with limits on connections and on the time in which a request must arrive."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
     from spanproof.collector.receive.receiver_options import ReceiverOptions
 
-# Exporters send every five seconds by default; a connection that was closed just then would cost them a request.
+# Longer than exporters' default interval of five seconds: an export on a connection that is being closed would fail.
 _KEEP_ALIVE_S = 75
 _TICK_S = 0.1
 _TICKS_PER_DAY = 864_000
 
-# named as gRPC names them
+# gRPC names of the codes
 _OUTCOME_NAMES = {400: "invalid_argument", 408: "deadline_exceeded", 503: "unavailable"}
 
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.ERROR)  # uvicorn would warn of whatever anybody sends
+_log.setLevel(logging.ERROR)  # uvicorn would log a warning for every invalid request
 
 
 def make_http_server(
     app: Callable[..., Any], options: ReceiverOptions, count_outcome: Callable[[str], None] = lambda _: None
 ) -> LimitedServer:
-    """Make a server for an ASGI app; `serve` takes the sockets that it listens on.
+    """Return a server for an ASGI app; `serve` takes the sockets to listen on.
 
-    `count` is told the outcome of what never becomes a request of the app.
+    `count_outcome` receives the outcome of requests that are rejected before they reach the app.
     """
     config = uvicorn.Config(
         app,
@@ -88,7 +88,7 @@ class LimitedServer(uvicorn.Server):
             each.close()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, with what uvicorn has no parameters for: the protocol's, and the time for a TLS handshake."""
+        """Listen, with settings that uvicorn does not offer: those of the protocol, and the TLS handshake timeout."""
         await self.lifespan.startup()
         options, tls = self._options, self._options.tls
         loop = asyncio.get_running_loop()
@@ -118,11 +118,11 @@ class _LimitedProtocol(H11Protocol):
         self.logger = _log
         self._options = options
         self._count_outcome = count_outcome
-        # what arrives now, the headers (None) or the body of a request, has until then
+        # the part of a request that is arriving, None for headers, else the body; and its deadline
         self._awaited_part: object = None
         self._deadline: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's signature
         super().connection_made(transport)
         if len(self.connections) > self._options.max_connections:
             self._reject(503, f"there are {self._options.max_connections} connections already", ("retry-after", "1"))
@@ -145,14 +145,14 @@ class _LimitedProtocol(H11Protocol):
         self._reject(400, "this is not HTTP/1.1, or its headers are too long")
 
     def _update_deadline(self) -> None:
-        """Give headers, and then the body, their time; slow senders hold connections for nothing."""
+        """Set a deadline for the headers, and then for the body, so that slow senders do not hold connections."""
         if self.transport.is_closing():
             return
         in_body = self.conn.their_state is h11.SEND_BODY
         if in_body or (self.conn.their_state is h11.IDLE and self.conn.trailing_data[0]):
-            arriving = self.cycle if in_body else None
-            if self._deadline is None or arriving is not self._awaited_part:
-                self._awaited_part = arriving
+            part = self.cycle if in_body else None
+            if self._deadline is None or part is not self._awaited_part:
+                self._awaited_part = part
                 self._set_deadline()
         else:
             self._clear_deadline()
@@ -170,19 +170,19 @@ class _LimitedProtocol(H11Protocol):
         self._reject(408, f"the request did not arrive within {self._options.receive_timeout_s:g} s")
 
     def _reject(self, status: int, message: str, *headers: tuple[str, str]) -> None:
-        """Answer, if there is no answer yet, and close the connection."""
+        """Send a response, if none has been started, and close the connection."""
         if self.transport.is_closing():
             return
         if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True  # so the app says no more
+            self.cycle.disconnected = True  # so that the app sends no response
             self.cycle.message_event.set()
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             self._count_outcome(_OUTCOME_NAMES[status])
             body = dump_json({"message": message}).encode()
             fields = [("content-type", "application/json"), ("connection", "close"), *headers]
             fields.append(("content-length", str(len(body))))
-            answer = h11.Response(status_code=status, headers=fields, reason=STATUS_PHRASES[status])
-            to_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
-            for event in (answer, h11.Data(data=b"" if to_head else body), h11.EndOfMessage()):
+            response = h11.Response(status_code=status, headers=fields, reason=STATUS_PHRASES[status])
+            is_head = self.conn.our_state is h11.SEND_RESPONSE and self.scope["method"] == "HEAD"
+            for event in (response, h11.Data(data=b"" if is_head else body), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()

@@ -1,4 +1,4 @@
-"""The OTLP receiver: both transports on one event loop, in a thread of its own."""
+"""OTLP receiver: both transports on one event loop, in a separate thread."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ STOP_TIMEOUT_S = 10.0
 
 
 def freeze_loaded_objects() -> None:
-    """Have Python's garbage collector never again look at what there is by now.
+    """Exclude all current objects from Python's garbage collection.
 
-    It takes a tenth of a second to, in which no span is taken in and no verdict given. For a process that is ours.
+    A collection of them takes a tenth of a second, in which no span is received and no verdict is given. Only for
+    processes that spanproof owns.
     """
     gc.freeze()
-    atexit.register(gc.unfreeze)  # what is left over in the end is looked at again
+    atexit.register(gc.unfreeze)  # at exit, all objects are collected again
 
 
 class Receiver:
-    """Receives OTLP into a store, from `start` (or `with`) to `stop`.
+    """Receiver of OTLP into a store, from `start` (or `with`) to `stop`.
 
-    After `start`, `grpc_address` and `http_address` hold what is really listened on.
+    After `start`, `grpc_address` and `http_address` contain the actual ports.
 
     Example:
         >>> from spanproof.collector.receive.receiver import Receiver
@@ -58,7 +59,7 @@ class Receiver:
         store: Store,
         grpc_address: str = GRPC_ADDRESS,
         http_address: str = HTTP_ADDRESS,
-        options: ReceiverOptions = ReceiverOptions(),  # noqa: B008 (it is frozen)
+        options: ReceiverOptions = ReceiverOptions(),  # noqa: B008 (frozen)
     ) -> None:
         self.grpc_address = grpc_address
         self.http_address = http_address
@@ -75,7 +76,7 @@ class Receiver:
         self.stop()
 
     def start(self) -> None:
-        """Start both transports; returns once both listen. Raises `AddressInUse`, and then neither does."""
+        """Start both transports; return once both listen. Raise `AddressUnavailable`, and then neither listens."""
         ready: Future[Callable[[float], None]] = Future()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(ready)), name="spanproof-receiver", daemon=True
@@ -84,11 +85,11 @@ class Receiver:
         try:
             self._request_stop = ready.result()
         except BaseException:
-            self._thread.join(STOP_TIMEOUT_S)  # it lets go of the store
+            self._thread.join(STOP_TIMEOUT_S)  # the thread releases the store
             raise
 
     def stop(self, timeout: float = STOP_TIMEOUT_S) -> bool:
-        """Answer what has come in, then stop; False where that takes longer than `timeout` seconds."""
+        """Answer the received requests, then stop; return False if that takes longer than `timeout` seconds."""
         if self._thread is None or self._request_stop is None:
             return True
         self._request_stop(timeout)
@@ -102,8 +103,8 @@ class Receiver:
         signals, telemetry = make_signals(ingest), self._store.telemetry
         timeout = STOP_TIMEOUT_S
         try:
-            open_listener(self.grpc_address).close()  # gRPC would log what we can say better
-            # gRPC comes last: a server that never starts does not give back the port it has bound
+            open_listener(self.grpc_address).close()  # fails with a clearer message than gRPC's
+            # gRPC comes last: a server that is never started does not release its port
             with closing(open_listener(self.http_address)) as http_socket:
                 grpc_server = make_grpc_server(signals, options, telemetry)
                 self.grpc_address = replace_port(
@@ -129,15 +130,15 @@ class Receiver:
 
 
 async def _wait_for_stop(ready: Future[Callable[[float], None]]) -> float:
-    """Say that all is ready, and how to ask for the end; returns how many seconds that may take."""
+    """Report that the receiver is ready, with a function that requests the stop; return the stop timeout in seconds."""
     loop = asyncio.get_running_loop()
-    asked: asyncio.Future[float] = loop.create_future()
+    stop_requested: asyncio.Future[float] = loop.create_future()
 
-    def ask(timeout: float) -> None:
-        loop.call_soon_threadsafe(asked.set_result, timeout)
+    def request_stop(timeout: float) -> None:
+        loop.call_soon_threadsafe(stop_requested.set_result, timeout)
 
-    ready.set_result(ask)
-    return await asked
+    ready.set_result(request_stop)
+    return await stop_requested
 
 
 def _bind_grpc_port(server: grpc.aio.Server, address: str, options: ReceiverOptions) -> int:
@@ -145,5 +146,5 @@ def _bind_grpc_port(server: grpc.aio.Server, address: str, options: ReceiverOpti
         if options.tls:
             return int(server.add_secure_port(address, options.tls.make_grpc_credentials()))
         return int(server.add_insecure_port(address))
-    except RuntimeError as error:  # somebody was faster
-        raise AddressUnavailable(f"{address} cannot be listened on: {error}") from error
+    except RuntimeError as error:  # another process bound the port first
+        raise AddressUnavailable(f"cannot listen on {address}: {error}") from error

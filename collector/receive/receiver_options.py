@@ -1,4 +1,4 @@
-"""How a receiver is to behave: its limits, whom it admits, and what it must not keep."""
+"""Options of a receiver: limits, authentication, redaction."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ReceiverOptions:
-    """What can be set for a receiver; the defaults suit a machine of one's own."""
+    """Options of a receiver; the defaults suit a developer's machine."""
 
-    # of one request, as sent and once unpacked
+    # of one request, compressed and decompressed
     max_message_bytes: int = 64 * 2**20
-    # of requests: those being received over HTTP, and again those not yet answered
+    # of requests being received over HTTP, and, separately, of requests not yet answered
     max_bytes_in_flight: int = MAX_QUEUED_BYTES
-    # for each transport
+    # per transport
     max_connections: int = 1024
-    # for the headers of an HTTP request, and again for its body
+    # for the headers of an HTTP request, and, separately, for its body
     receive_timeout_s: float = 30
     tokens: AccessTokens | None = None
     tls: TlsFiles | None = None
-    # of pages whose scripts may send spans, as browsers name them; `*` for all
+    # origins of pages whose scripts may send spans; `*` for all
     cors_origins: tuple[str, ...] = ()
     redaction: Redaction = NO_REDACTION
 
     @property
     def requires_authentication(self) -> bool:
-        """Tell whether senders have to say who they are."""
+        """Whether senders must authenticate."""
         return self.tokens is not None or (self.tls is not None and self.tls.client_ca is not None)

@@ -1,4 +1,4 @@
-"""The body of an HTTP request: read and unpacked as it comes, and no further than the limits go."""
+"""Body of an HTTP request: read and decompressed as it arrives, within the limits."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 
 
 class ByteBudget:
-    """How many bytes of bodies may be held at once, over all requests of an event loop."""
+    """Limit on the bytes of bodies in memory, over all requests of an event loop."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held_bytes = 0
 
     def open_reservation(self) -> ByteReservation:
-        """Begin with nothing; what the share has grown to is given back at its end."""
+        """Return an empty reservation; its bytes are released when it ends."""
         return ByteReservation(self)
 
 
 class ByteReservation:
-    """What one request holds of the room."""
+    """The share of the budget that one request holds."""
 
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
@@ -43,7 +43,7 @@ class ByteReservation:
         self._budget.held_bytes -= self._held_bytes
 
     def grow(self, count: int) -> None:
-        """Take `count` bytes more. Raises Backpressure where others leave no room for them."""
+        """Reserve `count` more bytes. Raise Backpressure if the other requests leave too little room."""
         others = self._budget.held_bytes - self._held_bytes
         if others and self._budget.held_bytes + count > self._budget.limit:
             raise Backpressure(f"the collector is busy: {self._budget.held_bytes} bytes of requests are held")
@@ -52,48 +52,48 @@ class ByteReservation:
 
 
 async def read_body(request: Request, reservation: ByteReservation, limit: int, *, decompress: bool) -> bytes:
-    """Read the body. Raises TooLarge as soon as it is, Undecodable, Backpressure."""
+    """Return the body. Raise RequestTooLarge as soon as it exceeds the limit, UndecodableRequest, Backpressure."""
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
-        raise RequestTooLarge(limit)  # before a client that waits for `100 Continue` sends any of it
+        raise RequestTooLarge(limit)  # before a client that waits for `100 Continue` sends the body
     body = bytearray()
-    unpacker = _GzipDecompressor() if decompress else None
-    sent = 0
+    decompressor = _GzipDecompressor() if decompress else None
+    received = 0
     async for chunk in request.stream():
-        sent += len(chunk)
-        if unpacker is not None:
-            chunk = unpacker.feed(chunk, limit - len(body) + 1)
-        if max(sent, len(body) + len(chunk)) > limit:
+        received += len(chunk)
+        if decompressor is not None:
+            chunk = decompressor.feed(chunk, limit - len(body) + 1)
+        if max(received, len(body) + len(chunk)) > limit:
             raise RequestTooLarge(limit)
         reservation.grow(len(chunk))
         body += chunk
-    if unpacker is not None:
-        unpacker.finish()
+    if decompressor is not None:
+        decompressor.finish()
     return bytes(body)
 
 
 class _GzipDecompressor:
-    """Unpacks gzip piece by piece; several members follow each other as one."""
+    """Decompressor of gzip chunks; consecutive members form one body."""
 
     def __init__(self) -> None:
         self._member: zlib._Decompress | None = None
         self._begun = False
 
     def feed(self, compressed: bytes, max_bytes: int) -> bytes:
-        """Unpack the next piece, to `most` bytes at most."""
-        unpacked = bytearray()
-        while compressed and len(unpacked) < max_bytes:
+        """Decompress the next chunk, to at most `max_bytes` bytes."""
+        decompressed = bytearray()
+        while compressed and len(decompressed) < max_bytes:
             self._begun = True
             member = self._member or zlib.decompressobj(_GZIP_WINDOW)
             try:
-                unpacked += member.decompress(compressed, max_bytes - len(unpacked))
+                decompressed += member.decompress(compressed, max_bytes - len(decompressed))
             except zlib.error as error:
                 raise UndecodableRequest(f"the body is not gzip: {error}") from None
             compressed = member.unused_data
             self._member = None if member.eof else member
-        return bytes(unpacked)
+        return bytes(decompressed)
 
     def finish(self) -> None:
-        """Refuse what ends in the middle."""
+        """Raise UndecodableRequest if the input ends in the middle of a member."""
         if self._member is not None:
             raise UndecodableRequest("the body is not gzip: it ends too early")

@@ -1,4 +1,4 @@
-"""The OTLP signals: what is asked and answered for traces, logs, metrics and profiles, whatever carries it."""
+"""OTLP signals: requests and responses for traces, logs, metrics and profiles, independent of the transport."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOT_STORED_MESSAGE = "spanproof stores traces only"
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """One service of OTLP. `export` takes a serialized request and gives the response, once it is true."""
+    """One OTLP service. `export` takes a serialized request and returns the response once the spans are committed."""
 
     name: str
     service: str  # the full name of the gRPC service
@@ -37,29 +37,29 @@ class Signal:
 
 
 def format_outcome(response: Message) -> str:
-    """Name what became of a request that was not refused."""
+    """Return the outcome of a request that was not rejected, as counted in metrics."""
     return "partial" if response.HasField("partial_success") else "ok"
 
 
 def make_signals(ingest_queue: IngestQueue) -> tuple[Signal, ...]:
-    """Make all signals; only traces go to `ingest`, the others are answered as not stored."""
+    """Return all signals; only traces go to `ingest_queue`, the others are answered as not stored."""
 
     async def export_traces(body: bytes) -> Message:
-        accepted = await asyncio.wrap_future(ingest_queue.submit(body))
+        result = await asyncio.wrap_future(ingest_queue.submit(body))
         response = traces.ExportTraceServiceResponse()
-        if accepted.rejected_spans:
-            response.partial_success.rejected_spans = accepted.rejected_spans
-            response.partial_success.error_message = truncate_message(accepted.error_message)
+        if result.rejected_spans:
+            response.partial_success.rejected_spans = result.rejected_spans
+            response.partial_success.error_message = truncate_message(result.error_message)
         return response
 
     async def export_logs(body: bytes) -> Message:
-        return await asyncio.to_thread(_refuse_logs, body)
+        return await asyncio.to_thread(_reject_logs, body)
 
     async def export_metrics(body: bytes) -> Message:
-        return await asyncio.to_thread(_refuse_metrics, body)
+        return await asyncio.to_thread(_reject_metrics, body)
 
     async def export_profiles(body: bytes) -> Message:
-        return await asyncio.to_thread(_refuse_profiles, body)
+        return await asyncio.to_thread(_reject_profiles, body)
 
     package = "opentelemetry.proto.collector"
     return (
@@ -94,7 +94,7 @@ def make_signals(ingest_queue: IngestQueue) -> tuple[Signal, ...]:
     )
 
 
-def _refuse_logs(body: bytes) -> Message:
+def _reject_logs(body: bytes) -> Message:
     request, response = logs.ExportLogsServiceRequest(), logs.ExportLogsServiceResponse()
     _parse(request, body)
     records = sum(len(scope.log_records) for resource in request.resource_logs for scope in resource.scope_logs)
@@ -104,7 +104,7 @@ def _refuse_logs(body: bytes) -> Message:
     return response
 
 
-def _refuse_metrics(body: bytes) -> Message:
+def _reject_metrics(body: bytes) -> Message:
     request, response = metrics.ExportMetricsServiceRequest(), metrics.ExportMetricsServiceResponse()
     _parse(request, body)
     points = 0
@@ -119,7 +119,7 @@ def _refuse_metrics(body: bytes) -> Message:
     return response
 
 
-def _refuse_profiles(body: bytes) -> Message:
+def _reject_profiles(body: bytes) -> Message:
     request, response = profiles.ExportProfilesServiceRequest(), profiles.ExportProfilesServiceResponse()
     _parse(request, body)
     count = sum(len(scope.profiles) for resource in request.resource_profiles for scope in resource.scope_profiles)

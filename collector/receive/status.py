@@ -1,4 +1,4 @@
-"""What a refused sender is told: a `google.rpc.Status`, the same over gRPC and HTTP."""
+"""gRPC/HTTP status for a rejected export request, as a `google.rpc.Status`."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ from spanproof.collector.storage.store import StoreError
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
-# What is named in a message may be as long as a request; an answer must fit a header of gRPC, percent-encoded.
+# A message may quote text as long as a request; the status must fit into a gRPC header, percent-encoded.
 _MAX_MESSAGE_BYTES = 500
 
 
 class RequestTooLarge(Exception):
-    """The body, as sent or once unpacked, is larger than the limit."""
+    """A body, compressed or decompressed, that is larger than the limit."""
 
     def __init__(self, limit: int) -> None:
         super().__init__(f"the request is larger than {limit} bytes; send fewer spans at once, or raise the limit")
 
 
 class Unauthenticated(Exception):
-    """The sender has shown no token that is known here."""
+    """A request without a known token."""
 
     def __init__(self) -> None:
-        super().__init__("a token is needed that this server knows: authorization: Bearer TOKEN")
+        super().__init__("this server requires a known token: authorization: Bearer TOKEN")
 
 
 class PermissionDenied(Exception):
-    """The sender's token is not for sending spans."""
+    """A request whose token does not allow sending spans."""
 
     def __init__(self) -> None:
-        super().__init__("this token is not for sending spans: its role is not `ingest`")
+        super().__init__("this token may not send spans: it lacks the role `ingest`")
 
 
 class PathNotFound(Exception):
-    """Nothing is served at this path."""
+    """A request to a path without an endpoint."""
 
 
 REQUEST_ERRORS: Final = (
@@ -67,14 +67,14 @@ REQUEST_ERRORS: Final = (
 
 
 def make_status(error: Exception) -> Status:
-    """Say why a request is refused; what may be tried again says when."""
+    """Return the status for a rejected request; for a retryable error, it contains the delay."""
     message = truncate_message(str(error))
     match error:
         case Backpressure() | StoreError():
             retry = RetryInfo()
             retry.retry_delay.seconds = RETRY_AFTER_S
             return Status(code=UNAVAILABLE, message=message, details=[_pack(retry)])
-        case RequestTooLarge():  # without RetryInfo: it will be no smaller next time
+        case RequestTooLarge():  # without RetryInfo: a retry would be just as large
             return Status(code=RESOURCE_EXHAUSTED, message=message)
         case Unauthenticated():
             return Status(code=UNAUTHENTICATED, message=message)
@@ -87,12 +87,12 @@ def make_status(error: Exception) -> Status:
 
 
 def format_status_code(status: Status) -> str:
-    """Name the code of a status, as it is counted."""
+    """Return the name of a status code, as counted in metrics."""
     return str(Code.Name(status.code)).lower()
 
 
 def truncate_message(message: str) -> str:
-    """Cut a message where it gets too long to be an answer."""
+    """Return the message, truncated to the maximum length."""
     text = message.encode(errors="replace")
     if len(text) <= _MAX_MESSAGE_BYTES:
         return message

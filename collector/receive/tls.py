@@ -1,4 +1,4 @@
-"""TLS for both transports: a certificate with its key, and who may issue those of clients."""
+"""TLS for both transports: a certificate with its key, and the CA of client certificates."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import grpc
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """Files in PEM, read and found to belong together."""
+    """PEM files, validated by `read_tls`."""
 
     certificate: Path
     key: Path
     client_ca: Path | None = None
 
     def make_ssl_context(self) -> ssl.SSLContext:
-        """Make what an HTTP server needs. Raises ValueError for files that cannot be used."""
+        """Return the context for an HTTP server. Raise ValueError for files that cannot be used."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         for path in (self.certificate, self.key, *([self.client_ca] if self.client_ca else [])):
@@ -28,7 +28,7 @@ class TlsFiles:
             except OSError as error:
                 raise ValueError(f"{path}: {error.strerror}") from None
         try:
-            context.load_cert_chain(self.certificate, self.key, self._refuse_password)
+            context.load_cert_chain(self.certificate, self.key, self._reject_password)
         except ssl.SSLError as error:
             reason = error.reason or "no certificate or no key in PEM"
             raise ValueError(f"{self.certificate} and {self.key} cannot be used: {_format_reason(reason)}") from None
@@ -42,11 +42,13 @@ class TlsFiles:
             context.verify_mode = ssl.CERT_REQUIRED
         return context
 
-    def _refuse_password(self) -> NoReturn:
-        raise ValueError(f"{self.key}: the key is encrypted; decrypt it first, as nobody is there to be asked how")
+    def _reject_password(self) -> NoReturn:
+        raise ValueError(
+            f"{self.key}: the key is encrypted; decrypt it first, because a server cannot ask for the password"
+        )
 
     def make_grpc_credentials(self) -> grpc.ServerCredentials:
-        """Make what a gRPC server needs."""
+        """Return the credentials for a gRPC server."""
         return grpc.ssl_server_credentials(
             [(self.key.read_bytes(), self.certificate.read_bytes())],
             root_certificates=self.client_ca.read_bytes() if self.client_ca else None,
@@ -55,7 +57,7 @@ class TlsFiles:
 
 
 def read_tls(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:
-    """Read the files, or none if none is named. Raises ValueError for what cannot be used or is not enough."""
+    """Return the validated files, or None if none is given. Raise ValueError for unusable or incomplete files."""
     if certificate is None or key is None:
         if certificate is None and key is None and client_ca is None:
             return None

@@ -1,4 +1,4 @@
-"""Columns as DuckDB hands them out in Arrow, and as numpy reckons with them."""
+"""Conversions of columns between DuckDB, Arrow and numpy."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 IntArray: TypeAlias = npt.NDArray[np.int64]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
 
-MISSING_ROW = -1  # the row of what is not here
+MISSING_ROW = -1  # row of a span that is not present
 
 
 def fetch_table(
@@ -24,35 +24,35 @@ def fetch_table(
     parameters: Mapping[str, object] | None = None,
     rows: pa.Table | None = None,
 ) -> pa.Table:
-    """Return what a query finds, each column in one piece. The query may take from `rows`."""
-    found = connection.sql(sql, params=parameters).to_arrow_table().combine_chunks()
-    for place, column in enumerate(found.schema):
-        # a byte each, so that DuckDB need not pack them; nothing of Arrow's computes with these
+    """Return the result of a query, each column in one chunk. The query may read from `rows`."""
+    table = connection.sql(sql, params=parameters).to_arrow_table().combine_chunks()
+    for index, column in enumerate(table.schema):
+        # DuckDB returns booleans of one byte each, which Arrow's functions do not support
         if column.type == pa.bool8():
-            found = found.set_column(place, column.name, found[place].cast(pa.bool_()))
-    return found
+            table = table.set_column(index, column.name, table[index].cast(pa.bool_()))
+    return table
 
 
 def execute_with_rows(connection: duckdb.DuckDBPyConnection, sql: str, rows: pa.Table) -> None:
-    """Execute SQL that takes from `rows`, which DuckDB finds by this Python name."""
+    """Execute SQL that reads from `rows`, which DuckDB finds by the name of this Python variable."""
     connection.execute(sql)
 
 
 def get_single_chunk(column: pa.ChunkedArray) -> pa.Array:
-    """Return a column as the one piece that it is in, without copying it."""
+    """Return the only chunk of a column, without copying it."""
     return column.chunk(0) if column.num_chunks else pa.array([], column.type)
 
 
 def to_bool_array(values: pa.Array) -> BoolArray:
-    """Return truths as numpy has them; what is unknown is not so."""
-    found: BoolArray = _fill_nulls(values, False).to_numpy(zero_copy_only=False)
-    return found
+    """Return booleans as a numpy array; null becomes false."""
+    array: BoolArray = _fill_nulls(values, False).to_numpy(zero_copy_only=False)
+    return array
 
 
 def to_int_array(values: pa.Array) -> IntArray:
-    """Return numbers as numpy has them; what is unknown is `NOWHERE`."""
-    found: IntArray = _fill_nulls(values, MISSING_ROW).to_numpy().astype(np.int64, copy=False)
-    return found
+    """Return integers as a numpy array; null becomes `MISSING_ROW`."""
+    array: IntArray = _fill_nulls(values, MISSING_ROW).to_numpy().astype(np.int64, copy=False)
+    return array
 
 
 def _fill_nulls(values: pa.Array, value: object) -> pa.Array:

@@ -1,4 +1,4 @@
-"""Opens the database file of a store: says who holds it, and mends a log whose end was damaged."""
+"""Opening of the database file: names the process that holds it, and repairs a log with a damaged end."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from spanproof.collector.user_errors import StoreError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# DuckDB moves what stands in its write-ahead log into the file at this size of the log. Appends wait
-# meanwhile, and each time it writes the last row group anew, so seldom is cheap; but memory holds what is in the log.
+# Size of the write-ahead log at which DuckDB moves it into the file. Appends wait meanwhile, and each checkpoint
+# writes the last row group again, so rare checkpoints are cheap; but the content of the log is held in memory.
 _CHECKPOINT_THRESHOLD = "256MB"
-# A commit of at least this many rows goes straight into the file, compressed, and costs the log next to nothing.
-# DuckDB's own 122,880 would send every commit through the log, to be read, compressed and written anew later.
+# A commit of at least this many rows goes directly into the file, compressed, and hardly uses the log. With DuckDB's
+# default of 122,880, every commit would go through the log, and be read, compressed and written again later.
 _ROW_GROUP_SIZE = 8192
-# The row groups that such commits leave half full stay so, as to merge them would be to write them twice; but not
-# for ever, where rows were deleted.
+# Row groups that such commits leave half full are not merged, because that would write them twice; they are merged
+# after deletions.
 _VACUUM_TASKS_OFF, _VACUUM_TASKS_ON = 0, 20
-# What DuckDB may hold, its cache of the file included; what needs more goes through files beside the database.
+# Memory limit of DuckDB, including its cache of the file; larger operations use temporary files beside the database.
 _MEMORY_LIMIT = "512MB"
-# the name of the database within DuckDB; what reads it must `USE` it, as `attach` does
+# the name of the database within DuckDB; every connection must `USE` it, as `_attach` does
 _DATABASE_NAME = "store"
 _LOCK_HOLDER = re.compile(r"\(PID (\d+)\)")
 _CORRUPT_WAL = re.compile(r"Corrupt WAL file: entry at byte position (\d+)")
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 
 def open_database(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
-    """Open the database at `path`, with today's schema. Raises StoreError."""
+    """Open the database at `path`, migrated to the current schema. Raise StoreError."""
     connection = _connect(path, settings)
     try:
         prepare_schema(connection, path)
@@ -49,19 +49,19 @@ def open_database(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConn
 
 
 def make_cursor(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
-    """Make a connection of its own to the database that `open_database` opened."""
+    """Return a new connection to the database that `open_database` opened."""
     cursor = connection.cursor()
     cursor.execute(f"USE {_DATABASE_NAME}")
     return cursor
 
 
 def is_database_invalidated(error: duckdb.Error) -> bool:
-    """Tell whether DuckDB has given the database up; it must be opened again, then."""
+    """Return whether DuckDB has invalidated the database, so that it must be opened again."""
     return isinstance(error, duckdb.FatalException) or "has been invalidated" in str(error)
 
 
 def checkpoint(connection: duckdb.DuckDBPyConnection) -> None:
-    """Move the log into the file and merge row groups that deletions have emptied; nothing may be written meanwhile."""
+    """Move the log into the file and merge row groups that deletions emptied; requires that no write is active."""
     connection.execute(f"SET GLOBAL max_vacuum_tasks = {_VACUUM_TASKS_ON}")
     try:
         connection.execute(f"CHECKPOINT {_DATABASE_NAME}")
@@ -70,13 +70,13 @@ def checkpoint(connection: duckdb.DuckDBPyConnection) -> None:
 
 
 def evict_cache(connection: duckdb.DuckDBPyConnection) -> None:
-    """Have DuckDB let go of what it caches of the file.
+    """Evict DuckDB's cache of the file.
 
-    Once its memory fills, it makes room for each batch anew, and each time gives back to the system all that malloc
-    holds free in any thread; the next batch pays for that in page faults. All at once and seldom costs next to nothing.
+    When its memory is full, DuckDB evicts pages for each batch, and each time returns all free memory of malloc to the
+    system; the next batch then pays in page faults. Rare evictions of the whole cache cost almost nothing.
     """
-    # Nothing can keep to a limit of one byte, so it is refused and stays what it was; but by then all that nobody holds
-    # is gone. What goes wrong beyond that harms no one: nothing was changed.
+    # DuckDB cannot reach a limit of one byte, so it evicts all unpinned pages, then rejects the limit and keeps the old
+    # one. Any other error is harmless, because nothing was changed.
     with suppress(duckdb.Error):
         connection.execute("SET GLOBAL memory_limit = '1B'")
 
@@ -85,10 +85,10 @@ def _connect(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnectio
     try:
         return _attach(path, settings)
     except duckdb.Error as error:
-        damage = _CORRUPT_WAL.search(str(error))
-        if not damage:
+        match = _CORRUPT_WAL.search(str(error))
+        if not match:
             raise StoreError(_explain_open_failure(path, str(error))) from error
-        _truncate_wal(Path(f"{path}.wal"), int(damage[1]))
+        _truncate_wal(Path(f"{path}.wal"), int(match[1]))
     try:
         return _attach(path, settings)
     except duckdb.Error as error:
@@ -100,9 +100,9 @@ def _attach(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection
         "checkpoint_threshold": _CHECKPOINT_THRESHOLD,
         "memory_limit": _MEMORY_LIMIT,
         "max_vacuum_tasks": _VACUUM_TASKS_OFF,
-        # what is derived need not stand in the order of the spans; to keep it takes all but one thread out of the work
+        # derived rows need not be in the order of the spans; preserving it would use only one thread
         "preserve_insertion_order": False,
-        "arrow_lossless_conversion": True,  # an id is 16 bytes there, too, and no text
+        "arrow_lossless_conversion": True,  # a UUID is 16 bytes in Arrow, not text
         **settings,
     }
     connection = duckdb.connect(config=config)
@@ -117,12 +117,14 @@ def _attach(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection
 
 
 def _truncate_wal(wal: Path, valid_bytes: int) -> None:
-    """Cut the log where it is damaged, as a log that was torn while being written is; keep a copy of it."""
+    """Truncate the log at its damage, as after an interrupted write; keep a copy of it."""
     copy = wal.with_name(f"{wal.name}.damaged-{time.time_ns()}")
     shutil.copyfile(wal, copy)
     size = wal.stat().st_size
     os.truncate(wal, valid_bytes)
-    _log.warning("%s is damaged at byte %d of %d; it is read up to there, and kept as %s", wal, valid_bytes, size, copy)
+    _log.warning(
+        "%s is damaged at byte %d of %d; it is read up to there; a copy is kept as %s", wal, valid_bytes, size, copy
+    )
 
 
 def _explain_open_failure(path: str, error: str) -> str:
@@ -131,7 +133,7 @@ def _explain_open_failure(path: str, error: str) -> str:
         by = f"process {holder[1]}" if holder else "another process"
         return f"{path} is in use by {by}; stop it or name another file"
     if "already attached" in error:
-        return f"{path} is in use by this process already"
+        return f"{path} is already in use by this process"
     if "not a valid DuckDB database" in error:
-        return f"{path} is no DuckDB database; name another file"
+        return f"{path} is not a DuckDB database; name another file"
     return f"{path} cannot be opened: {error.splitlines()[0]}"

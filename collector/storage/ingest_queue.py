@@ -1,6 +1,6 @@
-"""From request to commit: a bounded queue, and two threads that take what waits together, as one batch.
+"""Bounded ingest queue: two threads take all waiting requests as one batch, decode it and commit it.
 
-One decodes a batch while the other commits the one before.
+One thread decodes a batch while the other commits the previous one.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 MAX_QUEUED_BYTES = 256 * 2**20
 MAX_QUEUED_REQUESTS = 4096
-# What a refused sender is told to wait. The Python exporter drops a batch that it is asked to hold for longer.
+# Retry delay sent to a rejected sender. The Python exporter drops a batch if the delay is longer.
 RETRY_AFTER_S = 1
 
-# One commit for more gains nothing more, and delays the first answer. Where much is waiting, this is more spans
-# than a row group has rows, so the commit goes straight into the file (see database.py).
+# A larger commit is not faster and delays the first response. A full batch has more spans than a row group has rows,
+# so the commit goes directly into the file (see database.py).
 _BATCH_BYTES = 4 * 2**20
 _Outcomes: TypeAlias = "Sequence[ExportResult | UndecodableRequest | StoreError]"
 _log = logging.getLogger(__name__)
 
 
 class Backpressure(Exception):
-    """There is no room for this request now; the sender may try again after `RETRY_AFTER_S`."""
+    """Rejection of a request because the queue is full; the sender may retry after `RETRY_AFTER_S`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ class _QueuedRequest:
 
 
 class IngestQueue:
-    """Takes requests in and answers each once its spans are committed."""
+    """Queue of requests; completes each one once its spans are committed."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class IngestQueue:
         self._max_bytes = max_queued_bytes
         self._max_requests = max_queued_requests
         self._queue: deque[_QueuedRequest] = deque()
-        # what is not answered yet, queued or being written
+        # requests not yet answered: queued or being written
         self._pending_bytes = 0
         self._pending_requests = 0
         self._stopping = False
@@ -79,27 +79,27 @@ class IngestQueue:
     def submit(self, body: bytes) -> Future[ExportResult]:
         """Queue a serialized `ExportTraceServiceRequest`.
 
-        The answer comes after the commit; it is `Undecodable` or `StoreError` where there is nothing to commit.
-        Raises `Backpressure` where the queue is full.
+        The future completes after the commit, or with `UndecodableRequest` or `StoreError` if nothing is committed.
+        Raises `Backpressure` if the queue is full.
         """
-        answer: Future[ExportResult] = Future()
-        answer.set_running_or_notify_cancel()  # a sender that has gone does not take its spans back
+        result: Future[ExportResult] = Future()
+        result.set_running_or_notify_cancel()  # a sender that disconnects does not cancel the commit
         with self._queue_changed:
             if self._stopping:
                 raise Backpressure("the collector is shutting down")
-            # a request larger than the whole queue is let in when it is alone
+            # a request larger than the whole queue is accepted when it is alone
             if self._pending_requests and (
                 self._pending_requests >= self._max_requests or self._pending_bytes + len(body) > self._max_bytes
             ):
                 raise Backpressure(f"the collector is busy: {self._pending_requests} requests are waiting")
-            self._queue.append(_QueuedRequest(body, answer))
+            self._queue.append(_QueuedRequest(body, result))
             self._pending_requests += 1
             self._pending_bytes += len(body)
             self._queue_changed.notify_all()
-        return answer
+        return result
 
     def drain_and_stop(self, timeout: float | None = None) -> bool:
-        """Take nothing more in, write what is queued, stop; False where that took longer than `timeout` seconds."""
+        """Accept no more requests, write the queued ones, stop; return False if that exceeds `timeout` seconds."""
         with self._queue_changed:
             self._stopping = True
             self._queue_changed.notify_all()
@@ -109,7 +109,7 @@ class IngestQueue:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _take_batch(self) -> list[_QueuedRequest]:
-        """Wait for requests and take those that one commit should hold; none means stop."""
+        """Wait for requests and return those for one commit; an empty batch means stop."""
         with self._queue_changed:
             self._queue_changed.wait_for(lambda: self._queue or self._stopping)
             batch: list[_QueuedRequest] = []
@@ -123,13 +123,13 @@ class IngestQueue:
         while batch := self._take_batch():
             try:
                 decoded = self._decode(batch)
-            except Exception as error:  # a bug must cost this batch, not the collector
+            except Exception as error:  # a bug must fail only this batch, not the collector
                 self._set_results(batch, _make_failures(batch, error))
             else:
                 self._telemetry.count_received(len(decoded.spans) + sum(decoded.rejected_counts.values()))
                 self._decoded_batches.put((batch, decoded))
-                # What arrives until the writer takes this up goes into the next batch. Batches begun earlier would be
-                # too small to go straight into the file.
+                # Requests that arrive until the writer takes this batch go into the next one. If it started earlier, it
+                # would be too small to go directly into the file.
                 self._decoded_batches.join()
         self._decoded_batches.put(None)
 
@@ -145,7 +145,7 @@ class IngestQueue:
 
     def _decode(self, batch: Sequence[_QueuedRequest]) -> DecodedBatch:
         with self._decode_lock:
-            return self._decoder.decode([waiting.body for waiting in batch])
+            return self._decoder.decode([request.body for request in batch])
 
     def _write(self, batch: Sequence[_QueuedRequest], decoded: DecodedBatch) -> _Outcomes:
         try:
@@ -153,20 +153,20 @@ class IngestQueue:
         except StoreError as error:
             if len(batch) == 1 or isinstance(error, StoreUnavailable):
                 return [error] * len(batch)
-            # should the store refuse one request, the others need not share its fate
-            return [outcome for waiting in batch for outcome in self._write([waiting], self._decode([waiting]))]
+            # if the store rejects one request, the others are still stored
+            return [outcome for request in batch for outcome in self._write([request], self._decode([request]))]
         self._telemetry.count_stored(len(decoded.spans), decoded.rejected_counts)
         return decoded.outcomes
 
     def _set_results(self, batch: Sequence[_QueuedRequest], outcomes: _Outcomes) -> None:
         with self._queue_changed:
             self._pending_requests -= len(batch)
-            self._pending_bytes -= sum(len(waiting.body) for waiting in batch)
-        for waiting, outcome in zip(batch, outcomes, strict=True):
+            self._pending_bytes -= sum(len(request.body) for request in batch)
+        for request, outcome in zip(batch, outcomes, strict=True):
             if isinstance(outcome, ExportResult):
-                waiting.result.set_result(outcome)
+                request.result.set_result(outcome)
             else:
-                waiting.result.set_exception(outcome)
+                request.result.set_exception(outcome)
 
 
 def _make_failures(batch: Sequence[_QueuedRequest], error: Exception) -> _Outcomes:

@@ -1,4 +1,4 @@
-"""The layout of a store: made in a new file, migrated in an older one, refused in a newer one."""
+"""Schema of a store: created in a new file, migrated in an older one, rejected in a newer one."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ if TYPE_CHECKING:
     import duckdb
 
 IN_MEMORY_PATH: Final = ":memory:"
-# Migration n, in sql/migrations, makes schema n out of schema n - 1.
+# Migration n, in sql/migrations, converts schema n - 1 to schema n.
 SCHEMA_VERSION: Final = 6
 _OLDEST_SCHEMA_VERSION: Final = 1
 
 
 def prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
-    """Bring the database to this schema, in one transaction. Raises StoreError, and then nothing has changed."""
-    tables = _list_tables(connection) if path != IN_MEMORY_PATH else set()  # as listing them takes a while
+    """Create or migrate the schema, in one transaction. Raise StoreError, and then nothing has changed."""
+    tables = _list_tables(connection) if path != IN_MEMORY_PATH else set()  # because listing them is slow
     if not tables:
         _execute_scripts(connection, [_read_sql("schema.sql"), "CREATE TABLE meta (schema_version INTEGER NOT NULL)"])
         return
     if "meta" not in tables or "spans" not in tables:
-        raise StoreError(f"{path} is a DuckDB database, but not one of spanproof; name another file")
+        raise StoreError(f"{path} is a DuckDB database, but not a spanproof store; name another file")
     row = connection.execute("SELECT max(schema_version) FROM meta").fetchone()
     version = row[0] if row else None
     if version == SCHEMA_VERSION:
         return
     if version is None or not _OLDEST_SCHEMA_VERSION <= version < SCHEMA_VERSION:
-        age, advice = ("a newer", "upgrade spanproof or ") if (version or 0) > SCHEMA_VERSION else ("an unknown", "")
+        version_kind, advice = (
+            ("a newer", "upgrade spanproof or ") if (version or 0) > SCHEMA_VERSION else ("an unknown", "")
+        )
         raise StoreError(
-            f"{path} was written by {age} spanproof (schema {version}, this one has {SCHEMA_VERSION}); "
+            f"{path} was written by {version_kind} spanproof (schema {version}, this one has {SCHEMA_VERSION}); "
             f"{advice}name another file"
         )
     _execute_scripts(

@@ -1,4 +1,4 @@
-"""What the collector tells of itself: counts and times of its work, and spans of it for who traces it."""
+"""Telemetry of the collector: metrics of its work, and spans for its own traces."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
     from spanproof.collector.otlp.rejections import RejectionReason
 
-# of a commit of few spans, and of one that waits for a checkpoint; of one trace, and of millions of spans
+# from a commit of few spans to one that waits for a checkpoint; from one trace to millions of spans
 _DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class TracedWork(Protocol):
-    """A piece of work under way, of which more may be told."""
+    """A span of work in progress, which accepts attributes."""
 
     def set_attribute(self, key: str, value: int) -> object:
-        """Tell one thing more."""
+        """Set an attribute of the span."""
 
 
 class _NoopWork:
     def set_attribute(self, key: str, value: int) -> None:
-        """Tell nobody."""
+        """Ignore the attribute."""
 
 
 StartSpan: TypeAlias = "Callable[[str], AbstractContextManager[TracedWork]]"
@@ -35,46 +35,48 @@ _NOOP_WORK = nullcontext(_NoopWork())
 class Telemetry:
     """The metrics of one store and its receiver, in a registry of their own.
 
-    They are moved once a request or a batch, never once a span. `trace` begins a span of the work that it names; it
-    does nothing unless somebody puts a tracer there.
+    Metrics are updated once per request or batch, never per span. `start_span` starts a span for the work that it
+    names; by default, it does nothing. `--trace-self` replaces it.
     """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self.start_span: StartSpan = lambda _name: _NOOP_WORK
-        self._received = self._make_counter("spans_received", "Spans that came in requests that could be decoded.")
+        self._received = self._make_counter("spans_received", "Spans in requests that could be decoded.")
         self._accepted = self._make_counter("spans_accepted", "Spans that were stored.")
-        self._rejected = self._make_counter("spans_rejected", "Spans that were refused, alone.", "reason")
-        self._expired = self._make_counter("spans_forgotten", "Spans that were removed as the limits say.", "why")
+        self._rejected = self._make_counter("spans_rejected", "Spans that were rejected.", "reason")
+        self._expired = self._make_counter("spans_forgotten", "Spans that retention limits removed.", "why")
         self._requests = self._make_counter(
             "requests", "OTLP requests that were answered.", "transport", "signal", "outcome"
         )
-        self._derived = self._make_counter("traces_derived", "Traces whose calls were derived, anew or again.")
+        self._derived = self._make_counter(
+            "traces_derived", "Traces whose calls were derived, including repeated derivations."
+        )
         self._commits = self._make_histogram("commit_seconds", "Time to write a batch of spans and to commit it.")
-        self._derivations = self._make_histogram("derive_seconds", "Time to derive calls from the spans that are new.")
+        self._derivations = self._make_histogram("derive_seconds", "Time to derive calls from new spans.")
         self._queued_requests = self._make_gauge("queue_requests", "Requests that wait to be stored.")
         self._queued_bytes = self._make_gauge("queue_bytes", "Bytes of the requests that wait to be stored.")
 
     def count_request(self, transport: str, signal: str, outcome: str) -> None:
-        """Count a request with the answer it gets."""
+        """Count a request by its outcome."""
         self._requests.labels(transport, signal, outcome).inc()
 
     def count_received(self, spans: int) -> None:
-        """Count the spans of a batch, before it is known what becomes of them."""
+        """Count the spans of a decoded batch, before they are stored or rejected."""
         self._received.inc(spans)
 
     def count_stored(self, accepted: int, rejected: Mapping[RejectionReason, int]) -> None:
-        """Count what became of a batch."""
+        """Count the accepted and rejected spans of a batch."""
         self._accepted.inc(accepted)
         for reason, spans in rejected.items():
             self._rejected.labels(reason).inc(spans)
 
     def count_expired(self, reason: str, spans: int) -> None:
-        """Count the spans that the store forgot."""
+        """Count the spans that retention deleted."""
         self._expired.labels(reason).inc(spans)
 
     def observe_queue(self, requests: Callable[[], int], size: Callable[[], int]) -> None:
-        """Ask these whenever somebody wants to know how long the queue is."""
+        """Read the length of the queue from these functions when metrics are collected."""
         self._queued_requests.set_function(requests)
         self._queued_bytes.set_function(size)
 
@@ -87,14 +89,14 @@ class Telemetry:
 
     @contextmanager
     def measure_derivation(self) -> Iterator[Callable[[int], None]]:
-        """Measure a derivation; gives what is to be told how many traces it was of."""
+        """Measure a derivation; yield a function that takes the number of derived traces."""
         with self.start_span("derive") as work, self._derivations.time():
 
-            def tell(traces: int) -> None:
+            def report(traces: int) -> None:
                 work.set_attribute("spanproof.traces", traces)
                 self._derived.inc(traces)
 
-            yield tell
+            yield report
 
     def _make_counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"spanproof_{name}", text, labels, registry=self.registry)

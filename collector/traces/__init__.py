@@ -1,1 +1,1 @@
-"""Traces as a whole: what is missing, what has just arrived, what is expired, what has been seen."""
+"""Whole traces: completeness, live traces, retention, and the catalog of received names."""

@@ -1,4 +1,4 @@
-"""What a store has seen: services with their operations, and names of attributes."""
+"""Catalog of a store: services with their operations, and attribute names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from spanproof.collector.storage.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Operations by service, peers that sent no span of their own included, and attribute names.
+    """Operations by service, including peers without spans of their own, and attribute names.
 
-    Attributes of a resource or a scope are preceded by ``resource.`` and ``scope.``.
+    Names of resource and scope attributes have the prefix ``resource.`` or ``scope.``.
     """
 
     operations: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -22,23 +22,23 @@ class Catalog:
 
 
 def read_catalog(db: str | Path) -> Catalog:
-    """Read what the store in a file has seen. Raises UserError."""
+    """Return the catalog of a store file. Raise UserError."""
     with Store.open(db) as store:
         derive_calls(store)
         connection = store.cursor()
         operations: dict[str, list[str]] = {}
-        found = connection.execute(
+        name_rows = connection.execute(
             "SELECT service, name FROM spans UNION SELECT callee, operation FROM attempts ORDER BY ALL"
         )
-        for service, name in found.fetchall():
+        for service, name in name_rows.fetchall():
             operations.setdefault(service, []).append(name)
-        names = connection.execute(
+        attribute_rows = connection.execute(
             "SELECT unnest(attributes.keys) AS name FROM spans"
             " UNION SELECT unnest(flatten(list_transform(events, lambda event: event.attributes.keys))) FROM spans"
             " UNION SELECT unnest(flatten(list_transform(links, lambda link: link.attributes.keys))) FROM spans"
             " UNION SELECT 'resource.' || unnest(attributes.keys) FROM resources"
             " UNION SELECT 'scope.' || unnest(attributes.keys) FROM scopes ORDER BY name"
         )
-        attributes = tuple(str(name) for (name,) in names.fetchall())
+        attributes = tuple(str(name) for (name,) in attribute_rows.fetchall())
         connection.close()
-    return Catalog({service: tuple(names) for service, names in operations.items()}, attributes)
+    return Catalog({service: tuple(service_names) for service, service_names in operations.items()}, attributes)

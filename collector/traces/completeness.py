@@ -1,4 +1,4 @@
-"""Is a trace complete? Says what is still to come, and whether that is known or only time can tell."""
+"""Completeness of traces: which spans are missing, and whether they are known to exist."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
     import duckdb
 
 DEFAULT_IDLE_NS: Final = 300_000_000
-UNCERTAIN_IDLE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s unless told otherwise
+UNCERTAIN_IDLE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s by default
 
-# The traces that messages and links lead to from some, and these themselves.
+# The given traces, and the traces reached from them through messages and links.
 RELATED_TRACES_SQL: Final = """
-WITH RECURSIVE reached AS (
+WITH RECURSIVE related AS (
     SELECT unnest($traces)::UUID AS trace_id
     UNION
-    SELECT n.trace_id FROM reached r JOIN next_traces n ON n.from_trace_id = r.trace_id
+    SELECT n.trace_id FROM related r JOIN next_traces n ON n.from_trace_id = r.trace_id
 )
-FROM reached ORDER BY trace_id
+FROM related ORDER BY trace_id
 """
 
 
 @dataclass(frozen=True, slots=True)
 class MissingSpans:
-    """Something still to come. ``sure``: it is known to exist."""
+    """Spans that have not arrived. ``is_certain``: they are known to exist."""
 
     kind: str
     is_certain: bool
@@ -36,37 +36,37 @@ class MissingSpans:
     count: int
 
     def __str__(self) -> str:
-        """Say what is missing, in words."""
+        """Describe what is missing."""
         match self.kind:
             case "spans":
                 return "no span of this trace has arrived"
             case "root":
                 return "the span of the request itself has not arrived"
             case "parent":
-                return f"`{self.caller}` sent `{self.callee}`, whose parent has not arrived"
+                return f"`{self.caller}` sent the span `{self.callee}`, whose parent has not arrived"
             case "answer":
                 return f"`{self.caller}` called `{self.callee}`, whose own span has not arrived"
             case "own":
-                return "whether a service goes on with our own trace, too, only time can tell"
+                return "a service may still continue the trace that this run started"
             case "consumer":
-                return f"a message of `{self.caller}` has not been seen to arrive"
+                return f"no consumer has sent a span for a message from `{self.caller}`"
             case _:
                 return f"`{self.caller}` called `{self.callee}`, which may still send spans"
 
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """How far traces have come: those judged together, what is missing, and when the last span arrived."""
+    """State of traces that are judged together: their ids, the missing spans, the last arrival."""
 
     trace_ids: tuple[str, ...]
     missing: tuple[MissingSpans, ...]
     last_arrived_ns: int | None
 
     def compute_settle_time_ns(self, idle_ns: int | None) -> int | None:
-        """Return when they are settled if nothing more arrives; None if something sure is missing.
+        """Return when the traces are settled if no more spans arrive, or None if spans that exist are missing.
 
-        `quiet_ns` is how long nothing may arrive: by default 300 ms, or 5 s when only time can tell whether
-        something is still to come.
+        `idle_ns` is the idle time before traces are settled. The default is 300 ms, or 5 s if it is unknown whether
+        spans are missing.
         """
         if self.last_arrived_ns is None or any(missing.is_certain for missing in self.missing):
             return None
@@ -75,21 +75,21 @@ class Completeness:
 
 
 def find_related_traces(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> tuple[str, ...]:
-    """Return traces and those that messages and links lead to from them, as derived last."""
+    """Return the traces and all traces reached from them by messages and links, as last derived."""
     if not has_links(connection):
         return tuple(sorted(set(trace_ids)))
-    found = connection.execute(RELATED_TRACES_SQL, {"traces": list(trace_ids)}).fetchall()
-    return tuple(str(trace_id.hex) for (trace_id,) in found)
+    related = connection.execute(RELATED_TRACES_SQL, {"traces": list(trace_ids)}).fetchall()
+    return tuple(str(trace_id.hex) for (trace_id,) in related)
 
 
 def has_links(connection: duckdb.DuckDBPyConnection) -> bool:
-    """Tell whether any request or message has come by a link: without one, no trace leads to another."""
-    ((linked,),) = connection.execute("SELECT EXISTS (FROM entry_links)").fetchall()
-    return bool(linked)
+    """Return whether any request or message arrived by a link. Without links, no trace leads to another."""
+    ((any_link,),) = connection.execute("SELECT EXISTS (FROM entry_links)").fetchall()
+    return bool(any_link)
 
 
 def check_completeness(connection: duckdb.DuckDBPyConnection, trace_ids: tuple[str, ...]) -> Completeness:
-    """Say how far these traces have come, as derived last; they are in the table ``judged``, too."""
+    """Return the completeness of these traces, as last derived. Store their ids in table ``judged``."""
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE judged AS SELECT unnest($traces)::UUID AS trace_id", {"traces": trace_ids}
     )
@@ -97,27 +97,28 @@ def check_completeness(connection: duckdb.DuckDBPyConnection, trace_ids: tuple[s
     if row is None or row[0] is None:
         return Completeness(trace_ids, (MissingSpans("spans", True, None, None, 0),), None)
     _find_missing(connection)
-    found = connection.execute(
-        "SELECT kind, sure, caller, callee, count(*) FROM missing GROUP BY ALL ORDER BY sure DESC, kind, caller, callee"
+    groups = connection.execute(
+        "SELECT kind, certain, caller, callee, count(*) FROM missing"
+        " GROUP BY ALL ORDER BY certain DESC, kind, caller, callee"
     ).fetchall()
-    return Completeness(trace_ids, tuple(MissingSpans(*each) for each in found), int(row[0]))
+    return Completeness(trace_ids, tuple(MissingSpans(*group) for group in groups), int(row[0]))
 
 
 def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> None:
-    """Make the table ``incomplete(trace_id)``: those of ``judged`` that lack something sure.
+    """Create the table ``incomplete(trace_id)``: traces of ``judged`` that miss spans known to exist.
 
-    Traces that are still growing are taken out of ``judged``: those for which something has arrived in the last
-    300 ms, or, where only time can tell whether something is still to come, in the last 5 s.
+    Traces that still grow are removed from ``judged``. A trace grows if a span arrived in the last 300 ms, or in the
+    last 5 s if it is unknown whether spans are missing.
     """
     _find_missing(connection)
     connection.execute(
         "DELETE FROM judged WHERE trace_id IN (SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id)"
-        " WHERE arrived_ns > $now - $patience"
+        " WHERE arrived_ns > $now - $long_idle"
         " GROUP BY trace_id HAVING max(arrived_ns) > $now - CASE WHEN trace_id IN (SELECT trace_id FROM missing)"
-        " THEN $patience ELSE $quiet END)",
-        {"now": time.time_ns(), "patience": UNCERTAIN_IDLE_NS, "quiet": DEFAULT_IDLE_NS},
+        " THEN $long_idle ELSE $idle END)",
+        {"now": time.time_ns(), "long_idle": UNCERTAIN_IDLE_NS, "idle": DEFAULT_IDLE_NS},
     )
-    connection.execute("CREATE OR REPLACE TEMP TABLE incomplete AS SELECT DISTINCT trace_id FROM missing WHERE sure")
+    connection.execute("CREATE OR REPLACE TEMP TABLE incomplete AS SELECT DISTINCT trace_id FROM missing WHERE certain")
 
 
 def _find_missing(connection: duckdb.DuckDBPyConnection) -> None:

@@ -1,4 +1,4 @@
-"""How often services export, as far as the store has seen; said of what has not arrived in time."""
+"""Export intervals of services, shown beside the spans that have not arrived."""
 
 from __future__ import annotations
 
@@ -10,32 +10,32 @@ if TYPE_CHECKING:
     import duckdb
 
 MIN_GAPS: Final = 2
-# Spans that were exported together are stored together, or nearly so.
+# Spans of one export are stored at almost the same time.
 SAME_EXPORT_NS: Final = 50_000_000
-# The shortest gap of several is nearest to the exporter's schedule: where there is nothing to send, it sends nothing.
+# A short gap is closest to the exporter's schedule: without spans there is no export, so many gaps are longer.
 EXPORT_INTERVAL_SQL: Final = """
 SELECT count(gap), quantile_disc(gap, 0.25) FROM (
     SELECT at_ns - lag(at_ns) OVER (ORDER BY at_ns) AS gap FROM (
         SELECT DISTINCT arrived_ns AS at_ns FROM spans WHERE service = $service ORDER BY at_ns DESC LIMIT 200
     )
-) WHERE gap > $together
+) WHERE gap > $same_export
 """
 
 
 def describe_missing_spans(connection: duckdb.DuckDBPyConnection, completeness: Completeness) -> tuple[str, ...]:
-    """Say what is missing, and of each service whose spans are, how often it exports."""
-    ((anything,),) = connection.execute("SELECT exists(FROM spans)").fetchall()
+    """Return a description of each kind of missing spans, with the service's export interval."""
+    ((has_spans,),) = connection.execute("SELECT exists(FROM spans)").fetchall()
     return tuple(
-        str(missing) + _describe_export(connection, missing, has_spans=anything) for missing in completeness.missing
+        str(missing) + _describe_export(connection, missing, has_spans=has_spans) for missing in completeness.missing
     )
 
 
 def read_export_interval_ns(connection: duckdb.DuckDBPyConnection, service: str) -> int | None:
-    """Return about how much time passes between two exports of a service, or None where too little has come of it."""
-    ((n, gap_ns),) = connection.execute(
-        EXPORT_INTERVAL_SQL, {"service": service, "together": SAME_EXPORT_NS}
+    """Return the approximate export interval of a service, or None if it has too few exports."""
+    ((gap_count, gap_ns),) = connection.execute(
+        EXPORT_INTERVAL_SQL, {"service": service, "same_export": SAME_EXPORT_NS}
     ).fetchall()
-    return int(gap_ns) if n >= MIN_GAPS else None
+    return int(gap_ns) if gap_count >= MIN_GAPS else None
 
 
 def _describe_export(connection: duckdb.DuckDBPyConnection, missing: MissingSpans, *, has_spans: bool) -> str:
@@ -43,9 +43,9 @@ def _describe_export(connection: duckdb.DuckDBPyConnection, missing: MissingSpan
         return ": nothing has been exported to this collector yet"
     if missing.kind != "answer" or missing.callee is None:
         return ""
-    flush_ns = read_export_interval_ns(connection, missing.callee)
-    often = f"; its exporter flushes about every {_format_seconds(flush_ns)}" if flush_ns is not None else ""
-    return f": `{missing.callee}` exported nothing of it{often}"
+    interval_ns = read_export_interval_ns(connection, missing.callee)
+    interval = f"; its exporter flushes about every {_format_seconds(interval_ns)}" if interval_ns is not None else ""
+    return f": `{missing.callee}` exported nothing of it{interval}"
 
 
 def _format_seconds(ns: int) -> str:

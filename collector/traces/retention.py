@@ -1,8 +1,8 @@
-"""Forgets old traces, so that a store may be kept for good: by age, and by the room that it takes.
+"""Deletion of expired traces, by age and by store size.
 
-A trace goes as a whole, once its last span is old enough: half a trace would be an incomplete one. Age is counted
-from arrival, by this machine's clock; what spans say of their own times has no part in it. The store remembers up to
-when traces were forgotten, so that nobody takes a window that reaches further back for all there was.
+A trace expires as a whole, once its last span is old enough, because a part of a trace would look incomplete. Age
+counts from arrival, by the clock of this machine; the times in the spans have no effect. The store records the start of
+the last expired trace, so that a time window that reaches further back is known to be incomplete.
 """
 
 from __future__ import annotations
@@ -23,31 +23,31 @@ from spanproof.collector.user_errors import StoreError
 if TYPE_CHECKING:
     from spanproof.collector.storage.store import Store
 
-# The room that a store is kept below must hold its log, and what comes in from one look to the next.
+# A size limit must leave room for the log and for the spans that arrive between two checks.
 MIN_SIZE_BYTES = 64 * 2**20
 
-# Forgetting begins and ends at these shares of the room allowed.
+# Deletion starts above the first and stops at the second of these shares of the size limit.
 _HIGH_WATERMARK, _LOW_WATERMARK = 0.85, 0.7
 _SIZE_CHECK_INTERVAL_S = 5.0
 _AGE_CHECK_INTERVAL_S = 60.0
 _NS_PER_S = 1_000_000_000
-# A span that claims to come from the future began when it arrived, at the latest.
+# The start of a span is at the latest its arrival, even if its own time is in the future.
 _RECORD_EXPIRY_SQL = """
 UPDATE expiry SET last_start_ns = greatest(
-    last_start_ns, (SELECT max(least(start_ns, arrived_ns)) FROM spans SEMI JOIN gone USING (trace_id))
+    last_start_ns, (SELECT max(least(start_ns, arrived_ns)) FROM spans SEMI JOIN expired USING (trace_id))
 )
 """
 _log = logging.getLogger(__name__)
 
 
 def find_last_expired_start_ns(connection: duckdb.DuckDBPyConnection, begin_ns: int) -> int | None:
-    """Return when the last forgotten trace began, if that was not before `begin_ns`."""
+    """Return the start of the last expired trace, or None if it is before `begin_ns`."""
     ((last_ns,),) = connection.execute("FROM expiry").fetchall()
     return None if last_ns is None or last_ns < begin_ns else int(last_ns)
 
 
 class ExpiryReason(StrEnum):
-    """Why spans were forgotten."""
+    """Why spans were deleted."""
 
     AGE = "age"
     SIZE = "size"
@@ -55,24 +55,24 @@ class ExpiryReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """How long traces are kept, in nanoseconds, and how many bytes the store may take; None for no limit."""
+    """Maximum age of traces in nanoseconds and maximum size of the store in bytes; None means no limit."""
 
     max_age_ns: int | None = None
     max_bytes: int | None = None
 
     @property
     def check_interval_s(self) -> float | None:
-        """Say how often to look whether something is to be forgotten, in seconds; None where nothing ever is."""
-        waits = []
+        """Return the interval between checks in seconds, or None without limits."""
+        intervals = []
         if self.max_age_ns is not None:
-            waits.append(min(_AGE_CHECK_INTERVAL_S, self.max_age_ns / _NS_PER_S / 10))
+            intervals.append(min(_AGE_CHECK_INTERVAL_S, self.max_age_ns / _NS_PER_S / 10))
         if self.max_bytes is not None:
-            waits.append(_SIZE_CHECK_INTERVAL_S)
-        return min(waits, default=None)
+            intervals.append(_SIZE_CHECK_INTERVAL_S)
+        return min(intervals, default=None)
 
 
 class Retention:
-    """Looks now and then, in a thread of its own, and forgets what is beyond the limits."""
+    """Thread that checks the limits at intervals and deletes expired traces."""
 
     def __init__(self, store: Store, limits: RetentionLimits) -> None:
         self._store = store
@@ -94,30 +94,30 @@ class Retention:
         while not self._stopping.wait(self._limits.check_interval_s):
             try:
                 delete_expired_traces(self._store, self._limits)
-            except (StoreError, duckdb.Error):  # a full disk, for one; the next look may fare better
-                _log.exception("nothing could be forgotten")
+            except (StoreError, duckdb.Error):  # for example a full disk; the next check may succeed
+                _log.exception("cannot delete expired traces")
 
 
 def delete_expired_traces(store: Store, limits: RetentionLimits) -> int:
-    """Forget what is beyond the limits now; return how many spans that were. Raises StoreError, duckdb.Error."""
-    forgotten = 0
+    """Delete the traces beyond the limits; return the number of spans. Raise StoreError, duckdb.Error."""
+    deleted = 0
     if limits.max_age_ns is not None:
         oldest_ns = time.time_ns() - limits.max_age_ns
-        forgotten += _delete_traces_up_to(
+        deleted += _delete_traces_up_to(
             store, "SELECT max(span_key) FROM spans WHERE arrived_ns < ?", oldest_ns, ExpiryReason.AGE
         )
     if limits.max_bytes is not None and store.read_size_bytes() > limits.max_bytes * _HIGH_WATERMARK:
-        store.compact()  # what is in the log takes several times its room in the file
-        used = store.read_used_bytes()
-        if used > limits.max_bytes * _HIGH_WATERMARK:
-            share = 1 - limits.max_bytes * _LOW_WATERMARK / used
-            first = "SELECT quantile_disc(span_key, ?) FROM spans"
-            forgotten += _delete_traces_up_to(store, first, share, ExpiryReason.SIZE)
-    return forgotten
+        store.compact()  # rows take several times more room in the log than in the file
+        used_bytes = store.read_used_bytes()
+        if used_bytes > limits.max_bytes * _HIGH_WATERMARK:
+            share = 1 - limits.max_bytes * _LOW_WATERMARK / used_bytes
+            key_quantile_sql = "SELECT quantile_disc(span_key, ?) FROM spans"
+            deleted += _delete_traces_up_to(store, key_quantile_sql, share, ExpiryReason.SIZE)
+    return deleted
 
 
 def _delete_traces_up_to(store: Store, sql: str, limit: float, reason: ExpiryReason) -> int:
-    """Forget the traces whose last span has at most the key that `sql` finds."""
+    """Delete the traces whose last span has at most the key that `sql` returns."""
     with store.lock, closing(store.cursor()) as connection:
         ((last_key,),) = connection.execute(sql, [limit]).fetchall()
         if last_key is None:
@@ -125,20 +125,20 @@ def _delete_traces_up_to(store: Store, sql: str, limit: float, reason: ExpiryRea
         connection.execute("BEGIN")
         try:
             connection.execute(
-                "CREATE OR REPLACE TEMP TABLE gone AS"
+                "CREATE OR REPLACE TEMP TABLE expired AS"
                 " SELECT DISTINCT trace_id FROM spans WHERE span_key <= $last"
                 " EXCEPT SELECT trace_id FROM spans WHERE span_key > $last",
                 {"last": last_key},
             )
             connection.execute(_RECORD_EXPIRY_SQL)
-            ((spans,),) = connection.execute("DELETE FROM spans WHERE trace_id IN (FROM gone)").fetchall()
+            ((span_count,),) = connection.execute("DELETE FROM spans WHERE trace_id IN (FROM expired)").fetchall()
             for table in (*DERIVED_TABLES, "triggers"):
-                connection.execute(f"DELETE FROM {table} WHERE trace_id IN (FROM gone)")  # noqa: S608 (fixed names)
+                connection.execute(f"DELETE FROM {table} WHERE trace_id IN (FROM expired)")  # noqa: S608 (fixed names)
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
-    if spans:
-        store.telemetry.count_expired(reason, spans)
+    if span_count:
+        store.telemetry.count_expired(reason, span_count)
         store.compact()
-    return int(spans)
+    return int(span_count)

@@ -21,7 +21,7 @@ def store() -> Iterator[Store]:
 
 
 class GatedStore(Store):
-    """Holds each append until the gate is open; refuses a batch that has a span of the name `poison`."""
+    """Store that blocks each append until the gate is open; rejects a batch with a span named `poison`."""
 
     def __init__(self, path, settings) -> None:
         super().__init__(path, settings)
@@ -54,7 +54,7 @@ def receiver(store: Store) -> Iterator[Receiver]:
 
 @pytest.fixture
 def make_request() -> RequestMaker:
-    """Makes a request of one service, whose spans are all of one trace and have ids from 1 on."""
+    """Return a function that makes a request of one service with spans of one trace, with ids from 1 on."""
 
     def make(count: int = 1, *, trace_id: bytes = b"\x01" * 16, attributes: tuple[KeyValue, ...] = ()):
         request = ExportTraceServiceRequest()

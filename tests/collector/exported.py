@@ -1,4 +1,4 @@
-"""Stored traces as OTLP, for tests that compare them with what was sent."""
+"""Stored traces as OTLP, for tests that compare them with the received spans."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from spanproof.collector.storage.store import Store
 
 
 def export_request(store: Store, trace_id_hex: str) -> TracesData:
-    """Return a stored trace as OTLP; empty where the store has none of it."""
+    """Return a stored trace as OTLP; empty if the store does not contain it."""
     with store.cursor() as cursor:
         return next(read_requests(cursor, [parse_trace_id(trace_id_hex)]), TracesData())

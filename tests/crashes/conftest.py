@@ -14,7 +14,7 @@ Serve = Callable[[Path], Server]
 
 @pytest.fixture
 def serve(start: Callable[..., Running]) -> Serve:
-    """Starts `spanproof serve` on a file; gives the process and where it takes spans."""
+    """Return a function that starts `spanproof serve` on a file; it returns the process and its gRPC address."""
 
     def serve(path: Path) -> Server:
         running = start("serve", "--db", path, *FREE_PORTS, "--api", FREE)

@@ -1,4 +1,4 @@
-"""A client that sends traces over gRPC, remembers which were acknowledged, and sends the others again."""
+"""Client that sends traces over gRPC, records the acknowledged ones, and resends the others."""
 
 from __future__ import annotations
 
@@ -16,44 +16,44 @@ from spanproof.collector.storage.store import Store
 from spanproof.tests.command import wait_until
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
-# what OTLP says of a server that is full, or that ends at this moment
-TRY_AGAIN = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
-TRACES = 20  # a request
-SPANS = 3  # a trace
+# status codes of a server that is overloaded or stops
+RETRYABLE_CODES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+TRACES = 20  # per request
+SPANS = 3  # per trace
 
 
 class Sender:
-    """Sends from several threads. A request is of several traces, in each of which `gateway` asks `orders`."""
+    """Client with several threads. A request has several traces, in each of which `gateway` calls `orders`."""
 
     def __init__(self) -> None:
         self.acknowledged: set[str] = set()
-        self.sent: list[tuple[bytes, list[str]]] = []
-        self.refusals: list[str] = []
-        self.again: deque[tuple[bytes, list[str]]] = deque()
+        self.acknowledged_requests: list[tuple[bytes, list[str]]] = []
+        self.errors: list[str] = []
+        self.pending: deque[tuple[bytes, list[str]]] = deque()
 
-    def start(self, address: str, workers: int = 4) -> Sending:
-        return Sending(self, address, workers)
+    def start(self, address: str, workers: int = 4) -> SenderThreads:
+        return SenderThreads(self, address, workers)
 
     def send_one(self, channel: grpc.Channel) -> bool:
-        """Send what was not acknowledged before, else something new; say whether it was taken."""
+        """Send a pending request, else a new one; return whether it was acknowledged."""
         try:
-            body, traces = self.again.popleft()
+            body, traces = self.pending.popleft()
         except IndexError:
             body, traces = make_request()
         try:
             channel.unary_unary(EXPORT)(body, timeout=20)
         except grpc.RpcError as error:
-            if error.code() not in TRY_AGAIN:
+            if error.code() not in RETRYABLE_CODES:
                 raise
-            self.refusals.append(error.details())
-            self.again.append((body, traces))
+            self.errors.append(error.details())
+            self.pending.append((body, traces))
             return False
         self.acknowledged.update(traces)
-        self.sent.append((body, traces))
+        self.acknowledged_requests.append((body, traces))
         return True
 
     def check(self, path: Path) -> None:
-        """Every trace that was acknowledged is there once, in spans and in calls; no other trace is there in parts."""
+        """Check that every acknowledged trace is stored once, in spans and calls, and no other trace in part."""
         with Store.open(path) as store:
             derive_calls(store)
             with store.cursor() as cursor:
@@ -64,7 +64,7 @@ class Sender:
         assert calls == dict.fromkeys(spans, 1)
 
 
-class Sending:
+class SenderThreads:
     """Threads that send until `stop`."""
 
     def __init__(self, sender: Sender, address: str, workers: int) -> None:
@@ -91,19 +91,22 @@ class Sending:
         assert not self._failures, self._failures
 
 
-def send_again(sender: Sender, address: str) -> None:
-    """Send all that was not acknowledged, until it is."""
+def resend_pending(sender: Sender, address: str) -> None:
+    """Send all pending requests until each is acknowledged."""
     with grpc.insecure_channel(address) as channel:
-        wait_until(lambda: not sender.again or (sender.send_one(channel) and not sender.again), "all is acknowledged")
+        wait_until(
+            lambda: not sender.pending or (sender.send_one(channel) and not sender.pending),
+            "all requests are acknowledged",
+        )
 
 
 def make_request(count: int = TRACES) -> tuple[bytes, list[str]]:
     request = ExportTraceServiceRequest()
     scopes = []
     for name in ("gateway", "orders"):
-        of_resource = request.resource_spans.add()
-        of_resource.resource.attributes.add(key="service.name").value.string_value = name
-        scopes.append(of_resource.scope_spans.add())
+        resource_spans = request.resource_spans.add()
+        resource_spans.resource.attributes.add(key="service.name").value.string_value = name
+        scopes.append(resource_spans.scope_spans.add())
     traces = [secrets.token_bytes(16) for _ in range(count)]
     for trace_id in traces:
         root, client, server = (secrets.token_bytes(8) for _ in range(SPANS))

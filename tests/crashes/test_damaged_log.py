@@ -1,4 +1,4 @@
-"""The end of the write-ahead log is damaged, as where a machine lost power while it was written."""
+"""The end of the write-ahead log is damaged, as by a power failure during a write."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import grpc
 import pytest
 
 from spanproof.tests.crashes.conftest import Serve
-from spanproof.tests.crashes.sender import Sender, send_again
+from spanproof.tests.crashes.sender import Sender, resend_pending
 
 BLOCK = 4096
 
@@ -27,7 +27,7 @@ def scramble(log: Path) -> None:
         file.write(os.urandom(BLOCK))
 
 
-def flip_a_bit(log: Path) -> None:
+def flip_bit(log: Path) -> None:
     with log.open("r+b") as file:
         file.seek(-100, os.SEEK_END)
         (byte,) = file.read(1)
@@ -35,12 +35,12 @@ def flip_a_bit(log: Path) -> None:
         file.write(bytes([byte ^ 1]))
 
 
-def cut(log: Path) -> None:
+def truncate(log: Path) -> None:
     os.truncate(log, log.stat().st_size - BLOCK // 2)
 
 
-@pytest.mark.parametrize("damage", [zero, scramble, flip_a_bit, cut])
-def test_a_damaged_last_block_costs_the_last_commit_alone(
+@pytest.mark.parametrize("damage", [zero, scramble, flip_bit, truncate])
+def test_damaged_log_end_loses_only_last_commit(
     serve: Serve, sender: Sender, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "spans.duckdb"
@@ -50,20 +50,20 @@ def test_a_damaged_last_block_costs_the_last_commit_alone(
         for _ in range(5):
             assert sender.send_one(channel)
     running.kill()
-    # of the last one, the sender is to have heard nothing
-    body, traces = sender.sent.pop()
+    # as if the last request had not been acknowledged
+    body, traces = sender.acknowledged_requests.pop()
     sender.acknowledged.difference_update(traces)
     before = log.read_bytes()
     damage(log)
     damaged = log.read_bytes()
     assert damaged != before
 
-    running, address = serve(path)  # and goes on
-    sender.again.append((body, traces))
-    send_again(sender, address)
+    running, address = serve(path)  # it starts again
+    sender.pending.append((body, traces))
+    resend_pending(sender, address)
     running.stop()
     errors = running.finish().err
-    if damage is not cut:  # which looks as a log does whose writer was killed
+    if damage is not truncate:  # a truncated log looks like that of a killed writer
         (copy,) = tmp_path.glob("spans.duckdb.wal.damaged-*")
         assert copy.read_bytes() == damaged
         assert f"{log} is damaged at byte " in errors

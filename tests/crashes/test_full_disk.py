@@ -1,4 +1,4 @@
-"""The disk is full: what is sent is refused for now, and taken again once there is room."""
+"""On a full disk, requests are rejected as retryable, and accepted once there is room."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from spanproof.collector.storage.store import Store
 from spanproof.collector.user_errors import StoreUnavailable
 from spanproof.tests.command import wait_until
 from spanproof.tests.crashes.conftest import Serve
-from spanproof.tests.crashes.sender import Sender, make_request, send_again
+from spanproof.tests.crashes.sender import Sender, make_request, resend_pending
 
 SMALL = 16 * 2**20
 LARGE = 512 * 2**20
 
 
 class SmallDisk:
-    """A folder with little room: a file system in memory where we may mount one, else a limit on files of a process."""
+    """A folder with little room: a mounted file system in memory if permitted, else a limit on the file size."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -31,7 +31,7 @@ class SmallDisk:
     def limit(self, pid: int = 0) -> None:
         self._limit(pid, SMALL)
 
-    def give_room(self, pid: int = 0) -> None:
+    def remove_limit(self, pid: int = 0) -> None:
         if self.mounted:
             subprocess.run(["mount", "-o", f"remount,size={LARGE}", self.folder], check=True)
         self._limit(pid, resource.RLIM_INFINITY)
@@ -56,24 +56,24 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     disk.close()
 
 
-def test_a_full_disk_refuses_until_there_is_room(serve: Serve, sender: Sender, small_disk: SmallDisk) -> None:
+def test_full_disk_rejects_until_it_has_room(serve: Serve, sender: Sender, small_disk: SmallDisk) -> None:
     path = small_disk.folder / "spans.duckdb"
     running, address = serve(path)
     small_disk.limit(running.pid)
-    sending = sender.start(address)
-    wait_until(lambda: len(sender.refusals) > 5, "the disk is full")
-    taken = len(sender.acknowledged)
-    assert taken > 0
-    small_disk.give_room(running.pid)
-    wait_until(lambda: len(sender.acknowledged) > taken + 100, "there is room again")
-    sending.stop()
-    send_again(sender, address)
-    assert "the spans could not be stored" in sender.refusals[0]
+    threads = sender.start(address)
+    wait_until(lambda: len(sender.errors) > 5, "the disk is full")
+    acknowledged_before = len(sender.acknowledged)
+    assert acknowledged_before > 0
+    small_disk.remove_limit(running.pid)
+    wait_until(lambda: len(sender.acknowledged) > acknowledged_before + 100, "there is room again")
+    threads.stop()
+    resend_pending(sender, address)
+    assert "the spans could not be stored" in sender.errors[0]
     running.stop()
     sender.check(path)
 
 
-def test_a_disk_full_of_log_is_survived_by_opening_the_file_again(small_disk: SmallDisk, caplog) -> None:
+def test_full_log_is_recovered_by_reopening(small_disk: SmallDisk, caplog) -> None:
     sender = Sender()
     path = small_disk.folder / "spans.duckdb"
     decoder = Decoder()
@@ -87,14 +87,14 @@ def test_a_disk_full_of_log_is_survived_by_opening_the_file_again(small_disk: Sm
         sender.acknowledged.update(traces)
         return True
 
-    # a small log is often moved into the file, and a failure there makes DuckDB give the database up
+    # with a small threshold, DuckDB often moves the log into the file; a failure there invalidates the database
     with Store.open(path, settings={"checkpoint_threshold": "1MB"}) as store:
         small_disk.limit()
         reader = store.cursor()
         while append():
             pass
         assert not append()
-        small_disk.give_room()
+        small_disk.remove_limit()
         wait_until(append, "there is room again")
         assert reader is not store.cursor()
         assert f"{path} was opened again" in caplog.messages

@@ -1,4 +1,4 @@
-"""Requests as exporters send them, for mutations to begin with."""
+"""Typical requests of exporters, as input for mutations."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from spanproof.collector.otlp.json_mapping import dump_json, render_message
 
 
 def make_traces() -> list[ExportTraceServiceRequest]:
-    """Make requests that use every field there is: a small one, one of several services, an empty one."""
+    """Return requests that use every field: one of several services, a small one, an empty one."""
     full = ExportTraceServiceRequest()
     for service in ("orders", "payments"):
-        of_resource = full.resource_spans.add(schema_url="https://example.org/1")
-        of_resource.resource.attributes.add(key="service.name").value.string_value = service
-        of_resource.resource.dropped_attributes_count = 1
-        of_resource.resource.entity_refs.add(type="service", id_keys=["service.name"])
-        of_scope = of_resource.scope_spans.add(schema_url="https://example.org/2")
-        of_scope.scope.name, of_scope.scope.version = "tests", "1"
+        resource_spans = full.resource_spans.add(schema_url="https://example.org/1")
+        resource_spans.resource.attributes.add(key="service.name").value.string_value = service
+        resource_spans.resource.dropped_attributes_count = 1
+        resource_spans.resource.entity_refs.add(type="service", id_keys=["service.name"])
+        scope_spans = resource_spans.scope_spans.add(schema_url="https://example.org/2")
+        scope_spans.scope.name, scope_spans.scope.version = "tests", "1"
         for number in range(1, 4):
-            span = of_scope.spans.add(
+            span = scope_spans.spans.add(
                 trace_id=bytes([number]) * 16,
                 span_id=bytes([number]) * 8,
                 parent_span_id=bytes([number - 1]) * 8,
@@ -33,8 +33,8 @@ def make_traces() -> list[ExportTraceServiceRequest]:
                 end_time_unix_nano=1_700_000_000_000_000_000 + number,
                 dropped_events_count=2**32 - 1,
             )
-            for place, value in enumerate(_make_values()):
-                span.attributes.add(key=f"key.{place}").value.CopyFrom(value)
+            for position, value in enumerate(_make_values()):
+                span.attributes.add(key=f"key.{position}").value.CopyFrom(value)
             span.events.add(name="exception", time_unix_nano=5).attributes.add(key="e").value.int_value = -1
             span.links.add(trace_id=b"\x09" * 16, span_id=b"\x09" * 8, trace_state="x").attributes.add(key="l")
             span.status.code, span.status.message = 2, "broken"
@@ -60,9 +60,9 @@ def _make_values() -> list[AnyValue]:
 
 
 def make_bodies() -> dict[str, list[tuple[bytes, bytes]]]:
-    """Make the same requests in protobuf and JSON, by path."""
+    """Return the same requests in protobuf and JSON, by path."""
     logs, metrics = ExportLogsServiceRequest(), ExportMetricsServiceRequest()
-    logs.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "said"
+    logs.resource_logs.add().scope_logs.add().log_records.add().body.string_value = "message"
     metric = metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="m")
     metric.exponential_histogram.data_points.add(scale=-3).positive.bucket_counts.extend([1, 2])
     requests = {"/v1/traces": make_traces(), "/v1/logs": [logs], "/v1/metrics": [metrics]}

@@ -1,7 +1,7 @@
-"""Whatever is sent, the server answers soon, says no 5xx but 503, keeps its memory, and goes on.
+"""For every input, the server responds soon, sends no 5xx except 503, limits its memory, and keeps running.
 
-``SPANPROOF_FUZZ_REQUESTS`` is the number of inputs. Where it is set, others are made at every run; a failure names the
-seed, which makes the same ones again as ``SPANPROOF_FUZZ_SEED``.
+``SPANPROOF_FUZZ_REQUESTS`` is the number of inputs. If it is set, each run uses a new seed; a failure names the seed,
+and ``SPANPROOF_FUZZ_SEED`` repeats its inputs.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from spanproof.tests.command import COMMAND, FREE, FREE_PORTS, find_address
 from spanproof.tests.fuzz.mutate import frame, mutate_bytes, mutate_json, nest
 from spanproof.tests.fuzz.requests import make_bodies
 
-WANTED = int(os.environ.get("SPANPROOF_FUZZ_REQUESTS", "1000"))
-ANEW = os.urandom(4).hex() if "SPANPROOF_FUZZ_REQUESTS" in os.environ else "1"
-SEED = os.environ.get("SPANPROOF_FUZZ_SEED", ANEW)
-SOON_S = 1.0
-MOST_MIB = 1024
-HANG_S = 30.0
+INPUT_COUNT = int(os.environ.get("SPANPROOF_FUZZ_REQUESTS", "1000"))
+DEFAULT_SEED = os.urandom(4).hex() if "SPANPROOF_FUZZ_REQUESTS" in os.environ else "1"
+SEED = os.environ.get("SPANPROOF_FUZZ_SEED", DEFAULT_SEED)
+MAX_RESPONSE_S = 1.0
+MAX_MEMORY_MIB = 1024
+TIMEOUT_S = 30.0
 SENDERS = 32
-FINAL = re.compile(rb"^HTTP/1.1 ([2-5]\d\d)", re.M)
+FINAL_STATUS = re.compile(rb"^HTTP/1.1 ([2-5]\d\d)", re.M)
 TIMED_OUT = "408"
 BOMBS = [gzip.compress(bytes(size), mtime=0) for size in (1, 10**5, 10**7)]
 BODIES = make_bodies()
@@ -55,10 +55,10 @@ class Server:
     http: str
     log: Path
 
-    def peak_mib(self) -> int:
-        found = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
-        assert found
-        return int(found[1]) // 1024
+    def read_peak_mib(self) -> int:
+        match = re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{self.process.pid}/status").read_text())
+        assert match
+        return int(match[1]) // 1024
 
 
 @pytest.fixture
@@ -77,64 +77,65 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @dataclass(slots=True)
-class Tally:
-    """What was answered, and what must not have been."""
+class Responses:
+    """Counts of the responses, and the unexpected ones."""
 
-    answers: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     slowest_s: float = 0.0
-    wrong: list[str] = field(default_factory=list)
-    # to be tried again alone: where many share two cores, who waits need not have sent what takes long
+    unexpected: list[str] = field(default_factory=list)
+    # repeated alone at the end: with many senders on two cores, a late response may be caused by another input
     late: list[int] = field(default_factory=list)
 
-    def note(self, index: int, answer: str, took_s: float, allowed: Allowed) -> None:
-        self.answers[answer] += 1
+    def record(self, index: int, outcome: str, took_s: float, allowed: Allowed) -> None:
+        self.counts[outcome] += 1
         self.slowest_s = max(self.slowest_s, took_s)
-        if took_s > SOON_S or (answer == TIMED_OUT and not allowed(answer)):
+        if took_s > MAX_RESPONSE_S or (outcome == TIMED_OUT and not allowed(outcome)):
             self.late.append(index)
-        elif not allowed(answer):
-            self.wrong.append(f"input {index}: {answer} after {took_s:.2f} s")
+        elif not allowed(outcome):
+            self.unexpected.append(f"input {index}: {outcome} after {took_s:.2f} s")
 
 
 @pytest.mark.timeout(0)
-async def test_no_request_harms_the_server(server: Server, tmp_path: Path) -> None:
-    tally = Tally()
+async def test_invalid_requests_do_not_harm_server(server: Server, tmp_path: Path) -> None:
+    responses = Responses()
     async with grpc.aio.insecure_channel(server.grpc, [("grpc.max_send_message_length", -1)]) as channel:
 
-        async def send(index: int, tally: Tally) -> None:
-            chance = Random(f"{SEED}:{index}")  # noqa: S311 (no secret)
+        async def send(index: int, responses: Responses) -> None:
+            random = Random(f"{SEED}:{index}")  # noqa: S311 (not used for secrets)
             match index % 4:
                 case 0:
-                    await send_message(channel, tally, index, chance)
+                    await send_message(channel, responses, index, random)
                 case 1:
-                    await send_frame(server, tally, index, chance)
+                    await send_frame(server, responses, index, random)
                 case _:
-                    await send_body(server, tally, index, chance)
+                    await send_body(server, responses, index, random)
 
-        remaining = iter(range(WANTED))
+        remaining = iter(range(INPUT_COUNT))
 
         async def send_many() -> None:
             for index in remaining:
-                if tally.wrong or server.process.poll() is not None:
+                if responses.unexpected or server.process.poll() is not None:
                     return
-                await send(index, tally)
+                await send(index, responses)
 
         await asyncio.gather(*(send_many() for _ in range(SENDERS)))
-        alone = Tally()
-        for index in tally.late:
-            await send(index, alone)
+        repeated = Responses()
+        for index in responses.late:
+            await send(index, repeated)
 
-    sent = tally.answers.total()
-    peak = server.peak_mib() if server.process.poll() is None else 0
-    slowest = f"slowest {tally.slowest_s * 1000:.0f} ms, alone {alone.slowest_s * 1000:.0f} ms"
-    print(f"\n{sent} inputs of seed {SEED}, {slowest}, peak {peak} MiB: {dict(sorted(tally.answers.items()))}")
-    assert tally.wrong + alone.wrong == [], f"seed {SEED}"
-    assert alone.late == [], f"seed {SEED}"
+    response_count = responses.counts.total()
+    peak = server.read_peak_mib() if server.process.poll() is None else 0
+    slowest = f"slowest {responses.slowest_s * 1000:.0f} ms, alone {repeated.slowest_s * 1000:.0f} ms"
+    counts = dict(sorted(responses.counts.items()))
+    print(f"\n{response_count} inputs of seed {SEED}, {slowest}, peak {peak} MiB: {counts}")
+    assert responses.unexpected + repeated.unexpected == [], f"seed {SEED}"
+    assert repeated.late == [], f"seed {SEED}"
     assert server.process.poll() is None
-    assert sent == WANTED
-    assert peak < MOST_MIB
+    assert response_count == INPUT_COUNT
+    assert peak < MAX_MEMORY_MIB
     log = server.log.read_text(errors="replace")
     assert [word for word in ("Traceback", "panicked", "Error") if word in log] == []
-    # and it goes on, with a store that opens
+    # the server still works, and its store can be opened
     good = httpx.post(f"http://{server.http}/v1/traces", content=TRACES[0], headers={"content-type": PROTOBUF})
     assert (good.status_code, good.content) == (200, b"")
     server.process.terminate()
@@ -144,81 +145,81 @@ async def test_no_request_harms_the_server(server: Server, tmp_path: Path) -> No
     assert count >= 6
 
 
-def make_body(chance: Random) -> tuple[str, str, str, bytes]:
-    """Make a path, a media type, an encoding and a body that do not go together."""
-    path = chance.choice(("/v1/traces", "/v1/traces", "/v1/traces", "/v1/logs", "/v1/metrics"))
-    protobuf, text = chance.choice(BODIES[path])
-    if chance.random() < 0.5:
-        media_type, body = PROTOBUF, mutate_bytes(chance, protobuf, chance.choice(TRACES))
+def make_body(random: Random) -> tuple[str, str, str, bytes]:
+    """Return a path, a media type, an encoding and a body that do not match."""
+    path = random.choice(("/v1/traces", "/v1/traces", "/v1/traces", "/v1/logs", "/v1/metrics"))
+    protobuf, text = random.choice(BODIES[path])
+    if random.random() < 0.5:
+        media_type, body = PROTOBUF, mutate_bytes(random, protobuf, random.choice(TRACES))
     else:
         media_type = JSON
-        match chance.randrange(10):
+        match random.randrange(10):
             case 0:
-                body = nest(chance)
+                body = nest(random)
             case 1 | 2 | 3 | 4:
-                body = mutate_bytes(chance, text, protobuf)
+                body = mutate_bytes(random, text, protobuf)
             case _:
-                body = mutate_json(chance, text)
-    packing = ""
-    if chance.random() < 0.3:
-        packing = "gzip"
+                body = mutate_json(random, text)
+    encoding = ""
+    if random.random() < 0.3:
+        encoding = "gzip"
         body = gzip.compress(body, 1, mtime=0)
-        match chance.randrange(6):
+        match random.randrange(6):
             case 0:
-                body = mutate_bytes(chance, body, body)
+                body = mutate_bytes(random, body, body)
             case 1:
-                body += chance.choice(BOMBS)
+                body += random.choice(BOMBS)
             case 2:
-                body += chance.randbytes(chance.choice((1, 8, 100)))
-    return path, media_type, packing, body
+                body += random.randbytes(random.choice((1, 8, 100)))
+    return path, media_type, encoding, body
 
 
-async def send_body(server: Server, tally: Tally, index: int, chance: Random) -> None:
-    """Send a body that is wrong, in a request that is right."""
-    path, media_type, packing, body = make_body(chance)
-    encoding = f"content-encoding: {packing}\r\n" if packing else ""
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {media_type}\r\n{encoding}"
-    whole = head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
-    await exchange(server, tally, index, whole, {"200", "400", "413", "503"}.__contains__)
+async def send_body(server: Server, responses: Responses, index: int, random: Random) -> None:
+    """Send an invalid body in a valid HTTP request."""
+    path, media_type, encoding, body = make_body(random)
+    encoding_field = f"content-encoding: {encoding}\r\n" if encoding else ""
+    head = f"POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: {media_type}\r\n{encoding_field}"
+    request = head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body
+    await send_raw(server, responses, index, request, {"200", "400", "413", "503"}.__contains__)
 
 
-async def send_frame(server: Server, tally: Tally, index: int, chance: Random) -> None:
-    """Send a request whose framing is wrong."""
-    path, media_type, packing, body = make_body(chance)
-    framed = frame(chance, path, body, media_type, packing)
-    if chance.random() < 0.2:
-        framed = mutate_bytes(chance, framed, body)
-    await exchange(server, tally, index, framed, lambda status: status == "503" or status[0] not in "5?")
+async def send_frame(server: Server, responses: Responses, index: int, random: Random) -> None:
+    """Send a request with invalid framing."""
+    path, media_type, encoding, body = make_body(random)
+    framed = frame(random, path, body, media_type, encoding)
+    if random.random() < 0.2:
+        framed = mutate_bytes(random, framed, body)
+    await send_raw(server, responses, index, framed, lambda status: status == "503" or status[0] not in "5?")
 
 
-async def exchange(server: Server, tally: Tally, index: int, sent: bytes, allowed: Allowed) -> None:
-    """Send, and read until there is an answer or the server hangs up; one of the two comes soon, whatever was sent."""
-    began = time.monotonic()
+async def send_raw(server: Server, responses: Responses, index: int, request: bytes, allowed: Allowed) -> None:
+    """Send, and read until the final status or the end of the connection, which must arrive in time."""
+    started_at = time.monotonic()
     reader, writer = await asyncio.open_connection(*split_address(server.http))
-    answer, status = b"", b"none"
+    response, status = b"", b"none"
     try:
-        async with asyncio.timeout(HANG_S):
-            writer.write(sent)
-            while status in (b"none", b"100") and (more := await reader.read(65536)):
-                answer += more
-                status = (FINAL.findall(answer) or [status])[-1]
+        async with asyncio.timeout(TIMEOUT_S):
+            writer.write(request)
+            while status in (b"none", b"100") and (chunk := await reader.read(65536)):
+                response += chunk
+                status = (FINAL_STATUS.findall(response) or [status])[-1]
     except TimeoutError:
         status = b"?"
-    except OSError:  # it has hung up while more was coming, as it may
+    except OSError:  # the server may close the connection before it has read everything
         pass
     finally:
         writer.close()
-    tally.note(index, status.decode(), time.monotonic() - began, allowed)
+    responses.record(index, status.decode(), time.monotonic() - started_at, allowed)
 
 
-async def send_message(channel: grpc.aio.Channel, tally: Tally, index: int, chance: Random) -> None:
+async def send_message(channel: grpc.aio.Channel, responses: Responses, index: int, random: Random) -> None:
     """Send a message over gRPC."""
-    body = mutate_bytes(chance, chance.choice(TRACES), chance.choice(TRACES))
-    compression = grpc.Compression.Gzip if chance.random() < 0.3 else None
-    began = time.monotonic()
+    body = mutate_bytes(random, random.choice(TRACES), random.choice(TRACES))
+    compression = grpc.Compression.Gzip if random.random() < 0.3 else None
+    started_at = time.monotonic()
     try:
         await channel.unary_unary(EXPORT)(body, compression=compression, timeout=30)
         code = grpc.StatusCode.OK
     except grpc.aio.AioRpcError as error:
         code = error.code()
-    tally.note(index, code.name, time.monotonic() - began, CODES.__contains__)
+    responses.record(index, code.name, time.monotonic() - started_at, CODES.__contains__)

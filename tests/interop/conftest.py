@@ -19,12 +19,12 @@ from spanproof.tests.ports import find_free_address
 @pytest.fixture(autouse=True, scope="session")
 def built() -> None:
     missing = [str(path) for path in (OTELCOL, TELEMETRYGEN) if not path.exists()]
-    assert not missing, f"{', '.join(missing)} is not there; `make interop` builds it"
+    assert not missing, f"{', '.join(missing)} does not exist; `make interop` builds it"
 
 
 @dataclass(slots=True)
 class Served:
-    """`spanproof serve`, which can be ended and started again on the same addresses and the same file."""
+    """`spanproof serve`, which can be stopped and restarted on the same addresses and the same file."""
 
     start: Callable[..., Running]
     path: Path
@@ -39,7 +39,7 @@ class Served:
         self.api = find_address(self.running.read_line(), "API")
 
     def count_accepted(self) -> int:
-        """Read how many spans it has taken since it began."""
+        """Return the number of spans accepted since the start."""
         text = httpx.get(f"http://{self.api}/metrics", trust_env=False).text
         (family,) = [each for each in text_string_to_metric_families(text) if each.name == "spanproof_spans_accepted"]
         return int(family.samples[0].value)
@@ -50,7 +50,7 @@ class Served:
         self.running.finish()
 
     def read_ids(self) -> Ids:
-        """Stop it, and read which spans claims see; each is there once."""
+        """Stop the server, and return the ids of the stored spans, each of which is stored once."""
         assert self.running is not None
         self.running.stop()
         assert self.running.finish().code == 0
@@ -74,7 +74,7 @@ def served(start: Callable[..., Running], tmp_path: Path) -> Served:
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[CollectorStarter]:
-    """Starts a Collector; what is still running in the end is stopped."""
+    """Return a function that starts a Collector; running ones are stopped at the end."""
     started: list[Collector] = []
 
     def start_collector(exporter: str, **settings: Any) -> Collector:

@@ -1,4 +1,4 @@
-"""The programs that send: a Collector, and telemetrygen, which sends to it or straight to spanproof."""
+"""Senders: a Collector, and telemetrygen, which sends to the Collector or directly to spanproof."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ Ids = set[tuple[str, str]]
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What telemetrygen is to send: so many traces from each worker, each of a root and its children."""
+    """The traces that telemetrygen sends: a number from each worker, each with a root and its children."""
 
     workers: int = 4
     traces: int = 100
     children: int = 3
-    # of spans a second and worker; no more than its queue takes, or telemetrygen drops some before it sends them
+    # spans per second and worker; above the capacity of its queue, telemetrygen drops spans before it sends them
     rate: int = 0
 
     @property
@@ -41,7 +41,7 @@ class Load:
 
 
 def start_telemetrygen(address: str, load: Load, *options: str, compression: str = "none") -> subprocess.Popen[str]:
-    """Start it; it ends once everything is sent, or it has given up."""
+    """Start telemetrygen; it ends once everything is sent, or it has given up."""
     return subprocess.Popen(
         [
             str(TELEMETRYGEN),
@@ -57,17 +57,17 @@ def start_telemetrygen(address: str, load: Load, *options: str, compression: str
 
 
 def finish_telemetrygen(sending: subprocess.Popen[str], timeout: float = 60) -> None:
-    """Wait for its end; it has given up nothing. Its exit code does not tell."""
-    said, _ = sending.communicate(timeout=timeout)
-    assert (sending.returncode, "traces export:" in said, "ERROR" in said) == (0, False, False), said
+    """Wait for its end and check that it sent everything, which its exit code does not show."""
+    output, _ = sending.communicate(timeout=timeout)
+    assert (sending.returncode, "traces export:" in output, "ERROR" in output) == (0, False, False), output
 
 
 class Collector:
-    """A Collector that exports what it takes to one address."""
+    """A Collector that exports the received spans to one address."""
 
     def __init__(self, folder: Path, exporter: str, **settings: Any) -> None:
         self._log = folder / "otelcol.log"
-        self._shown = folder / "otelcol.out"
+        self._output = folder / "otelcol.out"
         self.otlp, self._metrics = find_free_address(), find_free_address()
         host, port = self._metrics.split(":")
         config = {
@@ -87,21 +87,21 @@ class Collector:
             },
         }
         (folder / "otelcol.yaml").write_text(yaml.safe_dump(config))
-        with self._log.open("w") as log, self._shown.open("w") as shown:
+        with self._log.open("w") as log, self._output.open("w") as output:
             self.process = subprocess.Popen(
                 [str(OTELCOL), "--config", str(folder / "otelcol.yaml")],
                 env=clean_environment(),
-                stdout=shown,
+                stdout=output,
                 stderr=log,
             )
         self._exporter = exporter
-        wait_until(self._is_ready, "the Collector serves")
+        wait_until(self._is_ready, "the Collector is ready")
 
     def read_log(self) -> str:
         return self._log.read_text()
 
     def count(self, metric: str) -> int:
-        """Read what it has counted for its exporter."""
+        """Return the value of a metric of its exporter."""
         text = httpx.get(f"http://{self._metrics}/metrics", trust_env=False).text
         return sum(
             int(sample.value)
@@ -112,13 +112,13 @@ class Collector:
         )
 
     def wait_for_end(self, spans: int) -> None:
-        """Wait until it is done with so many spans, sent or given up."""
+        """Wait until it has sent or dropped this number of spans."""
         counts = ("otelcol_exporter_sent_spans", "otelcol_exporter_send_failed_spans")
-        wait_until(lambda: sum(self.count(name) for name in counts) == spans, f"it is done with {spans} spans")
+        wait_until(lambda: sum(self.count(name) for name in counts) == spans, f"{spans} spans are sent or dropped")
 
     def read_ids(self) -> Ids:
-        """Read the ids of all spans that it has taken, trace and span."""
-        return set(_IDS.findall(self._shown.read_text()))
+        """Return the trace and span ids of all received spans."""
+        return set(_IDS.findall(self._output.read_text()))
 
     def stop(self) -> None:
         self.process.terminate()

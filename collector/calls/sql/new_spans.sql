@@ -2,8 +2,8 @@
 SELECT
     s.span_key, s.trace_id, a.dirty, s.span_id, s.parent_id, s.service, s.name, s.kind, s.start_ns, s.end_ns, s.status,
     s.resource_key, s.attributes.keys AS keys, s.attributes.texts AS texts,
-    g.span_id IS NOT NULL AS asked_by_us,
-    len(s.links) > 0 AS links
+    g.span_id IS NOT NULL AS has_trigger_parent,
+    len(s.links) > 0 AS has_links
 FROM spans s
 JOIN rows a ON a.trace_id = s.trace_id
 LEFT JOIN triggers g ON g.trace_id = s.trace_id AND g.span_id = s.parent_id

@@ -1,5 +1,5 @@
--- Spans as others like to read them: one row each, with its resource and scope, ids in hex, attributes as MAPs of
--- texts beside MAPs of their types. The traces are those in the temporary table `exported`.
+-- Spans in a form for other tools: one row per span, with its resource and scope, ids in hex, attributes as MAPs of
+-- texts beside MAPs of their types. The temporary table `exported` has the traces.
 
 CREATE OR REPLACE TEMP MACRO as_map(attributes) AS map_from_entries(list_zip(
     attributes.keys,
@@ -10,14 +10,14 @@ CREATE OR REPLACE TEMP MACRO types_as_map(attributes, kinds) AS map_from_entries
     attributes.keys,
     list_transform(
         range(1, len(kinds) + 1),
-        lambda place: CASE substr(kinds, place, 1)
+        lambda position: CASE substr(kinds, position, 1)
             WHEN 's' THEN 'string' WHEN 'b' THEN 'bool' WHEN 'i' THEN 'int' WHEN 'd' THEN 'double'
             WHEN 'y' THEN 'bytes' WHEN 'a' THEN 'array' WHEN 'k' THEN 'kvlist' ELSE 'none'
         END
     )
 ));
 
--- The last nanosecond that fits stands for infinity in DuckDB, and Parquet has none.
+-- The largest timestamp means infinity in DuckDB, which Parquet does not have.
 CREATE OR REPLACE TEMP MACRO as_time(time_ns) AS make_timestamp_ns(nullif(time_ns, 9223372036854775807));
 
 CREATE OR REPLACE TEMP VIEW spans_to_export AS

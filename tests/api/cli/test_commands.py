@@ -267,7 +267,7 @@ def test_an_address_in_use_leaves_with_2_and_is_named(
 def test_what_is_no_address_leaves_with_2(spanproof: Command, proof: Callable[..., Path], option: str) -> None:
     ran = spanproof("run", proof("response.status == 200"), *FREE_PORTS, option, "nonsense")
     assert ran.code == 2
-    assert re.fullmatch(r"spanproof: 'nonsense' is no address; .*\n", ran.err)
+    assert re.fullmatch(r"spanproof: 'nonsense' is not an address; .*\n", ran.err)
 
 
 @pytest.mark.parametrize("command", ["run", "check", "case"])

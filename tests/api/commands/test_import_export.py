@@ -62,7 +62,7 @@ def test_options_that_say_nothing_are_refused(spanproof: Command) -> None:
     assert spanproof("export", "a.pb", *DB).err == "spanproof: spans.duckdb: no such file\n"
     spanproof("import", KAFKA, *DB)
     ran = spanproof("export", "a.pb", "--trace", "12", *DB)
-    assert (ran.code, ran.err) == (2, "spanproof: --trace: '12' is no trace id; it has 32 hex digits\n")
+    assert (ran.code, ran.err) == (2, "spanproof: --trace: '12' is not a trace id; a trace id has 32 hex digits\n")
     ran = spanproof("export", "spans.duckdb", "--format", "parquet", "--force", *DB)
     assert (ran.code, ran.err) == (2, "spanproof: spans.duckdb is the store itself; name another file\n")
 

@@ -119,7 +119,7 @@ def test_nothing_is_written_where_nobody_answers() -> None:
         (("http://x/", "--within", "0s"), "--within must be more than 0s"),
         (("http://x/", "--output", "none/x.proof"), "none: no such folder"),
         (("http://x/", "--otlp-grpc", "0.0.0.0:0"), "0.0.0.0:0 can be reached from other machines; init accepts only"),
-        (("http://x/", "--otlp-http", "here"), "'here' is no address"),
+        (("http://x/", "--otlp-http", "here"), "'here' is not an address"),
     ],
 )
 def test_what_cannot_be_is_said_and_nothing_is_written(arguments: tuple[str, ...], said: str) -> None:

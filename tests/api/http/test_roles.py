@@ -106,4 +106,4 @@ def test_a_role_that_there_is_not_is_refused(spanproof: Callable[..., Finished],
     (tmp_path / "tokens").write_text(f"ok\n{line}\n")
     finished = spanproof("serve", *FREE_PORTS, "--api", FREE, "--token-file", "tokens")
     assert finished.code == 2
-    assert finished.err == "spanproof: tokens:2: after a token stand its roles, of ingest, read, run\n"
+    assert finished.err == "spanproof: tokens:2: unknown role after the token; the roles are ingest, read, run\n"

@@ -134,7 +134,7 @@ def test_only_who_shows_a_token_may_send_and_ask(serve: Callable[..., Served], t
 
 def test_a_refusal_for_want_of_a_token_says_so(serve: Callable[..., Served], tokens: Path) -> None:
     served = serve("--token-file", tokens)
-    needed = "a token is needed that this server knows: authorization: Bearer TOKEN"
+    needed = "this server requires a known token: authorization: Bearer TOKEN"
     assert post(f"http://{served.http}").json() == {"code": 16, "message": needed}
     assert Status.FromString(
         post(f"http://{served.http}", **{"content-type": "application/x-protobuf"}).content
@@ -362,8 +362,8 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
     ("arguments", "problem"),
     [
         (["--token-file", "none"], "none: No such file or directory"),
-        (["--token-file", "empty"], "empty: there is no token in it"),
-        (["--token-file", "spaced"], r"spaced:2: after a token stand its roles, of ingest, read, run"),
+        (["--token-file", "empty"], "empty: the file contains no token"),
+        (["--token-file", "spaced"], r"spaced:2: unknown role after the token; the roles are ingest, read, run"),
         (["--token-file", "binary"], "binary: not text in UTF-8"),
         (["--tls-cert", "cert"], "TLS needs both a certificate and its key"),
         (["--tls-key", "key"], "TLS needs both a certificate and its key"),
@@ -376,12 +376,12 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
         (["--cors-origin", "a.example"], "'a.example' is no origin; .*"),
         (["--cors-origin", "https://a.example/"], "'https://a.example/' is no origin; .*"),
         (["--redact", ""], "a redaction rule is empty"),
-        (["--redact-value", "("], r"'\(' is no regular expression \(RE2\): missing \): \("),
-        (["--redact-value", "a|"], r"'a\|' also matches where nothing stands; .*"),
+        (["--redact-value", "("], r"'\(' is not a regular expression \(RE2\): missing \): \("),
+        (["--redact-value", "a|"], r"'a\|' also matches the empty text; .*"),
         (["--redact-file", "none"], "none: No such file or directory"),
-        (["--redact-file", "empty"], "empty: there is no rule in it"),
+        (["--redact-file", "empty"], "empty: the file contains no rule"),
         (["--redact-file", "spaced"], "spaced:2: a rule is `key NAME` or `value REGEX`, not 'a b'"),
-        (["--redact-file", "bad-rule"], r"bad-rule:1: '\[' is no regular expression .*"),
+        (["--redact-file", "bad-rule"], r"bad-rule:1: '\[' is not a regular expression .*"),
         (["--otlp-http", "0.0.0.0:0"], "0.0.0.0:0 can be reached from other machines; add --token-file or .*"),
     ],
 )  # fmt: skip

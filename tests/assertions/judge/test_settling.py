@@ -296,7 +296,7 @@ def test_at_the_deadline_what_is_open_names_what_is_missing(called: Add, judge: 
     called("mail", 9, 8)
     verdict = judge("no path shop -> backup", live=False)
     assert verdict.outcome is Outcome.INCONCLUSIVE
-    assert "`mail` sent `mail server`, whose parent has not arrived" in verdict.reason
+    assert "`mail` sent the span `mail server`, whose parent has not arrived" in verdict.reason
 
 
 @pytest.mark.parametrize("claim", ["no path shop -> mail", "every span has duration < 1s", "count(mail) == 0"])

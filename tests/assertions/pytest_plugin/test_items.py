@@ -158,7 +158,7 @@ def test_an_env_file_of_the_command_line_goes_before_that_of_the_configuration(p
         (["--spanproof-secret", "x=abc"], "", "--spanproof-secret x: a value of less than 4 letters cannot be masked"),
         (["--spanproof-env-file", "gone.env"], "", "*gone.env: No such file or directory"),
         (["--spanproof-otlp-http", "0.0.0.0:0"], "", "--spanproof-otlp-http: 0.0.0.0:0 is reached by others*"),
-        (["--spanproof-otlp-grpc", "nowhere"], "", "'nowhere' is no address*"),
+        (["--spanproof-otlp-grpc", "nowhere"], "", "'nowhere' is not an address*"),
         ([], "spanproof_max_retry_gap = soon", "spanproof_max_retry_gap: `soon` is not a duration"),
         ([], "spanproof_max_clock_skew = -1s", "spanproof_max_clock_skew: -1s is negative"),
     ],

@@ -149,7 +149,7 @@ def test_what_is_awaited_is_masked(
     _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank', within="2s")
     check_hidden(shown, GIVEN)
     (proof,) = run.proofs
-    awaited = "`***` sent `GET`, whose parent has not arrived"
+    awaited = "`***` sent the span `GET`, whose parent has not arrived"
     assert awaited in proof.waits[0].missing
     assert awaited in proof.verdicts[0].reason
 

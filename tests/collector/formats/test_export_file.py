@@ -1,4 +1,4 @@
-"""What is exported: the same spans again, in every format."""
+"""Exported files contain the same spans in every format."""
 
 from __future__ import annotations
 
@@ -41,38 +41,38 @@ FILES = (
 
 
 @pytest.fixture
-def full(store: Store) -> Store:
+def full_store(store: Store) -> Store:
     for name in FILES:
         import_file(store, TRACES / name)
     return store
 
 
 def list_spans(store: Store) -> list[tuple[bytes, ...]]:
-    """Every span as serialized, with its resource and scope."""
+    """Return every span, serialized, with its resource and scope."""
     with store.cursor() as cursor:
         return sorted(
             (
-                of_resource.resource.SerializeToString(deterministic=True),
-                of_resource.schema_url.encode(),
-                of_scope.scope.SerializeToString(deterministic=True),
-                of_scope.schema_url.encode(),
+                resource_spans.resource.SerializeToString(deterministic=True),
+                resource_spans.schema_url.encode(),
+                scope_spans.scope.SerializeToString(deterministic=True),
+                scope_spans.schema_url.encode(),
                 span.SerializeToString(deterministic=True),
             )
             for data in read_requests(cursor, None)
-            for of_resource in data.resource_spans
-            for of_scope in of_resource.scope_spans
-            for span in of_scope.spans
+            for resource_spans in data.resource_spans
+            for scope_spans in resource_spans.scope_spans
+            for span in scope_spans.spans
         )
 
 
 @pytest.mark.parametrize("name", ["spans.jsonl", "spans.pb"])
-def test_an_export_goes_in_again_as_it_was(
-    full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_export_can_be_imported_unchanged(
+    full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(span_reader, "_SPANS_PER_REQUEST", 100)
     path = tmp_path / name
-    exported = export_file(full, path, detect_export_format(path))
-    before = list_spans(full)
+    exported = export_file(full_store, path, detect_export_format(path))
+    before = list_spans(full_store)
     assert exported == ExportSummary(len(before), 150)
     assert os.listdir(tmp_path) == [name]
     with Store.open() as other:
@@ -81,7 +81,7 @@ def test_an_export_goes_in_again_as_it_was(
         assert list_spans(other) == before
 
 
-def test_an_export_keeps_the_order_of_arrival(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_keeps_arrival_order(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(span_reader, "_SPANS_PER_REQUEST", 1)
     import_file(store, TRACES / "zipkin-lens" / "ascend.json")
     import_file(store, TRACES / "zipkin-lens" / "messaging2.json")
@@ -91,42 +91,42 @@ def test_an_export_keeps_the_order_of_arrival(store: Store, monkeypatch: pytest.
         stored = cursor.execute(
             "SELECT printf('%016x', span_id) FROM spans WHERE trace_id = ? ORDER BY span_key", [trace_id]
         ).fetchall()
-    given = [data.resource_spans[0].scope_spans[0].spans[0].span_id.hex() for data in parts]
-    assert len(given) == 11
-    assert given == [span_id for (span_id,) in stored]
+    exported_ids = [data.resource_spans[0].scope_spans[0].spans[0].span_id.hex() for data in parts]
+    assert len(exported_ids) == 11
+    assert exported_ids == [span_id for (span_id,) in stored]
 
 
 @pytest.mark.parametrize("target", [ExportFormat.OTLP_JSON, ExportFormat.OTLP_PROTO])
-def test_only_the_traces_asked_for_are_written(full: Store, tmp_path: Path, target: ExportFormat) -> None:
-    chosen = ["077bd30f2f8154b5948dc04724f89ff5", "00000000000000000000000000000226"]
+def test_only_selected_traces_are_exported(full_store: Store, tmp_path: Path, target: ExportFormat) -> None:
+    selected = ["077bd30f2f8154b5948dc04724f89ff5", "00000000000000000000000000000226"]
     stream = io.BytesIO()
-    ids = [UUID(trace_id) for trace_id in (*chosen, chosen[0])]
-    assert export_stream(full, stream, target, ids) == ExportSummary(4, 2)
+    ids = [UUID(trace_id) for trace_id in (*selected, selected[0])]
+    assert export_stream(full_store, stream, target, ids) == ExportSummary(4, 2)
     path = tmp_path / "written"
     path.write_bytes(stream.getvalue())
     with Store.open() as other:
         import_file(other, path)
-        for trace_id in chosen:
-            assert export_request(other, trace_id) == export_request(full, trace_id)
+        for trace_id in selected:
+            assert export_request(other, trace_id) == export_request(full_store, trace_id)
         with other.cursor() as cursor:
             assert cursor.execute("SELECT count(*) FROM spans").fetchall() == [(4,)]
 
 
-def test_lines_are_otlp_json(full: Store) -> None:
+def test_lines_are_otlp_json(full_store: Store) -> None:
     stream = io.BytesIO()
-    export_stream(full, stream, ExportFormat.OTLP_JSON, [UUID("077bd30f2f8154b5948dc04724f89ff5")])
+    export_stream(full_store, stream, ExportFormat.OTLP_JSON, [UUID("077bd30f2f8154b5948dc04724f89ff5")])
     (line,) = stream.getvalue().splitlines()
     (span, *_) = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]
     assert span["traceId"] == "077bd30f2f8154b5948dc04724f89ff5"
     assert (span["kind"], span["startTimeUnixNano"]) == (2, "1693573635765422206")
 
 
-def test_parquet_is_read_by_others(full: Store, tmp_path: Path) -> None:
+def test_parquet_is_readable(full_store: Store, tmp_path: Path) -> None:
     path = tmp_path / "it's {odd}.parquet"
-    exported = export_file(full, path, ExportFormat.PARQUET)
+    exported = export_file(full_store, path, ExportFormat.PARQUET)
     rows = duckdb.connect().read_parquet(str(path).replace("{", "?").replace("}", "?"))
     counted = "count(*), count(DISTINCT trace_id), sum(len(events)), sum(len(links)), sum(cardinality(attributes))"
-    with full.cursor() as cursor:
+    with full_store.cursor() as cursor:
         stored = cursor.execute(
             "SELECT count(*), count(DISTINCT trace_id), sum(len(events)), sum(len(links)), sum(len(attributes.keys))"
             " FROM spans"
@@ -134,22 +134,22 @@ def test_parquet_is_read_by_others(full: Store, tmp_path: Path) -> None:
     assert rows.aggregate(counted).fetchall() == stored
     assert stored[0][:2] == (exported.spans, exported.traces)
     (span,) = rows.filter("trace_id = '00000000000000000000000000000226'").fetchall()
-    found = dict(zip(rows.columns, span, strict=True))
-    assert (found["span_id"], found["parent_span_id"], found["service"]) == (
+    row = dict(zip(rows.columns, span, strict=True))
+    assert (row["span_id"], row["parent_span_id"], row["service"]) == (
         "0000000000000004",
         None,
         "query25-service",
     )
-    assert (found["kind"], found["status"], found["duration_ns"]) == ("unspecified", "unset", 2000)
-    link = found["links"][0]
+    assert (row["kind"], row["status"], row["duration_ns"]) == ("unspecified", "unset", 2000)
+    link = row["links"][0]
     assert (link["trace_id"], link["span_id"]) == ("000000000000000000000000000000ff", "00000000000000ff")
     assert link["attributes"]["sameplacelinkattribute2"] == "123"
     assert link["attribute_types"]["sameplacelinkattribute2"] == "int"
     assert link["attributes"]["linkblob"] == "AAAwOQ=="
-    assert found["resource_attributes"] == {"service.name": "query25-service"}
+    assert row["resource_attributes"] == {"service.name": "query25-service"}
 
 
-def test_parquet_keeps_what_the_store_marks(store: Store, make_request, tmp_path: Path) -> None:
+def test_parquet_restores_marked_values(store: Store, make_request, tmp_path: Path) -> None:
     request = make_request()
     (span,) = request.resource_spans[0].scope_spans[0].spans
     span.kind, span.start_time_unix_nano, span.end_time_unix_nano = 77, 2**63 - 2, 2**63 - 1
@@ -159,8 +159,8 @@ def test_parquet_keeps_what_the_store_marks(store: Store, make_request, tmp_path
     store.append(Decoder().decode([request.SerializeToString()]))
     path = tmp_path / "a.parquet"
     export_file(store, path, ExportFormat.PARQUET)
-    found = duckdb.connect().read_parquet(str(path)).select("attributes, attribute_types, kind, end_ns").fetchall()
-    assert found == [
+    rows = duckdb.connect().read_parquet(str(path)).select("attributes, attribute_types, kind, end_ns").fetchall()
+    assert rows == [
         (
             {"marked": "\x01s", "none": "", "list": '[{"intValue":"5"}]'},
             {"marked": "string", "none": "none", "list": "array"},
@@ -170,40 +170,40 @@ def test_parquet_keeps_what_the_store_marks(store: Store, make_request, tmp_path
     ]
 
 
-def test_a_file_that_exists_is_kept_unless_told(full: Store, tmp_path: Path) -> None:
+def test_existing_file_is_kept_without_overwrite(full_store: Store, tmp_path: Path) -> None:
     path = tmp_path / "spans.pb"
     path.write_text("precious")
     with pytest.raises(UnwritableFile, match=r"spans\.pb exists; --force replaces it"):
-        export_file(full, path, ExportFormat.OTLP_PROTO)
+        export_file(full_store, path, ExportFormat.OTLP_PROTO)
     assert path.read_text() == "precious"
     linked = tmp_path / "linked.pb"
     linked.symlink_to(path)
-    export_file(full, linked, ExportFormat.OTLP_PROTO, overwrite=True)
+    export_file(full_store, linked, ExportFormat.OTLP_PROTO, overwrite=True)
     assert linked.is_symlink()
     with Store.open() as other:
         assert import_file(other, path).traces == 150
 
 
-def test_what_fails_leaves_nothing(full: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def break_off(cursor: object, trace_ids: object) -> TracesData:
+def test_failed_export_leaves_no_file(full_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raise_disk_full(cursor: object, trace_ids: object) -> TracesData:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("spanproof.collector.formats.export_file.read_requests", break_off)
+    monkeypatch.setattr("spanproof.collector.formats.export_file.read_requests", raise_disk_full)
     with pytest.raises(UnwritableFile, match=r"a\.pb cannot be written: No space left on device"):
-        export_file(full, tmp_path / "a.pb", ExportFormat.OTLP_PROTO)
+        export_file(full_store, tmp_path / "a.pb", ExportFormat.OTLP_PROTO)
     for target in ExportFormat:
         with pytest.raises(UnwritableFile, match=r"no/a cannot be written: .*No such file or directory"):
-            export_file(full, tmp_path / "no" / "a", target)
-    with pytest.raises(UnwritableFile, match="is no file"):
-        export_file(full, tmp_path, ExportFormat.OTLP_JSON, overwrite=True)
+            export_file(full_store, tmp_path / "no" / "a", target)
+    with pytest.raises(UnwritableFile, match="is not a file"):
+        export_file(full_store, tmp_path, ExportFormat.OTLP_JSON, overwrite=True)
     assert os.listdir(tmp_path) == []
 
 
-def test_what_cannot_be_written_is_told(full: Store, tmp_path: Path) -> None:
-    with pytest.raises(UnwritableFile, match="of which format"):
+def test_invalid_export_raises_error(full_store: Store, tmp_path: Path) -> None:
+    with pytest.raises(UnwritableFile, match="unknown format; use --format"):
         detect_export_format(tmp_path / "spans.csv")
     with pytest.raises(UnwritableFile, match="Parquet cannot be written to standard output"):
-        export_stream(full, io.BytesIO(), ExportFormat.PARQUET)
+        export_stream(full_store, io.BytesIO(), ExportFormat.PARQUET)
     with pytest.raises(UnwritableFile, match=f"no span of trace {'0' * 31}9 is stored"):
-        export_file(full, tmp_path / "a.pb", ExportFormat.OTLP_PROTO, [UUID(int=9)])
+        export_file(full_store, tmp_path / "a.pb", ExportFormat.OTLP_PROTO, [UUID(int=9)])
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""What becomes of the fields of Jaeger and Zipkin that the recorded files lack, one by one."""
+"""Conversion of single Jaeger and Zipkin fields that the recorded files lack."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ ZIPKIN = {"traceId": "1", "id": "2", "timestamp": 5, "duration": 1}
 
 @pytest.fixture
 def read(store: Store, tmp_path: Path):
-    """Stores a document and gives back its only resource."""
+    """Return a function that stores a document and returns its only resource."""
 
     def read(document: Any) -> ResourceSpans:
         path = tmp_path / "document"
         path.write_text(json.dumps(document))
         import_file(store, path)
-        (of_resource,) = export_request(store, TRACE_ID).resource_spans
-        return of_resource
+        (resource_spans,) = export_request(store, TRACE_ID).resource_spans
+        return resource_spans
 
     return read
 
@@ -38,8 +38,8 @@ def read(store: Store, tmp_path: Path):
 def read_jaeger(read):
     def read_jaeger(span: dict[str, Any], **trace: Any) -> Span:
         processes = {"p": {"serviceName": "shop"}}
-        of_resource = read({"traceID": "1", "spans": [JAEGER | span], "processes": processes} | trace)
-        return of_resource.scope_spans[0].spans[0]
+        resource_spans = read({"traceID": "1", "spans": [JAEGER | span], "processes": processes} | trace)
+        return resource_spans.scope_spans[0].spans[0]
 
     return read_jaeger
 
@@ -49,19 +49,19 @@ def read_zipkin(read):
     return lambda span: read([ZIPKIN | span]).scope_spans[0].spans[0]
 
 
-def tag(key: str, value: Any, kind: str = "string") -> dict[str, Any]:
+def make_tag(key: str, value: Any, kind: str = "string") -> dict[str, Any]:
     return {"key": key, "type": kind, "value": value}
 
 
-def refer(kind: str, span: str, trace: str = "1") -> dict[str, str]:
+def make_reference(kind: str, span: str, trace: str = "1") -> dict[str, str]:
     return {"refType": kind, "traceID": trace, "spanID": span}
 
 
-def name(attributes: list[KeyValue]) -> dict[str, Any]:
+def values_by_key(attributes: list[KeyValue]) -> dict[str, Any]:
     return {each.key: render_message(each.value) for each in attributes}
 
 
-def links(span: Span) -> list[tuple[int, int, str]]:
+def list_links(span: Span) -> list[tuple[int, int, str]]:
     return [
         (
             int.from_bytes(link.trace_id, "big"),
@@ -75,20 +75,20 @@ def links(span: Span) -> list[tuple[int, int, str]]:
 # ## Jaeger
 
 
-def test_jaegers_tags_keep_their_types(read_jaeger) -> None:
+def test_jaeger_tags_keep_types(read_jaeger) -> None:
     span = read_jaeger(
         {
             "tags": [
-                tag("s", "x"),
-                tag("b", True, "bool"),
-                tag("i", -5, "int64"),
-                tag("big", "9007199254740993", "int64"),
-                tag("f", 3, "float64"),
-                tag("y", "AAE=", "binary"),
+                make_tag("s", "x"),
+                make_tag("b", True, "bool"),
+                make_tag("i", -5, "int64"),
+                make_tag("big", "9007199254740993", "int64"),
+                make_tag("f", 3, "float64"),
+                make_tag("y", "AAE=", "binary"),
             ]
         }
     )
-    assert name(span.attributes) == {
+    assert values_by_key(span.attributes) == {
         "s": {"stringValue": "x"},
         "b": {"boolValue": True},
         "i": {"intValue": "-5"},
@@ -98,86 +98,96 @@ def test_jaegers_tags_keep_their_types(read_jaeger) -> None:
     }
 
 
-def test_jaegers_doubled_tags_keep_all_their_values(read_jaeger) -> None:
-    span = read_jaeger({"tags": [tag("a", "x"), tag("b", "x"), tag("a", 1, "int64"), tag("b", "x")]})
+def test_duplicate_jaeger_tags_keep_all_values(read_jaeger) -> None:
+    span = read_jaeger(
+        {"tags": [make_tag("a", "x"), make_tag("b", "x"), make_tag("a", 1, "int64"), make_tag("b", "x")]}
+    )
     both = {"arrayValue": {"values": [{"stringValue": "x"}, {"intValue": "1"}]}}
-    assert name(span.attributes) == {"a": both, "b": {"stringValue": "x"}}
+    assert values_by_key(span.attributes) == {"a": both, "b": {"stringValue": "x"}}
 
 
-def test_jaegers_logs_become_events(read_jaeger) -> None:
-    fields = [tag("event", "retry"), tag("event", "again"), tag("attempt", 2, "int64")]
+def test_jaeger_logs_become_events(read_jaeger) -> None:
+    fields = [make_tag("event", "retry"), make_tag("event", "again"), make_tag("attempt", 2, "int64")]
     first, second = read_jaeger(
-        {"logs": [{"timestamp": 7, "fields": fields}, {"timestamp": 8, "fields": [tag("event", 1, "int64")]}]}
+        {"logs": [{"timestamp": 7, "fields": fields}, {"timestamp": 8, "fields": [make_tag("event", 1, "int64")]}]}
     ).events
     assert (first.time_unix_nano, first.name) == (7000, "retry")
-    assert name(first.attributes) == {"event": {"stringValue": "again"}, "attempt": {"intValue": "2"}}
-    assert (second.name, name(second.attributes)) == ("", {"event": {"intValue": "1"}})
+    assert values_by_key(first.attributes) == {"event": {"stringValue": "again"}, "attempt": {"intValue": "2"}}
+    assert (second.name, values_by_key(second.attributes)) == ("", {"event": {"intValue": "1"}})
 
 
 @pytest.mark.parametrize(
-    ("given", "parent", "linked"),
+    ("fields", "parent", "linked"),
     [
-        ({"references": [refer("CHILD_OF", "7")]}, 7, []),
-        ({"references": [refer("CHILD_OF", "7"), refer("CHILD_OF", "7")]}, 7, [(1, 7, "child_of")]),
-        ({"references": [refer("CHILD_OF", "7"), refer("CHILD_OF", "8")]}, 7, [(1, 8, "child_of")]),
-        ({"references": [refer("FOLLOWS_FROM", "7"), refer("CHILD_OF", "8")]}, 8, [(1, 7, "follows_from")]),
-        ({"references": [refer("CHILD_OF", "7"), refer("FOLLOWS_FROM", "7")]}, 7, [(1, 7, "follows_from")]),
-        ({"references": [refer("FOLLOWS_FROM", "7")]}, 7, [(1, 7, "follows_from")]),
-        ({"references": [refer("CHILD_OF", "7", "9")]}, 0, [(9, 7, "child_of")]),
-        ({"parentSpanID": "8", "references": [refer("CHILD_OF", "7")]}, 8, [(1, 7, "child_of")]),
-        ({"parentSpanID": "8", "references": [refer("CHILD_OF", "8")]}, 8, []),
+        ({"references": [make_reference("CHILD_OF", "7")]}, 7, []),
+        ({"references": [make_reference("CHILD_OF", "7"), make_reference("CHILD_OF", "7")]}, 7, [(1, 7, "child_of")]),
+        ({"references": [make_reference("CHILD_OF", "7"), make_reference("CHILD_OF", "8")]}, 7, [(1, 8, "child_of")]),
+        (
+            {"references": [make_reference("FOLLOWS_FROM", "7"), make_reference("CHILD_OF", "8")]},
+            8,
+            [(1, 7, "follows_from")],
+        ),
+        (
+            {"references": [make_reference("CHILD_OF", "7"), make_reference("FOLLOWS_FROM", "7")]},
+            7,
+            [(1, 7, "follows_from")],
+        ),
+        ({"references": [make_reference("FOLLOWS_FROM", "7")]}, 7, [(1, 7, "follows_from")]),
+        ({"references": [make_reference("CHILD_OF", "7", "9")]}, 0, [(9, 7, "child_of")]),
+        ({"parentSpanID": "8", "references": [make_reference("CHILD_OF", "7")]}, 8, [(1, 7, "child_of")]),
+        ({"parentSpanID": "8", "references": [make_reference("CHILD_OF", "8")]}, 8, []),
         ({"parentSpanID": "0"}, 0, []),
     ],
 )
-def test_jaegers_references_become_the_parent_and_links(
-    read_jaeger, given: dict[str, Any], parent: int, linked: list[tuple[int, int, str]]
+def test_jaeger_references_become_parent_and_links(
+    read_jaeger, fields: dict[str, Any], parent: int, linked: list[tuple[int, int, str]]
 ) -> None:
-    span = read_jaeger(given)
+    span = read_jaeger(fields)
     assert int.from_bytes(span.parent_span_id, "big") == parent
-    assert links(span) == linked
+    assert list_links(span) == linked
 
 
 @pytest.mark.parametrize(
-    ("tags", "code", "message", "left"),
+    ("tags", "code", "message", "remaining"),
     [
-        ([tag("error", True, "bool")], 2, "", {"error": {"boolValue": True}}),
-        ([tag("error", "true")], 2, "", {"error": {"stringValue": "true"}}),
-        ([tag("error", False, "bool")], 0, "", {"error": {"boolValue": False}}),
-        ([tag("otel.status_code", "OK"), tag("error", "true")], 1, "", {"error": {"stringValue": "true"}}),
-        ([tag("otel.status_code", "ERROR"), tag("otel.status_description", "no")], 2, "no", {}),
-        ([tag("otel.status_code", "odd")], 0, "", {"otel.status_code": {"stringValue": "odd"}}),
+        ([make_tag("error", True, "bool")], 2, "", {"error": {"boolValue": True}}),
+        ([make_tag("error", "true")], 2, "", {"error": {"stringValue": "true"}}),
+        ([make_tag("error", False, "bool")], 0, "", {"error": {"boolValue": False}}),
+        ([make_tag("otel.status_code", "OK"), make_tag("error", "true")], 1, "", {"error": {"stringValue": "true"}}),
+        ([make_tag("otel.status_code", "ERROR"), make_tag("otel.status_description", "no")], 2, "no", {}),
+        ([make_tag("otel.status_code", "odd")], 0, "", {"otel.status_code": {"stringValue": "odd"}}),
     ],
 )
-def test_jaegers_errors_become_the_status(
-    read_jaeger, tags: list[dict[str, Any]], code: int, message: str, left: dict[str, Any]
+def test_jaeger_errors_become_status(
+    read_jaeger, tags: list[dict[str, Any]], code: int, message: str, remaining: dict[str, Any]
 ) -> None:
     span = read_jaeger({"tags": tags})
-    assert (span.status.code, span.status.message, name(span.attributes)) == (code, message, left)
+    assert (span.status.code, span.status.message, values_by_key(span.attributes)) == (code, message, remaining)
 
 
-def test_what_only_jaeger_knows_is_kept(read) -> None:
+def test_jaeger_specific_fields_are_kept(read) -> None:
     span = JAEGER | {
         "flags": 3,
         "warnings": ["clock skew"],
         "tags": [
-            tag("span.kind", "queue"),
-            tag("w3c.tracestate", "a=b"),
-            tag("otel.scope.name", "new"),
-            tag("otel.library.name", "old"),
-            tag("otel.library.version", "2"),
+            make_tag("span.kind", "queue"),
+            make_tag("w3c.tracestate", "a=b"),
+            make_tag("otel.scope.name", "new"),
+            make_tag("otel.library.name", "old"),
+            make_tag("otel.library.version", "2"),
         ],
     }
-    process = {"serviceName": "shop", "tags": [tag("service.name", "shop"), tag("host", "h1")]}
-    of_resource = read({"spans": [span], "processes": {"p": process}, "warnings": ["late"], "_comment": "made up"})
-    assert name(of_resource.resource.attributes) == {
+    process = {"serviceName": "shop", "tags": [make_tag("service.name", "shop"), make_tag("host", "h1")]}
+    resource_spans = read({"spans": [span], "processes": {"p": process}, "warnings": ["late"], "_comment": "invented"})
+    assert values_by_key(resource_spans.resource.attributes) == {
         "service.name": {"stringValue": "shop"},
         "host": {"stringValue": "h1"},
     }
-    (of_scope,) = of_resource.scope_spans
-    assert (of_scope.scope.name, of_scope.scope.version) == ("new", "2")
-    (stored,) = of_scope.spans
+    (scope_spans,) = resource_spans.scope_spans
+    assert (scope_spans.scope.name, scope_spans.scope.version) == ("new", "2")
+    (stored,) = scope_spans.spans
     assert (stored.flags, stored.trace_state, stored.kind) == (1, "a=b", 0)
-    assert name(stored.attributes) == {
+    assert values_by_key(stored.attributes) == {
         "span.kind": {"stringValue": "queue"},
         "otel.library.name": {"stringValue": "old"},
         "jaeger.flags": {"intValue": "3"},
@@ -189,8 +199,8 @@ def test_what_only_jaeger_knows_is_kept(read) -> None:
 # ## Zipkin
 
 
-def test_zipkins_endpoints_become_attributes_beside_tags_of_their_names(read) -> None:
-    of_resource = read(
+def test_zipkin_endpoints_become_attributes(read) -> None:
+    resource_spans = read(
         [
             ZIPKIN
             | {
@@ -201,8 +211,8 @@ def test_zipkins_endpoints_become_attributes_beside_tags_of_their_names(read) ->
             }
         ]
     )
-    assert name(of_resource.resource.attributes) == {"service.name": {"stringValue": "shop"}}
-    assert name(of_resource.scope_spans[0].spans[0].attributes) == {
+    assert values_by_key(resource_spans.resource.attributes) == {"service.name": {"stringValue": "shop"}}
+    assert values_by_key(resource_spans.scope_spans[0].spans[0].attributes) == {
         "network.peer.port": {"stringValue": "8443"},
         "zipkin.network.peer.port": {"intValue": "443"},
         "network.local.address": {"stringValue": "10.0.0.1"},
@@ -225,23 +235,27 @@ def test_zipkins_endpoints_become_attributes_beside_tags_of_their_names(read) ->
         ({"otel.status_code": "ERROR", "error": "no"}, 2, "no"),
     ],
 )
-def test_zipkins_errors_become_the_status(read_zipkin, tags: dict[str, str], code: int, message: str) -> None:
+def test_zipkin_errors_become_status(read_zipkin, tags: dict[str, str], code: int, message: str) -> None:
     span = read_zipkin({"tags": tags})
     assert (span.status.code, span.status.message) == (code, message)
-    assert ("error" in name(span.attributes)) == ("error" in tags)
+    assert ("error" in values_by_key(span.attributes)) == ("error" in tags)
 
 
-def test_what_zipkin_leaves_out_is_marked(read) -> None:
-    half = {"traceId": "1", "id": "3", "shared": True, "kind": "SERVER"}
-    noted = {"traceId": "1", "id": "4", "annotations": [{"timestamp": 9, "value": "b"}, {"timestamp": 8, "value": "a"}]}
-    spans = {span.span_id[-1]: span for span in read([ZIPKIN, half, noted]).scope_spans[0].spans}
+def test_absent_zipkin_times_are_marked(read) -> None:
+    shared = {"traceId": "1", "id": "3", "shared": True, "kind": "SERVER"}
+    annotated = {
+        "traceId": "1",
+        "id": "4",
+        "annotations": [{"timestamp": 9, "value": "b"}, {"timestamp": 8, "value": "a"}],
+    }
+    spans = {span.span_id[-1]: span for span in read([ZIPKIN, shared, annotated]).scope_spans[0].spans}
     assert [(spans[n].start_time_unix_nano, spans[n].end_time_unix_nano) for n in (2, 3, 4)] == [
         (5000, 6000),
         (5000, 5000),
         (8000, 8000),
     ]
     absent = {"zipkin.timestamp_absent": {"boolValue": True}, "zipkin.duration_absent": {"boolValue": True}}
-    assert [name(spans[n].attributes) for n in (2, 3, 4)] == [
+    assert [values_by_key(spans[n].attributes) for n in (2, 3, 4)] == [
         {},
         absent | {"zipkin.shared": {"boolValue": True}},
         absent,
@@ -249,7 +263,7 @@ def test_what_zipkin_leaves_out_is_marked(read) -> None:
     assert [(event.time_unix_nano, event.name) for event in spans[4].events] == [(9000, "b"), (8000, "a")]
 
 
-def test_zipkins_traces_may_come_as_lists(store: Store, tmp_path: Path) -> None:
+def test_zipkin_traces_may_be_lists(store: Store, tmp_path: Path) -> None:
     path = tmp_path / "traces"
     path.write_text(json.dumps([[ZIPKIN], [ZIPKIN | {"traceId": "f" * 32}]]))
     imported = import_file(store, path)

@@ -1,4 +1,4 @@
-"""How the format of a file is told, and what is said of a file that is refused."""
+"""Detection of file formats, and errors for invalid files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from spanproof.collector.calls.derivation import derive_calls
-from spanproof.collector.formats import import_file as importing
-from spanproof.collector.formats import otlp_json as otlp
+from spanproof.collector.formats import import_file as import_file_module
+from spanproof.collector.formats import otlp_json
 from spanproof.collector.formats.import_file import format_skipped, import_file
 from spanproof.collector.formats.json_documents import UnreadableFile
 from spanproof.collector.formats.otlp_protobuf import write_delimited
@@ -28,7 +28,7 @@ from spanproof.tests.collector.exported import export_request
 
 TRACES = Path(__file__).parents[2] / "traces"
 SPAN = {"traceId": "01" * 16, "spanId": "02" * 8, "name": "a", "startTimeUnixNano": "1", "endTimeUnixNano": "2"}
-UNKNOWN = ": nothing is known of this field, and it would be lost"
+UNKNOWN = ": unknown field; its content would be lost"
 TEXT = {"key": "service.name", "type": "string", "value": "b"}
 ZIPKIN = {"traceId": "1", "id": "2", "timestamp": 5, "duration": 1}
 JAEGER = {"traceID": "1", "spanID": "2", "operationName": "a", "startTime": 5, "duration": 1, "processID": "p"}
@@ -38,7 +38,7 @@ Write = Callable[[bytes | str | list[Any] | dict[str, Any]], Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Writes a file whose name says nothing."""
+    """Return a function that writes a file without a suffix."""
 
     def write(content: bytes | str | list[Any] | dict[str, Any]) -> Path:
         if isinstance(content, list | dict):
@@ -81,10 +81,10 @@ def make_metrics() -> ExportMetricsServiceRequest:
     return request
 
 
-# ## What goes in
+# ## Valid files
 
 
-def test_the_opentelemetry_demo_goes_in_from_its_packed_lines(store: Store) -> None:
+def test_opentelemetry_demo_is_imported_from_gzip(store: Store) -> None:
     imported = import_file(store, TRACES / "oteldemo" / "test_data.json.gz")
     assert (imported.spans, imported.traces) == (547, 141)
     assert format_skipped(imported.skipped) == "; 16 documents of logs and 40 of metrics skipped"
@@ -104,33 +104,33 @@ def test_the_opentelemetry_demo_goes_in_from_its_packed_lines(store: Store) -> N
         ("jaeger-fixtures/scope_attributes_trace.json", 1),
     ],
 )
-def test_published_files_of_otlp_go_in(store: Store, name: str, spans: int) -> None:
+def test_published_otlp_files_are_imported(store: Store, name: str, spans: int) -> None:
     assert import_file(store, TRACES / name).spans == spans
 
 
-def test_tempos_ids_and_names_are_read(store: Store) -> None:
+def test_tempo_ids_and_names_are_read(store: Store) -> None:
     assert import_file(store, TRACES / "oats-kafka" / "trace_by_id.json").spans == 3
-    (of_resource,) = export_request(store, "077bd30f2f8154b5948dc04724f89ff5").resource_spans
-    spans = [span for of_scope in of_resource.scope_spans for span in of_scope.spans]
-    given = json.loads((TRACES / "oats-kafka" / "trace_by_id.json").read_bytes())["batches"]
-    names = [span["name"] for batch in given for scope in batch["scopeSpans"] for span in scope["spans"]]
+    (resource_spans,) = export_request(store, "077bd30f2f8154b5948dc04724f89ff5").resource_spans
+    spans = [span for scope_spans in resource_spans.scope_spans for span in scope_spans.spans]
+    batches = json.loads((TRACES / "oats-kafka" / "trace_by_id.json").read_bytes())["batches"]
+    names = [span["name"] for batch in batches for scope in batch["scopeSpans"] for span in scope["spans"]]
     assert [span.name for span in spans] == names
     assert [span.kind for span in spans] == [2, 1, 4]
     assert [span.parent_span_id.hex() for span in spans] == ["", "3fb4dd6f07c798b7", "daa211b4824b3a16"]
-    counts = [len(span["attributes"]) for batch in given for scope in batch["scopeSpans"] for span in scope["spans"]]
+    counts = [len(span["attributes"]) for batch in batches for scope in batch["scopeSpans"] for span in scope["spans"]]
     assert [len(span.attributes) for span in spans] == counts
 
 
-def test_older_names_of_scopes_are_read(store: Store, write: Write) -> None:
-    scope_spans = [{"instrumentationLibrary": {"name": "lib", "version": "1"}, "spans": [SPAN]}]
-    import_file(store, write({"batches": [{"instrumentationLibrarySpans": scope_spans}]}))
-    ((of_scope,),) = [each.scope_spans for each in export_request(store, "01" * 16).resource_spans]
-    assert (of_scope.scope.name, of_scope.scope.version, of_scope.spans[0].name) == ("lib", "1", "a")
+def test_deprecated_scope_keys_are_read(store: Store, write: Write) -> None:
+    library_spans = [{"instrumentationLibrary": {"name": "lib", "version": "1"}, "spans": [SPAN]}]
+    import_file(store, write({"batches": [{"instrumentationLibrarySpans": library_spans}]}))
+    ((scope_spans,),) = [each.scope_spans for each in export_request(store, "01" * 16).resource_spans]
+    assert (scope_spans.scope.name, scope_spans.scope.version, scope_spans.spans[0].name) == ("lib", "1", "a")
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 @pytest.mark.parametrize("layout", ["whole", "varint", "fixed", "line", "document", "lines"])
-def test_every_layout_of_otlp_is_told_by_its_content(
+def test_otlp_layout_is_detected_from_content(
     store: Store, write: Write, make_request, layout: str, pack: Callable[[bytes], bytes]
 ) -> None:
     first, second = make_request(2), make_request(3, trace_id=b"\x02" * 16)
@@ -149,7 +149,7 @@ def test_every_layout_of_otlp_is_told_by_its_content(
 
 
 @pytest.mark.parametrize("length", [ord("{"), ord("["), ord("\n"), ord(" ")])
-def test_a_length_that_looks_like_text_is_a_length(store: Store, write: Write, make_request, length: int) -> None:
+def test_length_that_looks_like_text_is_protobuf(store: Store, write: Write, make_request, length: int) -> None:
     empty = ExportTraceServiceRequest()
     empty.resource_spans.add(schema_url="x" * (length - 4))
     content = delimit(empty.SerializeToString(), make_request().SerializeToString())
@@ -158,22 +158,22 @@ def test_a_length_that_looks_like_text_is_a_length(store: Store, write: Write, m
     assert import_file(store, write(content)).spans == 1
 
 
-def test_messages_of_logs_and_metrics_are_skipped_and_counted(store: Store, write: Write, make_request) -> None:
+def test_logs_and_metrics_are_skipped_and_counted(store: Store, write: Write, make_request) -> None:
     requests = (make_metrics(), make_request(), make_logs(), make_logs())
     imported = import_file(store, write(delimit(*(request.SerializeToString() for request in requests))))
     assert (imported.spans, imported.skipped) == (1, {"logs": 2, "metrics": 1})
 
 
-def test_lines_may_be_of_several_formats(store: Store, write: Write) -> None:
+def test_lines_may_have_different_formats(store: Store, write: Write) -> None:
     lines = (make_otlp(SPAN), [ZIPKIN], make_jaeger(JAEGER | {"spanID": "3"}))
     imported = import_file(store, write("\n".join(json.dumps(line) for line in lines)))
     assert (imported.spans, imported.traces) == (3, 2)
 
 
-def test_many_spans_go_in_piece_by_piece(
+def test_large_document_is_split_into_requests(
     store: Store, write: Write, make_request, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(otlp, "_REQUEST_BYTES", 1000)
+    monkeypatch.setattr(otlp_json, "_REQUEST_BYTES", 1000)
     request = make_request(100)
     import_file(store, write(dump_json(render_message(request))))
     assert export_request(store, "01" * 16).resource_spans == request.resource_spans
@@ -183,8 +183,8 @@ def test_many_spans_go_in_piece_by_piece(
 
 
 @pytest.mark.parametrize("name", ["oteldemo/test_data.json.gz", "zipkin-lens/smartthings-oauth-authorization.json.gz"])
-def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> None:
-    told = (
+def test_repeated_import_does_not_change_calls(store: Store, name: str) -> None:
+    sql = (
         "SELECT trace_id, caller, callee, operation, attempts, shape, start_ns, duration_ns, error, failed, definite"
         " FROM calls ORDER BY ALL"
     )
@@ -193,12 +193,12 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         import_file(store, TRACES / name)
         derive_calls(store)
         with store.cursor() as cursor:
-            calls.append(cursor.execute(told).fetchall())
+            calls.append(cursor.execute(sql).fetchall())
     assert calls[0]
     assert calls[0] == calls[1]
 
 
-# ## What is refused
+# ## Invalid files
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
     [
         (b"", "the file is empty"),
         (b" \n\n", "the file is empty"),
-        (b"name: all\nspans: []\n", "neither JSON (of OTLP, Jaeger or Zipkin) nor whole protobuf of OTLP"),
+        (b"name: all\nspans: []\n", "neither JSON (OTLP, Jaeger or Zipkin) nor complete OTLP protobuf"),
         (b"\x28\xb5\x2f\xfd\0\0", "compressed with zstd; unpack it first"),
         (
             gzip.compress(b"[]", mtime=0)[:-4],
@@ -216,15 +216,15 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
             "{}",
             "no traces in a known format: OTLP has resourceSpans or batches, Jaeger data or spans, Zipkin is an array",
         ),
-        ("[]", "no spans in it"),
-        ('{"resourceLogs": []}', "no spans in it; 1 documents of logs skipped"),
+        ("[]", "the file contains no spans"),
+        ('{"resourceLogs": []}', "the file contains no spans; 1 documents of logs skipped"),
         ('{"resourceSpans": [', "line 1, column 20: not JSON: Expecting value"),
         ('{"resourceSpans": []}\n\n{"resource', "line 3, column 2: not JSON: Unterminated string starting at"),
         ('{"resourceSpans": []}\n{"a": "\xff"}'.encode("latin-1"), "line 2: not text in UTF-8"),
-        ('{"resourceSpans": NaN}', "line 1: not JSON: NaN is no number"),
-        (r'{"resourceSpans": [{"schemaUrl": "\ud83d!"}]}', "line 1: half of a surrogate pair is no text"),
+        ('{"resourceSpans": NaN}', "line 1: not JSON: NaN is not allowed"),
+        (r'{"resourceSpans": [{"schemaUrl": "\ud83d!"}]}', "line 1: an unpaired surrogate is not valid text"),
         ("[" * 100_000, "line 1: nested too deeply"),
-        ('{"spans": [], "spans": []}', "an object has 'spans' twice, and one of them would be lost"),
+        ('{"spans": [], "spans": []}', "an object has the key 'spans' twice; one value would be lost"),
         # OTLP
         ({"resourceSpans": {}}, "resourceSpans: an array is expected"),
         ({"resourceSpans": [{"spans": []}]}, "resourceSpans[0].spans" + UNKNOWN),
@@ -255,12 +255,12 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         ),
         (
             make_otlp(SPAN | {"attributes": [{"key": "a"}, {"key": "b"}, {"key": "a"}]}),
-            "resourceSpans[0].scopeSpans[0].spans[0].attributes: 'a' is there twice, and one of them would be lost",
+            "resourceSpans[0].scopeSpans[0].spans[0].attributes: the key 'a' occurs twice; one value would be lost",
         ),
         # Zipkin
         ([ZIPKIN, ZIPKIN | {"binaryAnnotations": []}], "[1].binaryAnnotations" + UNKNOWN),
         ([ZIPKIN | {"timestamp": "now"}], "[0].timestamp: a whole number is expected"),
-        ([ZIPKIN | {"duration": -1}], "[0].duration: -1 microseconds is no time that can be stored"),
+        ([ZIPKIN | {"duration": -1}], "[0].duration: -1 microseconds cannot be stored as a time"),
         ([ZIPKIN | {"id": "xyz"}], "[0].id: 'xyz' is not an id of at most 16 hexadecimal digits"),
         ([ZIPKIN | {"id": "0"}], "[0].id: the id is all zeros"),
         ([ZIPKIN | {"kind": "QUEUE"}], "[0].kind: 'QUEUE' is not a kind: CLIENT, SERVER, PRODUCER, CONSUMER"),
@@ -278,7 +278,7 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         (make_jaeger(JAEGER | {"startTime": None}), "data[0].spans[0].startTime: a whole number is expected"),
         (
             make_jaeger(JAEGER | {"startTime": 2**63}),
-            f"data[0].spans[0].startTime: {2**63} microseconds is no time that can be stored",
+            f"data[0].spans[0].startTime: {2**63} microseconds cannot be stored as a time",
         ),
         (
             make_jaeger(JAEGER | {"tags": [{"key": "a", "type": "date", "value": ""}]}),
@@ -290,71 +290,72 @@ def test_a_file_that_goes_in_twice_changes_no_call(store: Store, name: str) -> N
         ),
         (
             make_jaeger(JAEGER, processes={"p": {"serviceName": "a", "tags": [TEXT]}}),
-            "data[0].processes.p.tags: service.name is not what serviceName says",
+            "data[0].processes.p.tags: service.name differs from serviceName",
         ),
     ],
 )
-def test_a_refusal_says_where_and_why(store: Store, write: Write, content: Any, problem: str) -> None:
+def test_invalid_file_names_path_and_problem(store: Store, write: Write, content: Any, problem: str) -> None:
     path = write(content)
-    with pytest.raises(UnreadableFile) as refused:
+    with pytest.raises(UnreadableFile) as error:
         import_file(store, path)
-    assert str(refused.value) == f"{path}: {problem}"
+    assert str(error.value) == f"{path}: {problem}"
     with store.cursor() as cursor:
         assert cursor.execute("SELECT count(*) FROM spans").fetchall() == [(0,)]
 
 
-def test_published_malformed_line(store: Store) -> None:
+def test_published_malformed_line_is_rejected(store: Store) -> None:
     with pytest.raises(UnreadableFile, match=r"malformed_traces\.jsonl: line 1, column 89: not JSON: "):
         import_file(store, TRACES / "duckdb-otlp" / "multifile_malformed_traces.jsonl")
 
 
-def test_protobuf_is_refused_with_its_place(store: Store, write: Write, make_request) -> None:
-    good, doubled, nameless, torn = (make_request(2) for _ in range(4))
+def test_invalid_protobuf_names_location(store: Store, write: Write, make_request) -> None:
+    valid, duplicate, nameless, truncated = (make_request(2) for _ in range(4))
     for _ in range(2):
-        doubled.resource_spans[0].scope_spans[0].spans[1].attributes.add(key="a")
+        duplicate.resource_spans[0].scope_spans[0].spans[1].attributes.add(key="a")
     nameless.resource_spans[0].scope_spans[0].spans[1].span_id = b""
-    unknown = good.SerializeToString() + b"\x12\x01x"
-    for bad, problem in (
-        (doubled.SerializeToString(), r"message\[1\]: resourceSpans.*\.spans\[1\]\.attributes: 'a' is there twice"),
+    unknown = valid.SerializeToString() + b"\x12\x01x"
+    for invalid, problem in (
+        (
+            duplicate.SerializeToString(),
+            r"message\[1\]: resourceSpans.*\.spans\[1\]\.attributes: the key 'a' occurs twice",
+        ),
         (nameless.SerializeToString(), r"message\[1\]: 1 of 2 spans rejected: .*\.spans\[1\]\.spanId is 0"),
-        (unknown, r"message\[1\]: not a trace request, or one with fields that would be lost"),
+        (unknown, r"message\[1\]: not a trace request, or a trace request with unknown fields"),
     ):  # fmt: skip
         with pytest.raises(UnreadableFile, match=problem):
-            import_file(store, write(delimit(good.SerializeToString(), bad)))
-    whole = delimit(good.SerializeToString(), torn.SerializeToString())
+            import_file(store, write(delimit(valid.SerializeToString(), invalid)))
+    content = delimit(valid.SerializeToString(), truncated.SerializeToString())
     with pytest.raises(UnreadableFile, match="the file ends in the middle of a message"):
-        import_file(store, write(whole[:-1]))
+        import_file(store, write(content[:-1]))
     with pytest.raises(UnreadableFile, match=r"entry\[0\]: 1 of 2 spans rejected"):
         import_file(store, write(nameless.SerializeToString()))
-    with pytest.raises(UnreadableFile, match=r"byte \d+: a field that would be lost"):
+    with pytest.raises(UnreadableFile, match=r"byte \d+: an unknown field; its content would be lost"):
         import_file(store, write(unknown))
 
 
 @pytest.mark.parametrize(
-    ("told", "problem"),
+    ("declared", "problem"),
     [
         (ImportFormat.ZIPKIN, r"\$: an array is expected"),
-        (ImportFormat.JAEGER, "spans: an array is expected|resourceSpans: nothing is known"),
+        (ImportFormat.JAEGER, "spans: an array is expected|resourceSpans: unknown field"),
         (ImportFormat.OTLP_PROTO, r"message\[0\]: not a trace request|the file ends in the middle of a message"),
     ],
 )
-def test_the_format_told_is_the_one_read(store: Store, write: Write, told: ImportFormat, problem: str) -> None:
+def test_declared_format_is_used(store: Store, write: Write, declared: ImportFormat, problem: str) -> None:
     assert import_file(store, write(make_otlp(SPAN)), ImportFormat.OTLP_JSON).spans == 1
     with pytest.raises(UnreadableFile, match=problem):
-        import_file(store, write(make_otlp(SPAN)), told)
+        import_file(store, write(make_otlp(SPAN)), declared)
 
 
-def test_what_a_store_refuses_is_told_with_what_it_took(
-    gated_store, write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_store_error_names_number_of_stored_spans(gated_store, write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     gated_store.gate.set()
     path = write("\n".join(json.dumps(make_otlp(SPAN | {"name": name})) for name in ("good", "poison", "good")))
-    with pytest.raises(StoreError) as failed:
+    with pytest.raises(StoreError) as error:
         import_file(gated_store, path)
-    assert str(failed.value) == f"{path}: of 3 spans, 0 are stored: poison"
-    monkeypatch.setattr(importing, "_BATCH_BYTES", 1)
-    with pytest.raises(StoreError) as failed:
+    assert str(error.value) == f"{path}: of 3 spans, 0 are stored: poison"
+    monkeypatch.setattr(import_file_module, "_BATCH_BYTES", 1)
+    with pytest.raises(StoreError) as error:
         import_file(gated_store, path)
-    assert str(failed.value) == (
-        f"{path}: of 3 spans, 1 are stored: poison; import the file again, what is there twice counts once"
+    assert str(error.value) == (
+        f"{path}: of 3 spans, 1 are stored: poison; import the file again: duplicate spans count once"
     )

@@ -1,4 +1,4 @@
-"""Files of other tools go in whole: what stands in them is made again from what is stored, and compared."""
+"""Files of other tools are imported completely: spans rebuilt from the store equal those of the file."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def list_stored(store: Store) -> Stored:
     with store.cursor() as cursor:
         traces = cursor.execute("SELECT DISTINCT replace(trace_id::VARCHAR, '-', '') FROM spans").fetchall()
     return [
-        (of_resource, of_scope, span)
+        (resource_spans, scope_spans, span)
         for (trace_id,) in traces
-        for of_resource in export_request(store, trace_id).resource_spans
-        for of_scope in of_resource.scope_spans
-        for span in of_scope.spans
+        for resource_spans in export_request(store, trace_id).resource_spans
+        for scope_spans in resource_spans.scope_spans
+        for span in scope_spans.spans
     ]
 
 
@@ -59,10 +59,10 @@ def drop_empty(span: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in span.items() if value not in (None, "", [], {}, 0)}
 
 
-def make_zipkin(of_resource: ResourceSpans, of_scope: ScopeSpans, span: Span) -> dict[str, Any]:
-    """Turn a stored span into the Zipkin span that it came from."""
+def make_zipkin(resource_spans: ResourceSpans, scope_spans: ScopeSpans, span: Span) -> dict[str, Any]:
+    """Convert a stored span back to its Zipkin span."""
     tags = as_dict(span.attributes)
-    made: dict[str, Any] = {
+    zipkin_span: dict[str, Any] = {
         "traceId": span.trace_id.hex(),
         "id": span.span_id.hex(),
         "parentId": span.parent_span_id.hex(),
@@ -72,15 +72,15 @@ def make_zipkin(of_resource: ResourceSpans, of_scope: ScopeSpans, span: Span) ->
         "shared": tags.pop("zipkin.shared", None),
     }
     if not tags.pop("zipkin.timestamp_absent", False):
-        made["timestamp"] = span.start_time_unix_nano // 1000
+        zipkin_span["timestamp"] = span.start_time_unix_nano // 1000
     if not tags.pop("zipkin.duration_absent", False):
-        made["duration"] = (span.end_time_unix_nano - span.start_time_unix_nano) // 1000
+        zipkin_span["duration"] = (span.end_time_unix_nano - span.start_time_unix_nano) // 1000
     peer = {"serviceName": tags.pop("service.peer.name", None)}
-    for owner, prefix, endpoint in (
+    for field, prefix, endpoint in (
         (
             "localEndpoint",
             "network.local",
-            {"serviceName": as_dict(of_resource.resource.attributes).get("service.name")},
+            {"serviceName": as_dict(resource_spans.resource.attributes).get("service.name")},
         ),
         ("remoteEndpoint", "network.peer", peer),
     ):
@@ -89,11 +89,11 @@ def make_zipkin(of_resource: ResourceSpans, of_scope: ScopeSpans, span: Span) ->
         endpoint |= {"port": tags.pop(f"{prefix}.port", None)}
         if f"{prefix}.address_v6" in tags:
             endpoint["ipv6"] = tags.pop(f"{prefix}.address_v6")
-        made[owner] = drop_empty(endpoint)
-    made["tags"] = tags
+        zipkin_span[field] = drop_empty(endpoint)
+    zipkin_span["tags"] = tags
     assert span.status.code == (2 if "error" in tags else 0)
-    assert not of_scope.scope.name
-    return drop_empty(made)
+    assert not scope_spans.scope.name
+    return drop_empty(zipkin_span)
 
 
 @pytest.mark.parametrize(
@@ -109,29 +109,29 @@ def make_zipkin(of_resource: ResourceSpans, of_scope: ScopeSpans, span: Span) ->
         ("yelp.json", 16),
     ],
 )
-def test_zipkin_goes_in_whole(store: Store, name: str, spans: int) -> None:
+def test_zipkin_file_is_imported_completely(store: Store, name: str, spans: int) -> None:
     imported = import_file(store, TRACES / "zipkin-lens" / name)
     assert (imported.spans, imported.traces, imported.skipped.total()) == (spans, 1, 0)
-    given = [
+    expected = [
         drop_empty(
             span
             | {"traceId": span["traceId"].rjust(32, "0"), "id": span["id"].rjust(16, "0")}
             | {"parentId": span["parentId"].rjust(16, "0") if span.get("parentId") else None}
-            | {owner: drop_empty(span.get(owner) or {}) for owner in ("localEndpoint", "remoteEndpoint")}
+            | {field: drop_empty(span.get(field) or {}) for field in ("localEndpoint", "remoteEndpoint")}
         )
         for span in read(f"zipkin-lens/{name}")
     ]
-    assert count([make_zipkin(*each) for each in list_stored(store)]) == count(given)
+    assert count([make_zipkin(*each) for each in list_stored(store)]) == count(expected)
 
 
-def make_jaeger(of_resource: ResourceSpans, of_scope: ScopeSpans, span: Span) -> dict[str, Any]:
-    """Turn a stored span into the Jaeger span that it came from, with its process in place."""
-    process = as_dict(of_resource.resource.attributes)
+def make_jaeger(resource_spans: ResourceSpans, scope_spans: ScopeSpans, span: Span) -> dict[str, Any]:
+    """Convert a stored span back to its Jaeger span, with its process inlined."""
+    process = as_dict(resource_spans.resource.attributes)
     tags = as_dict(span.attributes)
     flags = tags.pop("jaeger.flags", span.flags)
     if span.kind:
         tags["span.kind"] = JAEGER_KINDS[span.kind]
-    for key, value in (("name", of_scope.scope.name), ("version", of_scope.scope.version)):
+    for key, value in (("name", scope_spans.scope.name), ("version", scope_spans.scope.version)):
         tags |= {f"otel.library.{key}": value} if value else {}
     references = [
         {
@@ -174,7 +174,7 @@ def name_tags(tags: list[dict[str, Any]] | None) -> dict[str, Any]:
 
 def normalize_jaeger(span: dict[str, Any], processes: dict[str, Any]) -> dict[str, Any]:
     process = processes[span["processID"]]
-    given = {
+    normalized = {
         "traceID": span["traceID"].rjust(32, "0"),
         "spanID": span["spanID"].rjust(16, "0"),
         "references": [
@@ -187,7 +187,7 @@ def normalize_jaeger(span: dict[str, Any], processes: dict[str, Any]) -> dict[st
         "process": name_tags(process["tags"]),
         "processID": None,
     }
-    return drop_empty(span | given)
+    return drop_empty(span | normalized)
 
 
 @pytest.mark.parametrize(
@@ -199,9 +199,9 @@ def normalize_jaeger(span: dict[str, Any], processes: dict[str, Any]) -> dict[st
         ("testTraceNormal.json", 5),
     ],
 )
-def test_jaeger_goes_in_whole(store: Store, name: str, spans: int) -> None:
+def test_jaeger_file_is_imported_completely(store: Store, name: str, spans: int) -> None:
     imported = import_file(store, TRACES / "jaeger-ui" / name)
     assert (imported.spans, imported.traces) == (spans, 1)
     document = read(f"jaeger-ui/{name}")
-    given = [normalize_jaeger(span, document["processes"]) for span in document["spans"]]
-    assert count([make_jaeger(*each) for each in list_stored(store)]) == count(given)
+    expected = [normalize_jaeger(span, document["processes"]) for span in document["spans"]]
+    assert count([make_jaeger(*each) for each in list_stored(store)]) == count(expected)

@@ -15,7 +15,7 @@ def decode(*requests: ExportTraceServiceRequest):
 
 
 def put_invalid_utf8(request: ExportTraceServiceRequest) -> bytes:
-    """What a careless sender would send: `cafe` turned into Latin-1 `café`, of the same length."""
+    """Replace `cafe` by Latin-1 `café`, which has the same length, as a careless sender would."""
     return request.SerializeToString().replace(b"cafe", INVALID_UTF8)
 
 
@@ -55,15 +55,15 @@ def test_attribute_kinds(make_request, value: AnyValue, kind: str, text: str) ->
     assert span["attribute_kinds"] == f"s{kind}"
 
 
-def test_attribute_without_a_value(make_request) -> None:
+def test_attribute_without_value_has_kind_n(make_request) -> None:
     (span,) = decode(make_request(attributes=(KeyValue(key="k"),))).spans.to_pylist()
     assert (span["attributes"], span["attribute_kinds"]) == ({"keys": ["k"], "texts": [""]}, "n")
 
 
-def test_of_two_attributes_with_one_key_the_last_stays(make_request) -> None:
+def test_last_attribute_with_duplicate_key_is_kept(make_request) -> None:
     pairs = [("a", 1), ("b", 2), ("a", 3), ("c", 4)]
-    twice = make_request(attributes=tuple(KeyValue(key=key, value=AnyValue(int_value=n)) for key, n in pairs))
-    decoded = decode(make_request(), twice, make_request(2, attributes=(KeyValue(key="a"),)))
+    duplicate = make_request(attributes=tuple(KeyValue(key=key, value=AnyValue(int_value=n)) for key, n in pairs))
+    decoded = decode(make_request(), duplicate, make_request(2, attributes=(KeyValue(key="a"),)))
     attributes = [span["attributes"] for span in decoded.spans.to_pylist()]
     assert [list(zip(each["keys"], each["texts"], strict=True)) for each in attributes] == [
         [],
@@ -74,70 +74,70 @@ def test_of_two_attributes_with_one_key_the_last_stays(make_request) -> None:
     assert decoded.spans["attribute_kinds"].to_pylist() == ["", "iii", "n", "n"]
 
 
-def spoil_name(span) -> None:
+def invalidate_name(span) -> None:
     span.name = "cafe"
 
 
-def spoil_key(span) -> None:
+def invalidate_key(span) -> None:
     span.attributes.add(key="cafe").value.int_value = 1
 
 
-def spoil_value(span) -> None:
+def invalidate_value(span) -> None:
     span.attributes.add(key="k").value.string_value = "cafe"
 
 
-def spoil_nested_value(span) -> None:
+def invalidate_nested_value(span) -> None:
     span.attributes.add(key="k").value.array_value.values.add(string_value="cafe")
 
 
-def spoil_trace_state(span) -> None:
+def invalidate_trace_state(span) -> None:
     span.trace_state = "cafe"
 
 
-def spoil_status(span) -> None:
+def invalidate_status(span) -> None:
     span.status.message = "cafe"
 
 
-def spoil_event(span) -> None:
+def invalidate_event(span) -> None:
     span.events.add(name="fine")
     span.events.add(name="cafe")
 
 
-def spoil_event_attribute(span) -> None:
+def invalidate_event_attribute(span) -> None:
     span.events.add().attributes.add(key="k").value.string_value = "cafe"
 
 
-def spoil_link(span) -> None:
+def invalidate_link(span) -> None:
     span.links.add(trace_state="cafe")
 
 
 @pytest.mark.parametrize(
-    ("spoil", "fault"),
+    ("invalidate", "problem"),
     [
-        (spoil_name, "name is not valid UTF-8"),
-        (spoil_key, "attributes: a key is not valid UTF-8"),
-        (spoil_value, "attributes['k']: not valid UTF-8"),
-        (spoil_nested_value, "attributes['k']: malformed, not valid UTF-8 or nested too deeply"),
-        (spoil_trace_state, "traceState is not valid UTF-8"),
-        (spoil_status, "status.message is not valid UTF-8"),
-        (spoil_event, "events[1].name is not valid UTF-8"),
-        (spoil_event_attribute, "events[0].attributes['k']: not valid UTF-8"),
-        (spoil_link, "links[0].traceState is not valid UTF-8"),
+        (invalidate_name, "name is not valid UTF-8"),
+        (invalidate_key, "attributes: a key is not valid UTF-8"),
+        (invalidate_value, "attributes['k']: not valid UTF-8"),
+        (invalidate_nested_value, "attributes['k']: malformed, not valid UTF-8 or nested too deeply"),
+        (invalidate_trace_state, "traceState is not valid UTF-8"),
+        (invalidate_status, "status.message is not valid UTF-8"),
+        (invalidate_event, "events[1].name is not valid UTF-8"),
+        (invalidate_event_attribute, "events[0].attributes['k']: not valid UTF-8"),
+        (invalidate_link, "links[0].traceState is not valid UTF-8"),
     ],
 )
-def test_invalid_utf8_costs_one_span(make_request, spoil, fault: str) -> None:
+def test_invalid_utf8_rejects_only_its_span(make_request, invalidate, problem: str) -> None:
     request = make_request(3)
-    spoil(request.resource_spans[0].scope_spans[0].spans[1])
+    invalidate(request.resource_spans[0].scope_spans[0].spans[1])
     decoded = Decoder().decode([make_request(2).SerializeToString(), put_invalid_utf8(request)])
     assert decoded.outcomes == (
         ExportResult(2),
-        ExportResult(2, 1, f"1 of 3 spans rejected: resourceSpans[0].scopeSpans[0].spans[1].{fault}"),
+        ExportResult(2, 1, f"1 of 3 spans rejected: resourceSpans[0].scopeSpans[0].spans[1].{problem}"),
     )
     assert decoded.spans["name"].to_pylist() == ["span 1", "span 2", "span 1", "span 3"]
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "fault"),
+    ("field", "value", "problem"),
     [
         ("trace_id", b"", "traceId is 0 bytes long, not 16"),
         ("trace_id", b"\x01" * 15, "traceId is 15 bytes long, not 16"),
@@ -149,16 +149,16 @@ def test_invalid_utf8_costs_one_span(make_request, spoil, fault: str) -> None:
         ("end_time_unix_nano", 2**64 - 1, f"endTimeUnixNano is {2**64 - 1}, later than {2**63 - 1}"),
     ],
 )
-def test_invalid_span_is_rejected_alone(make_request, field: str, value: object, fault: str) -> None:
+def test_invalid_span_is_rejected_alone(make_request, field: str, value: object, problem: str) -> None:
     request = make_request(2)
     setattr(request.resource_spans[0].scope_spans[0].spans[0], field, value)
     decoded = decode(request)
-    place = "resourceSpans[0].scopeSpans[0].spans[0]"
-    assert decoded.outcomes == (ExportResult(1, 1, f"1 of 2 spans rejected: {place}.{fault}"),)
+    path = "resourceSpans[0].scopeSpans[0].spans[0]"
+    assert decoded.outcomes == (ExportResult(1, 1, f"1 of 2 spans rejected: {path}.{problem}"),)
     assert decoded.spans["span_id"].to_pylist() == [2]
 
 
-def test_only_the_first_faults_are_named(make_request) -> None:
+def test_only_first_rejections_are_named(make_request) -> None:
     request = make_request(7)
     for span in request.resource_spans[0].scope_spans[0].spans[:5]:
         span.trace_id = b""
@@ -168,7 +168,7 @@ def test_only_the_first_faults_are_named(make_request) -> None:
     assert accepted.error_message.endswith("spans[2].traceId is 0 bytes long, not 16; and 2 more")
 
 
-def test_a_fault_of_the_resource_or_scope_costs_its_spans(make_request) -> None:
+def test_invalid_resource_or_scope_rejects_its_spans(make_request) -> None:
     request = make_request(2)
     request.resource_spans[0].resource.attributes.add(key="k").value.string_value = "cafe"
     request.MergeFrom(make_request(3))
@@ -209,14 +209,14 @@ def test_nesting_is_bounded(make_request) -> None:
         (AnyValue(), "unknown_service"),
     ],
 )
-def test_service(make_request, value: AnyValue, service: str) -> None:
+def test_service_name_is_read_from_resource(make_request, value: AnyValue, service: str) -> None:
     request = make_request()
     request.resource_spans[0].resource.attributes[0].value.CopyFrom(value)
     decoded = decode(request)
     assert decoded.spans["service"].to_pylist() == decoded.resources["service"].to_pylist() == [service]
 
 
-def test_resources_and_scopes_are_told_apart_by_content_and_schema_url(make_request) -> None:
+def test_resources_and_scopes_differ_by_content_and_schema_url(make_request) -> None:
     requests = [make_request(), make_request(), make_request(), make_request()]
     requests[2].resource_spans[0].schema_url = "https://example.org/1"
     requests[3].resource_spans[0].scope_spans[0].scope.version = "2"
@@ -227,25 +227,25 @@ def test_resources_and_scopes_are_told_apart_by_content_and_schema_url(make_requ
     )
     assert same["scope_key"] == again["scope_key"] == other_resource["scope_key"] != other_scope["scope_key"]
     assert (decoded.resources.num_rows, decoded.scopes.num_rows) == (2, 2)
-    # another process gives the same keys
+    # another process computes the same keys
     assert decode(requests[3]).spans["scope_key"].to_pylist() == [other_scope["scope_key"]]
 
 
-def test_parent_of_zeros_or_nothing_is_none(make_request) -> None:
+def test_zero_or_empty_parent_id_is_null(make_request) -> None:
     request = make_request(3)
     for span, parent in zip(request.resource_spans[0].scope_spans[0].spans, (b"", bytes(8), b"\xff" * 8), strict=True):
         span.parent_span_id = parent
     assert decode(request).spans["parent_id"].to_pylist() == [None, None, 2**64 - 1]
 
 
-def test_link_may_lack_its_ids(make_request) -> None:
+def test_link_without_ids_is_accepted(make_request) -> None:
     request = make_request()
     request.resource_spans[0].scope_spans[0].spans[0].links.add()
     (span,) = decode(request).spans.to_pylist()
     assert [(link["trace_id"], link["span_id"]) for link in span["links"]] == [(None, None)]
 
 
-def test_empty_requests_are_fine(make_request) -> None:
+def test_empty_requests_are_accepted(make_request) -> None:
     request = ExportTraceServiceRequest()
     request.resource_spans.add().scope_spans.add()
     assert decode(ExportTraceServiceRequest(), request, make_request()).outcomes == (
@@ -256,20 +256,20 @@ def test_empty_requests_are_fine(make_request) -> None:
     assert Decoder().decode([]).outcomes == ()
 
 
-def test_truncated_anywhere(make_request, capfd) -> None:
+def test_truncated_request_is_rejected(make_request, capfd) -> None:
     good = make_request(2, attributes=(KeyValue(key="k", value=AnyValue(string_value="v")),)).SerializeToString()
     decoder = Decoder()
     for length in range(len(good)):
-        cut, whole = decoder.decode([good[:length], good]).outcomes
-        assert whole == ExportResult(2)
+        truncated, complete = decoder.decode([good[:length], good]).outcomes
+        assert complete == ExportResult(2)
         if length == 0:
-            assert cut == ExportResult(0)
+            assert truncated == ExportResult(0)
         else:
-            assert isinstance(cut, UndecodableRequest)
+            assert isinstance(truncated, UndecodableRequest)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_length_that_overflows_is_refused_quietly(make_request, capfd) -> None:
+def test_overflowing_length_is_rejected_without_output(make_request, capfd) -> None:
     overflowing = b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"
     bad, good = Decoder().decode([overflowing, make_request().SerializeToString()]).outcomes
     assert str(bad) == "the trace request cannot be decoded: not a well-formed protobuf message of this type"
@@ -277,7 +277,7 @@ def test_a_length_that_overflows_is_refused_quietly(make_request, capfd) -> None
     assert capfd.readouterr() == ("", "")
 
 
-def test_what_only_the_reader_refuses_costs_one_request(make_request, monkeypatch) -> None:
+def test_reader_failure_rejects_only_its_request(make_request, monkeypatch) -> None:
     decoder = Decoder()
     bad, good = b"unreadable", make_request().SerializeToString()
     read = decoder._requests.read
@@ -289,12 +289,12 @@ def test_what_only_the_reader_refuses_costs_one_request(make_request, monkeypatc
 
     monkeypatch.setattr(decoder._requests, "read", read_unless_bad)
     monkeypatch.setattr(decoder._requests, "check", lambda _body: None)
-    refused, accepted = decoder.decode([bad, good]).outcomes
-    assert str(refused) == "the trace request cannot be decoded: unreadable"
+    rejected, accepted = decoder.decode([bad, good]).outcomes
+    assert str(rejected) == "the trace request cannot be decoded: unreadable"
     assert accepted == ExportResult(1)
 
 
-def test_more_spans_than_can_have_ids_are_refused_before_they_are_read() -> None:
+def test_request_with_too_many_spans_is_rejected_before_decoding() -> None:
     request = ExportTraceServiceRequest()
     scope = request.resource_spans.add().scope_spans.add()
     for _ in range(40_000):

@@ -22,7 +22,7 @@ def parse_value(value: object) -> AnyValue:
     return message
 
 
-def test_ids_are_hex_of_any_case() -> None:
+def test_ids_are_case_insensitive_hex() -> None:
     span = parse_span({"traceId": "5B8EFFF798038103D269B633813fc60c", "spanId": "eee19B7EC3C1B174", "parentSpanId": ""})
     assert span.trace_id.hex() == "5b8efff798038103d269b633813fc60c"
     assert span.span_id.hex() == "eee19b7ec3c1b174"
@@ -36,13 +36,13 @@ def test_integers_are_numbers_or_strings() -> None:
 
 
 def test_unknown_keys_and_nulls_are_ignored() -> None:
-    # keys in any other spelling are unknown ones
+    # keys in any other spelling are unknown
     assert (
         parse_span({"trace_id": "xx", "TraceId": "xx", "what": {"traceId": 5}, "name": None, "events": None}) == Span()
     )
 
 
-def test_values_set_to_nothing_are_set() -> None:
+def test_empty_values_are_set() -> None:
     for key, value in {
         "stringValue": "",
         "boolValue": False,
@@ -55,18 +55,18 @@ def test_values_set_to_nothing_are_set() -> None:
 
 
 @pytest.mark.parametrize("text", ["/+8=", "/+8", "_-8=", "_-8"])
-def test_bytes_are_base64_of_either_alphabet(text: str) -> None:
+def test_bytes_accept_both_base64_alphabets(text: str) -> None:
     assert parse_value({"bytesValue": text}).bytes_value == b"\xff\xef"
 
 
-def test_doubles_that_json_has_no_number_for() -> None:
+def test_special_doubles_are_strings() -> None:
     assert parse_value({"doubleValue": "-Infinity"}).double_value == float("-inf")
     assert render_message(AnyValue(double_value=float("nan"))) == {"doubleValue": "NaN"}
     assert render_message(AnyValue(double_value=float("inf"))) == {"doubleValue": "Infinity"}
     assert render_message(AnyValue(double_value=float("-inf"))) == {"doubleValue": "-Infinity"}
 
 
-def test_other_signals() -> None:
+def test_metrics_are_converted() -> None:
     body = b"""{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"exponentialHistogram":{"dataPoints":[
         {"scale":-3,"count":"7","positive":{"offset":1,"bucketCounts":["1","2"]}}]}}]}]}]}"""
     request = ExportMetricsServiceRequest.FromString(json_to_protobuf(body, ExportMetricsServiceRequest))
@@ -82,12 +82,12 @@ def test_other_signals() -> None:
         ({"spanId": 5}, "spanId: a string is expected, not a number"),
         ({"kind": "SPAN_KIND_SERVER"}, "kind: an enum is written as an integer, not a string"),
         ({"kind": True}, "kind: an integer is expected, not a boolean"),
-        ({"kind": 2**31}, "kind: 2147483648 does not fit, -2147483648 to 2147483647 does"),
-        ({"startTimeUnixNano": "-1"}, "startTimeUnixNano: -1 does not fit, 0 to 18446744073709551615 does"),
+        ({"kind": 2**31}, "kind: 2147483648 is out of range; the range is -2147483648 to 2147483647"),
+        ({"startTimeUnixNano": "-1"}, "startTimeUnixNano: -1 is out of range; the range is 0 to 18446744073709551615"),
         ({"startTimeUnixNano": 1.5}, "startTimeUnixNano: an integer is expected, not a number"),
         ({"startTimeUnixNano": " 1"}, "startTimeUnixNano: an integer is expected, not a string"),
         ({"name": ["x"]}, "name: a string is expected, not an array"),
-        ({"name": "\ud800"}, "name: half of a surrogate pair is no text"),
+        ({"name": "\ud800"}, "name: an unpaired surrogate is not valid text"),
         ({"events": {}}, "events: an array is expected, not an object"),
         ({"events": [{}, 1]}, "events[1]: an object is expected, not a number"),
         ({"events": [None]}, "events[0]: an object is expected, not null"),
@@ -103,7 +103,7 @@ def test_other_signals() -> None:
          "attributes[0].value.stringValue: a value can be of one type only"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_named_with_its_path(span: dict[str, object], problem: str) -> None:
+def test_error_contains_path(span: dict[str, object], problem: str) -> None:
     with pytest.raises(InvalidJson) as error:
         parse_span(span)
     assert str(error.value) == f"resourceSpans[0].scopeSpans[0].spans[0].{problem}"
@@ -114,13 +114,13 @@ def test_a_mistake_is_named_with_its_path(span: dict[str, object], problem: str)
     [
         (b"", "$: not JSON: Expecting value"),
         (b"[]", "$: an object is expected, not an array"),
-        (b'{"resourceSpans": [NaN]}', "$: NaN is no JSON"),
+        (b'{"resourceSpans": [NaN]}', "$: NaN is not JSON"),
         (b'{"x": "\xff"}', "$: not JSON: 'utf-8' codec can't decode"),
         (b"[" * 100_000, "$: nested too deeply"),
         (b'{"x": ' + b"9" * 5000 + b"}", "$: not JSON: Exceeds the limit"),
     ],
 )
-def test_what_is_no_json_is_refused(body: bytes, problem: str) -> None:
+def test_invalid_json_is_rejected(body: bytes, problem: str) -> None:
     with pytest.raises(InvalidJson) as error:
         json_to_protobuf(body)
     assert str(error.value).startswith(problem)

@@ -1,4 +1,4 @@
-"""What is masked, and what is left alone."""
+"""Redaction masks matching values and leaves all others unchanged."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def mapping(**pairs: AnyValue) -> AnyValue:
     return AnyValue(kvlist_value=KeyValueList(values=[KeyValue(key=key, value=pairs[key]) for key in pairs]))
 
 
-def keep(redaction: Redaction, request: ExportTraceServiceRequest):
-    """Store a request and read it again."""
+def store_redacted(redaction: Redaction, request: ExportTraceServiceRequest):
+    """Store a request and return its stored resource spans."""
     with Store.open() as store:
         decoded = Decoder(redaction).decode([request.SerializeToString()])
         assert [type(outcome) for outcome in decoded.outcomes] == [ExportResult]
@@ -41,14 +41,14 @@ def keep(redaction: Redaction, request: ExportTraceServiceRequest):
         return export_request(store, TRACE_ID).resource_spans[0]
 
 
-def keep_attributes(redaction: Redaction, make_request, **attributes: AnyValue) -> dict[str, AnyValue]:
+def store_redacted_attributes(redaction: Redaction, make_request, **attributes: AnyValue) -> dict[str, AnyValue]:
     request = make_request(attributes=tuple(KeyValue(key=key, value=value) for key, value in attributes.items()))
-    (span,) = keep(redaction, request).scope_spans[0].spans
+    (span,) = store_redacted(redaction, request).scope_spans[0].spans
     return {each.key: each.value for each in span.attributes}
 
 
 @pytest.mark.parametrize(
-    ("rule", "hit"),
+    ("rule", "masked_keys"),
     [
         ("email", {"email"}),
         ("EMAIL", {"email"}),
@@ -59,10 +59,12 @@ def keep_attributes(redaction: Redaction, make_request, **attributes: AnyValue) 
         ("*", {"email", "user.email", "user.name", "other"}),
     ],
 )
-def test_a_key_masks_the_values_it_names(make_request, rule: str, hit: set[str]) -> None:
+def test_key_rule_masks_matching_keys(make_request, rule: str, masked_keys: set[str]) -> None:
     keys = ("email", "user.email", "user.name", "other")
-    kept = keep_attributes(Redaction(keys=(rule,)), make_request, **dict.fromkeys(keys, AnyValue(int_value=5)))
-    assert kept == {key: MASKED if key in hit else AnyValue(int_value=5) for key in keys}
+    kept = store_redacted_attributes(
+        Redaction(keys=(rule,)), make_request, **dict.fromkeys(keys, AnyValue(int_value=5))
+    )
+    assert kept == {key: MASKED if key in masked_keys else AnyValue(int_value=5) for key in keys}
 
 
 @pytest.mark.parametrize(
@@ -89,78 +91,78 @@ def test_a_key_masks_the_values_it_names(make_request, rule: str, hit: set[str])
         ),
     ],
 )
-def test_a_pattern_masks_what_it_finds_in_any_value(make_request, value: AnyValue, kept: AnyValue) -> None:
-    assert keep_attributes(Redaction(values=(CARD, "never")), make_request, it=value, other=text("x")) == {
+def test_value_rule_masks_matches_in_any_value(make_request, value: AnyValue, kept: AnyValue) -> None:
+    assert store_redacted_attributes(Redaction(values=(CARD, "never")), make_request, it=value, other=text("x")) == {
         "it": kept,
         "other": text("x"),
     }
 
 
 @pytest.mark.parametrize("rule", ["email", "user.email", "user.inner.email", "*.EMAIL"])
-def test_a_key_inside_a_nested_value_is_found(make_request, rule: str) -> None:
+def test_key_rule_matches_nested_keys(make_request, rule: str) -> None:
     inner = mapping(email=text("a@b"), name=text("n"))
     value = mapping(email=text("a@b"), inner=inner, list=array(inner))
-    kept = keep_attributes(Redaction(keys=(rule,)), make_request, user=value)["user"]
+    kept = store_redacted_attributes(Redaction(keys=(rule,)), make_request, user=value)["user"]
     masked = kept.SerializeToString().count(MASK.encode())
     assert masked == {"email": 3, "user.email": 1, "user.inner.email": 1, "*.EMAIL": 3}[rule]
     assert kept.SerializeToString().count(b"a@b") == 3 - masked
 
 
-def test_every_place_is_looked_at(make_request) -> None:
-    secret = "hunter2"  # noqa: S105 (of nobody)
+def test_rules_apply_to_every_text(make_request) -> None:
+    secret = "hunter2"  # noqa: S105 (not a real secret)
     request = make_request()
-    (of_resource,) = request.resource_spans
-    (of_scope,) = of_resource.scope_spans
-    (span,) = of_scope.spans
-    of_resource.resource.attributes.add(key="a").value.string_value = secret
-    of_scope.scope.attributes.add(key="a").value.string_value = secret
+    (resource_spans,) = request.resource_spans
+    (scope_spans,) = resource_spans.scope_spans
+    (span,) = scope_spans.spans
+    resource_spans.resource.attributes.add(key="a").value.string_value = secret
+    scope_spans.scope.attributes.add(key="a").value.string_value = secret
     span.attributes.add(key="a").value.string_value = secret
     span.events.add(name=f"event {secret}").attributes.add(key="a").value.string_value = secret
     span.links.add(trace_id=b"\x02" * 16, span_id=b"\x02" * 8).attributes.add(key="a").value.string_value = secret
     span.name = f"GET /{secret}"
     span.status.message = f"{secret} is wrong"
-    kept = keep(Redaction(values=(secret,)), request)
+    kept = store_redacted(Redaction(values=(secret,)), request)
     assert kept.SerializeToString().count(MASK.encode()) == 8
     assert secret.encode() not in kept.SerializeToString()
     (kept_span,) = kept.scope_spans[0].spans
     assert (kept_span.name, kept_span.status.message) == (f"GET /{MASK}", f"{MASK} is wrong")
 
-    by_key = keep(Redaction(keys=("a",)), request)
+    by_key = store_redacted(Redaction(keys=("a",)), request)
     assert by_key.SerializeToString().count(MASK.encode()) == 5
     assert by_key.scope_spans[0].spans[0].name == f"GET /{secret}"
 
 
-def test_a_service_that_is_masked_is_masked_wherever_it_stands(make_request) -> None:
+def test_masked_service_is_masked_in_all_columns(make_request) -> None:
     for redaction in (Redaction(keys=("service.name",)), Redaction(values=("orders",))):
         decoded = Decoder(redaction).decode([make_request().SerializeToString()])
         assert decoded.spans["service"].to_pylist() == decoded.resources["service"].to_pylist() == [MASK]
 
 
-def test_resources_that_differ_in_what_is_masked_are_one(make_request) -> None:
+def test_resources_with_different_masked_values_are_equal(make_request) -> None:
     requests = [make_request(), make_request()]
     for number, request in enumerate(requests):
         request.resource_spans[0].resource.attributes.add(key="secret").value.int_value = number
     bodies = [request.SerializeToString() for request in requests]
-    # not even a hash of it is kept
+    # not even a hash of a masked value is stored
     assert len(set(Decoder(Redaction(keys=("secret",))).decode(bodies).spans["resource_key"].to_pylist())) == 1
     assert len(set(Decoder().decode(bodies).spans["resource_key"].to_pylist())) == 2
 
 
-def test_many_spans_at_once(make_request) -> None:
+def test_many_spans_are_masked(make_request) -> None:
     request = make_request(500)
     for number, span in enumerate(request.resource_spans[0].scope_spans[0].spans):
-        for place in range(number % 4):
-            value = span.attributes.add(key=f"k{place}").value
-            value.string_value = str(NUMBER) if (number + place) % 3 == 0 else "fine"
-    kept = keep(Redaction(keys=("k2",), values=(CARD,)), request)
+        for position in range(number % 4):
+            value = span.attributes.add(key=f"k{position}").value
+            value.string_value = str(NUMBER) if (number + position) % 3 == 0 else "fine"
+    kept = store_redacted(Redaction(keys=("k2",), values=(CARD,)), request)
     for number, span in enumerate(kept.scope_spans[0].spans):
-        expected = [MASK if place == 2 or (number + place) % 3 == 0 else "fine" for place in range(number % 4)]
+        expected = [MASK if position == 2 or (number + position) % 3 == 0 else "fine" for position in range(number % 4)]
         assert [each.value.string_value for each in span.attributes] == expected
 
 
-def test_rules_are_read_from_a_file_and_added_to_those_given(tmp_path: Path) -> None:
+def test_rules_from_file_extend_given_rules(tmp_path: Path) -> None:
     path = tmp_path / "rules"
-    path.write_text("# what we must not keep\n\nkey user.email\n  value a b#c  \nkey x y\n")
+    path.write_text("# personal data\n\nkey user.email\n  value a b#c  \nkey x y\n")
     assert make_redaction(["k"], ["v"], path) == Redaction(("k", "user.email", "x y"), ("v", "a b#c"))
 
 
@@ -169,11 +171,11 @@ def test_rules_are_read_from_a_file_and_added_to_those_given(tmp_path: Path) -> 
     [
         ([""], [], "a redaction rule is empty"),
         ([], [""], "a redaction rule is empty"),
-        ([], ["("], "'(' is no regular expression (RE2): missing ): ("),
-        ([], ["(?=x)"], "'(?=x)' is no regular expression (RE2): invalid perl operator: (?="),
-        ([], ["x*"], "'x*' also matches where nothing stands; it would mask everything"),
+        ([], ["("], "'(' is not a regular expression (RE2): missing ): ("),
+        ([], ["(?=x)"], "'(?=x)' is not a regular expression (RE2): invalid perl operator: (?="),
+        ([], ["x*"], "'x*' also matches the empty text; it would mask everything"),
     ],
 )
-def test_what_is_no_rule_is_refused(keys: list[str], values: list[str], problem: str) -> None:
+def test_invalid_rule_is_rejected(keys: list[str], values: list[str], problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
         make_redaction(keys, values, None)

@@ -91,25 +91,25 @@ resource_spans = st.builds(
 requests = st.builds(ExportTraceServiceRequest, resource_spans=st.lists(resource_spans, max_size=2))
 
 
-# an example is a whole request, so a hundred of them take their time to make
+# an example is a whole request, so a hundred of them would take too long
 modest = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
 def list_spans(data: TracesData | ExportTraceServiceRequest) -> list[tuple[bytes, str, bytes, str, bytes]]:
-    """Every span with where it comes from; which of them share a resource message is not part of the meaning."""
+    """Return every span with its resource and scope; how spans are grouped by them has no meaning."""
     return sorted(
         (
-            of_resource.resource.SerializeToString(deterministic=True),
-            of_resource.schema_url,
-            of_scope.scope.SerializeToString(deterministic=True),
-            of_scope.schema_url,
+            resource_entry.resource.SerializeToString(deterministic=True),
+            resource_entry.schema_url,
+            scope_entry.scope.SerializeToString(deterministic=True),
+            scope_entry.schema_url,
             each.SerializeToString(deterministic=True),
         )
-        for of_resource in data.resource_spans
-        for of_scope in of_resource.scope_spans
-        for each in of_scope.spans
+        for resource_entry in data.resource_spans
+        for scope_entry in resource_entry.scope_spans
+        for each in scope_entry.spans
     )
 
 
@@ -120,32 +120,32 @@ def store_and_export(store: Store, request: ExportTraceServiceRequest) -> Traces
 
 @modest
 @given(request=requests)
-def test_what_is_stored_comes_back_as_it_was(request: ExportTraceServiceRequest) -> None:
+def test_stored_spans_round_trip(request: ExportTraceServiceRequest) -> None:
     with Store.open() as store:
         assert list_spans(store_and_export(store, request)) == list_spans(request)
 
 
 @modest
 @given(request=requests)
-def test_json_and_back(request: ExportTraceServiceRequest) -> None:
+def test_json_round_trip(request: ExportTraceServiceRequest) -> None:
     body = dump_json(render_message(request)).encode()
     assert json_to_protobuf(body) == request.SerializeToString(deterministic=True)
 
 
-def test_spans_keep_their_order_and_are_grouped(store: Store, make_request) -> None:
+def test_spans_keep_order_and_are_grouped(store: Store, make_request) -> None:
     for count in (2, 3):
         store.append(Decoder().decode([make_request(count, trace_id=TRACE_ID).SerializeToString()]))
     data = export_request(store, TRACE_ID.hex().upper())
-    (of_scope,) = data.resource_spans[0].scope_spans
+    (scope_entry,) = data.resource_spans[0].scope_spans
     assert len(data.resource_spans) == 1
-    assert [each.name for each in of_scope.spans] == ["span 1", "span 2", "span 1", "span 2", "span 3"]
+    assert [each.name for each in scope_entry.spans] == ["span 1", "span 2", "span 1", "span 2", "span 3"]
 
 
-def test_an_unknown_trace_is_empty(store: Store) -> None:
+def test_unknown_trace_is_empty(store: Store) -> None:
     assert export_request(store, "00" * 16) == TracesData()
 
 
 @pytest.mark.parametrize("trace_id", ["", "xyz", "{" + "0" * 30 + "}", "0" * 33])
-def test_what_is_no_trace_id_is_refused(store: Store, trace_id: str) -> None:
-    with pytest.raises(ValueError, match="is no trace id; it has 32 hex digits"):
+def test_invalid_trace_id_is_rejected(store: Store, trace_id: str) -> None:
+    with pytest.raises(ValueError, match="is not a trace id; a trace id has 32 hex digits"):
         export_request(store, trace_id)

@@ -1,4 +1,4 @@
-"""Requests that no client library would send, over plain sockets."""
+"""Requests that no client library sends, over plain sockets."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spanproof.tests.command import DEADLINE_S
 
 
 @dataclass(slots=True)
-class GrpcAnswer:
-    """Headers and trailers together, and the message, if there is one."""
+class GrpcResponse:
+    """Headers and trailers together, and the message, if any."""
 
     headers: dict[str, str] = field(default_factory=dict)
     data: bytes = b""
@@ -25,7 +25,7 @@ class GrpcAnswer:
 
 def call_grpc(
     address: str, path: str, message: bytes, *, compressed: bool = False, headers: dict[str, str] | None = None
-) -> GrpcAnswer:
+) -> GrpcResponse:
     """Send one gRPC request, frame by frame."""
     connection = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
     connection.initiate_connection()
@@ -42,12 +42,12 @@ def call_grpc(
         ],
     )
     connection.send_data(1, struct.pack(">BI", compressed, len(message)) + message, end_stream=True)
-    answer = GrpcAnswer()
+    answer = GrpcResponse()
     with socket.create_connection(split_address(address), DEADLINE_S) as peer:
         while True:
             peer.sendall(connection.data_to_send())
             received = peer.recv(65536)
-            assert received, "the server has hung up"
+            assert received, "the server has closed the connection"
             for event in connection.receive_data(received):
                 match event:
                     case ResponseReceived() | TrailersReceived():
@@ -61,17 +61,17 @@ def call_grpc(
                         return answer
 
 
-def send_http(address: str, *pieces: bytes) -> bytes:
-    """Send pieces of HTTP over one connection; return all that comes until the server closes it."""
+def send_http(address: str, *chunks: bytes) -> bytes:
+    """Send chunks of HTTP over one connection; return all data until the server closes it."""
     with socket.create_connection(split_address(address), DEADLINE_S) as peer:
-        for piece in pieces:
-            peer.sendall(piece)
+        for chunk in chunks:
+            peer.sendall(chunk)
         return read_to_end(peer)
 
 
 def read_to_end(peer: socket.socket) -> bytes:
-    """Read until the other side closes the connection."""
+    """Read until the peer closes the connection."""
     received = b""
-    while more := peer.recv(65536):
-        received += more
+    while chunk := peer.recv(65536):
+        received += chunk
     return received

@@ -55,7 +55,7 @@ def test_export(client: httpx.Client, store: Store, make_request, media_type: st
     assert export_request(store, TRACE_ID).resource_spans == request.resource_spans
 
 
-def test_gzip_of_several_members(client: httpx.Client, store: Store, make_request) -> None:
+def test_gzip_with_several_members_is_accepted(client: httpx.Client, store: Store, make_request) -> None:
     body = make_request().SerializeToString()
     packed = gzip.compress(body[:20]) + gzip.compress(body[20:])
     assert post(client, packed, **{"content-encoding": "gzip"}).status_code == 200
@@ -74,7 +74,7 @@ def test_partial_success(client: httpx.Client, make_request) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/traces", "/v1/logs", "/v1/metrics"])
-def test_undecodable(client: httpx.Client, path: str) -> None:
+def test_undecodable_request_is_rejected(client: httpx.Client, path: str) -> None:
     answer = post(client, b"\xff", PROTOBUF, path)
     assert (answer.status_code, answer.headers["content-type"]) == (400, PROTOBUF)
     status = Status.FromString(answer.content)
@@ -107,7 +107,7 @@ def describe_violations(status: Status) -> list[str]:
         (gzip.compress(b"x", mtime=0) + b"more", "incorrect header check"),
     ],
 )
-def test_what_is_not_gzip(client: httpx.Client, body: bytes, problem: str) -> None:
+def test_invalid_gzip_is_rejected(client: httpx.Client, body: bytes, problem: str) -> None:
     answer = post(client, body, **{"content-encoding": "gzip"})
     assert answer.status_code == 400
     message = Status.FromString(answer.content).message
@@ -115,14 +115,14 @@ def test_what_is_not_gzip(client: httpx.Client, body: bytes, problem: str) -> No
     assert problem in message
 
 
-def test_truncated_anywhere(client: httpx.Client, make_request, capfd) -> None:
+def test_truncated_request_is_rejected(client: httpx.Client, make_request, capfd) -> None:
     body = make_request().SerializeToString()
     assert {post(client, body[:length]).status_code for length in range(1, len(body))} == {400}
     assert post(client, body).status_code == 200
     assert capfd.readouterr() == ("", "")
 
 
-def test_wrong_types_methods_and_paths(client: httpx.Client) -> None:
+def test_wrong_type_method_or_path_is_rejected(client: httpx.Client) -> None:
     assert post(client, b"", "text/plain").status_code == 415
     assert client.post("/v1/traces").status_code == 415
     assert post(client, b"", **{"content-encoding": "br"}).status_code == 415
@@ -133,7 +133,7 @@ def test_wrong_types_methods_and_paths(client: httpx.Client) -> None:
     assert post(client, b"", path="/").status_code == 404
 
 
-def test_too_large(store: Store, make_request) -> None:
+def test_too_large_request_is_rejected(store: Store, make_request) -> None:
     large = make_request(1_000)
     with (
         Receiver(store, "127.0.0.1:0", "127.0.0.1:0", ReceiverOptions(max_message_bytes=20_000)) as receiver,
@@ -150,26 +150,26 @@ def test_too_large(store: Store, make_request) -> None:
         assert post(client, encode(make_request(2), PROTOBUF)).status_code == 200
 
 
-def test_a_full_queue_names_when_to_try_again(gated_store, make_request) -> None:
+def test_full_queue_sends_retry_delay(gated_store, make_request) -> None:
     body = make_request().SerializeToString()
     with (
         Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", ReceiverOptions(max_bytes_in_flight=1)) as receiver,
         connect(receiver) as client,
-        ThreadPoolExecutor(1) as others,
+        ThreadPoolExecutor(1) as executor,
     ):
-        first = others.submit(post, client, body)
+        first = executor.submit(post, client, body)
         assert gated_store.arrived.wait(30)
-        refused = post(client, body)
+        rejected = post(client, body)
         gated_store.gate.set()
         assert first.result(30).status_code == 200
-    assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-    status, retry = Status.FromString(refused.content), RetryInfo()
+    assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "1")
+    status, retry = Status.FromString(rejected.content), RetryInfo()
     assert (status.code, status.message) == (14, f"the collector is busy: {len(body)} bytes of requests are held")
     assert status.details[0].Unpack(retry)
     assert retry.retry_delay.seconds == 1
 
 
-def test_logs_are_answered_as_not_stored(client: httpx.Client) -> None:
+def test_logs_get_partial_success(client: httpx.Client) -> None:
     request = ExportLogsServiceRequest()
     request.resource_logs.add().scope_logs.add().log_records.add()
     answer = ExportLogsServiceResponse.FromString(post(client, request.SerializeToString(), path="/v1/logs").content)

@@ -1,4 +1,4 @@
-"""The limits of the HTTP server, tried over plain sockets."""
+"""Limits of the HTTP server, over plain sockets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def connect(receiver: Receiver) -> socket.socket:
     return socket.create_connection(split_address(receiver.http_address), DEADLINE_S)
 
 
-def read_answer(answer: bytes) -> tuple[bytes, object]:
+def read_response(answer: bytes) -> tuple[bytes, object]:
     head, _, body = answer.partition(b"\r\n\r\n")
     return head.split(b" ")[1], json.loads(body)["message"]
 
@@ -48,7 +48,7 @@ def read_success(peer: socket.socket) -> None:
 
 
 @pytest.mark.parametrize(
-    "sent",
+    "request_bytes",
     [
         b"nonsense\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\r\n\r\n",
@@ -57,18 +57,20 @@ def read_success(peer: socket.socket) -> None:
         b"POST / HTTP/1.1\r\nhost: x\r\nlong: " + b"x" * 100_000,
     ],
 )
-def test_what_is_not_http_is_answered_with_a_status(receiver: Receiver, capfd, sent: bytes) -> None:
-    status, message = read_answer(send_http(receiver.http_address, sent))
+def test_invalid_http_gets_a_status(receiver: Receiver, capfd, request_bytes: bytes) -> None:
+    status, message = read_response(send_http(receiver.http_address, request_bytes))
     assert (status, message) == (b"400", "this is not HTTP/1.1, or its headers are too long")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_broken_chunk_in_a_body_ends_the_connection(receiver: Receiver) -> None:
-    status, _ = read_answer(send_http(receiver.http_address, HEAD + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n"))
+def test_broken_chunk_closes_connection(receiver: Receiver) -> None:
+    status, _ = read_response(
+        send_http(receiver.http_address, HEAD + b"transfer-encoding: chunked\r\n\r\nnonsense\r\n")
+    )
     assert status == b"400"
 
 
-def test_a_head_request_that_breaks_off_gets_no_body(receiver: Receiver, capfd) -> None:
+def test_broken_head_request_gets_no_body(receiver: Receiver, capfd) -> None:
     head = HEAD.replace(b"POST", b"HEAD") + b"transfer-encoding: chunked\r\n\r\n"
     answer = send_http(receiver.http_address, head + b"nonsense\r\n")
     assert answer.startswith(b"HTTP/1.1 400 ")
@@ -76,22 +78,22 @@ def test_a_head_request_that_breaks_off_gets_no_body(receiver: Receiver, capfd) 
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("begun", [b"", b"P", HEAD, HEAD + b"content-length: 2\r\n\r\n{"])
-def test_who_does_not_get_on_is_cut_off(serve: Callable[..., Receiver], begun: bytes) -> None:
+@pytest.mark.parametrize("start", [b"", b"P", HEAD, HEAD + b"content-length: 2\r\n\r\n{"])
+def test_stalled_request_times_out(serve: Callable[..., Receiver], start: bytes) -> None:
     receiver = serve(receive_timeout_s=0.2)
-    status, message = read_answer(send_http(receiver.http_address, begun))
+    status, message = read_response(send_http(receiver.http_address, start))
     assert (status, message) == (b"408", "the request did not arrive within 0.2 s")
 
 
-@pytest.mark.parametrize("begun", [b"", HEAD + b"content-length: 1000000\r\n\r\n"])
-def test_who_sends_a_byte_now_and_then_is_cut_off(serve: Callable[..., Receiver], begun: bytes) -> None:
+@pytest.mark.parametrize("start", [b"", HEAD + b"content-length: 1000000\r\n\r\n"])
+def test_slow_request_times_out(serve: Callable[..., Receiver], start: bytes) -> None:
     receiver = serve(receive_timeout_s=0.5)
     with connect(receiver) as peer:
-        peer.sendall(begun)
+        peer.sendall(start)
         peer.settimeout(0.05)
-        answer, began = b"", time.monotonic()
+        answer, started_at = b"", time.monotonic()
         while not answer:
-            assert time.monotonic() - began < DEADLINE_S
+            assert time.monotonic() - started_at < DEADLINE_S
             peer.sendall(b"a")
             try:
                 answer = peer.recv(65536)
@@ -100,15 +102,15 @@ def test_who_sends_a_byte_now_and_then_is_cut_off(serve: Callable[..., Receiver]
         assert answer.startswith(b"HTTP/1.1 408 ")
 
 
-def test_a_body_that_is_not_wanted_has_its_time_as_well(serve: Callable[..., Receiver]) -> None:
+def test_unread_body_times_out(serve: Callable[..., Receiver]) -> None:
     receiver = serve(receive_timeout_s=0.5)
-    refused = GOOD.replace(b"/v1/traces", b"/nowhere").replace(b"content-length: 2", b"content-length: 1000000")
-    answer = send_http(receiver.http_address, refused)
+    request = GOOD.replace(b"/v1/traces", b"/nowhere").replace(b"content-length: 2", b"content-length: 1000000")
+    answer = send_http(receiver.http_address, request)
     assert answer.count(b"HTTP/1.1") == 1
     assert answer.startswith(b"HTTP/1.1 404 ")
 
 
-def test_a_connection_that_waits_between_requests_is_kept(serve: Callable[..., Receiver]) -> None:
+def test_idle_connection_is_kept(serve: Callable[..., Receiver]) -> None:
     receiver = serve(receive_timeout_s=0.3)
     with connect(receiver) as peer:
         for _ in range(2):
@@ -120,7 +122,7 @@ def test_a_connection_that_waits_between_requests_is_kept(serve: Callable[..., R
             peer.settimeout(DEADLINE_S)
 
 
-def test_a_request_that_waits_for_its_commit_is_not_cut_off(gated_store, make_request) -> None:
+def test_request_waiting_for_commit_does_not_time_out(gated_store, make_request) -> None:
     options = ReceiverOptions(receive_timeout_s=0.2)
     with Receiver(gated_store, "127.0.0.1:0", "127.0.0.1:0", options) as receiver, connect(receiver) as peer:
         body = make_request().SerializeToString()
@@ -142,7 +144,7 @@ def test_connections_are_limited(serve: Callable[..., Receiver]) -> None:
             read_success(peer)
         with connect(receiver) as third:
             answer = read_to_end(third)
-            assert read_answer(answer) == (b"503", "there are 2 connections already")
+            assert read_response(answer) == (b"503", "there are 2 connections already")
             assert b"retry-after: 1\r\n" in answer.lower()
         first.sendall(GOOD)
         read_success(first)
@@ -150,19 +152,19 @@ def test_connections_are_limited(serve: Callable[..., Receiver]) -> None:
 
 def test_bytes_in_flight_are_limited(serve: Callable[..., Receiver]) -> None:
     receiver = serve(max_bytes_in_flight=1000)
-    long = HEAD + b"content-length: 900\r\n\r\n" + b" " * 800
+    request = HEAD + b"content-length: 900\r\n\r\n" + b" " * 800
     with connect(receiver) as peer:
-        peer.sendall(long)
-        refused = None
-        while refused is None or refused.status_code == 200:  # until the first has been read
-            refused = httpx.post(
+        peer.sendall(request)
+        rejected = None
+        while rejected is None or rejected.status_code == 200:  # until the server has read the first request
+            rejected = httpx.post(
                 f"http://{receiver.http_address}/v1/traces", content=b"{}" + b" " * 300,
                 headers={"content-type": "application/json"},
             )  # fmt: skip
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
-        assert refused.json()["message"] == "the collector is busy: 800 bytes of requests are held"
+        assert (rejected.status_code, rejected.headers["retry-after"]) == (503, "1")
+        assert rejected.json()["message"] == "the collector is busy: 800 bytes of requests are held"
         peer.sendall(b" " * 98 + b"{}")
         read_success(peer)
-    again = httpx.post(f"http://{receiver.http_address}/v1/traces", content=b"{}" + b" " * 300,
+    retried = httpx.post(f"http://{receiver.http_address}/v1/traces", content=b"{}" + b" " * 300,
                        headers={"content-type": "application/json"})  # fmt: skip
-    assert again.status_code == 200
+    assert retried.status_code == 200

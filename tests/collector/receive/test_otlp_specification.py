@@ -1,4 +1,4 @@
-"""What the OTLP specification demands of a server, over real sockets; docs/otlp.md says which test holds what."""
+"""Requirements of the OTLP specification for servers, over real sockets; docs/otlp.md maps them to tests."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def make_profiles() -> ExportProfilesServiceRequest:
     return request
 
 
-OTHERS: dict[str, tuple[str, str, Callable[[], Message], type[Message], str]] = {
+OTHER_SIGNALS: dict[str, tuple[str, str, Callable[[], Message], type[Message], str]] = {
     "logs": ("logs.v1.LogsService", "/v1/logs", make_logs, ExportLogsServiceResponse, "rejected_log_records"),
     "metrics": (
         "metrics.v1.MetricsService",
@@ -100,16 +100,14 @@ def count_spans(store: Store) -> int:
     return count
 
 
-# ## What is answered
+# ## Responses
 
 
-def test_the_default_ports_are_those_of_otlp() -> None:
+def test_default_ports_match_otlp() -> None:
     assert (GRPC_ADDRESS, HTTP_ADDRESS) == ("127.0.0.1:4317", "127.0.0.1:4318")
 
 
-def test_success_is_the_response_of_the_signal_without_partial_success(
-    channel: grpc.Channel, client: httpx.Client, make_request
-) -> None:
+def test_success_response_has_no_partial_success(channel: grpc.Channel, client: httpx.Client, make_request) -> None:
     body = make_request().SerializeToString()
     answers = [channel.unary_unary(EXPORT)(body), post(client, body).content]
     for answer in answers:
@@ -117,24 +115,22 @@ def test_success_is_the_response_of_the_signal_without_partial_success(
     assert post(client, dump_json(render_message(make_request())).encode(), JSON).json() == {}
 
 
-@pytest.mark.parametrize("signal", ["trace.v1.TraceService", *(service for service, *_ in OTHERS.values())])
-def test_an_empty_request_succeeds_over_grpc(channel: grpc.Channel, signal: str) -> None:
+@pytest.mark.parametrize("signal", ["trace.v1.TraceService", *(service for service, *_ in OTHER_SIGNALS.values())])
+def test_empty_request_succeeds_over_grpc(channel: grpc.Channel, signal: str) -> None:
     assert channel.unary_unary(f"/opentelemetry.proto.collector.{signal}/Export")(b"") == b""
 
 
-@pytest.mark.parametrize("path", ["/v1/traces", *(path for _, path, *_ in OTHERS.values())])
-def test_an_empty_request_succeeds_over_http(client: httpx.Client, path: str) -> None:
+@pytest.mark.parametrize("path", ["/v1/traces", *(path for _, path, *_ in OTHER_SIGNALS.values())])
+def test_empty_request_succeeds_over_http(client: httpx.Client, path: str) -> None:
     answer = post(client, b"", path=path)
     assert (answer.status_code, answer.headers["content-type"], answer.content) == (200, PROTOBUF, b"")
     answer = post(client, b"{}", JSON, path)
     assert (answer.status_code, answer.headers["content-type"], answer.json()) == (200, JSON, {})
 
 
-@pytest.mark.parametrize("signal", OTHERS)
-def test_other_signals_are_answered_with_partial_success(
-    channel: grpc.Channel, client: httpx.Client, signal: str
-) -> None:
-    service, path, make, response, field = OTHERS[signal]
+@pytest.mark.parametrize("signal", OTHER_SIGNALS)
+def test_other_signals_get_partial_success(channel: grpc.Channel, client: httpx.Client, signal: str) -> None:
+    service, path, make, response, field = OTHER_SIGNALS[signal]
     body = make().SerializeToString()
     for answer in (
         channel.unary_unary(f"/opentelemetry.proto.collector.{service}/Export")(body),
@@ -144,7 +140,7 @@ def test_other_signals_are_answered_with_partial_success(
         assert (getattr(partial, field), partial.error_message) == (1, "spanproof stores traces only")
 
 
-def test_answers_stay_small(channel: grpc.Channel, client: httpx.Client, make_request) -> None:
+def test_responses_stay_small(channel: grpc.Channel, client: httpx.Client, make_request) -> None:
     long = "k" * 1_000_000
     request = make_request(2)
     request.resource_spans[0].scope_spans[0].spans[0].attributes.add(key=long).value.string_value = "cafe"
@@ -167,11 +163,11 @@ def test_answers_stay_small(channel: grpc.Channel, client: httpx.Client, make_re
     assert partial.error_message.endswith("…")
 
 
-# ## What is refused
+# ## Rejections
 
 
 @pytest.mark.parametrize("media_type", [PROTOBUF, JSON])
-def test_every_failure_is_a_status_in_the_encoding_of_the_request(client: httpx.Client, media_type: str) -> None:
+def test_errors_use_encoding_of_request(client: httpx.Client, media_type: str) -> None:
     answers = [
         post(client, b"\xff", media_type),
         post(client, b"", media_type, path="/v1/nothing"),
@@ -186,43 +182,43 @@ def test_every_failure_is_a_status_in_the_encoding_of_the_request(client: httpx.
 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/protobuf", "application/x-www-form-urlencoded", ""])
-def test_another_content_type_is_told_which_there_are(client: httpx.Client, media_type: str) -> None:
+def test_unknown_content_type_gets_accept_header(client: httpx.Client, media_type: str) -> None:
     answer = post(client, b"x", media_type)
     assert (answer.status_code, answer.headers["content-type"]) == (415, JSON)
     assert answer.headers["accept"] == "application/x-protobuf, application/json"
-    assert answer.json()["message"].startswith("the content type is to be application/x-protobuf or application/json")
+    assert answer.json()["message"].startswith("the content type must be application/x-protobuf or application/json")
 
 
-def test_another_content_encoding_is_told_which_there_is(client: httpx.Client) -> None:
+def test_unknown_content_encoding_gets_accept_encoding_header(client: httpx.Client) -> None:
     for encoding in ("zstd", "deflate", "gzip, gzip", ""):
         answer = post(client, b"x", **{"content-encoding": encoding})
         assert (answer.status_code, answer.headers["accept-encoding"]) == (415, "gzip")
 
 
 @pytest.mark.parametrize("path", ["/", "/v1/trace", "/v1/traces/", "/v1/profiles", "/%ff"])
-def test_another_path_is_told_where_otlp_goes(client: httpx.Client, path: str) -> None:
+def test_unknown_path_names_otlp_paths(client: httpx.Client, path: str) -> None:
     answer = post(client, b"{}", JSON, path)
     assert answer.status_code == 404
-    assert "OTLP is posted to /v1/traces, /v1/logs, /v1/metrics, /v1development/profiles" in answer.json()["message"]
+    assert "send OTLP by POST to /v1/traces, /v1/logs, /v1/metrics, /v1development/profiles" in answer.json()["message"]
 
 
-def test_another_method_of_the_service_is_unimplemented(receiver: Receiver) -> None:
+def test_unknown_grpc_method_is_unimplemented(receiver: Receiver) -> None:
     for path in (EXPORT.replace("Export", "Import"), "/nothing"):
         assert call_grpc(receiver.grpc_address, path, b"").headers["grpc-status"] == "12"
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "snappy"])
-def test_another_compression_over_grpc_is_refused_for_good(receiver: Receiver, store: Store, encoding: str) -> None:
+def test_unknown_grpc_compression_is_not_retryable(receiver: Receiver, store: Store, encoding: str) -> None:
     answer = call_grpc(
         receiver.grpc_address, EXPORT, b"\x28\xb5\x2f\xfd", compressed=True, headers={"grpc-encoding": encoding}
     )
-    assert answer.headers["grpc-status"] in ("12", "13")  # neither is to be tried again
+    assert answer.headers["grpc-status"] in ("12", "13")  # neither is retryable
     assert "grpc-encoding" in answer.headers["grpc-message"]
     assert "google.rpc.retryinfo-bin" not in answer.headers
     assert count_spans(store) == 0
 
 
-def test_compression_over_grpc_is_named_in_every_answer(receiver: Receiver, make_request) -> None:
+def test_grpc_response_names_supported_compression(receiver: Receiver, make_request) -> None:
     packed = gzip.compress(make_request().SerializeToString())
     answer = call_grpc(receiver.grpc_address, EXPORT, packed, compressed=True, headers={"grpc-encoding": "gzip"})
     assert answer.headers["grpc-status"] == "0"
@@ -230,23 +226,23 @@ def test_compression_over_grpc_is_named_in_every_answer(receiver: Receiver, make
 
 
 @pytest.mark.parametrize(("message", "headers"), [(b"no gzip", {"grpc-encoding": "gzip"}), (b"", {})])
-def test_what_is_not_compressed_as_it_says_is_refused(receiver: Receiver, message: bytes, headers) -> None:
+def test_wrong_grpc_compression_is_rejected(receiver: Receiver, message: bytes, headers) -> None:
     answer = call_grpc(receiver.grpc_address, EXPORT, message, compressed=True, headers=headers)
     assert answer.headers["grpc-status"] == "13"
     assert "google.rpc.retryinfo-bin" not in answer.headers
 
 
-# ## How much is taken
+# ## Limits
 
 
-def peak_mib() -> int:
-    found = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) // 1024
+def read_peak_mib() -> int:
+    match = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())
+    assert match
+    return int(match[1]) // 1024
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-def test_a_small_message_that_unpacks_to_a_large_one_is_refused(
+def test_grpc_decompression_bomb_is_rejected(
     receiver: Receiver, channel: grpc.Channel, compression: grpc.Compression
 ) -> None:
     with pytest.raises(grpc.RpcError) as error:
@@ -255,15 +251,15 @@ def test_a_small_message_that_unpacks_to_a_large_one_is_refused(
     assert list(error.value.trailing_metadata()) == []
 
 
-def test_a_small_body_that_unpacks_to_a_large_one_is_refused_while_it_is_unpacked(client: httpx.Client) -> None:
+def test_http_decompression_bomb_is_rejected_early(client: httpx.Client) -> None:
     packed = gzip.compress(bytes(2**20)) * 4000
-    before = peak_mib()
+    before = read_peak_mib()
     answer = post(client, packed, **{"content-encoding": "gzip"})
     assert (answer.status_code, Status.FromString(answer.content).code) == (413, 8)
-    assert peak_mib() - before < 400  # of the 4000 that it would be
+    assert read_peak_mib() - before < 400  # of 4000 decompressed
 
 
-def test_the_default_limit_is_64_mib(client: httpx.Client) -> None:
+def test_default_limit_is_64_mib(client: httpx.Client) -> None:
     limit = 64 * 2**20
     body = ExportTraceServiceRequest()
     body.resource_spans.add().schema_url = "x" * (limit - 20)
@@ -275,19 +271,19 @@ def test_the_default_limit_is_64_mib(client: httpx.Client) -> None:
     assert post(client, body.SerializeToString()).status_code == 413
 
 
-def test_a_body_of_unknown_length_is_refused_once_it_is_too_large(store: Store) -> None:
+def test_chunked_body_beyond_limit_is_rejected(store: Store) -> None:
     with Receiver(store, "127.0.0.1:0", "127.0.0.1:0", ReceiverOptions(max_message_bytes=10_000)) as receiver:
         head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
         chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n"
-        again = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        next_request = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
         answer = send_http(
-            receiver.http_address, head + b"transfer-encoding: chunked\r\n\r\n", chunk * 50, b"0\r\n\r\n", again
+            receiver.http_address, head + b"transfer-encoding: chunked\r\n\r\n", chunk * 50, b"0\r\n\r\n", next_request
         )
         statuses = re.findall(rb"HTTP/1.1 (\d+)", answer)
-        assert statuses == [b"413", b"404"]  # the rest is read and dropped, and the connection goes on
+        assert statuses == [b"413", b"404"]  # the rest is read and dropped, and the connection stays open
 
 
-def test_a_client_that_asks_first_sends_nothing_of_what_is_too_large(receiver: Receiver) -> None:
+def test_expect_continue_is_checked_before_body(receiver: Receiver) -> None:
     head = (
         b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nconnection: close\r\n"
         b"content-length: %d\r\nexpect: 100-continue\r\n\r\n"
@@ -296,10 +292,10 @@ def test_a_client_that_asks_first_sends_nothing_of_what_is_too_large(receiver: R
     assert send_http(receiver.http_address, head % 2, b"{}").startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
 
 
-# ## Data as it is meant
+# ## Data
 
 
-def test_fields_of_later_versions_are_ignored(channel: grpc.Channel, store: Store, make_request) -> None:
+def test_unknown_fields_are_ignored(channel: grpc.Channel, store: Store, make_request) -> None:
     request = make_request()
     later = b"\xca\x3e\x05later"  # field 1001
     span = request.resource_spans[0].scope_spans[0].spans[0]
@@ -310,7 +306,7 @@ def test_fields_of_later_versions_are_ignored(channel: grpc.Channel, store: Stor
     assert export_request(store, TRACE_ID).resource_spans == make_request().resource_spans
 
 
-def test_values_that_are_set_but_empty_are_kept(client: httpx.Client, store: Store, make_request) -> None:
+def test_empty_values_are_kept(client: httpx.Client, store: Store, make_request) -> None:
     request = make_request()
     attributes = request.resource_spans[0].scope_spans[0].spans[0].attributes
     attributes.add(key="text").value.string_value = ""
@@ -331,7 +327,7 @@ def test_values_that_are_set_but_empty_are_kept(client: httpx.Client, store: Sto
 
 
 @pytest.mark.parametrize("levels", [60, 5_000, 200_000])
-def test_deep_nesting_is_refused_and_service_goes_on(
+def test_deep_nesting_is_rejected_and_server_survives(
     channel: grpc.Channel, client: httpx.Client, store: Store, make_request, levels: int
 ) -> None:
     value = b""
@@ -345,7 +341,7 @@ def test_deep_nesting_is_refused_and_service_goes_on(
     opening = b'{"resourceSpans":[{"scopeSpans":[{"spans":[{"attributes":[{"key":"k","value":'
     deep = opening + b'{"arrayValue":{"values":[' * levels + b"]}}" * levels + b"}]}]}]}]}"
     assert post(client, deep, JSON).status_code == 400
-    groups = b"\x0b" * levels  # groups of unknown fields nest, too
+    groups = b"\x0b" * levels  # groups of unknown fields can be nested, too
     assert post(client, groups).status_code == 400
     assert channel.unary_unary(EXPORT)(make_request().SerializeToString()) == b""
     assert count_spans(store) == 1
@@ -362,7 +358,7 @@ def _length(content: bytes) -> bytes:
 # ## Connections
 
 
-def test_a_connection_serves_one_request_after_the_other(receiver: Receiver) -> None:
+def test_connection_serves_consecutive_requests(receiver: Receiver) -> None:
     json = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\r\n{}"
     text = json.replace(b"application/json", b"text/plain")
     last = json.replace(b"host: x", b"host: x\r\nconnection: close")
@@ -370,7 +366,7 @@ def test_a_connection_serves_one_request_after_the_other(receiver: Receiver) -> 
     assert re.findall(rb"HTTP/1.1 (\d+)", answer) == [b"200"] * 3 + [b"415", b"200"]
 
 
-def test_one_port_takes_both_encodings(client: httpx.Client, store: Store, make_request) -> None:
+def test_one_port_accepts_both_encodings(client: httpx.Client, store: Store, make_request) -> None:
     for number in range(4):
         request = make_request(trace_id=bytes([number + 1]) * 16)
         body = dump_json(render_message(request)).encode() if number % 2 else request.SerializeToString()
@@ -378,7 +374,7 @@ def test_one_port_takes_both_encodings(client: httpx.Client, store: Store, make_
     assert count_spans(store) == 4
 
 
-def test_many_requests_at_once_are_all_answered(
+def test_concurrent_requests_are_all_answered(
     receiver: Receiver, client: httpx.Client, store: Store, make_request
 ) -> None:
     bodies = [make_request(3, trace_id=os.urandom(16)).SerializeToString() for _ in range(200)]

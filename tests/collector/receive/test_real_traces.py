@@ -26,9 +26,9 @@ def read_lines(name: str) -> list[bytes]:
     return content.splitlines() if ".jsonl" in name or name.endswith(".gz") else [content]
 
 
-def test_the_opentelemetry_demo_is_stored_whole(receiver: Receiver, store: Store) -> None:
+def test_opentelemetry_demo_is_stored_completely(receiver: Receiver, store: Store) -> None:
     lines = read_lines("oteldemo/test_data.json.gz")
-    sent: dict[str, list[bytes]] = {}
+    spans_by_trace: dict[str, list[bytes]] = {}
     with httpx.Client(
         base_url=f"http://{receiver.http_address}", headers={"content-type": "application/json"}
     ) as client:
@@ -39,12 +39,14 @@ def test_the_opentelemetry_demo_is_stored_whole(receiver: Receiver, store: Store
             if signal == "resourceSpans":
                 assert answer.json() == {}
                 request = ExportTraceServiceRequest.FromString(json_to_protobuf(line))
-                for of_resource in request.resource_spans:
-                    for of_scope in of_resource.scope_spans:
-                        for span in of_scope.spans:
+                for resource_spans in request.resource_spans:
+                    for scope_spans in resource_spans.scope_spans:
+                        for span in scope_spans.spans:
                             if span.status == Status():
-                                span.ClearField("status")  # an empty status says no more than none
-                            sent.setdefault(span.trace_id.hex(), []).append(span.SerializeToString(deterministic=True))
+                                span.ClearField("status")  # an empty status is equivalent to none
+                            spans_by_trace.setdefault(span.trace_id.hex(), []).append(
+                                span.SerializeToString(deterministic=True)
+                            )
             else:
                 assert answer.json()["partialSuccess"]["errorMessage"] == "spanproof stores traces only"
     with store.cursor() as cursor:
@@ -53,12 +55,12 @@ def test_the_opentelemetry_demo_is_stored_whole(receiver: Receiver, store: Store
             " sum(len(events)), sum(len(links)) FROM spans"
         ).fetchall()
     assert counts == [(547, 141, 8, 107, 139, 53)]
-    for trace_id, spans in sent.items():
+    for trace_id, spans in spans_by_trace.items():
         stored = [
             span.SerializeToString(deterministic=True)
-            for of_resource in export_request(store, trace_id).resource_spans
-            for of_scope in of_resource.scope_spans
-            for span in of_scope.spans
+            for resource_spans in export_request(store, trace_id).resource_spans
+            for scope_spans in resource_spans.scope_spans
+            for span in scope_spans.spans
         ]
         assert sorted(stored) == sorted(spans)
 
@@ -74,20 +76,20 @@ def test_the_opentelemetry_demo_is_stored_whole(receiver: Receiver, store: Store
         ("duckdb-otlp/multifile_valid_traces.jsonl", [1]),
     ],
 )
-def test_published_examples(store: Store, name: str, spans: list[int]) -> None:
+def test_published_examples_are_decoded(store: Store, name: str, spans: list[int]) -> None:
     decoded = Decoder().decode([json_to_protobuf(line) for line in read_lines(name)])
     assert decoded.outcomes == tuple(ExportResult(count) for count in spans)
     store.append(decoded)
 
 
-def test_published_protobuf(store: Store) -> None:
+def test_published_protobuf_is_stored_unchanged(store: Store) -> None:
     body = (TRACES / "duckdb-otlp" / "otlp_traces.pb").read_bytes()
     store.append(Decoder().decode([body]))
-    (of_resource,) = export_request(store, "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6").resource_spans
-    assert list(ExportTraceServiceRequest.FromString(body).resource_spans) == [of_resource]
+    (resource_spans,) = export_request(store, "a1b2c3d4e5f6a7b8c9d0e1f2a3b4c5d6").resource_spans
+    assert list(ExportTraceServiceRequest.FromString(body).resource_spans) == [resource_spans]
 
 
-def test_published_malformed_line() -> None:
+def test_published_malformed_line_is_rejected() -> None:
     (line,) = read_lines("duckdb-otlp/multifile_malformed_traces.jsonl")
     with pytest.raises(InvalidJson, match=r"^\$: not JSON"):
         json_to_protobuf(line)

@@ -31,7 +31,7 @@ def make_exporter(receiver: Receiver, transport: str) -> SpanExporter:
 
 
 @pytest.mark.parametrize("transport", ["grpc", "http", "http+gzip"])
-def test_the_sdk_exports(receiver: Receiver, store: Store, transport: str, caplog) -> None:
+def test_sdk_spans_are_stored(receiver: Receiver, store: Store, transport: str, caplog) -> None:
     provider = TracerProvider(resource=Resource({"service.name": "orders", "replicas": [1, 2]}))
     provider.add_span_processor(SimpleSpanProcessor(make_exporter(receiver, transport)))
     tracer = provider.get_tracer("tests", "1.0")
@@ -42,10 +42,10 @@ def test_the_sdk_exports(receiver: Receiver, store: Store, transport: str, caplo
             child.set_status(Status(StatusCode.ERROR, "broken"))
     provider.shutdown()
 
-    (of_resource,) = export_request(store, f"{parent.get_span_context().trace_id:032x}").resource_spans
-    (of_scope,) = of_resource.scope_spans
-    stored_child, stored_parent = of_scope.spans
-    assert (of_scope.scope.name, of_scope.scope.version) == ("tests", "1.0")
+    (resource_spans,) = export_request(store, f"{parent.get_span_context().trace_id:032x}").resource_spans
+    (scope_spans,) = resource_spans.scope_spans
+    stored_child, stored_parent = scope_spans.spans
+    assert (scope_spans.scope.name, scope_spans.scope.version) == ("tests", "1.0")
     assert (stored_parent.name, stored_parent.kind, stored_parent.parent_span_id) == ("parent", 2, b"")
     assert stored_child.parent_span_id == stored_child.links[0].span_id == stored_parent.span_id
     assert (stored_child.status.code, stored_child.status.message) == (2, "broken")
@@ -54,7 +54,7 @@ def test_the_sdk_exports(receiver: Receiver, store: Store, transport: str, caplo
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
-def test_addresses_are_the_real_ones_and_free_again_afterwards(store: Store) -> None:
+def test_addresses_are_actual_and_released_on_stop(store: Store) -> None:
     with Receiver(store, "127.0.0.1:0", "localhost:0") as receiver:
         grpc_address, http_address = receiver.grpc_address, receiver.http_address
         assert not grpc_address.endswith(":0")
@@ -64,17 +64,17 @@ def test_addresses_are_the_real_ones_and_free_again_afterwards(store: Store) -> 
         assert (receiver.grpc_address, receiver.http_address) == (grpc_address, http_address)
 
 
-def test_an_address_in_use_is_refused_and_the_other_one_set_free(store: Store, receiver: Receiver, capfd) -> None:
+def test_address_in_use_is_rejected_and_other_released(store: Store, receiver: Receiver, capfd) -> None:
     with Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as other:
         free = other.grpc_address
-    for grpc_address, http_address, taken in (
+    for grpc_address, http_address, used_address in (
         (receiver.grpc_address, "127.0.0.1:0", receiver.grpc_address),
         (free, receiver.http_address, receiver.http_address),
     ):
         with pytest.raises(AddressUnavailable) as error:
             Receiver(store, grpc_address, http_address).start()
         assert str(error.value) == (
-            f"{taken} is in use; stop what listens there, or name another address (port 0 picks one)"
+            f"{used_address} is in use; stop what listens there, or name another address (port 0 picks one)"
         )
     with Receiver(store, free, "127.0.0.1:0"):
         pass
@@ -82,17 +82,17 @@ def test_an_address_in_use_is_refused_and_the_other_one_set_free(store: Store, r
 
 
 @pytest.mark.parametrize("address", ["", "4317", "localhost", "localhost:", "localhost:x", "::1:4317", "http://a:1"])
-def test_what_is_no_address_is_refused(store: Store, address: str) -> None:
-    with pytest.raises(ValueError, match=r"is no address; write host:port, such as 127\.0\.0\.1:4317"):
+def test_invalid_address_is_rejected(store: Store, address: str) -> None:
+    with pytest.raises(ValueError, match=r"is not an address; write host:port, such as 127\.0\.0\.1:4317"):
         Receiver(store, address, "127.0.0.1:0").start()
 
 
-def test_an_address_of_somewhere_else_is_refused(store: Store) -> None:
-    with pytest.raises(AddressUnavailable, match=r"^192\.0\.2\.1:0 cannot be listened on: .*; name another address$"):
+def test_foreign_address_is_rejected(store: Store) -> None:
+    with pytest.raises(AddressUnavailable, match=r"^cannot listen on 192\.0\.2\.1:0: .*; name another address$"):
         Receiver(store, "127.0.0.1:0", "192.0.2.1:0").start()
 
 
-def test_stopping_twice_or_before_starting_is_fine(store: Store) -> None:
+def test_stop_is_idempotent(store: Store) -> None:
     receiver = Receiver(store, "127.0.0.1:0", "127.0.0.1:0")
     assert receiver.stop()
     receiver.start()
@@ -111,7 +111,7 @@ input()
 """
 
 
-def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, make_request) -> None:
+def test_acknowledged_spans_survive_kill(tmp_path: Path, make_request) -> None:
     path = tmp_path / "spans.duckdb"
     server = subprocess.Popen([sys.executable, "-c", SERVER, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     with server:
@@ -130,7 +130,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path: Path, make_request) -> 
         assert cursor.execute("SELECT count(*), max(span_key) FROM spans").fetchall() == [(30, 30)]
 
 
-def test_small_answers_are_sent_at_once() -> None:
-    # asyncio asks for that (TCP_NODELAY) only where a socket names its protocol; else each answer waits 40 ms
+def test_small_responses_are_sent_without_delay() -> None:
+    # asyncio sets TCP_NODELAY only if a socket has an explicit protocol; otherwise each response waits 40 ms
     with open_listener("127.0.0.1:0") as listener:
         assert listener.proto == socket.IPPROTO_TCP

@@ -18,68 +18,68 @@ def count_spans(store: Store) -> int:
     return count
 
 
-def test_an_answer_comes_after_the_commit_and_what_waits_shares_one(gated_store, make_request) -> None:
+def test_response_follows_commit_and_waiting_requests_share_one(gated_store, make_request) -> None:
     ingest = IngestQueue(gated_store)
     first = ingest.submit(make_request(1).SerializeToString())
     assert gated_store.arrived.wait(30)
     others = [ingest.submit(make_request(count).SerializeToString()) for count in (2, 3, 4)]
-    assert not any(answer.done() for answer in (first, *others))
+    assert not any(result.done() for result in (first, *others))
     gated_store.gate.set()
-    assert [answer.result(30) for answer in (first, *others)] == [
+    assert [result.result(30) for result in (first, *others)] == [
         ExportResult(1),
         ExportResult(2),
         ExportResult(3),
         ExportResult(4),
     ]
-    # one was being committed, at most one decoded, the others waited
+    # one request was being committed, at most one was decoded, the others were queued
     assert (len(gated_store.batches) <= 3, sum(gated_store.batches)) == (True, 10)
     assert count_spans(gated_store) == 10
     assert ingest.drain_and_stop(30)
 
 
-def test_a_full_queue_refuses_until_there_is_room(gated_store, make_request) -> None:
+def test_full_queue_rejects_until_it_has_room(gated_store, make_request) -> None:
     body = make_request().SerializeToString()
     for limits in ({"max_queued_requests": 2}, {"max_queued_bytes": 2 * len(body)}):
         gated_store.gate.clear()
         ingest = IngestQueue(gated_store, **limits)
-        waiting = [ingest.submit(body), ingest.submit(body)]
+        results = [ingest.submit(body), ingest.submit(body)]
         with pytest.raises(Backpressure, match="the collector is busy: 2 requests are waiting"):
             ingest.submit(body)
         gated_store.gate.set()
-        assert [answer.result(30) for answer in waiting] == [ExportResult(1)] * 2
+        assert [result.result(30) for result in results] == [ExportResult(1)] * 2
         assert ingest.submit(body).result(30) == ExportResult(1)
         assert ingest.drain_and_stop(30)
 
 
-def test_a_request_larger_than_the_queue_gets_in_alone(gated_store, make_request) -> None:
+def test_request_larger_than_queue_is_accepted_alone(gated_store, make_request) -> None:
     gated_store.gate.set()
     ingest = IngestQueue(gated_store, max_queued_bytes=1)
     assert ingest.submit(make_request().SerializeToString()).result(30) == ExportResult(1)
     assert ingest.drain_and_stop(30)
 
 
-def test_a_bad_request_is_refused_alone(gated_store, make_request) -> None:
+def test_undecodable_request_does_not_affect_others(gated_store, make_request) -> None:
     gated_store.gate.set()
     ingest = IngestQueue(gated_store)
-    answers = [ingest.submit(body) for body in (make_request().SerializeToString(), b"\xff")]
-    assert answers[0].result(30) == ExportResult(1)
-    assert isinstance(answers[1].exception(30), UndecodableRequest)
+    results = [ingest.submit(body) for body in (make_request().SerializeToString(), b"\xff")]
+    assert results[0].result(30) == ExportResult(1)
+    assert isinstance(results[1].exception(30), UndecodableRequest)
     assert ingest.drain_and_stop(30)
 
 
-def test_what_the_store_refuses_is_refused_alone(gated_store, make_request) -> None:
+def test_request_rejected_by_store_does_not_affect_others(gated_store, make_request) -> None:
     ingest = IngestQueue(gated_store)
     ingest.submit(make_request().SerializeToString())
     assert gated_store.arrived.wait(30)
-    answers = [ingest.submit(name_span(make_request(), name)) for name in ("good", "poison", "fine")]
+    results = [ingest.submit(name_span(make_request(), name)) for name in ("good", "poison", "fine")]
     gated_store.gate.set()
-    assert answers[0].result(30) == answers[2].result(30) == ExportResult(1)
-    assert str(answers[1].exception(30)) == "poison"
+    assert results[0].result(30) == results[2].result(30) == ExportResult(1)
+    assert str(results[1].exception(30)) == "poison"
     assert count_spans(gated_store) == 3
     assert ingest.drain_and_stop(30)
 
 
-def test_a_bug_costs_its_batch_and_not_the_writer(gated_store, make_request, caplog) -> None:
+def test_bug_fails_only_its_batch(gated_store, make_request, caplog) -> None:
     gated_store.gate.set()
     ingest = IngestQueue(gated_store)
     error = ingest.submit(name_span(make_request(), "bug")).exception(30)
@@ -90,12 +90,12 @@ def test_a_bug_costs_its_batch_and_not_the_writer(gated_store, make_request, cap
     assert ingest.drain_and_stop(30)
 
 
-def test_stopping_drains_and_refuses_what_comes_then(gated_store, make_request) -> None:
+def test_stop_drains_queue_and_rejects_new_requests(gated_store, make_request) -> None:
     ingest = IngestQueue(gated_store)
-    answer = ingest.submit(make_request().SerializeToString())
+    result = ingest.submit(make_request().SerializeToString())
     assert not ingest.drain_and_stop(0.01)
     with pytest.raises(Backpressure, match="the collector is shutting down"):
         ingest.submit(b"")
     gated_store.gate.set()
     assert ingest.drain_and_stop(30)
-    assert answer.result(0) == ExportResult(1)
+    assert result.result(0) == ExportResult(1)

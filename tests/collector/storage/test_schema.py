@@ -11,8 +11,8 @@ from spanproof.collector.storage.store import Store, StoreError
 from spanproof.tests.collector.exported import export_request
 
 SCHEMAS = Path(__file__).parent / "schemas"
-# what spanproof wrote when it had schema 1: a span with attributes, an event and a link, and a plain one
-ROWS_OF_1 = """
+# rows of a store with schema 1: a span with attributes, an event and a link, and a span without them
+SCHEMA_1_ROWS = """
 INSERT INTO resources VALUES (7, 'orders', MAP {'service.name': 'orders', 'replicas': '2'}, 'si', 0, '[]', '');
 INSERT INTO scopes VALUES (8, 'tests', '1.0', MAP {}, '', 0, '');
 INSERT INTO spans VALUES
@@ -37,7 +37,7 @@ def old_file(tmp_path: Path) -> Path:
     path = tmp_path / "spans.duckdb"
     with duckdb.connect(str(path)) as connection:
         connection.execute((SCHEMAS / "1.sql").read_text())
-        connection.execute(ROWS_OF_1)
+        connection.execute(SCHEMA_1_ROWS)
     return path
 
 
@@ -46,15 +46,15 @@ def set_version(path: Path, version: int) -> None:
         connection.execute("UPDATE meta SET schema_version = ?", [version])
 
 
-def test_an_older_store_is_migrated_and_keeps_all(old_file: Path, make_request) -> None:
-    for _ in range(2):  # it is opened as any other then
+def test_older_store_is_migrated_without_loss(old_file: Path, make_request) -> None:
+    for _ in range(2):  # the second time, it is already migrated
         with Store.open(old_file) as store:
-            (of_resource,) = export_request(store, "01" * 16).resource_spans
-            assert [(each.key, each.value.WhichOneof("value")) for each in of_resource.resource.attributes] == [
+            (resource_spans,) = export_request(store, "01" * 16).resource_spans
+            assert [(each.key, each.value.WhichOneof("value")) for each in resource_spans.resource.attributes] == [
                 ("service.name", "string_value"),
                 ("replicas", "int_value"),
             ]
-            first, second = of_resource.scope_spans[0].spans
+            first, second = resource_spans.scope_spans[0].spans
             assert [each.key for each in first.attributes] == ["a", "ok", "tags"]
             assert first.attributes[2].value.array_value.values[0].string_value == "x"
             assert (first.events[0].attributes[0].value.int_value, first.events[0].dropped_attributes_count) == (3, 2)
@@ -67,12 +67,12 @@ def test_an_older_store_is_migrated_and_keeps_all(old_file: Path, make_request) 
             assert cursor.execute("SELECT count(*) FROM triggers").fetchall() == [(1,)]
 
 
-def test_a_migrated_store_is_laid_out_as_a_new_one(old_file: Path) -> None:
+def test_migrated_store_has_schema_of_new_store(old_file: Path) -> None:
     with Store.open() as new, Store.open(old_file) as migrated:
         assert migrated.cursor().execute(LAYOUT).fetchall() == new.cursor().execute(LAYOUT).fetchall()
 
 
-def test_a_failing_migration_changes_nothing(old_file: Path) -> None:
+def test_failed_migration_changes_nothing(old_file: Path) -> None:
     with duckdb.connect(str(old_file)) as connection:
         connection.execute("ALTER TABLE scopes DROP attributes")
     with pytest.raises(duckdb.Error):
@@ -82,7 +82,7 @@ def test_a_failing_migration_changes_nothing(old_file: Path) -> None:
         assert connection.execute("SELECT attributes['a'] FROM spans WHERE span_key = 1").fetchall() == [("b",)]
 
 
-def test_a_newer_store_is_refused(tmp_path: Path) -> None:
+def test_newer_store_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "spans.duckdb"
     Store.open(path).close()
     set_version(path, SCHEMA_VERSION + 1)
@@ -94,7 +94,7 @@ def test_a_newer_store_is_refused(tmp_path: Path) -> None:
     )
 
 
-def test_a_store_of_no_known_version_is_refused(old_file: Path) -> None:
+def test_store_with_unknown_version_is_rejected(old_file: Path) -> None:
     set_version(old_file, 0)
     with pytest.raises(StoreError, match=r"an unknown spanproof \(schema 0, this one has \d+\); name another file"):
         Store.open(old_file)

@@ -6,7 +6,7 @@ from spanproof.collector.storage.ingest_queue import IngestQueue
 from spanproof.collector.storage.store import StoreError
 
 
-def test_what_waits_is_the_queue(gated_store, make_request) -> None:
+def test_queue_gauges_count_waiting_requests(gated_store, make_request) -> None:
     read = gated_store.telemetry.registry.get_sample_value
     ingest = IngestQueue(gated_store)
     bodies = [make_request(count).SerializeToString() for count in (1, 2, 3)]
@@ -20,7 +20,7 @@ def test_what_waits_is_the_queue(gated_store, make_request) -> None:
     assert ingest.drain_and_stop(30)
 
 
-def test_what_the_store_refuses_was_received_but_not_accepted(gated_store, make_request) -> None:
+def test_rejected_batch_counts_as_received_not_accepted(gated_store, make_request) -> None:
     read = gated_store.telemetry.registry.get_sample_value
     gated_store.gate.set()
     ingest = IngestQueue(gated_store)

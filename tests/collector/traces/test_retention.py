@@ -1,4 +1,4 @@
-"""What is beyond the limits goes, whole traces at a time, while spans go on coming in."""
+"""Traces beyond the limits are deleted as a whole, while spans arrive."""
 
 import itertools
 import threading
@@ -36,11 +36,11 @@ def append(store: Store, requests: int, seed: int = 1) -> None:
         store.append(decoder.decode([body]))
 
 
-def test_traces_go_once_their_last_span_is_too_old() -> None:
+def test_trace_expires_with_its_last_span() -> None:
     with Store.open() as store:
         append(store, 3)
         derive_calls(store)
-        # the cut goes through a trace: its first span is old, its last is not
+        # the limit splits a trace: its first span is old, its last span is not
         age(store, up_to_key=513, by_ns=DAY_NS)
         before = {table: count(store, table) for table in DERIVED_TABLES}
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 512
@@ -51,8 +51,8 @@ def test_traces_go_once_their_last_span_is_too_old() -> None:
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 0
 
 
-def test_it_remembers_up_to_when(tmp_path: Path) -> None:
-    def remembered(store: Store) -> int | None:
+def test_expiry_records_last_start(tmp_path: Path) -> None:
+    def read_last_start_ns(store: Store) -> int | None:
         with closing(store.cursor()) as cursor:
             ((last_ns,),) = cursor.execute("FROM expiry").fetchall()
         return None if last_ns is None else int(last_ns)
@@ -62,23 +62,23 @@ def test_it_remembers_up_to_when(tmp_path: Path) -> None:
         with closing(store.cursor()) as cursor:
             ((first_ns,),) = cursor.execute("SELECT max(start_ns) FROM spans WHERE span_key <= 512").fetchall()
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS)) == 0
-        assert remembered(store) is None
-        age(store, up_to_key=512, by_ns=DAY_NS - 60 * SECOND_NS)  # still after what the spans say
+        assert read_last_start_ns(store) is None
+        age(store, up_to_key=512, by_ns=DAY_NS - 60 * SECOND_NS)  # still later than the start times of the spans
         with closing(store.cursor()) as cursor:
             cursor.execute("UPDATE spans SET start_ns = start_ns - ?, end_ns = end_ns - ?", [DAY_NS, DAY_NS])
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2)) == 512
-        assert remembered(store) == first_ns - DAY_NS
+        assert read_last_start_ns(store) == first_ns - DAY_NS
     with Store.open(tmp_path / "spans.duckdb") as store:
-        assert remembered(store) == first_ns - DAY_NS
-        # a clock that is far ahead must not spoil all windows to come
+        assert read_last_start_ns(store) == first_ns - DAY_NS
+        # a clock that is far ahead must not affect all later windows
         with closing(store.cursor()) as cursor:
             cursor.execute("UPDATE spans SET start_ns = start_ns + ?, end_ns = end_ns + ?", [9 * DAY_NS, 9 * DAY_NS])
         time.sleep(0.01)
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 512
-        assert first_ns - DAY_NS < (remembered(store) or 0) < time.time_ns()
+        assert first_ns - DAY_NS < (read_last_start_ns(store) or 0) < time.time_ns()
 
 
-def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) -> None:
+def test_store_works_after_everything_expired(tmp_path: Path, make_request) -> None:
     path = tmp_path / "spans.duckdb"
     with Store.open(path) as store:
         append(store, 1)
@@ -86,7 +86,7 @@ def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) ->
         time.sleep(0.01)
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 512
         assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED_TABLES)] == [0] * 9
-    for round_ in (1, 2):  # once opened anew, and once with the resources known and forgotten in one life
+    for round_ in (1, 2):  # once after reopening, and once with resources stored and deleted by the same store
         with Store.open(path) as store:
             for _ in range(2):
                 store.append(Decoder().decode([make_request(3).SerializeToString()]))
@@ -96,7 +96,7 @@ def test_a_store_that_forgot_everything_goes_on(tmp_path: Path, make_request) ->
                 assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 3
 
 
-def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) -> None:
+def test_store_stays_below_size_limit_and_keeps_latest_traces(tmp_path: Path) -> None:
     limit = 24 * 2**20
     with Store.open(tmp_path / "spans.duckdb") as store:
         decoder = Decoder()
@@ -107,10 +107,10 @@ def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) 
             delete_expired_traces(store, RetentionLimits(max_bytes=limit))
             sizes.append(store.read_size_bytes())
         assert max(sizes) <= limit
-        assert min(sizes[20:]) > limit // 2  # it is not emptied, either
+        assert min(sizes[20:]) > limit // 2  # it is not emptied
         with closing(store.cursor()) as cursor:
-            # traces mingle in a request: of those that are kept, the one that ended first shows up to where all went
-            ((first, last, spans, cut),) = cursor.execute(
+            # requests interleave traces: the kept trace that ended first shows where deletion stopped
+            ((first, last, spans, incomplete),) = cursor.execute(
                 "WITH kept AS ("
                 "  SELECT *, max(span_key) OVER w AS ended, count(*) OVER w AS n FROM spans"
                 "  WINDOW w AS (PARTITION BY trace_id)"
@@ -119,10 +119,10 @@ def test_a_store_stays_below_its_limit_and_keeps_what_came_last(tmp_path: Path) 
             ).fetchall()
         assert last == 40 * 16 * 512
         assert last - first + 1 == spans
-        assert cut == 0
+        assert incomplete == 0
 
 
-def test_spans_come_in_while_others_go(tmp_path: Path) -> None:
+def test_spans_arrive_during_deletion(tmp_path: Path) -> None:
     with Store.open(tmp_path / "spans.duckdb") as store:
         append(store, 16)
         age(store, up_to_key=16 * 512, by_ns=DAY_NS)
@@ -137,18 +137,18 @@ def test_spans_come_in_while_others_go(tmp_path: Path) -> None:
         thread = threading.Thread(target=keep_appending)
         thread.start()
         try:
-            forgotten = delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2))
+            deleted = delete_expired_traces(store, RetentionLimits(max_age_ns=DAY_NS // 2))
         finally:
             done.set()
             thread.join()
-        assert forgotten == 16 * 512
+        assert deleted == 16 * 512
         assert 0 < sum(appended) == count(store)
 
 
-def test_it_looks_by_itself() -> None:
+def test_retention_thread_deletes_expired_traces() -> None:
     with Store.open() as store, Retention(store, RetentionLimits(max_age_ns=SECOND_NS // 5)):
         append(store, 1)
-        wait_until(lambda: count(store) == 0, "all is forgotten")
+        wait_until(lambda: count(store) == 0, "all spans are deleted")
         assert store.telemetry.registry.get_sample_value("spanproof_spans_forgotten_total", {"why": "age"}) == 512
 
 
@@ -162,5 +162,5 @@ def test_it_looks_by_itself() -> None:
         (RetentionLimits(max_age_ns=SECOND_NS, max_bytes=MIN_SIZE_BYTES), 0.1),
     ],
 )
-def test_how_often_it_looks(limits: RetentionLimits, seconds: float | None) -> None:
+def test_check_interval(limits: RetentionLimits, seconds: float | None) -> None:
     assert limits.check_interval_s == seconds

@@ -1,17 +1,17 @@
--- Attributes become two lists, keys and texts, where they were a MAP(VARCHAR, VARCHAR); the table of sidecars becomes one of rules.
+-- Convert attributes from MAP(VARCHAR, VARCHAR) to two lists, keys and texts; replace the table of sidecars by rules.
 
-CREATE TEMP MACRO listed(map) AS struct_pack(keys := map_keys(map), texts := map_values(map));
+CREATE TEMP MACRO as_lists(map) AS struct_pack(keys := map_keys(map), texts := map_values(map));
 
-ALTER TABLE resources ALTER attributes TYPE STRUCT(keys VARCHAR[], texts VARCHAR[]) USING listed(attributes);
-ALTER TABLE scopes ALTER attributes TYPE STRUCT(keys VARCHAR[], texts VARCHAR[]) USING listed(attributes);
-ALTER TABLE spans ALTER attributes TYPE STRUCT(keys VARCHAR[], texts VARCHAR[]) USING listed(attributes);
+ALTER TABLE resources ALTER attributes TYPE STRUCT(keys VARCHAR[], texts VARCHAR[]) USING as_lists(attributes);
+ALTER TABLE scopes ALTER attributes TYPE STRUCT(keys VARCHAR[], texts VARCHAR[]) USING as_lists(attributes);
+ALTER TABLE spans ALTER attributes TYPE STRUCT(keys VARCHAR[], texts VARCHAR[]) USING as_lists(attributes);
 ALTER TABLE spans ALTER events TYPE STRUCT(
     time_ns BIGINT,
     name VARCHAR,
     attributes STRUCT(keys VARCHAR[], texts VARCHAR[]),
     attribute_kinds VARCHAR,
     dropped_attributes_count UINTEGER
-)[] USING list_transform(events, lambda event: struct_update(event, attributes := listed(event.attributes)));
+)[] USING list_transform(events, lambda event: struct_update(event, attributes := as_lists(event.attributes)));
 ALTER TABLE spans ALTER links TYPE STRUCT(
     trace_id UUID,
     span_id UBIGINT,
@@ -20,11 +20,11 @@ ALTER TABLE spans ALTER links TYPE STRUCT(
     attributes STRUCT(keys VARCHAR[], texts VARCHAR[]),
     attribute_kinds VARCHAR,
     dropped_attributes_count UINTEGER
-)[] USING list_transform(links, lambda link: struct_update(link, attributes := listed(link.attributes)));
+)[] USING list_transform(links, lambda link: struct_update(link, attributes := as_lists(link.attributes)));
 
-DROP MACRO listed;
+DROP MACRO as_lists;
 
--- What the user says of the services (see rules.py); one row.
+-- Rules that users declare for their services (see service_rules.py); one row.
 CREATE TABLE rules (
     proxies           VARCHAR[] NOT NULL DEFAULT [],
     max_retry_gap_ns  BIGINT NOT NULL DEFAULT 60000000000,
@@ -37,5 +37,5 @@ UPDATE rules SET proxies = coalesce((SELECT list(service) FROM proxies), []);
 DROP TABLE proxies;
 CREATE VIEW proxies AS SELECT unnest(proxies) AS service FROM rules;
 
--- The rules of derivation have changed, too.
+-- The derivation has changed, too: derive everything again.
 UPDATE derivation SET last_span_key = -1;

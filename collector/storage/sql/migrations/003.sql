@@ -1,4 +1,4 @@
--- Runs of proofs, and what became of each proof in them (see assertions/history.py).
+-- Runs of proofs, and the outcome of each proof in them (see assertions/reports/history.py).
 CREATE TABLE runs (
     run_id     VARCHAR NOT NULL,
     origin     VARCHAR NOT NULL,
@@ -19,7 +19,7 @@ CREATE TABLE run_proofs (
     document    VARCHAR NOT NULL
 );
 
--- The place of a span in its trace says also what most claims ask of the span itself. All is derived again.
+-- Add the span columns that most claims read to the position of the span in its trace. Derive everything again.
 
 DROP TABLE tree;
 CREATE TABLE tree (

@@ -1,4 +1,4 @@
--- Traces that began up to then were forgotten. What an older spanproof has forgotten, nobody knows.
+-- Start of the latest deleted trace. Deletions by older versions are unknown.
 CREATE TABLE forgetting (
     last_start_ns BIGINT
 );

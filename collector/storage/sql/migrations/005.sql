@@ -1,4 +1,4 @@
--- Where the spans of a trace are, so that nobody looks for them among all others. All is derived again.
+-- Range of the span keys of each trace, so that reading a trace scans few rows. Derive everything again.
 CREATE TABLE traces (
     trace_id  UUID NOT NULL,
     first_key BIGINT NOT NULL,

@@ -1,4 +1,5 @@
--- Derived tables bear the field's names: an attempt is one request and its answer, the topology a span's place in its trace.
+-- Rename derived tables and columns: `attempts` has one request and its response per row, `topology` the position of
+-- each span in its trace.
 DROP VIEW next_traces;
 DROP VIEW hops;
 ALTER TABLE tree RENAME TO topology;

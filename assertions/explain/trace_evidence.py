@@ -97,9 +97,7 @@ def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, st
     """Return attributes as they are shown, by name: without the mark of what is no plain text."""
     if attributes is None:
         return {}
-    from spanproof.collector.otlp.attributes import (
-        KIND_MARKER,  # with Arrow, which commands without a store must not wait for
-    )
+    from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
 
     pairs = zip(attributes["keys"], attributes["texts"], strict=True)
     return {key: text[2:] if text.startswith(KIND_MARKER) else text for key, text in sorted(pairs)}

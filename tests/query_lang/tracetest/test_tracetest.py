@@ -82,7 +82,7 @@ def read_table_rows(heading: str) -> list[list[str]]:
     return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-DOCUMENTED = [[cell.strip("`") for cell in row] for row in read_table_rows("What becomes what") if len(row) == 3][2:]
+DOCUMENTED = [[cell.strip("`") for cell in row] for row in read_table_rows("Equivalents") if len(row) == 3][2:]
 
 
 @pytest.mark.parametrize(("selector", "assertion", "claim"), DOCUMENTED)
@@ -96,7 +96,7 @@ def test_documented_definition_converts_to_documented_proof() -> None:
 
 
 def test_unsupported_constructs_are_documented() -> None:
-    assert dict(read_table_rows("What has no equivalent")[2:]) == dict(NO_EQUIVALENT)
+    assert dict(read_table_rows("Constructs without an equivalent")[2:]) == dict(NO_EQUIVALENT)
 
 
 # ## What claims mean

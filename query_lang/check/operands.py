@@ -75,8 +75,8 @@ def infer_arithmetic_type(node: s.Arithmetic, left: ValueType, right: ValueType)
         return Diagnostic("two-bags", "both sides hold many values", node.at, "aggregate one, as in `max(…)`")
     kinds = (left.kind, right.kind)
     if not {*kinds} <= NUMERIC_KINDS:
-        wrong = left if left.kind not in NUMERIC_KINDS else right
-        return _make_type_mismatch(f"`{node.operator}` cannot be applied to {wrong.name}", node.at)
+        invalid = left if left.kind not in NUMERIC_KINDS else right
+        return _make_type_mismatch(f"`{node.operator}` cannot be applied to {invalid.name}", node.at)
     if "any" in kinds:
         return ValueType("any", many)
     if node.operator in ("+", "-"):

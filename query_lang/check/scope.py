@@ -38,7 +38,7 @@ def is_field(node: object, scope: Scope) -> bool:
     return scope.row is not None and isinstance(node, s.Name) and not constant
 
 
-def read_as_number(node: s.Expression, found: ValueType, scope: Scope) -> ValueType:
+def read_as_number(node: s.Expression, type_: ValueType, scope: Scope) -> ValueType:
     """Return the type of `node` as an operand of a calculation. An attribute is read as a number."""
-    values = isinstance(node, s.Function) and node.name == "values"
-    return replace(found, kind="number") if found.kind == "any" and (values or is_field(node, scope)) else found
+    is_values = isinstance(node, s.Function) and node.name == "values"
+    return replace(type_, kind="number") if type_.kind == "any" and (is_values or is_field(node, scope)) else type_

@@ -386,7 +386,7 @@ def _find_multivalued_function(node: object) -> s.Function | None:
             return node if v.SELECTION_FUNCTIONS[node.name].is_many else None
     if isinstance(node, s.SpanSelection | s.CallSelection):
         return None
-    return next((found for child in s.iter_children(node) if (found := _find_multivalued_function(child))), None)
+    return next((function for child in s.iter_children(node) if (function := _find_multivalued_function(child))), None)
 
 
 def _subtract_trends(left: Trend, right: Trend) -> Trend:

@@ -107,8 +107,8 @@ class ConditionCompiler:
 
     def compile_value(self, node: s.Expression) -> SqlValue:
         """Return the SQL of a value."""
-        if isinstance(node, s.Name) and (found := self._compile_field(node.text)):
-            return found
+        if isinstance(node, s.Name) and (field_value := self._compile_field(node.text)):
+            return field_value
         if isinstance(node, s.Arithmetic):
             return compile_arithmetic(node.operator, self.compile_value(node.left), self.compile_value(node.right))
         if isinstance(node, s.Negative):

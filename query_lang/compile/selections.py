@@ -135,22 +135,22 @@ def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roo
     """
     spans = "topology t ON t.trace_id = sel.trace_id" + (" AND t.depth = 0" if only_roots else "")
     return SelectedRows(
-        aliases=RowAliases("span", (), "whole"),
+        aliases=RowAliases("span", (), "trace"),
         tables=[
             "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
             " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(t.span_key, t.depth) AS root_key"
-            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) whole"
+            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) trace"
         ],
         where=[],
-        trace_id_sql="whole.trace_id",
-        witness_sql="[whole.root_key]",
-        start_sql="whole.start_ns",
-        end_sql="whole.end_ns",
+        trace_id_sql="trace.trace_id",
+        witness_sql="[trace.root_key]",
+        start_sql="trace.start_ns",
+        end_sql="trace.end_ns",
         parameters=parameters,
         bindings=bindings,
         values_by_function={
-            "duration": SqlValue("(whole.end_ns - whole.start_ns)", "duration"),
-            "error_rate": SqlValue("whole.error", "boolean"),
+            "duration": SqlValue("(trace.end_ns - trace.start_ns)", "duration"),
+            "error_rate": SqlValue("trace.error", "boolean"),
         },
     )
 

@@ -231,7 +231,7 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str) -> Diagnostic:
     expected = set(error.accepts or error.expected)
     at_end = token.type in ("$END", "_NL")
     at = TextRange(len(text.rstrip()), len(text.rstrip()) + 1) if token.type == "$END" else _locate_token(token)
-    actual = "the file ends" if token.type == "$END" else "the line ends" if at_end else f"`{token}` stands"
+    actual = "the file ends" if token.type == "$END" else "the line ends" if at_end else f"`{token}` was found"
     if token.type == "EQUAL":
         return Diagnostic("single-equals", "a comparison is written `==`", at, "write `==` in place of `=`")
     if token.type in OPENING and not expected & {token.type}:

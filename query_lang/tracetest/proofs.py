@@ -165,9 +165,9 @@ class _TestConverter:
         return [*comment, *(line for claim in claims for line in _wrap_claim(f"expect {claim}"))]
 
 
-def _require_field(fields: dict[str, YamlPart], name: str, whole: YamlPart) -> YamlPart:
+def _require_field(fields: dict[str, YamlPart], name: str, owner: YamlPart) -> YamlPart:
     if name not in fields:
-        raise make_malformed_error(f"`{name}` is missing here", whole.at)
+        raise make_malformed_error(f"`{name}` is missing here", owner.at)
     return fields[name]
 
 

@@ -35,7 +35,7 @@ def write_request(trigger: YamlPart, names: ProofNames) -> tuple[str, list[str]]
     """Return the type of a trigger, and the lines of the equivalent `when`. Raises DiagnosticError."""
     fields = trigger.read_fields(
         "type", *FIELD_BY_TRIGGER_TYPE.values(), "playwrightEngine"
-    )  # of other types' none is looked at
+    )  # the fields of other types are not read
     if "type" not in fields:
         raise make_malformed_error("a trigger has a `type`", trigger.at)
     type_ = fields["type"].read_text()
@@ -137,9 +137,9 @@ def _write_trace(definition: YamlPart, names: ProofNames) -> list[str]:
 # ## Parts of requests
 
 
-def _require_field(fields: FieldsByName, name: str, whole: YamlPart) -> YamlPart:
+def _require_field(fields: FieldsByName, name: str, owner: YamlPart) -> YamlPart:
     if name not in fields:
-        raise make_malformed_error(f"`{name}` is missing here", whole.at)
+        raise make_malformed_error(f"`{name}` is missing here", owner.at)
     return fields[name]
 
 
@@ -237,10 +237,10 @@ def _write_authentication(auth: YamlPart | None, names: ProofNames) -> list[str]
         case "apiKey":
             parts = credentials.read_fields("key", "value", "in")
             key, value = (_write_string(_require_field(parts, name, credentials), names) for name in ("key", "value"))
-            place = parts["in"].read_text() if "in" in parts else "header"
-            if place not in ("header", "query"):
+            target = parts["in"].read_text() if "in" in parts else "header"
+            if target not in ("header", "query"):
                 raise make_malformed_error("a key is in the `header` or in the `query`", parts["in"].at)
-            return [f"{place} {key}: {value}"]
+            return [f"{target} {key}: {value}"]
         case _:
             parts = credentials.read_fields("username", "password")
             user, password = (_require_field(parts, name, credentials).read_text() for name in ("username", "password"))

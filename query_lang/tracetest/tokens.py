@@ -13,15 +13,18 @@ from spanproof.query_lang.tracetest.unsupported import make_malformed_error
 Locator: TypeAlias = Callable[[int, int], TextRange]
 
 
-def split_tokens(text: str, pattern: re.Pattern[str], locate: Locator, whole: str) -> list[re.Match[str]]:
-    """Split a text into tokens, each with its leading white space. `whole` names the text. Raises DiagnosticError."""
+def split_tokens(text: str, pattern: re.Pattern[str], locate: Locator, text_name: str) -> list[re.Match[str]]:
+    """Split a text into tokens, each with its leading white space. Raises DiagnosticError.
+
+    `text_name` is the name of the text in errors.
+    """
     tokens: list[re.Match[str]] = []
     end = 0
     while text[end:].strip():
         matched = pattern.match(text, end)
         if matched is None:
             begin = len(text) - len(text[end:].lstrip())
-            raise make_malformed_error(f"this is not part of {whole}", locate(begin, begin + 1))
+            raise make_malformed_error(f"this is not part of {text_name}", locate(begin, begin + 1))
         tokens.append(matched)
         end = matched.end()
     return tokens

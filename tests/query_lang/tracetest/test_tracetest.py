@@ -72,7 +72,7 @@ def test_most_real_definitions_convert() -> None:
     assert (len(FILES), len(UNSUPPORTED)) == (25, 9)
 
 
-# ## What is documented
+# ## Documented conversions
 
 
 def read_table_rows(heading: str) -> list[list[str]]:
@@ -99,7 +99,7 @@ def test_unsupported_constructs_are_documented() -> None:
     assert dict(read_table_rows("Constructs without an equivalent")[2:]) == dict(NO_EQUIVALENT)
 
 
-# ## What claims mean
+# ## Meaning of claims
 
 TRACE = """\
 trace orders

@@ -28,12 +28,12 @@ test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n), ask each operation of the API 500 times (FUZZ_API=n)
-	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py tests/reference/test_live_agreement.py --timeout 7200 $(ARGS)
-	@SPANPROOF_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
-	@SPANPROOF_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/http/test_openapi.py --timeout 7200 $(ARGS)
+	@TESTS_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py tests/reference/test_live_agreement.py --timeout 7200 $(ARGS)
+	@TESTS_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
+	@TESTS_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/http/test_openapi.py --timeout 7200 $(ARGS)
 
 faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
-	@SPANPROOF_KILLS=25 $(BIN)/pytest tests/crashes --timeout 1200 $(ARGS)
+	@TESTS_KILLS=25 $(BIN)/pytest tests/crashes --timeout 1200 $(ARGS)
 
 interop: $(READY) .interop/ready ## let the OpenTelemetry Collector and telemetrygen send; builds both, with Go
 	@$(BIN)/pytest tests/interop --timeout 300 $(ARGS)

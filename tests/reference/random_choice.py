@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 # How many verdicts are compared, where it is said. Other traces are made up at every run then.
-WANTED: Final = os.environ.get("SPANPROOF_FUZZ")
+WANTED: Final = os.environ.get("TESTS_FUZZ")
 CLAIMS: Final = 25  # for each trace set
 
 

@@ -1,6 +1,6 @@
 """The reference and the engine come to the same verdict on whatever is made up, and what is shown for it is so.
 
-``SPANPROOF_FUZZ`` is the number of verdicts to compare.
+``TESTS_FUZZ`` is the number of verdicts to compare.
 """
 
 from __future__ import annotations

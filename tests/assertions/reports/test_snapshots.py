@@ -58,10 +58,10 @@ def print_run(ending: str) -> str:
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("form", FORMS)
 def test_reports_are_as_they_were(form: str, ending: str) -> None:
-    """With SPANPROOF_RENEW set, the files are written anew, to be looked at."""
+    """With TESTS_RENEW set, the files are written anew, to be looked at."""
     path = HERE / "snapshots" / ending / form
     rendered = FORMS[form](ending).replace(__version__, "VERSION")
-    if os.environ.get("SPANPROOF_RENEW"):
+    if os.environ.get("TESTS_RENEW"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rendered.encode())
     assert rendered == path.read_bytes().decode()
@@ -111,7 +111,7 @@ def test_the_json_is_as_its_schema_says(whole: RunDocument) -> None:
 
 
 def test_the_schema_that_is_shipped_is_that_of_what_is_rendered() -> None:
-    if os.environ.get("SPANPROOF_RENEW"):
+    if os.environ.get("TESTS_RENEW"):
         SCHEMA.write_text(write_schema(), encoding="utf-8")
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == describe_report()
 

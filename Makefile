@@ -14,7 +14,7 @@ FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
+.PHONY: help venv demo docs picture test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -23,6 +23,12 @@ venv: $(READY) ## make the environment in .venv (done by itself where it is need
 
 demo: $(READY) ## start the demo shop, run its proofs, stop it
 	@$(BIN)/spanproof demo
+
+docs: $(READY) ## make the documentation site in .docs; a broken link, or a page that no index reaches, is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs .docs
+
+picture: $(READY) ## draw the failing proof of README again, from what spanproof prints
+	@$(BIN)/python docs/picture/make.py
 
 test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)

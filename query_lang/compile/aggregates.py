@@ -16,7 +16,7 @@ from spanproof.query_lang.compile.conditions import (
     compile_operator,
 )
 from spanproof.query_lang.compile.critical_path import select_critical_path_time
-from spanproof.query_lang.compile.percentiles import read_percentile_of
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.plan import Plan, Trend
 from spanproof.query_lang.compile.selections import SelectedRows, is_stable, select_rows, select_trace_rows
 from spanproof.query_lang.syntax import nodes as s
@@ -28,15 +28,13 @@ AGGREGATE_SQL: Final = {
     "max": "max(value)",
     "avg": "avg(value)",
     "sum": "coalesce(sum(value), 0)",
-    "stddev": "stddev_samp(value)",
+    "stddev": SQL.sample_deviation("value"),
     "distinct": "nullif(count(DISTINCT value), 0)",
     "count": "count(*)",
     "error_rate": "count(*) FILTER (value) / nullif(count(*), 0)",
 }
 ZERO_WHEN_EMPTY: Final = ("count", "sum")
 SCALAR_FUNCTIONS: Final = ("count", "error_rate", "rate")  # functions that aggregate the rows themselves
-# DuckDB computes the rank of a DECIMAL share in integers. With this many digits it is exact for up to 10^12 values.
-_EXACT_DIGITS: Final = 6
 TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
 OPPOSITE_TRENDS: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
@@ -171,7 +169,7 @@ class _ComparisonCompiler:
         )
         findings = (
             f"SELECT sel.trace_id, {holds} AS ok, {value.sql} AS value, sel.witness, {rank} AS rank,"
-            f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.compile_number_joins()}"
+            f" {SQL.null('integers')} AS note, sel.grp FROM ({bag}) sel{self.compile_number_joins()}"
         )
         reason = "there is nothing to compare with"
         depends_on_numbers = bool(self.aggregates) and self.per != "trace_id"
@@ -190,14 +188,15 @@ class _ComparisonCompiler:
     def make_number_plan(self, left: SqlValue, holds: str, sign: str, shown: ValueType) -> Plan:
         """Return the plan that compares numbers, once or per trace. ``note`` is [n, hits, sign of left minus right]."""
         first = self.aggregates[0] if self.aggregates else None
-        witness = f"{first}.witness" if first else "NULL::BIGINT[]"
+        witness = f"{first}.witness" if first else SQL.null("integers")
         counts = f"coalesce({first}.n, 0), {first}.hits" if first else "0, 0"
-        trace = "sel.trace_id" if self.per == "trace_id" else "NULL::UUID"
+        trace = "sel.trace_id" if self.per == "trace_id" else SQL.null("uuid")
         group = "sel.grp" if self.per == "grp" else "NULL"
         source = {"trace_id": "selected", "grp": f"({self.compile_groups()})"}.get(self.per or "", "(SELECT 1)")
         findings = (
             f"SELECT {trace} AS trace_id, {group} AS grp, {holds} AS ok, {left.sql} AS value, {witness} AS witness,"
-            f" 0 AS rank, [{counts}, {sign}]::BIGINT[] AS note FROM {source} sel{self.compile_number_joins()}"
+            f" 0 AS rank, {SQL.cast(f'[{counts}, {sign}]', 'integers')} AS note"
+            f" FROM {source} sel{self.compile_number_joins()}"
         )
         trend, operator = "unknown", ""
         if isinstance(self.node, s.Compare):
@@ -246,7 +245,7 @@ class _ComparisonCompiler:
         key = (
             f"CAST({rows.condition_compiler.compile_value(self.by).sql} AS VARCHAR)"
             if self.by is not None
-            else "NULL::VARCHAR"
+            else SQL.null("text")
         )
         if self.step_ns is None:
             return key
@@ -312,7 +311,7 @@ class _ComparisonCompiler:
         outer_item, self.item = self.item, bag.compile_value(function.name, function.arguments)
         value = self.item if function.name in SCALAR_FUNCTIONS else self.compile_value(values)
         self.item = outer_item
-        read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
+        read = SQL.to_double(value.sql) if value.kind == "any" and name != "distinct" else value.sql
         group = f", {self.compile_group_key(bag)} AS grp" if self.per == "grp" else ""
         columns = f"{bag.trace_id_sql} AS trace_id, {read} AS value, {bag.witness_sql} AS witness"
         columns += f", {bag.start_sql} AS start_ns{group}"
@@ -328,13 +327,14 @@ class _ComparisonCompiler:
         raw = f"{key}count(*) AS n, count(*){filtered} AS hits, {aggregate} AS value"
         self.steps.append(f"{bag} AS ({query})")
         if name in (*SCALAR_FUNCTIONS, "distinct"):
-            witness = f"flatten(arg_min(witness, start_ns, 5){filtered})"
+            witness = SQL.flatten(SQL.first_by("witness", "start_ns", 5) + filtered)
             self.steps.append(f"{step} AS (SELECT {raw}, {witness} AS witness FROM {bag}{group})")
         else:  # the witness is the row that has the aggregated value
             same_group = f" AND b.{self.per} IS NOT DISTINCT FROM raw.{self.per}" if self.per else ""
             self.steps += [
                 f"raw_{step} AS (SELECT {raw} FROM {bag}{group})",
-                f"{step} AS (SELECT {key}n, hits, value, arg_min(witness, start_ns) AS witness FROM (SELECT raw.*,"
+                f"{step} AS (SELECT {key}n, hits, value, {SQL.first_by('witness', 'start_ns')} AS witness"
+                " FROM (SELECT raw.*,"
                 f" b.witness, b.start_ns FROM raw_{step} raw LEFT JOIN {bag} b ON b.value = raw.value{same_group})"
                 " GROUP BY ALL)",
             ]
@@ -365,11 +365,7 @@ class _ComparisonCompiler:
                 f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){same_trace}"
             )
             return f"nullif(count(*), 0) * 1000000000 / nullif(({duration}), 0)"
-        share = read_percentile_of(name, arguments) / 100
-        if -int(share.as_tuple().exponent) <= _EXACT_DIGITS:
-            return f"quantile_disc(value, {share:f}::DECIMAL(18, {_EXACT_DIGITS}))"
-        top, bottom = share.as_integer_ratio()
-        return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
+        return SQL.nearest_rank("value", v.read_percentage(name, arguments) / 100)
 
     def compile_number_joins(self) -> str:
         """Return the joins that add each number to the rows it is compared with."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.compile.conditions import SqlParameters, compile_limit
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.plan import Plan
 from spanproof.query_lang.compile.selections import select_rows
 from spanproof.query_lang.syntax import nodes as s
@@ -16,12 +16,14 @@ ATTEMPT_TOO_EARLY, TOO_MANY_PROBES = 1, 2
 
 # Possible markers of an open circuit in a span: names of its attributes (except those with the value false) and of its
 # events, and types of its exceptions, with and without their package.
-_EXCEPTION_TYPE_SQL = make_attribute_sql("event.attributes", "exception.type")
-SPAN_MARKERS_SQL = (
-    "list_filter(s.attributes.keys, lambda key, index: s.attributes.texts[index] <> 'false')"
-    " || list_transform(s.events, lambda event: event.name)"
-    f" || list_transform(s.events, lambda event: {_EXCEPTION_TYPE_SQL})"
-    f" || list_transform(s.events, lambda event: regexp_extract({_EXCEPTION_TYPE_SQL}, '[^.]*$'))"
+_EXCEPTION_TYPE_SQL = SQL.attribute("event.attributes", "exception.type")
+SPAN_MARKERS_SQL = " || ".join(
+    (
+        SQL.enabled_attributes("s.attributes"),
+        SQL.map_list("s.events", "event", "event.name"),
+        SQL.map_list("s.events", "event", _EXCEPTION_TYPE_SQL),
+        SQL.map_list("s.events", "event", SQL.extract(_EXCEPTION_TYPE_SQL, "[^.]*$")),
+    )
 )
 
 
@@ -96,7 +98,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         FROM (SELECT resource_key, open_ns FROM checked_openings WHERE NOT served) o
         JOIN spans s ON s.resource_key = o.resource_key AND s.end_ns >= o.open_ns AND s.start_ns < o.open_ns + {holds}
         SEMI JOIN selected sel ON sel.trace_id = s.trace_id
-        WHERE list_has_any({SPAN_MARKERS_SQL}, (SELECT circuit_markers FROM rules))
+        WHERE {SQL.have_common_element(SPAN_MARKERS_SQL, "(SELECT circuit_markers FROM rules)")}
     )
     SELECT
         trace_id,

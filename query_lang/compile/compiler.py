@@ -8,6 +8,7 @@ from spanproof.query_lang.compile.aggregates import compile_comparison
 from spanproof.query_lang.compile.circuit import compile_circuit
 from spanproof.query_lang.compile.conditions import SqlParameters, find_subject
 from spanproof.query_lang.compile.critical_path import compile_budget
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.order import compile_before
 from spanproof.query_lang.compile.path_segments import compile_path
 from spanproof.query_lang.compile.plan import Plan
@@ -57,7 +58,7 @@ def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: 
     value, shown = _compile_observed_value(claim, rows, bindings)
     stable = is_stable(claim.selection, claim.condition)
     columns = (
-        f"{value} AS value, {rows.witness_sql} AS witness, {rows.start_sql} AS rank, NULL::BIGINT[] AS note,"
+        f"{value} AS value, {rows.witness_sql} AS witness, {rows.start_sql} AS rank, {SQL.null('integers')} AS note,"
         f" {rows.trace_id_sql} AS trace_id"
     )
     if isinstance(claim, s.Every):
@@ -68,10 +69,11 @@ def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: 
     matches = rows.build_select(columns, holds)
     if isinstance(claim, s.No):
         return Plan(f"SELECT *, false AS ok FROM ({matches})", parameters.values, "none", shown, stable)
+    fields = "{'value': f.value, 'witness': f.witness}"
     sql = (
         f"WITH matches AS ({matches}) SELECT trace_id, rank IS NOT NULL AS ok, first.value, first.witness,"
-        " coalesce(rank, 0) AS rank, NULL::BIGINT[] AS note FROM (SELECT sel.trace_id, min(f.rank) AS rank,"
-        " arg_min({'value': f.value, 'witness': f.witness}, (f.rank, f.witness, f.value)) AS first"
+        f" coalesce(rank, 0) AS rank, {SQL.null('integers')} AS note FROM (SELECT sel.trace_id, min(f.rank) AS rank,"
+        f" {SQL.first_by(fields, '(f.rank, f.witness, f.value)')} AS first"
         " FROM selected sel LEFT JOIN matches f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id)"
     )
     return Plan(sql, parameters.values, "some", shown, stable)
@@ -83,6 +85,6 @@ def _compile_observed_value(
     """Return the SQL and type of the first value that the condition reads, for display."""
     subject = find_subject(claim.condition) if claim.condition is not None else None
     if subject is None:
-        return "NULL::VARCHAR", ValueType("nothing")
+        return SQL.null("text"), ValueType("nothing")
     type_ = TypeChecker().infer(subject, bindings.scope.with_row(find_row_kind(claim.selection)))
     return rows.condition_compiler.compile_value(subject).sql, type_

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
 from spanproof.query_lang.check.constants import (
     Bindings,
     Constant,
@@ -21,6 +20,7 @@ from spanproof.query_lang.check.constants import (
     is_constant,
     to_decimal,
 )
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -153,7 +153,7 @@ class ConditionCompiler:
 
     def _compile_attribute(self, name: str) -> str:
         if self.row.kind in ("event", "link"):
-            return make_attribute_sql(f"{self.row.alias}.attributes", name)
+            return SQL.attribute(f"{self.row.alias}.attributes", name)
         if name.startswith(("resource.", "scope.")):
             owner, rest = name.split(".", 1)
             self.row.needed_joins.add(owner)
@@ -163,12 +163,10 @@ class ConditionCompiler:
             if owner == "scope" and rest in ("name", "version"):
                 reads = [f"{table}.{rest}" for table in tables]
             else:
-                reads = [make_attribute_sql(f"{table}.attributes", rest) for table in tables]
+                reads = [SQL.attribute(f"{table}.attributes", rest) for table in tables]
         else:
             self.row.needed_joins.update(self.row.span_aliases)
-            reads = [
-                make_attribute_sql(f"{span}.attributes", name.removeprefix("span.")) for span in self.row.span_aliases
-            ]
+            reads = [SQL.attribute(f"{span}.attributes", name.removeprefix("span.")) for span in self.row.span_aliases]
         if len(reads) == 1:
             return reads[0]
         if self.row.is_attempt:
@@ -220,7 +218,7 @@ class ConditionCompiler:
         condition = inner.compile_condition(node.where)
         self.row.needed_joins.update(self.row.span_aliases)
         lists = [f"{span}.{node.what}s" for span in self.row.span_aliases]
-        tests = [f"coalesce(len(list_filter({items}, lambda {node.what}: {condition})) > 0, false)" for items in lists]
+        tests = [f"coalesce({SQL.length(SQL.filter_list(items, node.what, condition))} > 0, false)" for items in lists]
         return "(" + " OR ".join(tests) + ")"
 
 
@@ -247,14 +245,14 @@ def _compile_text_function(function: str, value: SqlValue) -> SqlValue:
     """Return ``len``, ``lower`` or ``upper`` of a text. For a list, ``len`` counts elements; the others are NULL."""
     plain = f"{function}({value.sql})"
     if value.kind == "any":
-        listed = f"len(attribute_texts({value.sql}))" if function == "len" else "NULL"
-        plain = f"(CASE WHEN {value.sql}[1] = chr(1) THEN {listed} ELSE {plain} END)"
+        listed = SQL.length(SQL.attribute_texts(value.sql)) if function == "len" else "NULL"
+        plain = f"(CASE WHEN {SQL.is_encoded(value.sql)} THEN {listed} ELSE {plain} END)"
     return SqlValue(plain, "number" if function == "len" else "text")
 
 
 def compile_arithmetic(operator: str, left: SqlValue, right: SqlValue) -> SqlValue:
     """Return `left` `operator` `right`. An attribute is read as a number."""
-    a, b = (f"TRY_CAST({side.sql} AS DOUBLE)" if side.kind == "any" else side.sql for side in (left, right))
+    a, b = (SQL.to_double(side.sql) if side.kind == "any" else side.sql for side in (left, right))
     if operator == "/":
         kind = "number" if left.kind in (right.kind, "any") else left.kind
         return SqlValue(f"({a} / nullif({b}, 0))", kind)
@@ -264,7 +262,7 @@ def compile_arithmetic(operator: str, left: SqlValue, right: SqlValue) -> SqlVal
 
 def compile_negative(value: SqlValue) -> SqlValue:
     """Return `value` with the opposite sign."""
-    sql = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" else value.sql
+    sql = SQL.to_double(value.sql) if value.kind == "any" else value.sql
     return SqlValue(f"(-{sql})", "number" if value.kind == "any" else value.kind)
 
 
@@ -324,11 +322,11 @@ def _compile_test(operator: str, left: str, right: SqlValue, *, is_stored_text: 
     `left` is a text in the storage format, or a value of the kind of `right`.
     """
     if operator == "=~":
-        return f"regexp_matches({left}, {right.sql})"
+        return SQL.matches(left, right.sql)
     if operator == "!~":
-        return f"NOT regexp_matches({left}, {right.sql})"
+        return f"NOT {SQL.matches(left, right.sql)}"
     if operator == "contains":
-        return f"contains({left}, {right.sql})"
+        return SQL.contains_text(left, right.sql)
     if not is_stored_text or right.kind == "text":
         return f"{left} {SQL_OPERATORS[operator]} {right.sql}"
     if right.kind == "boolean":
@@ -336,8 +334,8 @@ def _compile_test(operator: str, left: str, right: SqlValue, *, is_stored_text: 
         return f"({boolean_text}) {SQL_OPERATORS[operator]} CAST({right.sql} AS VARCHAR)"
     if right.kind == "any" and operator in ("==", "!="):
         return f"{left} {SQL_OPERATORS[operator]} {right.sql}"
-    limit = f"TRY_CAST({right.sql} AS DOUBLE)" if right.kind == "any" else right.sql
-    return f"TRY_CAST({left} AS DOUBLE) {SQL_OPERATORS[operator]} {limit}"
+    limit = SQL.to_double(right.sql) if right.kind == "any" else right.sql
+    return f"{SQL.to_double(left)} {SQL_OPERATORS[operator]} {limit}"
 
 
 def _compile_element_test(
@@ -349,9 +347,9 @@ def _compile_element_test(
     """
     inner = f"coalesce({test_item('item')}, false)"
     matching, count = (f"NOT {inner}", "= 0") if is_negated else (inner, "> 0")
-    array = f"len(list_filter(attribute_texts({value}), lambda item: {matching})) {count}"
+    array = f"{SQL.length(SQL.filter_list(SQL.attribute_texts(value), 'item', matching))} {count}"
     return (
-        f"(CASE WHEN {value} IS NULL THEN false WHEN {value}[1] = chr(1) THEN {array}"
+        f"(CASE WHEN {value} IS NULL THEN false WHEN {SQL.is_encoded(value)} THEN {array}"
         f" ELSE coalesce({test(value)}, false) END)"
     )
 

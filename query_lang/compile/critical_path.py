@@ -15,6 +15,7 @@ from spanproof.query_lang.compile.conditions import (
     compile_limit,
     compile_service_match,
 )
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.plan import Plan
 from spanproof.query_lang.compile.selections import SelectedRows
 from spanproof.query_lang.syntax import nodes as s
@@ -69,8 +70,8 @@ shares AS (
 ),
 critical AS (
     SELECT
-        p.trace_id, p.service, coalesce(sum(h.share_ns), 0)::BIGINT AS value,
-        list(DISTINCT h.span_key) FILTER (h.share_ns > 0) AS witness, min(p.start_ns) AS start_ns
+        p.trace_id, p.service, {SQL.cast("coalesce(sum(h.share_ns), 0)", "integer")} AS value,
+        {SQL.collect("h.span_key", distinct=True)} FILTER (h.share_ns > 0) AS witness, min(p.start_ns) AS start_ns
     FROM (
         SELECT trace_id, service, min(start_ns) AS start_ns FROM timed
         WHERE trace_id IN (SELECT trace_id FROM timed WHERE root) GROUP BY ALL

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.compile.conditions import SqlParameters
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.plan import Plan
 from spanproof.query_lang.compile.selections import is_stable, select_rows
 from spanproof.query_lang.syntax import nodes as s
@@ -32,11 +33,11 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     firsts AS ({first_rows}),
     seconds AS ({second_rows}),
     ends AS (
-        SELECT trace_id, max(end_ns) AS end_ns, arg_max(span_key, (end_ns, span_key)) AS span_key
+        SELECT trace_id, max(end_ns) AS end_ns, {SQL.last_by("span_key", "(end_ns, span_key)")} AS span_key
         FROM firsts GROUP BY ALL
     ),
     starts AS (
-        SELECT trace_id, min(start_ns) AS start_ns, arg_min(span_key, (start_ns, span_key)) AS span_key
+        SELECT trace_id, min(start_ns) AS start_ns, {SQL.first_by("span_key", "(start_ns, span_key)")} AS span_key
         FROM seconds GROUP BY ALL
     ),
     pairs AS (
@@ -69,7 +70,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             AND (u.side = 1 AND u.span_key = n.second_key OR u.side = 2 AND u.span_key = n.first_key)
     ),
     ordered AS (
-        SELECT x.trace_id, bool_or(a.end_ns <= b.start_ns) AS forward, bool_or(b.end_ns <= a.start_ns) AS backward
+        SELECT x.trace_id, {SQL.any_true("a.end_ns <= b.start_ns")} AS forward,
+            {SQL.any_true("b.end_ns <= a.start_ns")} AS backward
         FROM ancestors x
         JOIN ancestors y ON y.trace_id = x.trace_id AND x.side = 1 AND y.side = 2 AND x.waited_for AND y.waited_for
         JOIN spans a ON a.span_key = x.span_key
@@ -82,7 +84,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             WHEN n.trace_id IS NULL OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
             WHEN o.forward <> o.backward THEN o.forward
         END AS ok,
-        p.gap_ns AS value, [p.first_key, p.second_key] AS witness, p.start_ns AS rank, NULL::BIGINT[] AS note
+        p.gap_ns AS value, [p.first_key, p.second_key] AS witness, p.start_ns AS rank, {SQL.null("integers")} AS note
     FROM pairs p
     LEFT JOIN near n ON n.trace_id = p.trace_id
     LEFT JOIN related r ON r.trace_id = p.trace_id

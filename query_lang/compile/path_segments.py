@@ -13,6 +13,7 @@ from spanproof.query_lang.compile.conditions import (
     compile_operation_match,
     compile_service_match,
 )
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.plan import Family, Plan
 from spanproof.query_lang.compile.selections import compile_joins, compile_span_match, make_span_aliases
 from spanproof.query_lang.syntax import nodes as s
@@ -31,20 +32,22 @@ def compile_path(claim: s.Path, bindings: Bindings) -> Plan:
     if claim.mode == "no":
         family = "none"
         findings = (
-            "SELECT trace_id, false AS ok, NULL::VARCHAR AS value, [span_key] AS witness, start_ns AS rank,"
-            " NULL::BIGINT[] AS note FROM roots"
+            f"SELECT trace_id, false AS ok, {SQL.null('text')} AS value, [span_key] AS witness, start_ns AS rank,"
+            f" {SQL.null('integers')} AS note FROM roots"
         )
     else:
-        others = "NULL::VARCHAR"
+        others = SQL.null("text")
         if claim.mode == "only":
             compiler.ctes.append(f"others AS ({compiler.select_other_calls(claim.segment)})")
-            others = "(SELECT string_agg(callee, ', ' ORDER BY start_ns) FROM others o WHERE o.trace_id = sel.trace_id)"
+            callees = SQL.join_texts("callee", ", ", "start_ns")
+            others = f"(SELECT {callees} FROM others o WHERE o.trace_id = sel.trace_id)"
+        has_root = SQL.any_true("r.span_key IS NOT NULL")
         findings = (
             f"SELECT trace_id, matched AND others IS NULL AS ok, others AS value, witness, rank,"
             f" [CASE WHEN NOT matched THEN {PATH_NOT_MATCHED} WHEN others IS NOT NULL THEN {OTHER_CALL_MADE} END]"
-            f" AS note FROM (SELECT sel.trace_id, bool_or(r.span_key IS NOT NULL) AS matched, {others} AS others,"
+            f" AS note FROM (SELECT sel.trace_id, {has_root} AS matched, {others} AS others,"
             " CASE WHEN"
-            " bool_or(r.span_key IS NOT NULL) THEN [arg_min(r.span_key, (r.start_ns, r.span_key))] END AS witness,"
+            f" {has_root} THEN [{SQL.first_by('r.span_key', '(r.start_ns, r.span_key)')}] END AS witness,"
             " coalesce(min(r.start_ns), 0) AS rank"
             " FROM selected sel LEFT JOIN roots r ON r.trace_id = sel.trace_id GROUP BY sel.trace_id)"
         )
@@ -72,13 +75,14 @@ def compile_hops(claim: s.Path, bindings: Bindings, traces: str) -> tuple[str, d
         _compile_hop_match(step, arrow or "->", ConditionCompiler(callee, parameters, bindings))
         for step, arrow in others
     ]
+    matches = SQL.cast(f"[{', '.join(leads_to)}]", "booleans")
     joins = _compile_callee_joins((step for step, _ in others), callee, parameters)
     sql = (
-        "SELECT NULL::BIGINT AS from_entry, t.span_key AS to_entry, t.span_key AS witness, t.service,"
+        f"SELECT {SQL.null('integer')} AS from_entry, t.span_key AS to_entry, t.span_key AS witness, t.service,"
         f" t.name AS operation, NULL AS async, t.start_ns, t.span_key AS key, [{is_first}] AS matches"
         f" FROM {_compile_entry_tables(entry, parameters)}"
         " UNION ALL SELECT h.caller_entry, h.callee_entry, coalesce(h.callee_entry, h.client_key), h.callee,"
-        f" h.operation, h.async, h.start_ns, h.attempt_key, [{', '.join(leads_to)}]::BOOLEAN[]"
+        f" h.operation, h.async, h.start_ns, h.attempt_key, {matches}"
         f" FROM {traces} sel JOIN hops h ON h.trace_id = sel.trace_id {joins}"
         " WHERE sel.trusting OR h.definite"
     )
@@ -145,7 +149,7 @@ class _PathCompiler:
 
     def select_other_calls(self, segment: s.PathSegment) -> str:
         """Return the query for the attempts between instrumented services that belong to no instance of the path."""
-        self.ctes.append("matched0 AS (SELECT span_key AS entry, NULL::BIGINT AS attempt_key FROM roots)")
+        self.ctes.append(f"matched0 AS (SELECT span_key AS entry, {SQL.null('integer')} AS attempt_key FROM roots)")
         covered = self._add_matched_hops(segment, "matched0")
         known_keys = " UNION ALL ".join(
             f"SELECT attempt_key FROM {name} WHERE attempt_key IS NOT NULL" for name in covered

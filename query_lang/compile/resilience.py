@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.compile.conditions import (
     SQL_OPERATORS,
@@ -13,6 +13,7 @@ from spanproof.query_lang.compile.conditions import (
     compile_limit,
     find_subject,
 )
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.plan import Plan
 from spanproof.query_lang.compile.selections import (
     SelectedRows,
@@ -31,6 +32,11 @@ FALLBACK_NOT_CALLED, FALLBACK_CALLED_TOO_EARLY, CALLER_FAILED = 1, 2, 3
 
 # A call with one known attempt whose callee sent no span, although other retries by this caller were visible only at
 # the callee.
+# The span that shows an attempt; `{attempt}` is empty, or the alias of the attempt and a dot.
+_ATTEMPT_SPAN_SQL: Final = (
+    "CASE WHEN {attempt}arrived THEN {attempt}server_key ELSE coalesce({attempt}client_key, {attempt}server_key) END"
+)
+_TIMEOUT_PATTERN: Final = "(?i)time.?out|timed.?out|deadline|cancel"
 UNOBSERVED_RETRIES_SQL = (
     "({call}.attempts = 1 AND {call}.shape = 'unpaired' AND EXISTS (SELECT 1 FROM calls other WHERE other.tier = 2"
     " AND other.caller = {call}.caller AND other.callee = {call}.callee))"
@@ -43,8 +49,7 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
     rows = _select_calls(claim.call, SqlParameters(), bindings)
     sql = rows.build_select(
         f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
-        " c.attempts AS value, (SELECT list("
-        "CASE WHEN e.arrived THEN e.server_key ELSE coalesce(e.client_key, e.server_key) END ORDER BY e.attempt)"
+        f" c.attempts AS value, (SELECT {SQL.collect(_ATTEMPT_SPAN_SQL.format(attempt='e.'), 'e.attempt')}"
         " FROM attempts e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
         " c.start_ns AS rank, [c.tier] AS note"
     )
@@ -64,19 +69,19 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     retry_calls = rows.build_select("c.*", "(c.attempts > 1 OR c.failed)")  # other calls gave no reason for a retry
     row = make_call_aliases("e", attempts=True)
     conditions = ConditionCompiler(row, rows.parameters, bindings)
-    cause_columns, tests, observed = [], ["attempts > 1"], ["attempts::VARCHAR"]
+    cause_columns, tests, observed = [], ["attempts > 1"], [SQL.cast("attempts", "text")]
     for number, clause in enumerate(claim.clauses, 1):
         match clause:
             case s.Limit(name="attempts"):
                 limit = compile_limit(clause.value, bindings, rows.parameters)
                 tests.append(f"coalesce(attempts {SQL_OPERATORS[clause.operator]} {limit}, false)")
-                observed.append("attempts::VARCHAR")
+                observed.append(SQL.cast("attempts", "text"))
             case s.Limit():
                 limit = compile_limit(clause.value, bindings, rows.parameters)
                 test = f"coalesce(gap {SQL_OPERATORS[clause.operator]} {limit}, false)"
-                violations = f"list_filter(attempt_gaps, lambda gap: NOT {test})"
-                tests.append(f"len({violations}) = 0")
-                observed.append(f"{violations}[1]::VARCHAR")
+                violations = SQL.filter_list("attempt_gaps", "gap", f"NOT {test}")
+                tests.append(f"{SQL.length(violations)} = 0")
+                observed.append(SQL.cast(f"{violations}[1]", "text"))
             case s.Flag(name="backoff grows"):
                 tests.append("grows")
                 observed.append("NULL")
@@ -93,8 +98,8 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
                 tests.append(f"cause{number}")
                 observed.append(f"cause_value{number}")
     cause_aggregates = "".join(
-        f", bool_and(cause{number}) FILTER (retryable) AS cause{number},"
-        f" any_value(cause_value{number}) FILTER (retryable AND NOT cause{number}) AS cause_value{number}"
+        f", {SQL.all_true(f'cause{number}')} FILTER (retryable) AS cause{number},"
+        f" {SQL.any_value(f'cause_value{number}')} FILTER (retryable AND NOT cause{number}) AS cause_value{number}"
         for number, clause in enumerate(claim.clauses, 1)
         if isinstance(clause, s.Cause)
     )
@@ -112,12 +117,12 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         " WHERE e.attempt IS NOT NULL), compared AS ("
         "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM attempt_gaps),"
         " per_call AS ("
-        "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
-        " bool_or(retryable) FILTER (attempt = 1) AS exercised, any_value(finally_failed) AS error,"
-        " any_value(unobserved) AS unobserved,"
-        " coalesce(list(gap_ns ORDER BY attempt) FILTER (gap_ns IS NOT NULL), []) AS attempt_gaps,"
-        " coalesce(bool_and(gap_ns > gap_before_ns), true) AS grows, min(start_ns) AS start_ns,"
-        " list(CASE WHEN arrived THEN server_key ELSE coalesce(client_key, server_key) END ORDER BY attempt) AS witness"
+        f"SELECT {SQL.any_value('trace_id')} AS trace_id, count(*) AS attempts, {SQL.any_value('tier')} AS tier,"
+        f" {SQL.any_true('retryable')} FILTER (attempt = 1) AS exercised,"
+        f" {SQL.any_value('finally_failed')} AS error, {SQL.any_value('unobserved')} AS unobserved,"
+        f" coalesce({SQL.collect('gap_ns', 'attempt')} FILTER (gap_ns IS NOT NULL), []) AS attempt_gaps,"
+        f" coalesce({SQL.all_true('gap_ns > gap_before_ns')}, true) AS grows, min(start_ns) AS start_ns,"
+        f" {SQL.collect(_ATTEMPT_SPAN_SQL.format(attempt=''), 'attempt')} AS witness"
         f"{cause_aggregates} FROM compared GROUP BY call_key)"
         f" SELECT trace_id, CASE WHEN NOT unobserved THEN {' AND '.join(tests)} END AS ok,"
         f" CASE {value} END AS value, witness, start_ns AS rank,"
@@ -156,17 +161,19 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
         )
     sql = (
         f"WITH failed_calls AS ({failed_calls}), fallbacks AS ({fallbacks}), checked_calls AS ("
-        "SELECT a.trace_id, a.call_key, any_value(a.start_ns) AS start_ns,"
-        " any_value(coalesce(a.client_key, a.server_key)) AS failed_key,"
-        " arg_min(u.witness, u.start_ns) FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
-        " count(u.start_ns) > 0 AS has_fallback, any_value(entry.error) AS entry_error"
+        f"SELECT a.trace_id, a.call_key, {SQL.any_value('a.start_ns')} AS start_ns,"
+        f" {SQL.any_value('coalesce(a.client_key, a.server_key)')} AS failed_key,"
+        f" {SQL.first_by('u.witness', 'u.start_ns')} FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
+        f" count(u.start_ns) > 0 AS has_fallback, {SQL.any_value('entry.error')} AS entry_error"
         " FROM failed_calls a LEFT JOIN fallbacks u ON u.caller_entry = a.caller_entry"
         " LEFT JOIN topology entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
-        "SELECT a.call_key, string_agg(DISTINCT o.callee, ', ' ORDER BY o.callee) AS callees FROM failed_calls a"
+        f"SELECT a.call_key, {SQL.join_texts('o.callee', ', ', 'o.callee', distinct=True)} AS callees"
+        " FROM failed_calls a"
         " JOIN calls o ON o.caller_entry = a.caller_entry AND o.start_ns >= a.end_ns GROUP BY a.call_key)"
         " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"
         " o.callees AS value,"
-        " list_filter([j.failed_key, j.fallback_key], lambda key: key IS NOT NULL) AS witness, j.start_ns AS rank,"
+        f" {SQL.filter_list('[j.failed_key, j.fallback_key]', 'key', 'key IS NOT NULL')} AS witness,"
+        " j.start_ns AS rank,"
         f" [CASE WHEN j.fallback_key IS NULL AND j.has_fallback THEN {FALLBACK_CALLED_TOO_EARLY}"
         f" WHEN j.fallback_key IS NULL THEN {FALLBACK_NOT_CALLED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note"
         " FROM checked_calls j"
@@ -185,19 +192,19 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
     rows = select_rows(replace(claim.call, attempts=True), SqlParameters(), bindings)
     rows.aliases.needed_joins.update(rows.aliases.span_aliases)
     limit = compile_limit(claim.limit, bindings, rows.parameters)
+    error_type = SQL.attribute("client.attributes", "error.type")
+    exception_types = SQL.map_list("client.events", "event", SQL.attribute("event.attributes", "exception.type"))
+    error_text = f"concat_ws(' ', {error_type}, client.status_message, {SQL.join_list(exception_types, ' ')})"
     cut_off = (
-        f"(regexp_matches(concat_ws(' ', {make_attribute_sql('client.attributes', 'error.type')},"
-        " client.status_message, list_aggregate(list_transform(client.events,"
-        f" lambda event: {make_attribute_sql('event.attributes', 'exception.type')}),"
-        " 'string_agg', ' ')), '(?i)time.?out|timed.?out|deadline|cancel')"
-        f" OR coalesce({make_attribute_sql('client.attributes', 'rpc.response.status_code')} IN ('1', '4', 'CANCELLED',"
+        f"({SQL.matches(error_text, SQL.quote(_TIMEOUT_PATTERN))}"
+        f" OR coalesce({SQL.attribute('client.attributes', 'rpc.response.status_code')} IN ('1', '4', 'CANCELLED',"
         " 'DEADLINE_EXCEEDED'), false)"
         " OR c.error AND coalesce(server.end_ns - server.start_ns > client.end_ns - client.start_ns, false))"
     )
     duration = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
     sql = rows.build_select(
         f"c.trace_id, {duration} <= {limit} AS ok, {duration} AS value, {rows.witness_sql} AS witness,"
-        f" -{duration} AS rank, NULL::BIGINT[] AS note",
+        f" -{duration} AS rank, {SQL.null('integers')} AS note",
         f"({duration} > {limit} OR {cut_off})",
     )
     return Plan(sql, rows.parameters.values, "all", ValueType("duration"), is_stable=True, needs_occasion=True)

@@ -18,6 +18,7 @@ from spanproof.query_lang.compile.conditions import (
     compile_operation_match,
     compile_service_match,
 )
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
@@ -138,7 +139,8 @@ def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roo
         aliases=RowAliases("span", (), "trace"),
         tables=[
             "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
-            " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(t.span_key, t.depth) AS root_key"
+            f" coalesce({SQL.any_true('t.error')} FILTER (t.depth = 0), false) AS error,"
+            f" {SQL.first_by('t.span_key', 't.depth')} AS root_key"
             f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) trace"
         ],
         where=[],

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final, Literal, TypeAlias
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
+from spanproof.query_lang.syntax import nodes as s
 
 ValueKind: TypeAlias = Literal[
     "number", "duration", "fraction", "points", "rate", "text", "boolean", "instant", "any", "kind", "status", "nothing"
@@ -122,3 +124,12 @@ RESPONSE_PARTS: Final[Mapping[str, ValueKind]] = {
 def read_quantile(function: str) -> str | None:
     """Return the percentage of ``p50`` … ``p99`` as text, or None for other functions."""
     return function[1:] if function in AGGREGATES and function[1:].isdigit() else None
+
+
+def read_percentage(function: str, arguments: tuple[s.Expression, ...]) -> Decimal:
+    """Return the percentage of ``p50`` … ``p99`` or ``p(99.9, …)``."""
+    percent = read_quantile(function)
+    if percent is not None:
+        return Decimal(percent)
+    assert isinstance(arguments[0], s.Number)  # noqa: S101 (checked before)
+    return arguments[0].value

@@ -14,7 +14,7 @@ FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
+.PHONY: help venv demo docs picture test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -24,16 +24,22 @@ venv: $(READY) ## make the environment in .venv (done by itself where it is need
 demo: $(READY) ## start the demo shop, run its proofs, stop it
 	@$(BIN)/spanproof demo
 
+docs: $(READY) ## make the documentation site in .docs; a broken link, or a page that no index reaches, is an error
+	@$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs .docs
+
+picture: $(READY) ## draw the failing proof of README again, from what spanproof prints
+	@$(BIN)/python docs/picture/make.py
+
 test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n), ask each operation of the API 500 times (FUZZ_API=n)
-	@SPANPROOF_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py tests/reference/test_live_agreement.py --timeout 7200 $(ARGS)
-	@SPANPROOF_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
-	@SPANPROOF_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/http/test_openapi.py --timeout 7200 $(ARGS)
+	@TESTS_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py tests/reference/test_live_agreement.py --timeout 7200 $(ARGS)
+	@TESTS_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
+	@TESTS_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/http/test_openapi.py --timeout 7200 $(ARGS)
 
 faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
-	@SPANPROOF_KILLS=25 $(BIN)/pytest tests/crashes --timeout 1200 $(ARGS)
+	@TESTS_KILLS=25 $(BIN)/pytest tests/crashes --timeout 1200 $(ARGS)
 
 interop: $(READY) .interop/ready ## let the OpenTelemetry Collector and telemetrygen send; builds both, with Go
 	@$(BIN)/pytest tests/interop --timeout 300 $(ARGS)

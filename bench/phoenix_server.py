@@ -1,6 +1,6 @@
 """Phoenix, the Python OTLP server that people use today, if `make bench-phoenix` has installed it.
 
-Its dependencies exclude ours, so it lives in an environment of its own: `.phoenix`, or where SPANPROOF_PHOENIX says.
+Its dependencies exclude ours, so it lives in an environment of its own: `.phoenix`, or where BENCH_PHOENIX says.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class NotInstalled(Exception):
 
 def start(folder: Path) -> Served:
     """Start it with its database in `folder`."""
-    environment = Path(os.environ.get("SPANPROOF_PHOENIX", Path(__file__).parents[1] / ".phoenix"))
+    environment = Path(os.environ.get("BENCH_PHOENIX", Path(__file__).parents[1] / ".phoenix"))
     command = environment / "bin" / "phoenix"
     if not command.exists():
         raise NotInstalled("not installed; make bench-phoenix does")

@@ -1,1 +1,1 @@
-"""The proof language: text to checked tree to SQL."""
+"""Proof language: text -> checked syntax tree -> SQL."""

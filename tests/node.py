@@ -16,7 +16,7 @@ def find_node(folder: Path) -> str:
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         reason = f"node and npm are needed for what {folder.name} holds"
-        if os.environ.get("SPANPROOF_REQUIRE_ALL"):
+        if os.environ.get("TESTS_REQUIRE_ALL"):
             pytest.fail(reason)
         pytest.skip(reason)
     installed, wanted = folder / "node_modules/.package-lock.json", folder / "package-lock.json"

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,15 @@ def test_no_import_points_backward(path: Path) -> None:
 def test_backward_import_is_found() -> None:
     backward = {"spanproof.collector.calls.derivation.derive_calls", "spanproof.query_lang.syntax.nodes"}
     assert find_backward_imports("collector/storage", {*backward, "spanproof.collector.otlp.decoder"}) == backward
+
+
+def test_no_modules_import_each_other() -> None:
+    modules = {".".join(("spanproof", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
+    graph = {
+        module: {name for found in read_imports(path) for name in (found, found.rpartition(".")[0]) if name in modules}
+        for module, path in modules.items()
+    }
+    TopologicalSorter({module: names - {module} for module, names in graph.items()}).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize("room", ORDER)

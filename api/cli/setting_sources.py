@@ -1,15 +1,16 @@
 """Sources of settings, read and validated by pydantic-settings: environment variables and ``spanproof.toml``.
 
-Importing pydantic-settings takes about 0.2 s, so this module is imported only if there is a file or a variable.
+Importing pydantic-settings takes about 0.2 s, so this module is imported only if `has_settings`.
 """
 
 from __future__ import annotations
 
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, create_model
 from pydantic_settings import (
@@ -21,10 +22,43 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from spanproof.api.cli.settings import DEFAULT, Option, Setting, SettingsError
+from spanproof.api.cli.settings import (
+    DEFAULT,
+    Option,
+    Setting,
+    SettingsError,
+    find_settings_file,
+    list_options,
+    list_variables,
+)
 from spanproof.query_lang.syntax.diagnostics import suggest_names
 
+if TYPE_CHECKING:
+    import typer
+
 Table = Mapping[str, Any]
+
+
+def apply_settings(context: typer.Context) -> None:
+    """Make the settings the defaults of the command that `context` is about to run. Raises SettingsError."""
+    path = find_settings_file(Path.cwd())
+    default_map: dict[str, Any] = {}
+    for setting in read_settings(context.command, path, os.environ):
+        if not setting.is_default:
+            options = default_map
+            for word in setting.option.command:
+                options = options.setdefault(word, {})
+            options[setting.option.parameter] = setting.value
+    context.default_map = default_map
+
+
+def read_settings(root: Any, path: Path | None, environment: Mapping[str, str]) -> list[Setting]:
+    """Return the settings of all options of the commands below `root`. Raises SettingsError."""
+    options = list(list_options(root))
+    table = {} if path is None else read_table(path)
+    check_keys(table, options, path)
+    check_variables(list_variables(environment), options)
+    return resolve(options, table, path, environment)
 
 
 def read_table(path: Path) -> dict[str, Any]:

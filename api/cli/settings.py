@@ -12,13 +12,10 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from spanproof.api.cli.command_tree import list_subcommands
 from spanproof.collector.user_errors import UserError
-
-if TYPE_CHECKING:
-    import typer
 
 FILE_NAME: Final = "spanproof.toml"
 PREFIX: Final = "SPANPROOF_"
@@ -75,36 +72,15 @@ class Setting:
         return self.origin == DEFAULT
 
 
-def apply_settings(context: typer.Context) -> None:
-    """Make the settings the defaults of the command that `context` is about to run. Raises SettingsError."""
-    path = find_settings_file(Path.cwd())
-    if path is None and not any(_list_variables(os.environ)):
-        return  # and nothing more is imported
-    default_map: dict[str, Any] = {}
-    for setting in read_settings(context.command, path, os.environ):
-        if not setting.is_default:
-            options = default_map
-            for word in setting.option.command:
-                options = options.setdefault(word, {})
-            options[setting.option.parameter] = setting.value
-    context.default_map = default_map
+def has_settings() -> bool:
+    """Return whether the environment or a file sets anything."""
+    return find_settings_file(Path.cwd()) is not None or any(list_variables(os.environ))
 
 
 def find_settings_file(folder: Path) -> Path | None:
     """Return the nearest ``spanproof.toml``, in this folder or above it."""
     paths = (each / FILE_NAME for each in (folder, *folder.parents))
     return next((path for path in paths if path.is_file()), None)
-
-
-def read_settings(root: Any, path: Path | None, environment: Mapping[str, str]) -> list[Setting]:
-    """Return the settings of all options of the commands below `root`. Raises SettingsError."""
-    from spanproof.api.cli.setting_sources import check_keys, check_variables, read_table, resolve
-
-    options = list(list_options(root))
-    table = {} if path is None else read_table(path)
-    check_keys(table, options, path)
-    check_variables(_list_variables(environment), options)
-    return resolve(options, table, path, environment)
 
 
 def list_options(command: Any, words: tuple[str, ...] = ()) -> Iterator[Option]:
@@ -133,7 +109,7 @@ def _make_option(parameter: Any, words: tuple[str, ...]) -> Option:
     )
 
 
-def _list_variables(environment: Mapping[str, str]) -> list[str]:
+def list_variables(environment: Mapping[str, str]) -> list[str]:
     """Return the names of the variables that are meant for settings."""
     return [name for name in environment if name.startswith(PREFIX) and not _SERVICE_LINK.match(name)]
 

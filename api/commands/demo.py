@@ -59,12 +59,8 @@ def run_demo(modules: list[ProofModule], reports: tuple[ReportTarget, ...], cons
     from spanproof.assertions.run.runner import Runner
     from spanproof.collector.receive.receiver import Receiver
     from spanproof.collector.storage.store import Store
+    from spanproof.examples.shop.shop import Shop, ShopError
 
-    try:
-        from spanproof.examples.shop.shop import Shop, ShopError
-    except ImportError as error:
-        console.print(f"the demo needs extra packages ({error.name} is missing): pip install 'spanproof[demo]'")
-        return 2
     report = TerminalReport(console)
     proofs = [(module, proof) for module in modules for proof in module.proofs]
     mismatches: list[str] = []

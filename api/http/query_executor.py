@@ -13,7 +13,8 @@ from fastapi import Request
 
 from spanproof.api.http.problems import ProblemError
 from spanproof.collector.calls.derivation import derive_calls
-from spanproof.collector.storage.store import Store, StoreError
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import StoreError
 
 QUERY_TIMEOUT_S = 60.0
 

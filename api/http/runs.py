@@ -25,7 +25,7 @@ from spanproof.assertions.judge.gate_error import divide_error
 from spanproof.assertions.reports import history
 from spanproof.assertions.reports.documents import RunDocument
 from spanproof.assertions.reports.junit import render_junit
-from spanproof.collector.storage.store import StoreError
+from spanproof.collector.user_errors import StoreError
 from spanproof.query_lang.check.modules import ProofModule
 from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
 

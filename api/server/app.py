@@ -23,7 +23,8 @@ from spanproof.api.http.traces import make_traces_router
 from spanproof.api.server.metrics import add_metrics
 from spanproof.api.tempo.routes import make_tempo_router
 from spanproof.collector.receive.authentication import AccessTokens, Admission, Role, TokenMiddleware
-from spanproof.collector.storage.store import Store, StoreError
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import StoreError
 
 _UNAUTHENTICATED_PATHS = frozenset({"/healthz", "/readyz"})
 _QUERY_PATH = "/api/v1/query"

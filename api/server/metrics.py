@@ -13,7 +13,8 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.registry import Collector
 
 from spanproof import __version__
-from spanproof.collector.storage.store import Store, StoreError
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import StoreError
 
 
 def add_metrics(app: FastAPI, store: Store) -> None:

@@ -97,9 +97,7 @@ def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, st
     """Return displayed attributes by name, without the marker of values that are not plain text."""
     if attributes is None:
         return {}
-    from spanproof.collector.otlp.attributes import (
-        KIND_MARKER,  # imports Arrow, which slows down commands without a store
-    )
+    from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
 
     pairs = zip(attributes["keys"], attributes["texts"], strict=True)
     return {key: text[2:] if text.startswith(KIND_MARKER) else text for key, text in sorted(pairs)}

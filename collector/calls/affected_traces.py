@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.extracted_attributes import ExtractedAttributes, classify_http_status, map_distinct_texts
+from spanproof.collector.calls.extracted_attributes import ExtractedAttributes, map_distinct_texts
+from spanproof.collector.calls.retryable_failures import classify_http_status, has_rpc_failed
 from spanproof.collector.calls.span_batch import SpanBatch
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.storage.arrow_columns import fetch_table, get_single_chunk
@@ -29,8 +30,6 @@ FROM (
 LEFT JOIN traces USING (trace_id)
 """
 # gRPC status values for success, in the old and the new semantic conventions
-_RPC_OK_STATUSES: Final = pa.array(["0", "OK"], pa.string())
-_NULL_BOOL: Final = pa.scalar(None, pa.bool_())
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +90,12 @@ def add_extracted_attributes(spans: pa.Table) -> pa.Table:
     rpc_attempt = pc.and_(
         pc.starts_with(get_single_chunk(spans["name"]), "Attempt."), pa.array(attributes.has_any("attempts_before"))
     )
-    rpc_status = attributes.read("rpc_status")
     extracted = {
         "exported_kind": kinds,
         "kind": pc.if_else(rpc_attempt, pa.scalar(semconv.SPAN_KINDS["client"], kinds.type), kinds),
         "rpc_attempt": rpc_attempt,
         "http_outcome": map_distinct_texts(attributes.read("http_status"), classify_http_status, pa.uint8()),
-        "rpc_failed": pc.if_else(rpc_status.is_valid(), pc.invert(pc.is_in(rpc_status, _RPC_OK_STATUSES)), _NULL_BOOL),
+        "rpc_failed": has_rpc_failed(attributes.read("rpc_status")),
         "peer": pc.coalesce(
             attributes.read("peer_name"), attributes.read("db_system"), attributes.read("messaging_system")
         ),

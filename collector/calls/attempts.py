@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.span_batch import SpanBatch, is_failed, is_retryable
+from spanproof.collector.calls.retryable_failures import is_failed, is_retryable
+from spanproof.collector.calls.span_batch import SpanBatch
 from spanproof.collector.calls.span_index import EntryLinks
 from spanproof.collector.calls.topology import CONSUMER, PRODUCER, SERVER, Topology, is_exit_kind
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import IntEnum
 
 import numpy as np
 import numpy.typing as npt
@@ -13,15 +12,6 @@ import pyarrow.compute as pc
 from spanproof.collector.otlp import semantic_conventions as semconv
 
 _INT32 = range(-(2**31), 2**31)
-
-
-class HttpOutcome(IntEnum):
-    """Meaning of an HTTP status for retries."""
-
-    OTHER = 0
-    SERVER_ERROR = 1  # 500 and above
-    RETRYABLE = 2  # 408, 425, 429
-    REDIRECT_OR_CHALLENGE = 3  # a redirect or a request for credentials: the client follows up with a different request
 
 
 class ExtractedAttributes:
@@ -48,7 +38,7 @@ class ExtractedAttributes:
 
     def read_int(self, name: str) -> pa.Array:
         """Return an extracted attribute as 32-bit integers; null where the text is not one."""
-        return map_distinct_texts(self.read(name), _parse_int32, pa.int32())
+        return map_distinct_texts(self.read(name), parse_int32, pa.int32())
 
     def has_any(self, *names: str) -> npt.NDArray[np.bool_]:
         """Return which spans have any of these extracted attributes."""
@@ -71,18 +61,8 @@ def map_distinct_texts(texts: pa.Array, read: Callable[[str], int | None], type_
     return numbers.take(encoded.indices)
 
 
-def classify_http_status(http_status: str) -> int:
-    """Return the `HttpOutcome` of an HTTP status."""
-    if (_parse_int32(http_status) or 0) >= 500:
-        return HttpOutcome.SERVER_ERROR
-    if http_status in ("408", "425", "429"):
-        return HttpOutcome.RETRYABLE
-    if http_status in ("401", "407") or (len(http_status) == 3 and http_status.startswith("3")):
-        return HttpOutcome.REDIRECT_OR_CHALLENGE
-    return HttpOutcome.OTHER
-
-
-def _parse_int32(text: str) -> int | None:
+def parse_int32(text: str) -> int | None:
+    """Return the number that a text holds, or None if it is not a whole number of 32 bits."""
     try:
         number = round(float(text))
     except (ValueError, OverflowError):  # not a number, or NaN or infinite

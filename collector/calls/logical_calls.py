@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 import pyarrow as pa
 
 from spanproof.collector.calls.attempts import MESSAGE, PAIRED, UNPAIRED
-from spanproof.collector.calls.extracted_attributes import HttpOutcome
 from spanproof.collector.calls.retry_candidates import RetryCandidate, read_retry_candidates
+from spanproof.collector.calls.retryable_failures import is_followed_up
 from spanproof.collector.calls.span_batch import SpanBatch
 from spanproof.collector.storage.arrow_columns import IntArray
 
@@ -126,7 +126,7 @@ def _link_by_counter(group: list[RetryCandidate]) -> _Predecessors:
             for previous in by_count[each.parent_id, each.method, each.resend_count - 1]
             if (each.shape != MESSAGE or previous.client_key == each.client_key)
             and previous.server_start_ns <= each.server_start_ns
-            and previous.http_outcome != HttpOutcome.REDIRECT_OR_CHALLENGE
+            and not is_followed_up(previous.http_outcome)
         ]
         if candidates:
             best = min(

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.extracted_attributes import HttpOutcome
+from spanproof.collector.calls.retryable_failures import is_failed
 from spanproof.collector.calls.span_index import EntryLinks, SpanIndex
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.storage.arrow_columns import (
@@ -19,13 +19,6 @@ from spanproof.collector.storage.arrow_columns import (
     get_single_chunk,
     to_bool_array,
     to_int_array,
-)
-
-# Typed scalars: Arrow infers the type of a Python number on each use, at ten times the cost of comparing a few values.
-_ERROR = pa.scalar(semconv.STATUS_CODES["error"], pa.int32())
-_SERVER_ERROR, _RETRYABLE, _REDIRECT_OR_CHALLENGE = (
-    pa.scalar(outcome, pa.uint8())
-    for outcome in (HttpOutcome.SERVER_ERROR, HttpOutcome.RETRYABLE, HttpOutcome.REDIRECT_OR_CHALLENGE)
 )
 
 
@@ -126,18 +119,6 @@ class SpanBatch:
         if not services:
             return np.zeros(len(self), np.bool_)
         return to_bool_array(pc.is_in(self.column("service"), pa.array(sorted(services))))
-
-
-def is_failed(status: pa.Array, http_outcome: pa.Array, rpc_failed: pa.Array) -> BoolArray:
-    """Return which values show a failure: by span status, HTTP status or RPC status."""
-    http_failed = pc.equal(http_outcome, _SERVER_ERROR)
-    return to_bool_array(pc.equal(status, _ERROR)) | to_bool_array(http_failed) | to_bool_array(rpc_failed)
-
-
-def is_retryable(error: BoolArray, has_error_type: BoolArray, http_outcome: pa.Array) -> BoolArray:
-    """Return which values show a failure that a retry may resolve."""
-    failed = error | has_error_type | to_bool_array(pc.equal(http_outcome, _RETRYABLE))
-    return failed & ~to_bool_array(pc.equal(http_outcome, _REDIRECT_OR_CHALLENGE))
 
 
 def _encode_as_numbers(values: pa.Array) -> IntArray:

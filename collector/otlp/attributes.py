@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, KeyValueList
 
+from spanproof.collector.otlp.attribute_encoding import ATTRIBUTES_TYPE, KIND_MARKER
 from spanproof.collector.otlp.json_mapping import InvalidJson, dump_json, render_message
 from spanproof.collector.otlp.rejections import Rejection, RejectionReason
 from spanproof.collector.otlp.repeated_fields import FlattenedList
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from spanproof.collector.otlp.redaction import Redaction
 
-ATTRIBUTES_TYPE = pa.struct([("keys", pa.list_(pa.string())), ("texts", pa.list_(pa.string()))])
-# Precedes the kind letter in a text that cannot be compared directly.
-KIND_MARKER = "\x01"
 # A typed scalar: for a Python value, pyarrow tries to import optional libraries at every call.
 _EMPTY_TEXT = pa.scalar("", pa.string())
 

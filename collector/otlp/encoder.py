@@ -10,7 +10,7 @@ from uuid import UUID
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
-from spanproof.collector.otlp.attributes import KIND_MARKER
+from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
 from spanproof.collector.otlp.json_mapping import load_json, parse_message
 
 if TYPE_CHECKING:

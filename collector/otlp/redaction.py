@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.line_files import read_lines
-from spanproof.collector.otlp.attributes import KIND_MARKER
+from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
 from spanproof.collector.otlp.json_mapping import dump_json
 
 if TYPE_CHECKING:

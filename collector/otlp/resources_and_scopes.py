@@ -10,7 +10,8 @@ import pyarrow as pa
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.common.v1.common_pb2 import EntityRef
 
-from spanproof.collector.otlp.attributes import ATTRIBUTES_TYPE, decode_utf8, read_attributes
+from spanproof.collector.otlp.attribute_encoding import ATTRIBUTES_TYPE
+from spanproof.collector.otlp.attributes import decode_utf8, read_attributes
 from spanproof.collector.otlp.descriptor import RESOURCE, SCOPE, FlatMessageReader, MalformedMessage
 from spanproof.collector.otlp.json_mapping import dump_json, render_message
 from spanproof.collector.otlp.rejections import Rejection, RejectionReason

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.otlp.attributes import ATTRIBUTES_TYPE, decode_utf8, read_attributes
+from spanproof.collector.otlp.attribute_encoding import ATTRIBUTES_TYPE
+from spanproof.collector.otlp.attributes import decode_utf8, read_attributes
 from spanproof.collector.otlp.rejections import Rejection, RejectionReason
 from spanproof.collector.otlp.repeated_fields import FlattenedList
 

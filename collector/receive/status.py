@@ -20,7 +20,7 @@ from google.rpc.status_pb2 import Status
 from spanproof.collector.otlp.decoder import UndecodableRequest
 from spanproof.collector.otlp.json_mapping import InvalidJson
 from spanproof.collector.storage.ingest_queue import RETRY_AFTER_S, Backpressure
-from spanproof.collector.storage.store import StoreError
+from spanproof.collector.user_errors import StoreError
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message

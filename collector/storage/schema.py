@@ -26,8 +26,8 @@ def prepare_schema(connection: duckdb.DuckDBPyConnection, path: str) -> None:
         return
     if "meta" not in tables or "spans" not in tables:
         raise StoreError(f"{path} is a DuckDB database, but not a spanproof store; name another file")
-    row = connection.execute("SELECT max(schema_version) FROM meta").fetchone()
-    version = row[0] if row else None
+    # all rows are fetched: a result that stays open keeps its transaction, and then no checkpoint is possible
+    ((version,),) = connection.execute("SELECT max(schema_version) FROM meta").fetchall()
     if version == SCHEMA_VERSION:
         return
     if version is None or not _OLDEST_SCHEMA_VERSION <= version < SCHEMA_VERSION:

@@ -1,4 +1,4 @@
-"""Is a parsed proof meaningful? Collects every problem of a file before anything runs."""
+"""Checker of proof files: collects all problems of a parsed file before it runs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ IGNORED_AFTER_SYNTAX_ERRORS: Final = ("unknown-name", "nothing-expected", "no-tr
 
 
 def check_file(file: ParsedFile, definitions: Definitions | None = None) -> tuple[Diagnostic, ...]:
-    """Return the problems of a file in the order of its text; none means that it can run.
+    """Return the problems of a file in the order of its text. A file without problems can run.
 
-    `library` holds what it can use of other files, and its own definitions; without one, these are all there is.
+    `definitions` holds the file's own definitions and those of the files that it uses. By default it holds only the
+    file's own.
     """
-    own = {item.name: LoadedDefinition(file, item) for item in file.items if isinstance(item, s.Define)}
-    checker = _FileChecker(definitions=definitions or Definitions(defines=own))
+    own_definitions = {item.name: LoadedDefinition(file, item) for item in file.items if isinstance(item, s.Define)}
+    checker = _FileChecker(definitions=definitions or Definitions(defines=own_definitions))
     checker.check_items(file.items)
-    if file.diagnostics:  # what was left out of the tree must not be missed in it
-        checker.diagnostics = [each for each in checker.diagnostics if each.id not in IGNORED_AFTER_SYNTAX_ERRORS]
+    if file.diagnostics:  # lines with syntax errors are not in the tree
+        checker.diagnostics = [
+            problem for problem in checker.diagnostics if problem.id not in IGNORED_AFTER_SYNTAX_ERRORS
+        ]
         checker.diagnostics += file.diagnostics
     return checker.list_diagnostics()
 
 
 def check_claim(parsed: ParsedClaim, scope: Scope | None = None) -> tuple[Diagnostic, ...]:
-    """Return the problems of a claim that stands by itself."""
+    """Return the problems of a single claim."""
     if parsed.diagnostics or parsed.expectation is None:
         return parsed.diagnostics
     checker = ClaimChecker()
@@ -49,15 +52,15 @@ class _FileChecker(RequestChecker):
         scope = Scope()
         for _, let in self.definitions.lets:
             scope = self.check_let(let, scope)
-        self.diagnostics.clear()  # what is wrong with another file is said of that file
+        self.diagnostics.clear()  # problems of another file are reported with that file
         self.check_unique_names(items)
-        seen: set[tuple[type, str]] = set()
+        names: set[tuple[type, str]] = set()
         for item in items:
             if isinstance(item, s.Proof | s.Define):
-                if (type(item), item.name) in seen:
+                if (type(item), item.name) in names:
                     word = "proof" if isinstance(item, s.Proof) else "definition"
-                    self.report("duplicate", f'a {word} "{item.name}" stands above already', item.at)
-                seen.add((type(item), item.name))
+                    self.report("duplicate", f'a {word} "{item.name}" is already defined above', item.at)
+                names.add((type(item), item.name))
             match item:
                 case s.Let():
                     scope = self.check_let(item, scope)
@@ -74,16 +77,16 @@ class _FileChecker(RequestChecker):
         if not define.statements:
             self.report("nothing-expected", f"`{define.name}` expects nothing", define.at)
         self.check_unique_names(define.statements, *define.parameters)
-        inner = replace(
+        inner_scope = replace(
             scope, variables={**scope.variables, **make_untyped_variables(define.parameters)}, baseline=True
         )
         for statement in define.statements:
             if isinstance(statement, s.Expectation):
-                self.check_expectation(statement, inner)
+                self.check_expectation(statement, inner_scope)
             elif isinstance(statement, s.Let):
-                inner = self.check_let(statement, inner)
+                inner_scope = self.check_let(statement, inner_scope)
             else:
-                self.report("misplaced", "a definition holds `expect` and `let`", statement.at)
+                self.report("misplaced", "a definition can contain only `expect` and `let`", statement.at)
 
     def check_hook(self, hook: s.Hook, scope: Scope) -> None:
         self.check_unique_names(hook.statements)
@@ -94,29 +97,30 @@ class _FileChecker(RequestChecker):
                 case s.When() if statement.kind != "trace":
                     scope = self.check_when(statement, scope)
                 case _:
-                    self.report("misplaced", f"`{hook.time}` holds `when` and `let`", statement.at)
+                    self.report("misplaced", f"`{hook.time}` can contain only `when` and `let`", statement.at)
 
     def check_proof(self, proof: s.Proof, scope: Scope) -> None:
         if not any(isinstance(statement, s.Expectation | s.Apply) for statement in proof.statements):
             self.report("nothing-expected", f'the proof "{proof.name}" expects nothing', proof.at)
         self.check_unique_names(proof.statements)
         self.report_duplicates(
-            "a request", (each.name for each in proof.statements if isinstance(each, s.When) and each.name)
+            "a request",
+            (statement.name for statement in proof.statements if isinstance(statement, s.When) and statement.name),
         )
         settles = [statement for statement in proof.statements if isinstance(statement, s.SettleStatement)]
         for extra in settles[1:]:
-            self.report("duplicate", "a proof settles once", extra.at)
-        chosen = False
+            self.report("duplicate", "a proof has at most one `settle`", extra.at)
+        has_traces = False
         for statement in proof.statements:
             match statement:
                 case s.Let():
                     scope = self.check_let(statement, scope)
                 case s.When():
                     scope = self.check_when(statement, scope)
-                    chosen = True
+                    has_traces = True
                 case s.Given():
                     self.check_given(statement, scope)
-                    chosen = chosen or not statement.baseline
+                    has_traces = has_traces or not statement.baseline
                     scope = replace(scope, baseline=scope.baseline or statement.baseline)
                 case s.SettleStatement():
                     self.check_constant_of_kind(statement.limit, scope, "duration", "`within`")
@@ -125,14 +129,14 @@ class _FileChecker(RequestChecker):
                 case s.Hook():
                     self.check_hook(statement, scope)
                 case s.Expectation() | s.Apply():
-                    if not chosen:
+                    if not has_traces:
                         self.report(
                             "no-traces",
-                            "nothing before this says which traces to judge",
+                            "no statement before this one selects the traces to judge",
                             statement.at,
                             "begin with a `when` or a `given`",
                         )
-                        chosen = True
+                        has_traces = True
                     if isinstance(statement, s.Apply):
                         self.check_apply(statement, scope)
                     else:
@@ -142,11 +146,13 @@ class _FileChecker(RequestChecker):
         definition = self.definitions.defines.get(apply.name)
         if definition is None:
             hint = suggest_names(apply.name, self.definitions.defines)
-            self.report("unknown-name", f"no `define {apply.name}(…)` is there", apply.at, hint)
+            self.report("unknown-name", f"there is no `define {apply.name}(…)`", apply.at, hint)
             return
         wanted = len(definition.define.parameters)
         if len(apply.arguments) != wanted:
-            self.report("arguments", f"`{apply.name}` takes {wanted}, and {len(apply.arguments)} are given", apply.at)
+            self.report(
+                "arguments", f"`{apply.name}`: {len(apply.arguments)} arguments where {wanted} were expected", apply.at
+            )
         for argument in apply.arguments:
             if not isinstance(argument, s.Name) and is_constant(argument):
                 self.type_checker.infer(argument, scope)
@@ -156,11 +162,11 @@ class _FileChecker(RequestChecker):
             if isinstance(part, s.Name) and part.text == "baseline" and not scope.baseline:
                 self.report(
                     "no-baseline",
-                    f"`{apply.name}` speaks of the baseline, which needs a `compare baseline from …` in the same proof",
+                    f"`{apply.name}` refers to the baseline, which needs a `compare baseline from …` in the same proof",
                     apply.at,
                 )
                 return
 
     def check_unique_names(self, statements: Iterable[object], *parameters: s.Name) -> None:
-        """Check that no name is given to two values of one block."""
+        """Report names that two values of one block share."""
         self.report_duplicates("a value", (*parameters, *(each.name for each in statements if isinstance(each, s.Let))))

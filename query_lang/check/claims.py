@@ -1,4 +1,4 @@
-"""Is a claim meaningful? Collects every problem of it."""
+"""Checker of claims: collects all problems of a claim."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spanproof.query_lang.syntax.instants import parse_instant
 
 @dataclass(slots=True)
 class ClaimChecker:
-    """Checks claims, and keeps what it found wrong with them in ``found``."""
+    """Checker of claims. Collects problems in ``diagnostics``."""
 
     diagnostics: list[Diagnostic] = field(default_factory=list)
     type_checker: TypeChecker = field(init=False)
@@ -26,20 +26,20 @@ class ClaimChecker:
         self.type_checker = TypeChecker(self.diagnostics.append)
 
     def list_diagnostics(self) -> tuple[Diagnostic, ...]:
-        """Return what was found, in the order of the text."""
+        """Return the problems in the order of the text."""
         return tuple(sorted(self.diagnostics, key=lambda diagnostic: (diagnostic.at.start, diagnostic.id)))
 
     def report(self, id_: str, message: str, at: s.TextRange, help_: str | None = None) -> None:
-        """Note a problem."""
+        """Add a problem."""
         self.diagnostics.append(Diagnostic(id_, message, at, help_))
 
     def check_constant_of_kind(self, node: s.Expression, scope: Scope, kind: v.ValueKind, what: str) -> None:
-        """Expect one value of a kind, known before any span is seen."""
+        """Check that `node` is one value of a kind, known before any span is read."""
         self.type_checker.check_kind(node, scope, kind, what)
         self.check_constant(node, what)
 
     def check_constant(self, node: s.Expression, what: str) -> None:
-        """Check that `node` has a value before any span is seen."""
+        """Check that `node` has a value that is known before any span is read."""
         for part in s.walk(node):
             if isinstance(part, s.Compare | s.OneOf | s.AllOf | s.Not):
                 self.report("misplaced", f"{what} is a value, not a condition", part.at)
@@ -47,15 +47,15 @@ class ClaimChecker:
         if not is_constant(node) and not isinstance(
             node, s.SpanSelection | s.CallSelection
         ):  # those are reported already
-            self.report("misplaced", f"{what} is one value, known before any span is seen", node.at)
+            self.report("misplaced", f"{what} is one value, known before any span is read", node.at)
 
     def report_duplicates(self, what: str, names: Iterable[s.Name]) -> None:
-        """Report every name that stands there already."""
-        seen: set[str] = set()
+        """Report each name that occurs more than once."""
+        texts: set[str] = set()
         for name in names:
-            if name.text in seen:
-                self.report("duplicate", f"{what} `{name.text}` stands above already", name.at)
-            seen.add(name.text)
+            if name.text in texts:
+                self.report("duplicate", f"{what} `{name.text}` is already defined above", name.at)
+            texts.add(name.text)
 
     def check_expectation(self, expectation: s.Expectation, scope: Scope) -> None:
         """Check ``expect CLAIM …``."""
@@ -72,7 +72,7 @@ class ClaimChecker:
             self.type_checker.check_names(expectation.label, scope)
 
     def check_given(self, given: s.Given, scope: Scope) -> None:
-        """Check which traces are meant."""
+        """Check the selection and the time window of ``given``."""
         row: v.RowKind = "call" if isinstance(given.start, s.CallSelection) else "span"
         if given.start is not None:
             self.type_checker.check_selection(given.start, scope)
@@ -83,29 +83,39 @@ class ClaimChecker:
                 self.check_constant_of_kind(bound, scope, "duration", "a window")
             elif isinstance(bound, s.Text) and all(isinstance(part, str) for part in bound.parts):
                 if parse_instant(bound.plain) is None:
-                    self.report("bad-time", f"`{bound.plain}` is no point in time", bound.at, "2026-01-31T12:00:00Z")
+                    self.report("bad-time", f"`{bound.plain}` is not a point in time", bound.at, "2026-01-31T12:00:00Z")
             else:
                 self.type_checker.infer(bound, scope)
 
     def _check_share(self, claim: s.Claim, share: s.ShareClause, scope: Scope) -> None:
-        """``in OP P of traces`` needs a claim that can be made of one trace by itself."""
+        """Check ``in OP P of traces``, which needs a claim about a single trace."""
         self.check_constant_of_kind(share.value, scope, "fraction", "a share of traces")
         if isinstance(claim, s.Circuit | s.NotWorse):
-            self.report("misplaced", "this is about all traces together: no share of them can be told", share.at)
+            self.report(
+                "misplaced",
+                "this claim is about all traces together; `of traces` needs a claim about a single trace",
+                share.at,
+            )
         elif any(is_response_aggregate(part) for part in s.walk(claim)):
-            self.report("misplaced", "this is about all responses together: no share of them can be told", share.at)
+            self.report(
+                "misplaced",
+                "this claim is about all responses together; `of traces` needs a claim about a single trace",
+                share.at,
+            )
         elif is_response_claim(claim) and not mentions_response(claim, scope.repeated):
-            self.report("misplaced", "this is not about traces: no share of them can be told", share.at)
+            self.report(
+                "misplaced", "this claim is not about traces; `of traces` needs a claim about a single trace", share.at
+            )
 
     def _check_responses(self, claim: s.Claim, scope: Scope) -> None:
-        """Each response of a repeated request is judged by itself, so that no claim is about it and spans."""
+        """Report claims about both spans and a response of a repeated request: its responses are judged one by one."""
         if is_response_claim(claim):
             return
         for part in s.walk(s.rewrite(claim, lambda node: None if is_response_aggregate(node) else node)):
             if isinstance(part, s.Response) and part.step in scope.repeated:
                 self.report(
                     "many-responses",
-                    "the request was repeated: a claim is about each of its responses, or about spans",
+                    "the request is repeated: a claim is about each of its responses or about spans, not both",
                     part.at,
                     "write two claims",
                 )
@@ -113,12 +123,14 @@ class ClaimChecker:
     def _check_by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
         claim = expectation.claim
         if not isinstance(claim, s.ComparisonClaim | s.Every) or expectation.share or expectation.confidence:
-            self.report("misplaced", "`by` goes with a comparison or `every`, and with nothing else beside it", by.at)
+            self.report(
+                "misplaced", "`by` is allowed only with a comparison or `every`, and not with other suffixes", by.at
+            )
             return
         self.check_grouping(claim, by, scope)
 
     def check_grouping(self, claim: s.ComparisonClaim | s.Every | s.Expression, by: s.Name, scope: Scope) -> None:
-        """Check that what `claim` speaks of can be grouped by a field."""
+        """Check that the rows of `claim` can be grouped by a field."""
         rows: set[v.RowKind] = set()
         for part in s.walk(claim):
             if isinstance(part, s.Function) and part.name in v.SELECTION_FUNCTIONS:
@@ -129,12 +141,12 @@ class ClaimChecker:
         if isinstance(claim, s.Every):
             rows = {"call" if isinstance(claim.selection, s.CallSelection) else "span"}
         if not rows:
-            self.report("misplaced", "there is nothing here to group", by.at)
+            self.report("misplaced", "there are no rows to group here", by.at)
         for row in sorted(rows):
             self.type_checker.infer(by, scope.with_row(row))
 
     def _check_estimate(self, expectation: s.Expectation, scope: Scope) -> None:
-        """``with confidence`` needs a rate or a quantile against a limit."""
+        """Check ``with confidence``, which needs a comparison of a rate or a quantile with a limit."""
         claim = expectation.claim
         if isinstance(claim, s.NotWorse):
             return
@@ -148,7 +160,7 @@ class ClaimChecker:
         if not estimable or expectation.share is not None:
             self.report(
                 "not-an-estimate",
-                "`with confidence` goes with an error rate or a quantile against a limit",
+                "`with confidence` needs a comparison of an error rate or a quantile with a limit",
                 claim.at,
                 "such as `error_rate(A) < 1%` or `p95(duration(A)) < 400ms`",
             )
@@ -157,22 +169,24 @@ class ClaimChecker:
         value = self.type_checker.infer(claim.value, scope)
         if not is_estimable(claim.value) or mentions_baseline(claim.value):
             self.report(
-                "not-an-estimate", "this compares an error rate or a quantile with the baseline", claim.value.at
+                "not-an-estimate",
+                "`not worse than` compares an error rate or a quantile with the baseline",
+                claim.value.at,
             )
         if not isinstance(claim.reference, s.Name) or claim.reference.text != "baseline":
-            self.report("misplaced", "`not worse than` is followed by `baseline`", claim.reference.at)
+            self.report("misplaced", "`not worse than` must be followed by `baseline`", claim.reference.at)
         else:
             self.type_checker.infer(claim.reference, scope)
         margin = self.type_checker.infer(claim.margin, scope)
         wanted = ("points", "fraction") if value.kind == "fraction" else (value.kind, "fraction")
         if "any" not in (margin.kind, value.kind) and margin.kind not in wanted:
             hint = "write percentage points, such as `0.5pp`" if value.kind == "fraction" else "write `50ms` or `10%`"
-            self.report("type-mismatch", f"the margin is {margin.name}", claim.margin.at, hint)
+            self.report("type-mismatch", f"the margin cannot be {margin.name}", claim.margin.at, hint)
 
     def _check_confidence(self, node: s.Expression, scope: Scope) -> None:
         self.check_constant_of_kind(node, scope, "fraction", "a confidence")
         if isinstance(node, s.Number) and node.unit == "%" and not 0.5 <= node.value < 1:
-            self.report("out-of-range", "a confidence lies from 50% up to, and not at, 100%", node.at)
+            self.report("out-of-range", "a confidence is at least 50% and less than 100%", node.at)
 
     def _check_claim(self, claim: s.Claim, scope: Scope) -> None:
         match claim:
@@ -213,20 +227,20 @@ class ClaimChecker:
     def _check_comparison(self, claim: s.ComparisonClaim, scope: Scope) -> None:
         node = claim.condition
         if isinstance(node, s.Compare | s.OneOf):
-            before = len(self.diagnostics)
+            count_before = len(self.diagnostics)
             self.type_checker.infer(node, scope)
-            if len(self.diagnostics) == before:
+            if len(self.diagnostics) == count_before:
                 self.diagnostics += find_misplaced_operands(node)
         elif isinstance(node, s.AnyOf | s.AllOf | s.Not):
             self.report("not-a-claim", "a claim is one comparison", node.at, "write one `expect` for each condition")
         else:
-            self.report("not-a-claim", "this compares nothing", node.at, "write `… < 800ms`, `… == 1`")
+            self.report("not-a-claim", "this is not a comparison", node.at, "write `… < 800ms`, `… == 1`")
 
     def _check_call(self, node: s.Selection, claim: str, scope: Scope) -> None:
         if not isinstance(node, s.CallSelection):
             self.report("not-a-call", f"`{claim}` is about a call `A -> B`", node.at)
         elif node.attempts:
-            self.report("misplaced", f"`{claim}` looks at whole calls, not at each `try`", node.at)
+            self.report("misplaced", f"`{claim}` is about logical calls, not about single attempts (`try`)", node.at)
         else:
             self.type_checker.check_selection(node, scope)
 
@@ -259,11 +273,13 @@ class ClaimChecker:
 
     def _check_circuit(self, claim: s.Circuit, scope: Scope) -> None:
         if not any(isinstance(clause, s.OpensAfter) for clause in claim.clauses):
-            self.report("incomplete", "a circuit opens after something", claim.at, "write `opens after 5 failures`")
+            self.report(
+                "incomplete", "a circuit needs an `opens after` clause", claim.at, "write `opens after 5 failures`"
+            )
         kinds = [clause.name if isinstance(clause, s.Limit) else type(clause).__name__ for clause in claim.clauses]
-        for place, clause in enumerate(claim.clauses):
-            if kinds[place] in kinds[:place]:
-                self.report("duplicate", "a circuit has one such clause", clause.at)
+        for index, clause in enumerate(claim.clauses):
+            if kinds[index] in kinds[:index]:
+                self.report("duplicate", "a circuit has at most one such clause", clause.at)
             match clause:
                 case s.OpensAfter():
                     self.check_constant_of_kind(clause.failures, scope, "number", "`opens after`")
@@ -294,19 +310,19 @@ def _is_about_traces(node: s.Function) -> bool:
 
 
 def is_response_claim(claim: s.Claim) -> bool:
-    """Tell whether a claim looks at no span."""
+    """Return whether a claim reads no span."""
     return isinstance(claim, s.Contract) or (isinstance(claim, s.ComparisonClaim) and is_constant(claim.condition))
 
 
 def mentions_response(claim: s.Claim, steps: Collection[str | None]) -> bool:
-    """Tell whether a claim is about the response of one of these requests; None is the latest."""
+    """Return whether a claim is about the response of one of the requests `steps`. None is the latest request."""
     if isinstance(claim, s.Contract):
         return None in steps
     return any(isinstance(part, s.Response) and part.step in steps for part in s.walk(claim))
 
 
 def is_response_aggregate(node: object) -> bool:
-    """Tell whether this is one number of all responses, such as `p95(response.duration)`."""
+    """Return whether `node` aggregates all responses to one number, such as `p95(response.duration)`."""
     return (
         isinstance(node, s.Function)
         and node.name in v.AGGREGATES
@@ -316,7 +332,7 @@ def is_response_aggregate(node: object) -> bool:
 
 
 def is_estimable(node: s.Expression) -> bool:
-    """Tell whether a sample bounds this: an error rate or a quantile of spans."""
+    """Return whether a sample can bound `node`: an error rate or a quantile of spans."""
     if is_response_aggregate(node):
         return False
     return isinstance(node, s.Function) and (node.name in ("error_rate", "p") or v.read_quantile(node.name) is not None)

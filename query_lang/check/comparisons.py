@@ -1,4 +1,4 @@
-"""What may stand on the sides of a comparison that is a claim by itself."""
+"""Checks of the operands of a comparison that is a claim."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from spanproof.query_lang.syntax.diagnostics import Diagnostic
 
 
 def find_misplaced_operands(node: s.Compare | s.OneOf) -> Iterator[Diagnostic]:
-    """Yield the problems of a comparison whose types agree."""
+    """Yield the misplaced operands of a comparison whose types agree."""
     if isinstance(node, s.OneOf):
         sides = (node.value, *(option for option in node.options if not isinstance(option, s.ValueRange)))
         for side in sides:
             if mentions_baseline(side):
-                yield Diagnostic("misplaced", "`baseline` is compared with `<`, `<=` and the like", side.at)
+                yield Diagnostic("misplaced", "`baseline` is compared with an operator such as `<` or `<=`", side.at)
     else:
         sides = (node.left, node.right)
         yield from _find_misplaced_baseline(node)
@@ -30,14 +30,16 @@ def _find_misplaced_baseline(node: s.Compare) -> Iterator[Diagnostic]:
         if not mentions_baseline(side):
             continue
         if mentions_baseline(other):
-            yield Diagnostic("misplaced", "`baseline` stands for the other side, which speaks of it too", side.at)
+            yield Diagnostic(
+                "misplaced", "`baseline` stands for the other side, so it cannot be on both sides", side.at
+            )
             return
         if is_constant(other):
-            yield Diagnostic("misplaced", "the other side is the same over any traces", side.at)
+            yield Diagnostic("misplaced", "the other side has the same value for any traces", side.at)
 
 
 def find_value_problems(node: s.Expression) -> Iterator[Diagnostic]:
-    """Yield the problems of one side, or of a number by itself, whose types agree."""
+    """Yield the misplaced parts of one operand, or of the number of a query, whose types agree."""
     match node:
         case s.Arithmetic():
             yield from find_value_problems(node.left)
@@ -46,24 +48,24 @@ def find_value_problems(node: s.Expression) -> Iterator[Diagnostic]:
             yield from find_value_problems(node.value)
         case s.Compare() | s.OneOf() | s.AllOf() | s.Not():
             yield Diagnostic(
-                "not-a-claim", "a condition is no value to compare", node.at, "write one `expect` for each condition"
+                "not-a-claim", "a condition is not a value to compare", node.at, "write one `expect` for each condition"
             )
         case s.AnyOf():
             for term in node.terms:
                 yield from find_value_problems(term)
             if not is_constant(node):
-                yield Diagnostic("misplaced", "`or` chooses between values known before any span is seen", node.at)
+                yield Diagnostic("misplaced", "`or` chooses between values known before any span is read", node.at)
         case s.Function() if node.name in v.AGGREGATES:
             for part in s.walk(node.arguments[-1]):
                 if isinstance(part, s.Function) and (part.name in v.AGGREGATES or _is_scalar_function(part)):
                     yield Diagnostic(
                         "misplaced",
-                        f"`{node.name}` is made of one selection; `{part.name}(…)` is a number of its own",
+                        f"`{node.name}` aggregates one selection, but `{part.name}(…)` is already one number",
                         part.at,
-                        "compare with it outside the brackets",
+                        "move it out of the parentheses",
                     )
         case s.Function() if node.name in v.CONSTANT_FUNCTIONS and not is_constant(node):
-            yield Diagnostic("misplaced", f"`{node.name}` takes a value known before any span is seen", node.at)
+            yield Diagnostic("misplaced", f"`{node.name}` takes a value known before any span is read", node.at)
 
 
 def _is_scalar_function(node: s.Function) -> bool:

@@ -1,4 +1,4 @@
-"""Values that are known before any span is looked at: literals, variables, the response."""
+"""Values that are known before any span is read: literals, variables, the response."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, J
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """A value and its kind: durations are nanoseconds, percentages fractions, ``any`` is a JSON value."""
+    """Value and its kind: durations in nanoseconds, percentages as fractions. Kind ``any`` is a JSON value."""
 
     value: JsonValue | Decimal
     kind: v.ValueKind
 
 
 class ReadableResponse(Protocol):
-    """What a response can be asked for."""
+    """Interface of a response: access to its parts."""
 
     def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
-        """Return a part of the response, or None where it has no such part."""
+        """Return a part of the response, or None if it has no such part."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bindings:
-    """The values behind the names of a proof. ``responses[None]`` is the latest response.
+    """Values of the names of a proof. ``responses[None]`` is the latest response.
 
-    What ``env`` is asked for becomes one of the ``secrets``.
+    Each environment variable that ``env`` reads is added to ``secrets``.
     """
 
     variables: Mapping[str, Constant | None] = field(default_factory=dict)
@@ -46,17 +46,17 @@ class Bindings:
 
     @property
     def scope(self) -> Scope:
-        """The same names with their types."""
+        """Scope with the same names and their types."""
         variables = {name: v.ValueType(value.kind if value else "any") for name, value in self.variables.items()}
         return Scope(variables=variables, requests=frozenset(name for name in self.responses if name))
 
 
 class MissingValue(Exception):
-    """A name has no value, so what needs it cannot be carried out; the message says which."""
+    """Error for a value that is missing or unusable. The message names it."""
 
 
 def is_constant(node: s.Expression) -> bool:
-    """Tell whether no span has to be looked at for `node`."""
+    """Return whether `node` can be evaluated without reading spans."""
     return not any(
         isinstance(part, s.SpanSelection | s.CallSelection)
         or (isinstance(part, s.Function) and part.name in (*v.SELECTION_FUNCTIONS, *v.AGGREGATES))
@@ -66,7 +66,7 @@ def is_constant(node: s.Expression) -> bool:
 
 
 def evaluate(node: s.Expression, bindings: Bindings) -> Constant | None:
-    """Return the value of a constant expression; None where it is missing (an unset variable, a key not there)."""
+    """Return the value of a constant expression, or None if it is missing (an unset variable, an absent key)."""
     match node:
         case s.Number():
             kind = TypeChecker().infer(node, Scope()).kind
@@ -92,11 +92,11 @@ def evaluate(node: s.Expression, bindings: Bindings) -> Constant | None:
         case s.Function():
             return _evaluate_function(node, bindings)
         case _:
-            raise AssertionError(f"{type(node).__name__} is no constant")
+            raise AssertionError(f"{type(node).__name__} is not a constant")
 
 
 def to_decimal(constant: Constant | None) -> Decimal:
-    """Return a constant as a number. Raises :class:`NoValue` where it is missing or none."""
+    """Return a constant as a number. Raises :class:`MissingValue` if it is missing or not a number."""
     if constant is None:
         raise MissingValue("a value is missing")
     if isinstance(constant.value, bool) or not isinstance(constant.value, int | float | Decimal):
@@ -105,24 +105,24 @@ def to_decimal(constant: Constant | None) -> Decimal:
 
 
 def interpolate(node: s.Text, bindings: Bindings, *, keep_unknown: bool = False) -> str:
-    """Return a string with its names put in; with `braces` an unknown name keeps its braces."""
-    filled = []
+    """Return a string with its placeholders filled. With `keep_unknown`, an unknown ``{name}`` stays as written."""
+    texts = []
     for part in node.parts:
         if isinstance(part, str):
-            filled.append(part)
+            texts.append(part)
             continue
         value = bindings.variables.get(part.text)
         if value is None and keep_unknown:
-            filled.append("{" + part.text + "}")
+            texts.append("{" + part.text + "}")
         elif value is None:
             raise MissingValue(f"`{part.text}` has no value")
         else:
-            filled.append(format_constant(value))
-    return "".join(filled)
+            texts.append(format_constant(value))
+    return "".join(texts)
 
 
 def format_constant(constant: Constant) -> str:
-    """Return a constant as it is written into a string."""
+    """Return a constant as text, for use in a string."""
     value = constant.value
     if isinstance(value, str):
         return value
@@ -132,7 +132,7 @@ def format_constant(constant: Constant) -> str:
 
 
 def encode_attribute_text(value: JsonValue | Decimal) -> str | None:
-    """Return a JSON value in the form in which attributes are stored, so that both compare alike."""
+    """Return a JSON value in the storage format of attributes, so that the two are comparable."""
     if value is None or isinstance(value, str):
         return value
     if isinstance(value, list):
@@ -175,5 +175,5 @@ def _evaluate_function(node: s.Function, bindings: Bindings) -> Constant | None:
         try:
             return Constant(json.loads(format_constant(argument)), "any")
         except ValueError:
-            raise MissingValue("`json` was given a text that is not JSON") from None
+            raise MissingValue("`json` received a text that is not JSON") from None
     return Constant(getattr(format_constant(argument), node.name)(), "text")

@@ -1,4 +1,4 @@
-"""What a file can use besides its own statements: the ``let``s and ``define``s of others."""
+"""Names that a file can use besides its own statements: ``let`` and ``define`` items of other files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax.parser import ParsedFile
 
 @dataclass(frozen=True, slots=True)
 class LoadedDefinition:
-    """A ``define`` and the file whose text its positions belong to."""
+    """``define`` item and the file that its positions refer to."""
 
     file: ParsedFile
     define: s.Define
@@ -19,7 +19,7 @@ class LoadedDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Definitions:
-    """Variables of other files, in their order, and definitions by name, the file's own among them."""
+    """Variables of other files, in order, and definitions by name, including the file's own."""
 
     lets: tuple[tuple[ParsedFile, s.Let], ...] = ()
     defines: Mapping[str, LoadedDefinition] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""What goes with what: which types can be compared, searched and calculated with."""
+"""Type rules of operators: comparison, search and arithmetic."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ NUMERIC_KINDS: Final = frozenset({"number", "duration", "fraction", "points", "r
 
 
 def find_comparison_problems(node: s.Compare, left: ValueType, right: ValueType) -> Iterator[Diagnostic]:
-    """Say what is wrong with comparing sides of these types."""
+    """Yield the problems of comparing operands of these types."""
     match node.operator:
         case "=~" | "!~":
             yield from _find_pattern_problems(node, left, right)
         case "contains":
             if left.kind not in ("text", "any"):
-                yield _make_type_mismatch(f"`contains` looks into a text or list, not {left.name}", node.left.at)
+                yield _make_type_mismatch(f"`contains` searches a text or list, not {left.name}", node.left.at)
             if right.kind not in ("text", "any"):
-                yield _make_type_mismatch(f"`contains` looks for a text, not {right.name}", node.right.at)
+                yield _make_type_mismatch(f"`contains` searches for a text, not {right.name}", node.right.at)
         case operator:
             yield from find_equality_problems(node, left, right)
             if operator in ("<", "<=", ">", ">=") and "boolean" in (left.kind, right.kind):
-                yield _make_type_mismatch("a condition is not more or less than another", node.at)
+                yield _make_type_mismatch("conditions have no order", node.at)
     if left.is_many and right.is_many:
         help_ = "aggregate one: `max(…)`, `p95(…)`, `avg(…)`"
         yield Diagnostic("two-bags", "both sides hold many values", node.at, help_)
 
 
 def find_equality_problems(node: s.Compare, left: ValueType, right: ValueType) -> Iterator[Diagnostic]:
-    """Say why values of these types cannot be equal, if they cannot."""
+    """Yield the reasons why values of these types cannot be equal."""
     kinds = {left.kind, right.kind}
     if "any" in kinds and kinds & {"duration", "rate", "points"} and _has_attribute_side(node):
         yield Diagnostic("no-unit", "an attribute has no unit", node.at, "compare it with a plain number")
     elif "any" not in kinds and "nothing" not in kinds and len(kinds) > 1 and kinds != {"fraction", "number"}:
         help_ = "write a duration with its unit, such as `5ms`, and a number without"
-        what = f"{left.name} on the left, {right.name} on the right"
-        yield _make_type_mismatch(what, node.at, help_ if kinds == {"duration", "number"} else None)
+        message = f"{left.name} on the left, {right.name} on the right"
+        yield _make_type_mismatch(message, node.at, help_ if kinds == {"duration", "number"} else None)
 
 
 def _has_attribute_side(node: s.Compare) -> bool:
@@ -52,14 +52,14 @@ def _find_pattern_problems(node: s.Compare, left: ValueType, right: ValueType) -
     if right.kind not in ("text", "any"):
         yield _make_type_mismatch("a regular expression is a string", node.right.at)
     elif isinstance(node.right, s.Text) and all(isinstance(part, str) for part in node.right.parts):
-        fault = _find_pattern_error(node.right.plain)
-        if fault:
-            yield Diagnostic("bad-pattern", f"not a regular expression: {fault}", node.right.at, "the syntax is RE2's")
+        error = _find_pattern_error(node.right.plain)
+        if error:
+            yield Diagnostic("bad-pattern", f"not a regular expression: {error}", node.right.at, "the syntax is RE2's")
 
 
 def _find_pattern_error(pattern: str) -> str | None:
-    """Return what is wrong with a regular expression in RE2 syntax, or None."""
-    import duckdb  # what the pattern will be searched with; only files with patterns wait for it
+    """Return the error of a regular expression in RE2 syntax, or None."""
+    import duckdb  # the engine that runs the pattern; imported late because only patterns need it
 
     try:
         duckdb.execute("SELECT regexp_matches('', $pattern)", {"pattern": pattern})
@@ -69,14 +69,14 @@ def _find_pattern_error(pattern: str) -> str | None:
 
 
 def infer_arithmetic_type(node: s.Arithmetic, left: ValueType, right: ValueType) -> ValueType | Diagnostic:
-    """Return the type of what is calculated of two sides, or what is wrong with that."""
+    """Return the type of a calculation with two operands, or its problem."""
     many = left.is_many or right.is_many
     if left.is_many and right.is_many:
         return Diagnostic("two-bags", "both sides hold many values", node.at, "aggregate one, as in `max(…)`")
     kinds = (left.kind, right.kind)
     if not {*kinds} <= NUMERIC_KINDS:
-        wrong = left if left.kind not in NUMERIC_KINDS else right
-        return _make_type_mismatch(f"`{node.operator}` does not go with {wrong.name}", node.at)
+        invalid = left if left.kind not in NUMERIC_KINDS else right
+        return _make_type_mismatch(f"`{node.operator}` cannot be applied to {invalid.name}", node.at)
     if "any" in kinds:
         return ValueType("any", many)
     if node.operator in ("+", "-"):

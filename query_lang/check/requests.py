@@ -1,4 +1,4 @@
-"""Is a ``when`` meaningful? Checks what it asks, whom, and with which options."""
+"""Checker of ``when``: target, options and body of requests."""
 
 from __future__ import annotations
 
@@ -31,59 +31,65 @@ GRPC_METHOD_PATTERN: Final = re.compile(r"/?(?:\w+\.)*\w+/\w+")
 
 
 class RequestChecker(ClaimChecker):
-    """Checks requests, and values that are named before and between them."""
+    """Checker of requests and of the variables before and between them."""
 
     def check_let(self, let: s.Let, scope: Scope) -> Scope:
-        """Check a value; return the scope with its name."""
+        """Check a variable. Return the scope with its name."""
         type_ = self.type_checker.infer(let.value, scope)
         self.check_constant(let.value, "a variable")
         self.check_single_response(let.value, scope)
         return replace(scope, variables={**scope.variables, let.name.text: replace(type_, is_many=False)})
 
     def check_when(self, when: s.When, scope: Scope) -> Scope:
-        """Check a request; return the scope with its response."""
-        takes = self._list_allowed_options(when)
+        """Check a request. Return the scope with its response."""
+        allowed = self._list_allowed_options(when)
         for target in when.targets:
             if isinstance(target, s.Text):
                 self.type_checker.check_names(target, scope)
         if when.kind == "grpc":
             self._check_grpc_target(*when.targets)
-        seen: set[str] = set()
+        kinds: set[str] = set()
         for option in when.options:
-            if takes is not None and option.kind not in takes:
+            if allowed is not None and option.kind not in allowed:
                 self.report(
-                    "misplaced", f"`{option.kind}` is no option of `when {_format_request_kind(when)}`", option.at
+                    "misplaced", f"`{option.kind}` is not an option of `when {_format_request_kind(when)}`", option.at
                 )
-            if option.kind in seen and option.kind not in REPEATABLE_OPTIONS:
-                self.report("duplicate", f"`{option.kind}` stands twice", option.at)
-            others = seen & {*BODY_OPTIONS, "file"} - {option.kind}
-            if option.kind in (*BODY_OPTIONS, "file") and others and {option.kind, *others} != {"form", "file"}:
-                self.report("duplicate", "a request has one body", option.at, "files go with a `form` alone")
-            seen.add(option.kind)
+            if option.kind in kinds and option.kind not in REPEATABLE_OPTIONS:
+                self.report("duplicate", f"`{option.kind}` occurs twice", option.at)
+            other_bodies = kinds & {*BODY_OPTIONS, "file"} - {option.kind}
+            if (
+                option.kind in (*BODY_OPTIONS, "file")
+                and other_bodies
+                and {option.kind, *other_bodies} != {"form", "file"}
+            ):
+                self.report(
+                    "duplicate", "a request has only one body", option.at, "`file` can be combined only with `form`"
+                )
+            kinds.add(option.kind)
             self._check_option(option, scope)
         names = {None, when.name.text if when.name else None}
-        repeated = scope.repeated | names if "repeat" in seen else scope.repeated - names
+        repeated = scope.repeated | names if "repeat" in kinds else scope.repeated - names
         requests = scope.requests | {when.name.text} if when.name else scope.requests
         return replace(scope, requests=requests, repeated=repeated)
 
     def check_single_response(self, node: s.Expression, scope: Scope) -> None:
-        """Check that `node` needs no response of a request that was repeated: there are many."""
+        """Check that `node` reads no response of a repeated request, which has many."""
         for part in s.walk(node):
             if isinstance(part, s.Response) and part.step in scope.repeated:
                 self.report(
                     "many-responses",
-                    "the request was repeated: this is no one value",
+                    "the request is repeated, so this is not a single value",
                     part.at,
-                    "expect something of each response, or send one request more for the value",
+                    "write a claim about each response, or send one more request for the value",
                 )
 
     def _list_allowed_options(self, when: s.When) -> tuple[str, ...] | None:
-        """Return which options a request may have; None if nobody knows what it is."""
+        """Return the options that a request can have, or None if its kind is unknown."""
         if when.kind == "publish":
             broker = when.targets[0]
             if not isinstance(broker, s.Name) or broker.text not in BROKERS:
                 text = broker.text if isinstance(broker, s.Name) else broker.plain
-                listed = ", ".join(f"`{each}`" for each in BROKERS)
+                listed = ", ".join(f"`{name}`" for name in BROKERS)
                 hint = suggest_names(text, BROKERS) or f"brokers are {listed}"
                 self.report("unknown-word", f"`{text}` is not a broker", broker.at, hint)
                 return None
@@ -97,7 +103,7 @@ class RequestChecker(ClaimChecker):
         return OPTIONS_BY_REQUEST_KIND["http"]
 
     def _check_grpc_target(self, address: s.Text | s.Name, method: s.Text | s.Name) -> None:
-        """Check the address and the method of a call, where they are written out."""
+        """Check the address and the method of a gRPC call, if they have no placeholders."""
         for text, pattern, wanted in (
             (address, HOST_PORT_PATTERN, "an address such as `127.0.0.1:50051`"),
             (method, GRPC_METHOD_PATTERN, "a method such as `shop.Payments/Charge`"),
@@ -108,7 +114,7 @@ class RequestChecker(ClaimChecker):
 
     def _check_option(self, option: s.Option, scope: Scope) -> None:
         if option.kind == "header" and option.key is not None and option.key.plain.lower() == "traceparent":
-            self.report("misplaced", "`traceparent` is sent by spanproof, which must know the trace", option.at)
+            self.report("misplaced", "spanproof sets `traceparent` itself, as it must know the trace", option.at)
         if option.key is not None:
             self.type_checker.check_names(option.key, scope)
         match option.kind:
@@ -136,7 +142,7 @@ class RequestChecker(ClaimChecker):
         if isinstance(count, s.Number) and not (1 <= count.value <= MAX_REQUESTS and count.value == int(count.value)):
             self.report("out-of-range", f"`repeat` takes a whole number from 1 to {MAX_REQUESTS}", count.at)
         if isinstance(rate, s.Number) and not rate.value:
-            self.report("out-of-range", "at this rate nothing is ever sent", rate.at, "write `20/s`")
+            self.report("out-of-range", "a rate of 0 sends no requests", rate.at, "write `20/s`")
 
     def _check_json(self, node: object, scope: Scope) -> None:
         if isinstance(node, s.Text):
@@ -149,7 +155,7 @@ class RequestChecker(ClaimChecker):
 
 
 def _format_request_kind(when: s.When) -> str:
-    """Return how a request is told from others in a message."""
+    """Return the name of a request's kind in messages."""
     if when.kind == "publish" and isinstance(when.targets[0], s.Name):
         return f"publish {when.targets[0].text}"
     return when.kind

@@ -1,4 +1,4 @@
-"""Scope of an expression: the names it can use, and what a condition is about."""
+"""Scope of an expression: the names it can use, and the kind of row of a condition."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ANY_TYPE = ValueType("any")
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where an expression stands: the names it can use, and the kind of thing a condition is about."""
+    """Scope of an expression: the names it can use, and the kind of row that a condition is about."""
 
     variables: Mapping[str, ValueType] = field(default_factory=dict)
     row: v.RowKind | None = None
@@ -33,12 +33,12 @@ def make_untyped_variables(nodes: Iterable[s.Name]) -> dict[str, ValueType]:
 
 
 def is_field(node: object, scope: Scope) -> bool:
-    """Tell whether `node` names a field or attribute of what a condition is about."""
+    """Return whether `node` names a field or attribute of the row that a condition is about."""
     constant = isinstance(node, s.Name) and (node.text in scope.variables or node.text in v.CONSTANTS)
     return scope.row is not None and isinstance(node, s.Name) and not constant
 
 
-def read_as_number(node: s.Expression, found: ValueType, scope: Scope) -> ValueType:
-    """Return the type of `node` where it is calculated with: an attribute is read as a number."""
-    values = isinstance(node, s.Function) and node.name == "values"
-    return replace(found, kind="number") if found.kind == "any" and (values or is_field(node, scope)) else found
+def read_as_number(node: s.Expression, type_: ValueType, scope: Scope) -> ValueType:
+    """Return the type of `node` as an operand of a calculation. An attribute is read as a number."""
+    is_values = isinstance(node, s.Function) and node.name == "values"
+    return replace(type_, kind="number") if type_.kind == "any" and (is_values or is_field(node, scope)) else type_

@@ -1,4 +1,4 @@
-"""What must not be shown: values that a proof was given in confidence."""
+"""Masking of secret values in output."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from itertools import accumulate
 from typing import Final
 
 MASK_TEXT: Final = "***"
-MIN_LENGTH: Final = 4  # what is shorter stands in too many other words
-MIN_LINE_LENGTH: Final = 8  # of a text of several lines
+MIN_LENGTH: Final = 4  # shorter texts are part of too many other words
+MIN_LINE_LENGTH: Final = 8  # of one line of a multi-line secret
 _PERCENT_ESCAPES: Final = re.compile(r"((?:%[0-9A-Fa-f]{2})+)")
 
 
 class Secrets:
-    """Texts that are masked wherever they would be printed or stored. Threads may share it."""
+    """Texts to mask wherever they would be printed or stored. Thread-safe."""
 
     def __init__(self) -> None:
         self._forms: frozenset[str] = frozenset()
@@ -24,11 +24,11 @@ class Secrets:
 
     @property
     def is_empty(self) -> bool:
-        """No secret is known."""
+        """Whether no secret is known."""
         return not self._forms
 
     def add(self, value: str) -> None:
-        """Hide a text from now on, also as part of another, and as it is written in URLs and JSON."""
+        """Add a secret. It is also masked as part of another text, and as escaped in URLs and JSON."""
         forms = frozenset(_list_forms(value))
         with self._lock:
             self._forms |= forms
@@ -38,8 +38,8 @@ class Secrets:
         return self._replace(text, lambda _: MASK_TEXT)
 
     def mask_keeping_length(self, text: str) -> str:
-        """Return a text of the same length and lines with stars in place of each secret."""
-        return self._replace(text, lambda found: "".join("\n" if letter == "\n" else "*" for letter in found))
+        """Return a text of the same length and lines, with ``*`` for each character of a secret."""
+        return self._replace(text, lambda secret: "".join("\n" if letter == "\n" else "*" for letter in secret))
 
     def _replace(self, text: str, make_replacement: Callable[[str], str]) -> str:
         parts, end = [], 0
@@ -49,13 +49,13 @@ class Secrets:
         return "".join([*parts, text[end:]]) if parts else text
 
     def _find_ranges(self, text: str) -> list[tuple[int, int]]:
-        """Return the stretches of a text that secrets take up; those that touch are one."""
-        found = list(self._find_form_ranges(text))
-        if "%" in text:  # whatever of it is escaped: one client escapes more in a URL than another
-            unescaped, begins = _decode_percent_escapes(text)
-            found += [(begins[first], begins[last]) for first, last in self._find_form_ranges(unescaped)]
+        """Return the ranges of a text that contain secrets. Adjacent ranges are merged."""
+        ranges = list(self._find_form_ranges(text))
+        if "%" in text:  # clients differ in which characters of a URL they escape
+            unescaped, offsets = _decode_percent_escapes(text)
+            ranges += [(offsets[first], offsets[last]) for first, last in self._find_form_ranges(unescaped)]
         merged: list[tuple[int, int]] = []
-        for first, last in sorted(found):
+        for first, last in sorted(ranges):
             if merged and first <= merged[-1][1]:
                 merged[-1] = (merged[-1][0], max(last, merged[-1][1]))
             else:
@@ -71,7 +71,7 @@ class Secrets:
 
 
 def _decode_percent_escapes(text: str) -> tuple[str, list[int]]:
-    """Return a text without the escapes of URLs, and where each letter of it, and its end, stood before."""
+    """Return a text with its URL escapes decoded, and the original offsets of its characters and of its end."""
     letters: list[str] = []
     widths: list[int] = []
     for number, part in enumerate(_PERCENT_ESCAPES.split(text)):
@@ -83,11 +83,11 @@ def _decode_percent_escapes(text: str) -> tuple[str, list[int]]:
 
 
 def _list_forms(value: str) -> Iterator[str]:
-    """Yield the ways in which a secret may be written."""
+    """Yield the spellings of a secret that may occur in output."""
     lines = [line.strip() for line in value.splitlines()]
     parts = [value.strip(), *(line for line in lines if len(line) >= MIN_LINE_LENGTH)]
     for part in parts:
         if len(part) >= MIN_LENGTH:
             for case in (part, part.lower(), part.upper()):
-                yield from (case, case.replace(" ", "+"))  # as forms have it
+                yield from (case, case.replace(" ", "+"))  # as in form data
                 yield from (json.dumps(case)[1:-1], json.dumps(case, ensure_ascii=False)[1:-1], repr(case)[1:-1])

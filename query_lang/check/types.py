@@ -1,4 +1,4 @@
-"""Which type an expression has where it stands, and what is wrong with it if none."""
+"""Type inference of expressions, with the problems of ill-typed ones."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
 class TypeChecker:
-    """Infers types; problems go to `report`, and what has one is taken to be of any type from there on."""
+    """Type checker. Passes problems to `report`. An expression with a problem has the type `ANY_TYPE`."""
 
     def __init__(self, report: Callable[[Diagnostic], None] = lambda diagnostic: None) -> None:
         self.report = report
 
     def report_problem(self, id_: str, message: str, at: s.TextRange, help_: str | None = None) -> ValueType:
-        """Report a problem; return the type of what cannot be known."""
+        """Report a problem. Return the unknown type."""
         self.report(Diagnostic(id_, message, at, help_))
         return ANY_TYPE
 
     def infer(self, node: s.Expression, scope: Scope) -> ValueType:
-        """Return the type of `node` where it stands."""
+        """Return the type of `node` in `scope`."""
         match node:
             case s.Number():
                 return _infer_number_type(node)
@@ -50,7 +50,7 @@ class TypeChecker:
                 return ValueType("boolean")
             case s.SpanSelection() | s.CallSelection():
                 return self.report_problem(
-                    "misplaced", "a selection is no value", node.at, "write `count(…)` or `duration(…)` around it"
+                    "misplaced", "a selection is not a value", node.at, "write `count(…)` or `duration(…)` around it"
                 )
             case s.Function():
                 return self._infer_function(node, scope)
@@ -66,32 +66,32 @@ class TypeChecker:
             case s.Arithmetic():
                 return self._infer_arithmetic(node, scope)
             case s.Negative():
-                found = read_as_number(node.value, self.infer(node.value, scope), scope)
-                if found.kind not in NUMERIC_KINDS:
-                    return self.report_problem("type-mismatch", f"`-` does not go with {found.name}", node.at)
-                return found
+                type_ = read_as_number(node.value, self.infer(node.value, scope), scope)
+                if type_.kind not in NUMERIC_KINDS:
+                    return self.report_problem("type-mismatch", f"`-` cannot be applied to {type_.name}", node.at)
+                return type_
             case s.ValueRange():
-                return self.report_problem("misplaced", "a range stands after `in`", node.at)
+                return self.report_problem("misplaced", "a range is allowed only after `in`", node.at)
 
     def check_condition(self, node: s.Expression, scope: Scope) -> None:
-        """Check that `node` is true or false."""
-        found = self.infer(node, scope)
-        if found.kind not in ("boolean", "any"):
-            self.report_problem("not-a-condition", f"this is {found.name}, not a condition", node.at)
-        elif isinstance(node, s.Name) and found.kind == "any" and scope.row:
+        """Check that `node` is a condition."""
+        type_ = self.infer(node, scope)
+        if type_.kind not in ("boolean", "any"):
+            self.report_problem("not-a-condition", f"this is {type_.name}, not a condition", node.at)
+        elif isinstance(node, s.Name) and type_.kind == "any" and scope.row:
             self.report_problem(
                 "not-a-condition",
-                f"`{node.text}` alone is no condition",
+                f"`{node.text}` alone is not a condition",
                 node.at,
                 f"write `exists({node.text})` or compare it with something",
             )
 
     def check_kind(self, node: s.Expression, scope: Scope, kind: v.ValueKind, what: str) -> None:
         """Check that `node` is one value of `kind`."""
-        found = self.infer(node, scope)
-        if found.is_many or found.kind not in (kind, "any"):
-            hint = "write a unit, such as `50ms`" if kind == "duration" and found.kind == "number" else None
-            self.report_problem("type-mismatch", f"{what} is a {kind}, and this is {found.name}", node.at, hint)
+        type_ = self.infer(node, scope)
+        if type_.is_many or type_.kind not in (kind, "any"):
+            hint = "write a unit, such as `50ms`" if kind == "duration" and type_.kind == "number" else None
+            self.report_problem("type-mismatch", f"{what} must be a {kind}, but this is {type_.name}", node.at, hint)
 
     def check_selection(self, node: s.Selection, scope: Scope) -> None:
         """Check the conditions and names in a selection."""
@@ -104,9 +104,9 @@ class TypeChecker:
             self.check_target(node, scope, "span")
 
     def check_target(self, node: s.SpanSelection, scope: Scope, row: v.RowKind) -> None:
-        """Check one service with its condition, which is about `row`.
+        """Check one service and its condition, which is about rows of the kind `row`.
 
-        Braces in an operation may be a route's own, as in ``"GET /orders/{id}"``: they need not be known.
+        Braces in an operation may belong to a route, as in ``"GET /orders/{id}"``, so unknown names are allowed there.
         """
         if isinstance(node.service, s.Text):
             self.check_names(node.service, scope)
@@ -124,7 +124,7 @@ class TypeChecker:
                     suggest_names(part.text, scope.variables) or "a brace is written `\\{`",
                 )
 
-    # ## One method for each kind of node that needs more than a line
+    # ## One method per kind of node that needs more than one line
 
     def _infer_name(self, node: s.Name, scope: Scope) -> ValueType:
         if node.text in v.CONSTANTS:
@@ -161,7 +161,7 @@ class TypeChecker:
         if node.step is not None and node.step not in scope.requests:
             return self.report_problem(
                 "unknown-name",
-                f"no `when … as {node.step}` stands before this",
+                f"there is no `when … as {node.step}` before this",
                 node.at,
                 suggest_names(node.step, scope.requests),
             )
@@ -175,7 +175,7 @@ class TypeChecker:
             )
         if node.part == "headers" and len(node.keys) != 1:
             return self.report_problem(
-                "syntax", "one header is meant", node.at, 'write `response.headers["content-type"]`'
+                "syntax", "one header name is needed", node.at, 'write `response.headers["content-type"]`'
             )
         if node.keys and node.part not in ("headers", "json"):
             return self.report_problem("unknown-field", f"`response.{node.part}` has no parts", node.at)
@@ -193,7 +193,7 @@ class TypeChecker:
             if scope.row is not None:
                 return self.report_problem(
                     "misplaced",
-                    f"`{node.name}(…)` looks at many spans; a condition is about one",
+                    f"`{node.name}(…)` reads many spans, but a condition is about one",
                     node.at,
                     f"write the field alone: `{node.name}`" if node.name in v.FIELDS[scope.row] else None,
                 )
@@ -205,22 +205,22 @@ class TypeChecker:
         if node.name == "exists":
             if scope.row is None or not isinstance(argument, s.Name):
                 return self.report_problem(
-                    "misplaced", "`exists` asks for an attribute or field, in a condition", node.at
+                    "misplaced", "`exists` takes an attribute or field, and only in a condition", node.at
                 )
             self.infer(argument, scope)
             return ValueType("boolean")
-        found = self.infer(argument, scope)
-        if found.is_many:
+        argument_type = self.infer(argument, scope)
+        if argument_type.is_many:
             return self.report_problem(
-                "type-mismatch", f"`{node.name}` takes one value, and these are many", argument.at
+                "type-mismatch", f"`{node.name}` takes one value, but these are many", argument.at
             )
-        if found.kind not in ("text", "any"):
+        if argument_type.kind not in ("text", "any"):
             return self.report_problem(
-                "type-mismatch", f"`{node.name}` takes a text, and this is {found.name}", argument.at
+                "type-mismatch", f"`{node.name}` takes a text, but this is {argument_type.name}", argument.at
             )
         if node.name in ("env", "json") and any(is_field(part, scope) for part in s.walk(argument)):
             return self.report_problem(
-                "misplaced", f"`{node.name}` takes a value known before any span is seen", argument.at
+                "misplaced", f"`{node.name}` takes a value known before any span is read", argument.at
             )
         return ValueType("number") if node.name == "len" else ANY_TYPE if node.name == "json" else ValueType("text")
 
@@ -230,11 +230,11 @@ class TypeChecker:
             usage = "values(SELECTION, field)" if wanted == 2 else f"{node.name}(SELECTION)"
             return self.report_problem("arguments", f"`{node.name}` is used as `{usage}`", node.at)
         first = node.arguments[0]
-        yields = v.SELECTION_FUNCTIONS[node.name]
+        result_type = v.SELECTION_FUNCTIONS[node.name]
         if isinstance(first, s.Name) and first.text == "traces":
             if node.name not in v.TRACE_FUNCTIONS:
-                return self.report_problem("misplaced", f"`{node.name}` cannot be asked of `traces`", first.at)
-            return yields
+                return self.report_problem("misplaced", f"`{node.name}` cannot be applied to `traces`", first.at)
+            return result_type
         selection = to_selection(first)
         if selection is None:
             if isinstance(first, s.Function):
@@ -243,18 +243,18 @@ class TypeChecker:
                 )
             return self.report_problem("not-a-selection", "this selects neither spans nor calls", first.at)
         if node.name in v.CALL_ONLY_FUNCTIONS and not isinstance(selection, s.CallSelection):
-            return self.report_problem("not-a-call", f"`{node.name}` is asked of a call", first.at, "write `A -> B`")
+            return self.report_problem("not-a-call", f"`{node.name}` applies to calls", first.at, "write `A -> B`")
         if node.name == "lag" and isinstance(selection, s.CallSelection) and selection.arrow != "~>":
-            return self.report_problem("not-a-message", "`lag` is asked of a message", first.at, "write `A ~> B`")
+            return self.report_problem("not-a-message", "`lag` applies to messages", first.at, "write `A ~> B`")
         if node.name == "self_time" and isinstance(selection, s.CallSelection):
-            return self.report_problem("not-a-service", "`self_time` is asked of spans, not of calls", first.at)
+            return self.report_problem("not-a-service", "`self_time` applies to spans, not to calls", first.at)
         if node.name == "critical" and not (isinstance(first, s.Name | s.Text)):
-            return self.report_problem("not-a-service", "`critical` is asked of a service by its name", first.at)
+            return self.report_problem("not-a-service", "`critical` takes the name of a service", first.at)
         self.check_selection(selection, scope)
         if node.name == "values":
             row: v.RowKind = "call" if isinstance(selection, s.CallSelection) else "span"
             return replace(self.infer(node.arguments[1], scope.with_row(row)), is_many=True)
-        return yields
+        return result_type
 
     def _infer_aggregate(self, node: s.Function, scope: Scope) -> ValueType:
         arguments = node.arguments
@@ -262,47 +262,53 @@ class TypeChecker:
             if len(arguments) != 2 or not isinstance(arguments[0], s.Number):
                 return self.report_problem("arguments", "`p` is used as `p(99.9, duration(…))`", node.at)
             if arguments[0].unit or not 0 < arguments[0].value <= 100:
-                return self.report_problem("out-of-range", "a percentile lies above 0 and up to 100", arguments[0].at)
+                return self.report_problem(
+                    "out-of-range", "a percentile is greater than 0 and at most 100", arguments[0].at
+                )
             arguments = arguments[1:]
         if len(arguments) != 1:
             return self.report_problem("arguments", f"`{node.name}` takes one argument", node.at)
-        found = self.infer(arguments[0], scope)
+        argument_type = self.infer(arguments[0], scope)
         if isinstance(arguments[0], s.Response) and arguments[0].step in scope.repeated:
-            found = replace(found, is_many=True)
-        if not found.is_many and found is not ANY_TYPE:  # ANY itself has been reported already
+            argument_type = replace(argument_type, is_many=True)
+        if (
+            not argument_type.is_many and argument_type is not ANY_TYPE
+        ):  # ANY_TYPE itself is the result of a reported problem
             return self.report_problem(
                 "not-many",
-                f"`{node.name}` needs many values, and this is one",
+                f"`{node.name}` needs many values, but this is one",
                 arguments[0].at,
                 "such as `duration(…)`, `attempts(…)` or `values(…)`",
             )
-        if found.kind in ("text", "boolean") and node.name != "distinct":
+        if argument_type.kind in ("text", "boolean") and node.name != "distinct":
             return self.report_problem(
-                "type-mismatch", f"`{node.name}` needs numbers, and these are not", arguments[0].at
+                "type-mismatch", f"`{node.name}` needs numbers, but these are not", arguments[0].at
             )
         return (
             ValueType("number")
             if node.name == "distinct"
-            else replace(read_as_number(arguments[0], found, scope), is_many=False)
+            else replace(read_as_number(arguments[0], argument_type, scope), is_many=False)
         )
 
     def _infer_compare(self, node: s.Compare, scope: Scope) -> ValueType:
         left, right = self._infer_sides(node, scope)
-        for fault in find_comparison_problems(node, left, right):
-            self.report(fault)
+        for problem in find_comparison_problems(node, left, right):
+            self.report(problem)
         return ValueType("boolean")
 
     def _infer_sides(self, node: s.Compare, scope: Scope) -> tuple[ValueType, ValueType]:
-        """Type both sides; a word beside `kind` or `status` is one of their values.
+        """Return the types of both sides.
 
-        ``baseline`` is of the type of the other side.
+        A word on the right of `kind` or `status` is one of their values. ``baseline`` has the type of the other side.
         """
         for side, other in ((node.left, node.right), (node.right, node.left)):
             if scope.baseline and mentions_baseline(side) and not mentions_baseline(other):
-                beside = self.infer(other, scope)
-                inner = replace(scope, variables={**scope.variables, "baseline": replace(beside, is_many=False)})
-                found = replace(self.infer(side, inner), is_many=beside.is_many)
-                return (found, beside) if side is node.left else (beside, found)
+                other_type = self.infer(other, scope)
+                inner_scope = replace(
+                    scope, variables={**scope.variables, "baseline": replace(other_type, is_many=False)}
+                )
+                side_type = replace(self.infer(side, inner_scope), is_many=other_type.is_many)
+                return (side_type, other_type) if side is node.left else (other_type, side_type)
         if isinstance(node.right, s.Name) and isinstance(node.left, s.Name):
             left = self.infer(node.left, scope)
             if left.kind in v.ENUMERATIONS and node.right.text not in scope.variables:
@@ -322,7 +328,7 @@ class TypeChecker:
     def _infer_one_of(self, node: s.OneOf, scope: Scope) -> ValueType:
         value = self.infer(node.value, scope)
         if not node.options:
-            self.report_problem("incomplete", "nothing is in an empty list", node.at)
+            self.report_problem("incomplete", "the list is empty", node.at)
         for option in node.options:
             if isinstance(option, s.ValueRange):
                 low, high = self.infer(option.low, scope), self.infer(option.high, scope)
@@ -330,36 +336,36 @@ class TypeChecker:
                     self.report_problem(
                         "out-of-range", "this range is empty: its low end is above its high end", option.at
                     )
-                found = low if low == high else ANY_TYPE
+                option_type = low if low == high else ANY_TYPE
             elif isinstance(option, s.Name) and value.kind in v.ENUMERATIONS:
                 self._check_word(option, value)
                 continue
             else:
-                found = self.infer(option, scope)
-            for fault in find_equality_problems(s.Compare("==", node.value, option, option.at), value, found):
-                self.report(fault)
+                option_type = self.infer(option, scope)
+            for problem in find_equality_problems(s.Compare("==", node.value, option, option.at), value, option_type):
+                self.report(problem)
         return ValueType("boolean")
 
     def _infer_junction(self, node: s.AnyOf | s.AllOf, scope: Scope) -> ValueType:
         if scope.row is None and isinstance(node, s.AnyOf):
-            found = [self.infer(term, scope) for term in node.terms]
-            if all(type_.kind in ("text", "any", "number") for type_ in found):
-                return found[0] if len(set(found)) == 1 else ANY_TYPE
+            types = [self.infer(term, scope) for term in node.terms]
+            if all(type_.kind in ("text", "any", "number") for type_ in types):
+                return types[0] if len(set(types)) == 1 else ANY_TYPE
         for term in node.terms:
             self.check_condition(term, scope)
         return ValueType("boolean")
 
     def _infer_arithmetic(self, node: s.Arithmetic, scope: Scope) -> ValueType:
         left, right = (read_as_number(side, self.infer(side, scope), scope) for side in (node.left, node.right))
-        found = infer_arithmetic_type(node, left, right)
-        if isinstance(found, ValueType):
-            return found
-        self.report(found)
+        result = infer_arithmetic_type(node, left, right)
+        if isinstance(result, ValueType):
+            return result
+        self.report(result)
         return ANY_TYPE
 
 
 def to_selection(node: s.Expression) -> s.Selection | None:
-    """Return `node` as a selection: a bare name or string is a service."""
+    """Return `node` as a selection, or None. A bare name or string is a service."""
     if isinstance(node, s.SpanSelection | s.CallSelection):
         return node
     if isinstance(node, s.Name | s.Text):
@@ -368,7 +374,7 @@ def to_selection(node: s.Expression) -> s.Selection | None:
 
 
 def mentions_baseline(node: s.Expression | s.Claim) -> bool:
-    """Tell whether `node` speaks of the baseline traces."""
+    """Return whether `node` refers to the baseline traces."""
     return any(isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(node))
 
 
@@ -378,4 +384,4 @@ def _infer_number_type(node: s.Number) -> ValueType:
 
 
 def _suggest_service_usage(name: str) -> str:
-    return f'a service is asked about as in `duration({name})`; a text is written "{name}"'
+    return f'a service is used as in `duration({name})`; a text is written "{name}"'

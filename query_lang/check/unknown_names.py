@@ -1,4 +1,4 @@
-"""Names of services, operations and attributes that a store has not seen: warnings, as they may be yet to come."""
+"""Warnings about names of services, operations and attributes that a store does not contain (yet)."""
 
 from __future__ import annotations
 
@@ -18,63 +18,63 @@ ALWAYS_KNOWN_ATTRIBUTES: Final = ("resource.service.name", "scope.name", "scope.
 
 
 def find_unknown_names(module: ProofModule, catalog: Catalog) -> tuple[Diagnostic, ...]:
-    """Return a warning for each name in a file that stands for nothing seen, in the order of its text."""
+    """Return a warning for each name in a file that the catalog does not contain, in the order of its text."""
     parts = [part for item in module.file.items for part in s.walk(item)]
-    own = {let.name.text for _, let in module.definitions.lets}
-    own |= {part.name.text for part in parts if isinstance(part, s.Let)}
-    own |= {name.text for part in parts if isinstance(part, s.Define) for name in part.parameters}
-    finder = _UnknownNameFinder(catalog, frozenset(own))
-    found = (each for item in module.file.items for each in finder.find(item))
-    return tuple(sorted(found, key=lambda diagnostic: diagnostic.at.start))
+    defined_names = {let.name.text for _, let in module.definitions.lets}
+    defined_names |= {part.name.text for part in parts if isinstance(part, s.Let)}
+    defined_names |= {name.text for part in parts if isinstance(part, s.Define) for name in part.parameters}
+    finder = _UnknownNameFinder(catalog, frozenset(defined_names))
+    warnings = (warning for item in module.file.items for warning in finder.find(item))
+    return tuple(sorted(warnings, key=lambda diagnostic: diagnostic.at.start))
 
 
 class _UnknownNameFinder:
     def __init__(self, catalog: Catalog, defined_names: frozenset[str]) -> None:
         self.catalog = catalog
-        self.defined_names = defined_names  # names that the file itself gives a meaning
+        self.defined_names = defined_names  # names that the file itself defines
 
     def find(self, node: object) -> Iterator[Diagnostic]:
         match node:
             case s.SpanSelection():
                 yield from self.find_in_target(node)
-                below: Iterable[object] = [node.where] if node.where is not None else []
+                children: Iterable[object] = [node.where] if node.where is not None else []
             case s.Function() if node.name in v.SELECTION_FUNCTIONS and node.arguments:
                 first, *others = node.arguments
                 about_traces = isinstance(first, s.Name) and first.text == "traces"
-                below = others if about_traces else [to_selection(first) or first, *others]
+                children = others if about_traces else [to_selection(first) or first, *others]
             case s.Budget():
                 for service, _ in node.parts:
                     yield from self.find_in_service(service)
-                below = []
+                children = []
             case s.Name():
                 yield from self.find_in_attribute(node)
-                below = []
+                children = []
             case _:
-                below = s.iter_children(node)
-        for part in below:
+                children = s.iter_children(node)
+        for part in children:
             yield from self.find(part)
 
     def find_in_target(self, node: s.SpanSelection) -> Iterator[Diagnostic]:
-        unseen = list(self.find_in_service(node.service))
-        yield from unseen
+        service_warnings = list(self.find_in_service(node.service))
+        yield from service_warnings
         operation = self.read_plain_name(node.operation)
-        if unseen or operation is None or node.operation is None:
+        if service_warnings or operation is None or node.operation is None:
             return
         service = self.read_plain_name(node.service)
         if node.service is not None and service is None:
-            return  # a variable: which service it is shows when it runs
+            return  # a variable: the service is known only when the proof runs
         known = [
             name
-            for each, names in self.catalog.operations.items()
+            for known_service, names in self.catalog.operations.items()
             for name in names
-            if service is None or each == service
+            if service is None or known_service == service
         ]
         pattern = ".*".join(re.escape(part) for part in operation.split("*"))
         if not any(re.fullmatch(pattern, name, re.DOTALL) for name in known):
-            whose = f" of `{service}`" if service else ""
+            of_service = f" of `{service}`" if service else ""
             help_ = suggest_names(operation, known)
             yield _make_warning(
-                "unseen-operation", f"no operation `{operation}`{whose} has been seen", node.operation, help_
+                "unseen-operation", f"no operation `{operation}`{of_service} has been seen", node.operation, help_
             )
 
     def find_in_service(self, node: s.Name | s.Text | None) -> Iterator[Diagnostic]:
@@ -87,10 +87,10 @@ class _UnknownNameFinder:
         if "." not in node.text or node.text in (*self.defined_names, *ALWAYS_KNOWN_ATTRIBUTES):
             return
         name = node.text.removeprefix("span.")
-        where, _, rest = name.partition(".")
+        prefix, _, rest = name.partition(".")
         names = (
-            [f"{where}.{each}" for each in list_spellings(rest)]
-            if where in ("resource", "scope")
+            [f"{prefix}.{spelling}" for spelling in list_spellings(rest)]
+            if prefix in ("resource", "scope")
             else list_spellings(name)
         )
         if not set(names) & set(self.catalog.attributes):
@@ -98,7 +98,7 @@ class _UnknownNameFinder:
             yield _make_warning("unseen-attribute", f"no span with an attribute `{name}` has been seen", node, help_)
 
     def read_plain_name(self, node: s.Name | s.Text | None) -> str | None:
-        """Return a name as it stands; None where a variable takes part in it."""
+        """Return a name as written, or None if it contains a variable."""
         if isinstance(node, s.Text):
             return None if any(isinstance(part, s.Name) for part in node.parts) else node.plain
         return None if node is None or node.text in self.defined_names else node.text

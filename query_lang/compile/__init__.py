@@ -1,1 +1,1 @@
-"""Checked claim -> plan (one SQL query and how its findings decide); one module per kind of claim."""
+"""Checked claim -> plan: one SQL query, and how its findings decide. One module per kind of claim."""

@@ -1,4 +1,4 @@
-"""Comparisons over whole selections: bags of values, and numbers made of them."""
+"""Comparisons over whole selections as SQL: bags of values, and the numbers aggregated from them."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ AGGREGATE_SQL: Final = {
     "error_rate": "count(*) FILTER (value) / nullif(count(*), 0)",
 }
 ZERO_WHEN_EMPTY: Final = ("count", "sum")
-SCALAR_FUNCTIONS: Final = ("count", "error_rate", "rate")  # functions that are aggregates of the rows themselves
-# DuckDB finds the rank of a share that is a DECIMAL in whole numbers; of so many digits, for up to 10^12 values.
+SCALAR_FUNCTIONS: Final = ("count", "error_rate", "rate")  # functions that aggregate the rows themselves
+# DuckDB computes the rank of a DECIMAL share in integers. With this many digits it is exact for up to 10^12 values.
 _EXACT_DIGITS: Final = 6
 TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
 OPPOSITE_TRENDS: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
@@ -51,8 +51,9 @@ def compile_comparison(
 ) -> Plan:
     """Compile a comparison.
 
-    With `per_trace` its numbers are made, and compared, for each trace by itself; with `by`, for each value of a
-    field, which the findings then bear as ``grp``.
+    With `per_trace`, numbers are aggregated and compared per trace. With `by`, they are aggregated per value of that
+    field, which is the column ``grp`` of the findings. `traces` is the table of the traces that numbers are
+    aggregated from.
     """
     per: Literal["trace_id", "grp"] | None = "trace_id" if per_trace else "grp" if by else None
     numbers_from = "selected" if per_trace or _find_multivalued_function(node) else traces
@@ -60,33 +61,37 @@ def compile_comparison(
 
 
 def compile_values(node: s.Function, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
-    """Return the query for the values that a rate or a quantile is made of, one row each: ``value``."""
-    made = _ComparisonCompiler(s.Compare("==", node, node, node.at), bindings, None, None, SqlParameters(traces=traces))
-    bag, _ = made.compile_aggregated_values(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
-    return bag, made.parameters.values
+    """Return the query for the values that a rate or a quantile aggregates: one row per value, column ``value``."""
+    compiler = _ComparisonCompiler(
+        s.Compare("==", node, node, node.at), bindings, None, None, SqlParameters(traces=traces)
+    )
+    bag, _ = compiler.compile_aggregated_values(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
+    return bag, compiler.parameters.values
 
 
 def compile_number(
     node: s.Expression, bindings: Bindings, by: s.Name | None, step_ns: int | None, traces: str
 ) -> tuple[str, dict[str, object]]:
-    """Return the query for one number of each group: ``grp, at_ns, value, n``.
+    """Return the query for one number per group: ``grp, at_ns, value, n``.
 
-    ``grp`` is the value of the field `by`, ``at_ns`` the beginning of a step of time, of `step_ns` nanoseconds since
-    the Unix epoch; both are NULL where nothing is grouped by. ``n`` is of how many values the number is made.
+    ``grp`` is the value of the field `by`. ``at_ns`` is the start of a time step of `step_ns` nanoseconds, in
+    nanoseconds since the Unix epoch. Each is NULL if there is no such grouping. ``n`` is the number of values that
+    ``value`` aggregates.
     """
     per: Literal["grp"] | None = "grp" if by is not None or step_ns is not None else None
-    made = _ComparisonCompiler(
+    compiler = _ComparisonCompiler(
         s.Compare("==", node, node, node.at), bindings, per, by, SqlParameters(traces=traces), step_ns
     )
-    value = made.compile_value(node).sql
-    key, at = ("sel.grp.key", "sel.grp.at_ns") if step_ns is not None else ("sel.grp", "NULL")
-    source = f"({made.compile_groups()})" if per else "(SELECT NULL AS grp)"
-    counts = [f"{name}.n" for name in made.aggregates]
+    value = compiler.compile_value(node).sql
+    key, at_sql = ("sel.grp.key", "sel.grp.at_ns") if step_ns is not None else ("sel.grp", "NULL")
+    source = f"({compiler.compile_groups()})" if per else "(SELECT NULL AS grp)"
+    counts = [f"{name}.n" for name in compiler.aggregates]
     n = f"coalesce(greatest({', '.join(counts)}), 0)" if counts else "0"
-    found = (
-        f"SELECT {key} AS grp, {at} AS at_ns, {value} AS value, {n} AS n FROM {source} sel{made.compile_number_joins()}"
+    select = (
+        f"SELECT {key} AS grp, {at_sql} AS at_ns, {value} AS value, {n} AS n"
+        f" FROM {source} sel{compiler.compile_number_joins()}"
     )
-    return made.add_with_clause(f"{found} ORDER BY at_ns, grp"), made.parameters.values
+    return compiler.add_with_clause(f"{select} ORDER BY at_ns, grp"), compiler.parameters.values
 
 
 class _ComparisonCompiler:
@@ -101,24 +106,24 @@ class _ComparisonCompiler:
     ) -> None:
         self.node = node
         self.bindings = bindings
-        self.per = per  # numbers are made for each value of this column of the bags
+        self.per = per  # column of the bags that numbers are grouped by
         self.by = by
-        self.step_ns = step_ns  # groups are of steps of time, too
+        self.step_ns = step_ns  # numbers are also grouped by time steps of this length
         self.parameters = parameters
-        self.steps: list[str] = []  # of the WITH clause
-        self.aggregates: list[str] = []  # names of those steps that hold a number
-        self.must_exist: list[str] = []  # those among them that mean nothing over nothing
+        self.steps: list[str] = []  # common table expressions of the WITH clause
+        self.aggregates: list[str] = []  # names of the steps that hold a number
+        self.must_exist: list[str] = []  # names of the aggregates that are undefined for an empty bag
         self.stable = True
-        self.thing: SqlValue | None = None  # how to read one value of the bag that is compared
+        self.item: SqlValue | None = None  # SQL of one value of the bag that is compared
 
     def compile_plan(self) -> Plan:
         left_node = self.node.left if isinstance(self.node, s.Compare) else self.node.value
         function = _find_multivalued_function(self.node)
-        rows = things = None
+        rows = item = None
         if function is not None:
             rows = self.select_function_rows(function)
-            things = rows.compile_value(function.name, function.arguments)
-            self.thing = SqlValue("sel.thing", things.kind)
+            item = rows.compile_value(function.name, function.arguments)
+            self.item = SqlValue("sel.item", item.kind)
         left = self.compile_value(left_node)
         sign = "NULL"
         if isinstance(self.node, s.Compare):
@@ -136,12 +141,12 @@ class _ComparisonCompiler:
         shown = ValueType(TypeChecker().infer(left_node, self.bindings.scope).kind)
         if shown.kind == "any" and left.kind != "nothing":
             shown = ValueType(left.kind)
-        if rows is not None and things is not None:
-            return self.make_values_plan(rows, things, left, right, holds, shown)
+        if rows is not None and item is not None:
+            return self.make_values_plan(rows, item, left, right, holds, shown)
         return self.make_number_plan(left, holds, sign, shown)
 
     def compile_sign_above_options(self, left: SqlValue, node: s.OneOf) -> str:
-        """Return the SQL of 1 where a number lies above all options, which it can then not fall back to."""
+        """Return the SQL of the sign of a number minus the highest option, which a growing number cannot return to."""
         highest = [
             self.compile_value(option.high if isinstance(option, s.ValueRange) else option) for option in node.options
         ]
@@ -150,40 +155,40 @@ class _ComparisonCompiler:
         return f"sign({left.sql} - greatest({', '.join(option.sql for option in highest)}))"
 
     def make_values_plan(
-        self, rows: SelectedRows, thing: SqlValue, left: SqlValue, right: SqlValue, holds: str, shown: ValueType
+        self, rows: SelectedRows, item: SqlValue, left: SqlValue, right: SqlValue, holds: str, shown: ValueType
     ) -> Plan:
-        """Every value must hold; the worst one is shown."""
+        """Return the plan in which each value must satisfy the comparison. The worst value has the lowest rank."""
         on_left = isinstance(self.node, s.OneOf) or _find_multivalued_function(self.node.left) is not None
         value = left if on_left else right
         operator = self.node.operator if isinstance(self.node, s.Compare) else "in"
-        most = operator in ("<", "<=") if on_left else operator in (">", ">=")
+        upper = operator in ("<", "<=") if on_left else operator in (">", ">=")
         numeric = value.kind not in ("any", "text")
-        rank = f"-({value.sql})" if numeric and most else value.sql if numeric and ">" in operator else "sel.start_ns"
+        rank = f"-({value.sql})" if numeric and upper else value.sql if numeric and ">" in operator else "sel.start_ns"
         bag = rows.build_select(
-            f"{rows.trace_id_sql} AS trace_id, {thing.sql} AS thing, {rows.witness_sql} AS witness,"
+            f"{rows.trace_id_sql} AS trace_id, {item.sql} AS item, {rows.witness_sql} AS witness,"
             f" {rows.start_sql} AS start_ns, {self.compile_group_key(rows)} AS grp",
-            f"{thing.sql} IS NOT NULL",
+            f"{item.sql} IS NOT NULL",
         )
         findings = (
             f"SELECT sel.trace_id, {holds} AS ok, {value.sql} AS value, sel.witness, {rank} AS rank,"
             f" NULL::BIGINT[] AS note, sel.grp FROM ({bag}) sel{self.compile_number_joins()}"
         )
-        untold = "there is nothing to compare with"
-        rests = bool(self.aggregates) and self.per != "trace_id"
-        stable = self.stable and not self.aggregates  # a number compared with may still move
+        reason = "there is nothing to compare with"
+        depends_on_numbers = bool(self.aggregates) and self.per != "trace_id"
+        stable = self.stable and not self.aggregates  # a number on the other side can still change
         return Plan(
             self.add_with_clause(findings),
             self.parameters.values,
             "all",
             shown,
             stable,
-            depends_on_all_traces=rests,
-            undecided_reason=untold,
+            depends_on_all_traces=depends_on_numbers,
+            undecided_reason=reason,
             is_empty_if_undecided=True,
         )
 
     def make_number_plan(self, left: SqlValue, holds: str, sign: str, shown: ValueType) -> Plan:
-        """Compare numbers, once or for each trace; ``note`` is [n, hits, sign of left minus right]."""
+        """Return the plan that compares numbers, once or per trace. ``note`` is [n, hits, sign of left minus right]."""
         first = self.aggregates[0] if self.aggregates else None
         witness = f"{first}.witness" if first else "NULL::BIGINT[]"
         counts = f"coalesce({first}.n, 0), {first}.hits" if first else "0, 0"
@@ -213,7 +218,7 @@ class _ComparisonCompiler:
         )
 
     def infer_trend(self, node: s.Expression) -> Trend:
-        """Return how a number can move while spans are still to come."""
+        """Return how a number can change while spans are still arriving."""
         if is_constant(node):
             return "fixed"
         if isinstance(node, s.Function):
@@ -232,12 +237,12 @@ class _ComparisonCompiler:
         return "unknown"
 
     def compile_groups(self) -> str:
-        """Return the query for the groups that occur in any bag."""
+        """Return the query for the groups that occur in at least one bag."""
         bags = [f"SELECT DISTINCT grp FROM bag{number}" for number in range(len(self.aggregates))]
         return " UNION ".join(bags) or "SELECT NULL AS grp"
 
     def compile_group_key(self, rows: SelectedRows) -> str:
-        """Return the SQL of what `rows` are grouped by: a field, or also a step of time."""
+        """Return the SQL of the group key of `rows`: a field, optionally with a time step."""
         key = (
             f"CAST({rows.condition_compiler.compile_value(self.by).sql} AS VARCHAR)"
             if self.by is not None
@@ -251,7 +256,7 @@ class _ComparisonCompiler:
         return f"WITH {', '.join(self.steps)} {findings}" if self.steps else findings
 
     def compile_value(self, node: s.Expression) -> SqlValue:
-        """Return the SQL of one side."""
+        """Return the SQL of one operand."""
         if is_constant(node):
             return compile_constant(evaluate(node, self.bindings), self.parameters)
         if isinstance(node, s.Arithmetic):
@@ -264,22 +269,22 @@ class _ComparisonCompiler:
         if node.name in v.AGGREGATES:
             return self.add_aggregate(node.name, node.arguments)
         if v.SELECTION_FUNCTIONS[node.name].is_many:
-            assert self.thing is not None  # noqa: S101 (there is one bag here)
-            return self.thing
+            assert self.item is not None  # noqa: S101 (there is one bag here)
+            return self.item
         return self.add_aggregate(node.name, (node,))
 
     def compile_baseline(self) -> SqlValue:
-        """Return the other side's expression over the baseline traces."""
+        """Return the SQL of the other operand, evaluated over the baseline traces."""
         assert isinstance(self.node, s.Compare)  # noqa: S101 (checked before)
-        here = [isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(self.node.left)]
-        other = self.node.right if any(here) else self.node.left
-        before, self.parameters = self.parameters, self.parameters.with_traces("baseline")
+        is_on_left = [isinstance(part, s.Name) and part.text == "baseline" for part in s.walk(self.node.left)]
+        other = self.node.right if any(is_on_left) else self.node.left
+        own_parameters, self.parameters = self.parameters, self.parameters.with_traces("baseline")
         value = self.compile_value(other)
-        self.parameters = before
+        self.parameters = own_parameters
         return value
 
     def select_function_rows(self, function: s.Function) -> SelectedRows:
-        """Return the rows that a function of a selection looks at."""
+        """Return the rows that a function of a selection reads."""
         first = function.arguments[0]
         if isinstance(first, s.Name) and first.text == "traces":
             self.stable = self.stable and function.name == "count"
@@ -292,21 +297,21 @@ class _ComparisonCompiler:
             return select_critical_path_time(first, self.parameters, self.bindings)
         selection = to_selection(first)
         assert selection is not None  # noqa: S101 (checked before)
-        looked_at = list(function.arguments[1:])
+        read_expressions = list(function.arguments[1:])
         if function.name != "count":
-            looked_at.append(s.Name(function.name, function.at))
-        self.stable = self.stable and is_stable(selection, *looked_at)
+            read_expressions.append(s.Name(function.name, function.at))
+        self.stable = self.stable and is_stable(selection, *read_expressions)
         return select_rows(selection, self.parameters, self.bindings)
 
     def compile_aggregated_values(self, name: str, arguments: tuple[s.Expression, ...]) -> tuple[str, SqlValue]:
-        """Return the query for the values that an aggregate is made of."""
+        """Return the query for the values of an aggregate, and the SQL of one value."""
         values = arguments[-1]
         function = _find_multivalued_function(values) or values
         assert isinstance(function, s.Function)  # noqa: S101 (checked before)
         bag = self.select_function_rows(function)
-        outer, self.thing = self.thing, bag.compile_value(function.name, function.arguments)
-        value = self.thing if function.name in SCALAR_FUNCTIONS else self.compile_value(values)
-        self.thing = outer
+        outer_item, self.item = self.item, bag.compile_value(function.name, function.arguments)
+        value = self.item if function.name in SCALAR_FUNCTIONS else self.compile_value(values)
+        self.item = outer_item
         read = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" and name != "distinct" else value.sql
         group = f", {self.compile_group_key(bag)} AS grp" if self.per == "grp" else ""
         columns = f"{bag.trace_id_sql} AS trace_id, {read} AS value, {bag.witness_sql} AS witness"
@@ -314,23 +319,23 @@ class _ComparisonCompiler:
         return bag.build_select(columns, f"{read} IS NOT NULL"), value
 
     def add_aggregate(self, name: str, arguments: tuple[s.Expression, ...]) -> SqlValue:
-        """Add the steps that make one number of a bag; return how to read it."""
+        """Add the steps that aggregate a bag to one number. Return the SQL of the number."""
         bag, step = f"bag{len(self.aggregates)}", f"number{len(self.aggregates)}"
         query, value = self.compile_aggregated_values(name, arguments)
         filtered = " FILTER (value)" if name == "error_rate" else ""
         key, group = (f"{self.per}, ", f" GROUP BY {self.per}") if self.per else ("", "")
         aggregate = self.compile_aggregate_sql(name, arguments, bag)
-        made = f"{key}count(*) AS n, count(*){filtered} AS hits, {aggregate} AS value"
+        raw = f"{key}count(*) AS n, count(*){filtered} AS hits, {aggregate} AS value"
         self.steps.append(f"{bag} AS ({query})")
         if name in (*SCALAR_FUNCTIONS, "distinct"):
-            shown = f"flatten(arg_min(witness, start_ns, 5){filtered})"
-            self.steps.append(f"{step} AS (SELECT {made}, {shown} AS witness FROM {bag}{group})")
-        else:  # what has the value that was made shows it
-            same = f" AND b.{self.per} IS NOT DISTINCT FROM made.{self.per}" if self.per else ""
+            witness = f"flatten(arg_min(witness, start_ns, 5){filtered})"
+            self.steps.append(f"{step} AS (SELECT {raw}, {witness} AS witness FROM {bag}{group})")
+        else:  # the witness is the row that has the aggregated value
+            same_group = f" AND b.{self.per} IS NOT DISTINCT FROM raw.{self.per}" if self.per else ""
             self.steps += [
-                f"made_{step} AS (SELECT {made} FROM {bag}{group})",
-                f"{step} AS (SELECT {key}n, hits, value, arg_min(witness, start_ns) AS witness FROM (SELECT made.*,"
-                f" b.witness, b.start_ns FROM made_{step} made LEFT JOIN {bag} b ON b.value = made.value{same})"
+                f"raw_{step} AS (SELECT {raw} FROM {bag}{group})",
+                f"{step} AS (SELECT {key}n, hits, value, arg_min(witness, start_ns) AS witness FROM (SELECT raw.*,"
+                f" b.witness, b.start_ns FROM raw_{step} raw LEFT JOIN {bag} b ON b.value = raw.value{same_group})"
                 " GROUP BY ALL)",
             ]
         self.aggregates.append(step)
@@ -344,21 +349,22 @@ class _ComparisonCompiler:
         return SqlValue(read, "number" if name == "distinct" or value.kind == "any" else value.kind)
 
     def compile_aggregate_sql(self, name: str, arguments: tuple[s.Expression, ...], bag: str) -> str:
-        """Return the SQL of an aggregate. Quantiles are nearest-rank: the value at rank ⌈p·n⌉, in whole numbers.
+        """Return the SQL of an aggregate.
 
-        A rate is per second of the time from the first start to the last end of the traces.
+        Quantiles are nearest-rank: the value at rank ⌈p·n⌉, computed in integers. A rate is per second of the time from
+        the first start to the last end of the traces.
         """
         if name in AGGREGATE_SQL:
             return AGGREGATE_SQL[name]
         if name == "rate" and self.step_ns is not None:
             return f"count(*) * 1000000000 / {self.step_ns}"
         if name == "rate":
-            mine = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
-            lasted = (
+            same_trace = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
+            duration = (
                 "SELECT max(s.end_ns) - min(s.start_ns) FROM spans s"
-                f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){mine}"
+                f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){same_trace}"
             )
-            return f"nullif(count(*), 0) * 1000000000 / nullif(({lasted}), 0)"
+            return f"nullif(count(*), 0) * 1000000000 / nullif(({duration}), 0)"
         share = read_percentile_of(name, arguments) / 100
         if -int(share.as_tuple().exponent) <= _EXACT_DIGITS:
             return f"quantile_disc(value, {share:f}::DECIMAL(18, {_EXACT_DIGITS}))"
@@ -366,13 +372,13 @@ class _ComparisonCompiler:
         return f"list_sort(list(value))[(count(*) * {top} + {bottom - 1}) // {bottom}]"
 
     def compile_number_joins(self) -> str:
-        """Return the joins of each number to what is compared with it."""
+        """Return the joins that add each number to the rows it is compared with."""
         on = f"{{0}}.{self.per} IS NOT DISTINCT FROM sel.{self.per}" if self.per else "true"
         return "".join(f" LEFT JOIN {name} ON {on.format(name)}" for name in self.aggregates)
 
 
 def _find_multivalued_function(node: object) -> s.Function | None:
-    """Return the function that yields many values here, not counting those inside aggregates."""
+    """Return the function outside of aggregates that yields many values, or None."""
     if isinstance(node, s.Function):
         if node.name in v.AGGREGATES:
             return None
@@ -380,7 +386,7 @@ def _find_multivalued_function(node: object) -> s.Function | None:
             return node if v.SELECTION_FUNCTIONS[node.name].is_many else None
     if isinstance(node, s.SpanSelection | s.CallSelection):
         return None
-    return next((found for child in s.iter_children(node) if (found := _find_multivalued_function(child))), None)
+    return next((function for child in s.iter_children(node) if (function := _find_multivalued_function(child))), None)
 
 
 def _subtract_trends(left: Trend, right: Trend) -> Trend:

@@ -1,4 +1,4 @@
-"""A checked claim to its plan."""
+"""Compiler of checked claims to plans."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
 def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_from: str = "selected") -> Plan:
-    """Compile a claim that :mod:`spanproof.query_lang.check.checker` found nothing wrong with.
+    """Compile a claim that has passed :mod:`spanproof.query_lang.check.checker`.
 
-    `numbers_from` is the table of the traces that numbers are made of.
+    `numbers_from` is the table of the traces that numbers are aggregated from.
     """
     match expectation.claim:
         case s.ComparisonClaim(condition=(s.Compare() | s.OneOf()) as condition):
@@ -65,14 +65,14 @@ def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: 
         return Plan(
             rows.build_select(f"{holds} AS ok, {columns}, {group} AS grp"), parameters.values, "all", shown, stable
         )
-    found = rows.build_select(columns, holds)
+    matches = rows.build_select(columns, holds)
     if isinstance(claim, s.No):
-        return Plan(f"SELECT *, false AS ok FROM ({found})", parameters.values, "none", shown, stable)
+        return Plan(f"SELECT *, false AS ok FROM ({matches})", parameters.values, "none", shown, stable)
     sql = (
-        f"WITH found AS ({found}) SELECT trace_id, rank IS NOT NULL AS ok, first.value, first.witness,"
+        f"WITH matches AS ({matches}) SELECT trace_id, rank IS NOT NULL AS ok, first.value, first.witness,"
         " coalesce(rank, 0) AS rank, NULL::BIGINT[] AS note FROM (SELECT sel.trace_id, min(f.rank) AS rank,"
         " arg_min({'value': f.value, 'witness': f.witness}, (f.rank, f.witness, f.value)) AS first"
-        " FROM selected sel LEFT JOIN found f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id)"
+        " FROM selected sel LEFT JOIN matches f ON f.trace_id = sel.trace_id GROUP BY sel.trace_id)"
     )
     return Plan(sql, parameters.values, "some", shown, stable)
 
@@ -80,9 +80,9 @@ def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: 
 def _compile_observed_value(
     claim: s.Every | s.Some | s.No, rows: SelectedRows, bindings: Bindings
 ) -> tuple[str, ValueType]:
-    """Return the SQL and type of what the condition looks at first, for showing."""
-    looked_at = find_subject(claim.condition) if claim.condition is not None else None
-    if looked_at is None:
+    """Return the SQL and type of the first value that the condition reads, for display."""
+    subject = find_subject(claim.condition) if claim.condition is not None else None
+    if subject is None:
         return "NULL::VARCHAR", ValueType("nothing")
-    type_ = TypeChecker().infer(looked_at, bindings.scope.with_row(find_row_kind(claim.selection)))
-    return rows.condition_compiler.compile_value(looked_at).sql, type_
+    type_ = TypeChecker().infer(subject, bindings.scope.with_row(find_row_kind(claim.selection)))
+    return rows.condition_compiler.compile_value(subject).sql, type_

@@ -1,6 +1,6 @@
-"""Conditions and values about one span, call, event or link, as SQL.
+"""Conditions and values about one span, call, event or link as SQL.
 
-A condition is true or false, never unknown: a comparison with something missing is false.
+A condition is true or false, never NULL: a comparison with a missing value is false.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ TRACE_ID_SQL: Final = "replace(CAST({} AS VARCHAR), '-', '')"
 
 @dataclass(slots=True)
 class SqlParameters:
-    """The values of a query, by the names under which its SQL speaks of them, and the table of its traces."""
+    """Parameters of a query: values by name, and the table of its traces."""
 
     values: dict[str, object] = field(default_factory=dict)
     traces: str = "selected"
 
     def with_traces(self, traces: str) -> SqlParameters:
-        """Return parameters of the same query for a part of it that is about other traces."""
+        """Return parameters that share the values of this query but read another table of traces."""
         return SqlParameters(self.values, traces)
 
     def add(self, value: object) -> str:
-        """Take in a value; return the SQL that stands for it."""
+        """Add a value. Return the SQL of its parameter."""
         name = f"p{len(self.values)}"
         if isinstance(value, Decimal):
             value = int(value) if value == int(value) else float(value)
@@ -54,7 +54,7 @@ class SqlParameters:
 
 @dataclass(frozen=True, slots=True)
 class SqlValue:
-    """An SQL expression and its kind. Kind ``any``: a text as attributes are stored, to be read as needed."""
+    """SQL expression and its kind. Kind ``any`` is a text in the storage format of attributes, to be cast as needed."""
 
     sql: str
     kind: v.ValueKind
@@ -62,11 +62,11 @@ class SqlValue:
 
 @dataclass(frozen=True, slots=True)
 class RowAliases:
-    """What a condition is about, and under which aliases its tables stand in the query.
+    """Kind of row that a condition is about, and the aliases of its tables in the query.
 
-    ``spans`` are aliases of the table ``spans``, in the order in which attributes are looked for; ``place`` is
-    that of ``topology`` (spans) or of ``calls`` or ``attempts`` (calls); ``joins`` says how the spans are joined where
-    they are needed, and ``joined`` collects what is.
+    ``span_aliases`` are aliases of the table ``spans``, in the order in which attributes are searched. ``alias`` is
+    that of ``topology`` (spans) or of ``calls`` or ``attempts`` (calls). ``span_joins`` holds the join of each span
+    alias. ``needed_joins`` collects the names of the joins that conditions need.
     """
 
     kind: v.RowKind
@@ -78,7 +78,7 @@ class RowAliases:
 
 
 class ConditionCompiler:
-    """Writes conditions about `row` as SQL, their literals as `parameters`."""
+    """Compiler of conditions about `row` to SQL. Adds their literals to `parameters`."""
 
     def __init__(self, row: RowAliases, parameters: SqlParameters, bindings: Bindings) -> None:
         self.row = row
@@ -107,8 +107,8 @@ class ConditionCompiler:
 
     def compile_value(self, node: s.Expression) -> SqlValue:
         """Return the SQL of a value."""
-        if isinstance(node, s.Name) and (found := self._compile_field(node.text)):
-            return found
+        if isinstance(node, s.Name) and (field_value := self._compile_field(node.text)):
+            return field_value
         if isinstance(node, s.Arithmetic):
             return compile_arithmetic(node.operator, self.compile_value(node.left), self.compile_value(node.right))
         if isinstance(node, s.Negative):
@@ -121,7 +121,7 @@ class ConditionCompiler:
             return SqlValue(self.compile_condition(node), "boolean")
         if is_constant(node):
             return compile_constant(evaluate(node, self.bindings), self.parameters)
-        raise AssertionError(f"{type(node).__name__} is no value of a {self.row.kind}")
+        raise AssertionError(f"{type(node).__name__} is not a value of a {self.row.kind}")
 
     def compile_compare(self, node: s.Compare) -> str:
         """Return the SQL of a comparison."""
@@ -137,11 +137,11 @@ class ConditionCompiler:
             lambda option, value: self._compile_word(option, value) or self.compile_value(option),
         )
 
-    def _compile_word(self, node: s.Expression, beside: SqlValue) -> SqlValue | None:
-        words = v.ENUMERATIONS.get(beside.kind)
+    def _compile_word(self, node: s.Expression, other: SqlValue) -> SqlValue | None:
+        words = v.ENUMERATIONS.get(other.kind)
         if words is None or not isinstance(node, s.Name) or node.text in self.bindings.variables:
             return None
-        return SqlValue(self.parameters.add(words[node.text]), beside.kind)
+        return SqlValue(self.parameters.add(words[node.text]), other.kind)
 
     def _compile_field(self, name: str) -> SqlValue | None:
         kind = v.FIELDS[self.row.kind].get(name)
@@ -155,12 +155,12 @@ class ConditionCompiler:
         if self.row.kind in ("event", "link"):
             return make_attribute_sql(f"{self.row.alias}.attributes", name)
         if name.startswith(("resource.", "scope.")):
-            where, rest = name.split(".", 1)
-            self.row.needed_joins.add(where)
-            if where == "scope" or self.row.kind == "call":
+            owner, rest = name.split(".", 1)
+            self.row.needed_joins.add(owner)
+            if owner == "scope" or self.row.kind == "call":
                 self.row.needed_joins.update(self.row.span_aliases)
-            tables = [f"{span}_{where}" for span in self.row.span_aliases]
-            if where == "scope" and rest in ("name", "version"):
+            tables = [f"{span}_{owner}" for span in self.row.span_aliases]
+            if owner == "scope" and rest in ("name", "version"):
                 reads = [f"{table}.{rest}" for table in tables]
             else:
                 reads = [make_attribute_sql(f"{table}.attributes", rest) for table in tables]
@@ -173,59 +173,62 @@ class ConditionCompiler:
             return reads[0]
         if self.row.is_attempt:
             first, second = reads
-            place = self.row.alias
-            return f"CASE WHEN {place}.arrived THEN coalesce({second}, {first}) ELSE coalesce({first}, {second}) END"
+            alias = self.row.alias
+            return f"CASE WHEN {alias}.arrived THEN coalesce({second}, {first}) ELSE coalesce({first}, {second}) END"
         return f"coalesce({', '.join(reads)})"
 
     def _compile_column(self, name: str) -> str:
-        place = self.row.alias
+        alias = self.row.alias
         if self.row.kind == "event":
-            return f"{place}.time_ns" if name == "time" else f"{place}.name"
+            return f"{alias}.time_ns" if name == "time" else f"{alias}.name"
         if self.row.kind == "link":
-            return (TRACE_ID_SQL if name == "trace_id" else SPAN_ID_SQL).format(f"{place}.{name}")
+            return (TRACE_ID_SQL if name == "trace_id" else SPAN_ID_SQL).format(f"{alias}.{name}")
         if self.row.kind == "call":
             return self._compile_call_column(name)
         (span,) = self.row.span_aliases
         if name in ("error", "depth", "service", "name", "kind"):
-            return f"{place}.{name}"
+            return f"{alias}.{name}"
         if name == "self_time":
             self.row.needed_joins.add("self_time")
-            return f"({place}.end_ns - {place}.start_ns - coalesce({span}_covered.covered_ns, 0))"
-        in_tree = {
-            "duration": f"({place}.end_ns - {place}.start_ns)",
-            "start": f"{place}.start_ns",
-            "end": f"{place}.end_ns",
-            "trace_id": TRACE_ID_SQL.format(f"{place}.trace_id"),
-            "root": f"({place}.depth = 0 AND NOT {place}.orphan)",
+            return f"({alias}.end_ns - {alias}.start_ns - coalesce({span}_covered.covered_ns, 0))"
+        topology_columns = {
+            "duration": f"({alias}.end_ns - {alias}.start_ns)",
+            "start": f"{alias}.start_ns",
+            "end": f"{alias}.end_ns",
+            "trace_id": TRACE_ID_SQL.format(f"{alias}.trace_id"),
+            "root": f"({alias}.depth = 0 AND NOT {alias}.orphan)",
         }
-        if name in in_tree:
-            return in_tree[name]
+        if name in topology_columns:
+            return topology_columns[name]
         self.row.needed_joins.add(span)
         return SPAN_ID_SQL.format(f"{span}.{name}") if name in ("span_id", "parent_id") else f"{span}.{name}"
 
     def _compile_call_column(self, name: str) -> str:
-        place = self.row.alias
+        alias = self.row.alias
         if name == "attempts" and self.row.is_attempt:
             self.row.needed_joins.add("call")
-            return f"{place}_call.attempts"
+            return f"{alias}_call.attempts"
         if name == "attempt" and not self.row.is_attempt:
             name = "attempts"
         if name == "trace_id":
-            return TRACE_ID_SQL.format(f"{place}.trace_id")
-        return f"{place}.{name}_ns" if name in ("duration", "network", "lag", "start", "end") else f"{place}.{name}"
+            return TRACE_ID_SQL.format(f"{alias}.trace_id")
+        return f"{alias}.{name}_ns" if name in ("duration", "network", "lag", "start", "end") else f"{alias}.{name}"
 
     def _compile_within(self, node: s.Within) -> str:
-        """One element of the list satisfies the whole condition."""
+        """Return the SQL that tests whether one element of the list satisfies the whole condition."""
         inner = ConditionCompiler(RowAliases(node.what, (), node.what), self.parameters, self.bindings)
-        found = inner.compile_condition(node.where)
+        condition = inner.compile_condition(node.where)
         self.row.needed_joins.update(self.row.span_aliases)
         lists = [f"{span}.{node.what}s" for span in self.row.span_aliases]
-        tests = [f"coalesce(len(list_filter({items}, lambda {node.what}: {found})) > 0, false)" for items in lists]
+        tests = [f"coalesce(len(list_filter({items}, lambda {node.what}: {condition})) > 0, false)" for items in lists]
         return "(" + " OR ".join(tests) + ")"
 
 
 def compile_constant(constant: Constant | None, parameters: SqlParameters) -> SqlValue:
-    """Return a constant as a parameter. One that is missing is no ``null``: it is like nothing, itself included."""
+    """Return a constant as a parameter.
+
+    A missing constant differs from ``null``: it equals no value, not even itself.
+    """
     if constant is None:
         return SqlValue("CAST(NULL AS VARCHAR)", "any")
     if constant.kind == "nothing":
@@ -236,12 +239,12 @@ def compile_constant(constant: Constant | None, parameters: SqlParameters) -> Sq
 
 
 def compile_limit(node: s.Expression, bindings: Bindings, parameters: SqlParameters) -> str:
-    """Return a number that a claim sets as a parameter. Raises :class:`NoValue` where it is missing."""
+    """Return the limit of a claim as a parameter. Raises :class:`MissingValue` if it is missing."""
     return parameters.add(to_decimal(evaluate(node, bindings)))
 
 
 def _compile_text_function(function: str, value: SqlValue) -> SqlValue:
-    """Return ``len``, ``lower`` or ``upper`` of a text; a list has a length, in elements, and no letters."""
+    """Return ``len``, ``lower`` or ``upper`` of a text. For a list, ``len`` counts elements; the others are NULL."""
     plain = f"{function}({value.sql})"
     if value.kind == "any":
         listed = f"len(attribute_texts({value.sql}))" if function == "len" else "NULL"
@@ -250,7 +253,7 @@ def _compile_text_function(function: str, value: SqlValue) -> SqlValue:
 
 
 def compile_arithmetic(operator: str, left: SqlValue, right: SqlValue) -> SqlValue:
-    """Return `left` `operator` `right`; what stands in an attribute is read as a number."""
+    """Return `left` `operator` `right`. An attribute is read as a number."""
     a, b = (f"TRY_CAST({side.sql} AS DOUBLE)" if side.kind == "any" else side.sql for side in (left, right))
     if operator == "/":
         kind = "number" if left.kind in (right.kind, "any") else left.kind
@@ -260,17 +263,17 @@ def compile_arithmetic(operator: str, left: SqlValue, right: SqlValue) -> SqlVal
 
 
 def compile_negative(value: SqlValue) -> SqlValue:
-    """Return `value` below zero."""
+    """Return `value` with the opposite sign."""
     sql = f"TRY_CAST({value.sql} AS DOUBLE)" if value.kind == "any" else value.sql
     return SqlValue(f"(-{sql})", "number" if value.kind == "any" else value.kind)
 
 
 def compile_operator(operator: str, left: SqlValue, right: SqlValue) -> str:
-    """Return the SQL of `left` `operator` `right`; the literal's type decides how an attribute is read."""
+    """Return the SQL of `left` `operator` `right`. The type of the literal decides how an attribute is read."""
     if "nothing" in (left.kind, right.kind):
-        known = left if right.kind == "nothing" else right
-        test = {"==": f"{known.sql} IS NULL", "!=": f"{known.sql} IS NOT NULL"}.get(operator)
-        return f"({test})" if test else f"coalesce({known.sql} = NULL, false)"
+        other = left if right.kind == "nothing" else right
+        test = {"==": f"{other.sql} IS NULL", "!=": f"{other.sql} IS NOT NULL"}.get(operator)
+        return f"({test})" if test else f"coalesce({other.sql} = NULL, false)"
     if {left.kind, right.kind} & {"text", "boolean"} and len({left.kind, right.kind} - {"any"}) > 1:
         raise MissingValue(f"{ValueType(left.kind).name} cannot be compared with {ValueType(right.kind).name}")
     if left.kind != "any" and right.kind == "any" and operator not in ("=~", "!~", "contains"):
@@ -305,10 +308,10 @@ def compile_membership(
             above = _compile_test(">=", text, low, is_stored_text=stored)
             within = f"({above} AND {_compile_test('<=', text, high, is_stored_text=stored)})"
             terms.append(f"(NOT {within})" if node.negated else within)
-        told = [f"coalesce({term}, false)" for term in terms]
+        tests = [f"coalesce({term}, false)" for term in terms]
         if node.negated:
-            return "(" + " AND ".join([*told, f"{text} IS NOT NULL"]) + ")"
-        return "(" + " OR ".join([*told, "false"]) + ")"
+            return "(" + " AND ".join([*tests, f"{text} IS NOT NULL"]) + ")"
+        return "(" + " OR ".join([*tests, "false"]) + ")"
 
     if value.kind != "any":
         return f"coalesce({test(value.sql, stored=False)}, false)"
@@ -316,7 +319,10 @@ def compile_membership(
 
 
 def _compile_test(operator: str, left: str, right: SqlValue, *, is_stored_text: bool = False) -> str:
-    """Compare `left`, a text as stored or a value of the kind of `right`, with `right`."""
+    """Return the SQL that compares `left` with `right`.
+
+    `left` is a text in the storage format, or a value of the kind of `right`.
+    """
     if operator == "=~":
         return f"regexp_matches({left}, {right.sql})"
     if operator == "!~":
@@ -326,8 +332,8 @@ def _compile_test(operator: str, left: str, right: SqlValue, *, is_stored_text: 
     if not is_stored_text or right.kind == "text":
         return f"{left} {SQL_OPERATORS[operator]} {right.sql}"
     if right.kind == "boolean":
-        known = f"CASE WHEN {left} IN ('true', 'false') THEN {left} END"
-        return f"({known}) {SQL_OPERATORS[operator]} CAST({right.sql} AS VARCHAR)"
+        boolean_text = f"CASE WHEN {left} IN ('true', 'false') THEN {left} END"
+        return f"({boolean_text}) {SQL_OPERATORS[operator]} CAST({right.sql} AS VARCHAR)"
     if right.kind == "any" and operator in ("==", "!="):
         return f"{left} {SQL_OPERATORS[operator]} {right.sql}"
     limit = f"TRY_CAST({right.sql} AS DOUBLE)" if right.kind == "any" else right.sql
@@ -337,10 +343,13 @@ def _compile_test(operator: str, left: str, right: SqlValue, *, is_stored_text: 
 def _compile_element_test(
     value: str, is_negated: bool, test: Callable[[str], str], test_item: Callable[[str], str]
 ) -> str:
-    """Test a stored value: any element of an array satisfies it, or, for a negative test, none violates it."""
+    """Return the SQL that tests a stored value.
+
+    An array passes if any element satisfies the test, or, for a negated test, if no element violates it.
+    """
     inner = f"coalesce({test_item('item')}, false)"
-    wrong, count = (f"NOT {inner}", "= 0") if is_negated else (inner, "> 0")
-    array = f"len(list_filter(attribute_texts({value}), lambda item: {wrong})) {count}"
+    matching, count = (f"NOT {inner}", "= 0") if is_negated else (inner, "> 0")
+    array = f"len(list_filter(attribute_texts({value}), lambda item: {matching})) {count}"
     return (
         f"(CASE WHEN {value} IS NULL THEN false WHEN {value}[1] = chr(1) THEN {array}"
         f" ELSE coalesce({test(value)}, false) END)"
@@ -354,7 +363,7 @@ def glob_to_like(pattern: str) -> str:
 
 
 def compile_operation_match(column: str, operation: s.Text, parameters: SqlParameters, bindings: Bindings) -> str:
-    """Return the SQL that matches `column` with an operation's name, which may hold ``*``."""
+    """Return the SQL that matches `column` with the name of an operation, which can contain ``*``."""
     name = interpolate(operation, bindings, keep_unknown=True)
     if "*" not in name:
         return f"{column} = {parameters.add(name)}"
@@ -362,7 +371,7 @@ def compile_operation_match(column: str, operation: s.Text, parameters: SqlParam
 
 
 def compile_service_match(column: str, service: s.Name | s.Text, parameters: SqlParameters, bindings: Bindings) -> str:
-    """Return the SQL that matches `column` with a service's name; a variable stands for its value."""
+    """Return the SQL that matches `column` with the name of a service. A variable is replaced by its value."""
     if isinstance(service, s.Text):
         return f"{column} = {parameters.add(interpolate(service, bindings))}"
     variable = bindings.variables.get(service.text)
@@ -370,7 +379,7 @@ def compile_service_match(column: str, service: s.Name | s.Text, parameters: Sql
 
 
 def find_subject(condition: s.Expression) -> s.Expression | None:
-    """Return what a condition looks at first: the left side of its first comparison."""
+    """Return the first value that a condition reads: the left side of its first comparison."""
     for part in s.walk(condition):
         if isinstance(part, s.Compare):
             return part.left

@@ -1,8 +1,8 @@
-"""The critical path as SQL: which service each part of a trace's time was spent in.
+"""Critical path as SQL: the service in which each part of a trace's time was spent.
 
-It walks back from the root's end, always to the child that finished last and that the parent waited for; what
-lies between children is the parent's own time. So the shares add up to the root's duration. The time of a call
-that nobody answered is its peer's.
+The path is walked backward from the end of the root, at each span to the awaited child that ended last. The time
+between children is the parent's own. So the shares add up to the duration of the root. The time of a call without a
+server span belongs to the peer.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from spanproof.query_lang.compile.selections import SelectedRows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
-# `back` has, of each span that was waited for, the time that is left to share out, from `start_ns` to `till_ns`, of the
-# time up to `until_ns`. `waits` are the children that a span may wait for: each ends within that time, or `answers` a
-# client's span, and is clipped to it; a consumer is not waited for.
+# `walk` has, for each awaited span, the time that is not yet assigned: from `start_ns` to `rest_end_ns`, within the
+# time up to `until_ns`. `awaited` has the children that a span can wait for: a child ends within that time, or
+# `answers` a client span, to which it is clipped. Consumers are not awaited.
 _WAIT_END_SQL = "CASE WHEN w.answers THEN least(w.end_ns, b.until_ns) ELSE w.end_ns END"
 _WAIT_START_SQL = "greatest(w.start_ns, b.start_ns)"
 _WAIT_JOIN_SQL = (
-    f"waits w ON w.parent_key = b.span_key AND {_WAIT_START_SQL} < {_WAIT_END_SQL} AND {_WAIT_END_SQL} <= b.till_ns"
+    f"awaited w ON w.parent_key = b.span_key AND {_WAIT_START_SQL} < {_WAIT_END_SQL}"
+    f" AND {_WAIT_END_SQL} <= b.rest_end_ns"
 )
 CRITICAL_PATH_SQL = f"""
 timed AS (
@@ -37,33 +38,34 @@ timed AS (
     JOIN topology t ON t.trace_id = sel.trace_id
     LEFT JOIN attempts e ON e.client_key = t.span_key AND e.shape = 'unpaired'
 ),
-waits AS (
+awaited AS (
     SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.kind = 3 AS answers
     FROM timed c JOIN timed p ON p.span_key = c.parent_key
     WHERE c.kind <> 5 AND c.end_ns > c.start_ns
 ),
-back AS (
-    SELECT trace_id, span_key, service, start_ns, end_ns AS until_ns, end_ns AS till_ns FROM timed WHERE root
+walk AS (
+    SELECT trace_id, span_key, service, start_ns, end_ns AS until_ns, end_ns AS rest_end_ns FROM timed WHERE root
     UNION ALL
-    SELECT b.trace_id, n.span_key, t.service, n.start_ns, n.until_ns, n.till_ns
+    SELECT b.trace_id, n.span_key, t.service, n.start_ns, n.until_ns, n.rest_end_ns
     FROM (
         SELECT b.*, w.span_key AS child, {_WAIT_START_SQL} AS child_start_ns, {_WAIT_END_SQL} AS child_end_ns
-        FROM back b JOIN {_WAIT_JOIN_SQL}
+        FROM walk b JOIN {_WAIT_JOIN_SQL}
         QUALIFY row_number() OVER (
-            PARTITION BY b.span_key, b.till_ns ORDER BY child_end_ns DESC, child_start_ns DESC, w.span_key
+            PARTITION BY b.span_key, b.rest_end_ns ORDER BY child_end_ns DESC, child_start_ns DESC, w.span_key
         ) = 1
     ) b,
     LATERAL (
-        SELECT b.child AS span_key, b.child_start_ns AS start_ns, b.child_end_ns AS until_ns, b.child_end_ns AS till_ns
+        SELECT
+            b.child AS span_key, b.child_start_ns AS start_ns, b.child_end_ns AS until_ns, b.child_end_ns AS rest_end_ns
         UNION ALL
         SELECT b.span_key, b.start_ns, b.until_ns, b.child_start_ns
     ) n
     JOIN timed t ON t.span_key = n.span_key
 ),
 shares AS (
-    SELECT b.trace_id, b.service, b.span_key, b.till_ns - coalesce(max({_WAIT_END_SQL}), b.start_ns) AS share_ns
-    FROM back b LEFT JOIN {_WAIT_JOIN_SQL}
-    GROUP BY b.trace_id, b.service, b.span_key, b.start_ns, b.till_ns
+    SELECT b.trace_id, b.service, b.span_key, b.rest_end_ns - coalesce(max({_WAIT_END_SQL}), b.start_ns) AS share_ns
+    FROM walk b LEFT JOIN {_WAIT_JOIN_SQL}
+    GROUP BY b.trace_id, b.service, b.span_key, b.start_ns, b.rest_end_ns
 ),
 critical AS (
     SELECT
@@ -79,7 +81,7 @@ critical AS (
 
 
 def select_critical_path_time(service: s.Name | s.Text, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
-    """Return the rows of ``critical(service)``: one for each trace in which the service occurs."""
+    """Return the rows of ``critical(service)``: one per trace in which the service occurs."""
     shares = f"(WITH RECURSIVE {CRITICAL_PATH_SQL.format(traces=parameters.traces)} FROM critical) share"
     return SelectedRows(
         aliases=RowAliases("span", (), "share"),
@@ -96,24 +98,24 @@ def select_critical_path_time(service: s.Name | s.Text, parameters: SqlParameter
 
 
 def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:
-    """Compile ``budget``: a finding for each trace and part; ``note`` is [number of the part, 0 for the total]."""
+    """Compile ``budget``: one finding per trace and part. ``note`` is [number of the part, 0 for the total]."""
     parameters = SqlParameters()
     total = compile_limit(claim.total, bindings, parameters)
     selects = [
         f"SELECT trace_id, end_ns - start_ns <= {total} AS ok, end_ns - start_ns AS value, [span_key] AS witness,"
         f" -(end_ns - start_ns) / {total} AS rank, [0] AS note FROM timed WHERE root"
     ]
-    for number, (part, within) in enumerate(claim.parts, 1):
-        most = compile_limit(within, bindings, parameters)
+    for number, (part, part_limit) in enumerate(claim.parts, 1):
+        limit = compile_limit(part_limit, bindings, parameters)
         if part is None:
             named = [part for part, _ in claim.parts if part is not None]
             matches = [f"NOT {compile_service_match('service', each, parameters, bindings)}" for each in named]
-            chosen = " AND ".join(matches) or "true"
+            service_test = " AND ".join(matches) or "true"
         else:
-            chosen = compile_service_match("service", part, parameters, bindings)
+            service_test = compile_service_match("service", part, parameters, bindings)
         selects.append(
-            f"SELECT trace_id, value <= {most}, value, witness, -value / greatest({most}, 1), [{number}]"
-            f" FROM critical WHERE {chosen}"
+            f"SELECT trace_id, value <= {limit}, value, witness, -value / greatest({limit}, 1), [{number}]"
+            f" FROM critical WHERE {service_test}"
         )
     sql = f"WITH RECURSIVE {CRITICAL_PATH_SQL.format(traces=parameters.traces)} {' UNION ALL '.join(selects)}"
     return Plan(

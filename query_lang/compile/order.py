@@ -1,4 +1,4 @@
-"""``before`` as SQL: one finding for each trace in which both sides occur."""
+"""``before`` as SQL: one finding per trace in which both sides occur."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
 def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
-    """Compile ``first before second``; ``value`` is by how much the second starts after the first has ended.
+    """Compile ``first before second``. ``value`` is the time from the end of the first to the start of the second.
 
-    Clocks of two processes are compared only beyond the skew that the rules allow. Nearer than that, the order is known
-    where one descends from the other, or where ancestors of the two in one process, which waited for them, are ordered,
-    all that are in the same way; else ``ok`` is NULL.
+    Times of two processes are compared only if they differ by more than the clock skew that the rules allow. Otherwise
+    the order is known in two cases: one span descends from the other, or both have ancestors in a common process that
+    waited for them, and all these ancestors are ordered in the same way. In all other cases ``ok`` is NULL.
     """
     parameters = SqlParameters()
     first = select_rows(claim.first, parameters, bindings)
@@ -41,33 +41,37 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     ),
     pairs AS (
         SELECT
-            e.trace_id, e.span_key AS one, o.span_key AS two, o.start_ns - e.end_ns AS gap_ns, o.start_ns,
-            a.resource_key = b.resource_key AS together
+            e.trace_id, e.span_key AS first_key, o.span_key AS second_key, o.start_ns - e.end_ns AS gap_ns, o.start_ns,
+            a.resource_key = b.resource_key AS same_process
         FROM ends e JOIN starts o ON o.trace_id = e.trace_id
         JOIN spans a ON a.span_key = e.span_key
         JOIN spans b ON b.span_key = o.span_key
     ),
-    near AS (SELECT * FROM pairs WHERE NOT together AND abs(gap_ns) <= (SELECT max_clock_skew_ns FROM rules)),
-    sides AS (SELECT trace_id, 1 AS side, one AS span_key FROM near UNION ALL SELECT trace_id, 2, two FROM near),
-    above AS (
+    near AS (SELECT * FROM pairs WHERE NOT same_process AND abs(gap_ns) <= (SELECT max_clock_skew_ns FROM rules)),
+    sides AS (
+        SELECT trace_id, 1 AS side, first_key AS span_key FROM near
+        UNION ALL
+        SELECT trace_id, 2, second_key FROM near
+    ),
+    ancestors AS (
         SELECT trace_id, side, span_key, true AS waited_for FROM sides
         UNION ALL
         SELECT
             u.trace_id, u.side, p.span_key,
             u.waited_for AND t.kind <> 5 AND (t.end_ns <= p.end_ns OR t.resource_key <> p.resource_key)
-        FROM above u
+        FROM ancestors u
         JOIN topology t ON t.span_key = u.span_key
         JOIN topology p ON p.span_key = t.parent_key
     ),
     related AS (  -- one of the two descends from the other
         SELECT DISTINCT n.trace_id FROM near n
-        JOIN above u ON u.trace_id = n.trace_id
-            AND (u.side = 1 AND u.span_key = n.two OR u.side = 2 AND u.span_key = n.one)
+        JOIN ancestors u ON u.trace_id = n.trace_id
+            AND (u.side = 1 AND u.span_key = n.second_key OR u.side = 2 AND u.span_key = n.first_key)
     ),
     ordered AS (
         SELECT x.trace_id, bool_or(a.end_ns <= b.start_ns) AS forward, bool_or(b.end_ns <= a.start_ns) AS backward
-        FROM above x
-        JOIN above y ON y.trace_id = x.trace_id AND x.side = 1 AND y.side = 2 AND x.waited_for AND y.waited_for
+        FROM ancestors x
+        JOIN ancestors y ON y.trace_id = x.trace_id AND x.side = 1 AND y.side = 2 AND x.waited_for AND y.waited_for
         JOIN spans a ON a.span_key = x.span_key
         JOIN spans b ON b.span_key = y.span_key AND b.resource_key = a.resource_key
         GROUP BY x.trace_id
@@ -78,12 +82,12 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             WHEN n.trace_id IS NULL OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
             WHEN o.forward <> o.backward THEN o.forward
         END AS ok,
-        p.gap_ns AS value, [p.one, p.two] AS witness, p.start_ns AS rank, NULL::BIGINT[] AS note
+        p.gap_ns AS value, [p.first_key, p.second_key] AS witness, p.start_ns AS rank, NULL::BIGINT[] AS note
     FROM pairs p
     LEFT JOIN near n ON n.trace_id = p.trace_id
     LEFT JOIN related r ON r.trace_id = p.trace_id
     LEFT JOIN ordered o ON o.trace_id = p.trace_id
     """
     stable = is_stable(claim.first) and is_stable(claim.second)
-    untold = "the two are nearer than the clocks of two processes can tell"
-    return Plan(sql, parameters.values, "all", ValueType("duration"), stable, undecided_reason=untold)
+    reason = "the two are closer in time than the clocks of two processes can resolve"
+    return Plan(sql, parameters.values, "all", ValueType("duration"), stable, undecided_reason=reason)

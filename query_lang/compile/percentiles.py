@@ -1,4 +1,4 @@
-"""Percentiles that the functions ``p50`` … ``p99`` and ``p(99.9, …)`` ask for."""
+"""Percentages of the functions ``p50`` … ``p99`` and ``p(99.9, …)``."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from spanproof.query_lang.syntax import vocabulary as v
 
 
 def read_percentage(function: s.Function) -> Decimal:
-    """Return which percentile ``p50`` … ``p99`` and ``p(99.9, …)`` ask for."""
+    """Return the percentage of ``p50`` … ``p99`` or ``p(99.9, …)``."""
     return read_percentile_of(function.name, function.arguments)
 
 
 def read_percentile_of(name: str, arguments: tuple[s.Expression, ...]) -> Decimal:
-    """Return the percentage that a function of this name and these arguments asks for."""
+    """Return the percentage of a percentile function with this name and these arguments."""
     percent = v.read_quantile(name)
     if percent is not None:
         return Decimal(percent)

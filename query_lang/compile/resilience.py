@@ -1,4 +1,4 @@
-"""Retries and fallbacks as SQL: one finding for each logical call that gave cause for one."""
+"""Retries, fallbacks and timeouts as SQL: one finding per logical call (or attempt) to which the claim applies."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 NOT_RETRIED = 0
 FALLBACK_NOT_CALLED, FALLBACK_CALLED_TOO_EARLY, CALLER_FAILED = 1, 2, 3
 
-# A call that seems to have been tried once, where its caller's retries have been seen at the callee alone, and this
-# time the callee sent nothing.
+# A call with one known attempt whose callee sent no span, although other retries by this caller were visible only at
+# the callee.
 UNOBSERVED_RETRIES_SQL = (
-    "({call}.attempts = 1 AND {call}.shape = 'unpaired' AND EXISTS (SELECT 1 FROM calls seen WHERE seen.tier = 2"
-    " AND seen.caller = {call}.caller AND seen.callee = {call}.callee))"
+    "({call}.attempts = 1 AND {call}.shape = 'unpaired' AND EXISTS (SELECT 1 FROM calls other WHERE other.tier = 2"
+    " AND other.caller = {call}.caller AND other.callee = {call}.callee))"
 )
-UNDECIDED_REASON = "retries of this call have been seen at the callee alone, and here the callee sent no span"
+UNDECIDED_REASON = "retries of this call were visible only at the callee, and here the callee sent no span"
 
 
 def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
-    """Compile ``no retry``: each logical call has one attempt."""
+    """Compile ``no retry``: each logical call must have one attempt."""
     rows = _select_calls(claim.call, SqlParameters(), bindings)
     sql = rows.build_select(
         f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
@@ -61,23 +61,22 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
 def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     """Compile ``retry``. ``note`` is [number of the clause that does not hold, attempts, tier]."""
     rows = _select_calls(claim.call, SqlParameters(), bindings)
-    asked = rows.build_select("c.*", "(c.attempts > 1 OR c.failed)")  # others gave no cause to be tried again
+    retry_calls = rows.build_select("c.*", "(c.attempts > 1 OR c.failed)")  # other calls gave no reason for a retry
     row = make_call_aliases("e", attempts=True)
     conditions = ConditionCompiler(row, rows.parameters, bindings)
-    told, tests, observed = [], ["attempts > 1"], ["attempts::VARCHAR"]
+    cause_columns, tests, observed = [], ["attempts > 1"], ["attempts::VARCHAR"]
     for number, clause in enumerate(claim.clauses, 1):
         match clause:
             case s.Limit(name="attempts"):
-                most = compile_limit(clause.value, bindings, rows.parameters)
-                tests.append(f"coalesce(attempts {SQL_OPERATORS[clause.operator]} {most}, false)")
+                limit = compile_limit(clause.value, bindings, rows.parameters)
+                tests.append(f"coalesce(attempts {SQL_OPERATORS[clause.operator]} {limit}, false)")
                 observed.append("attempts::VARCHAR")
             case s.Limit():
-                most = compile_limit(clause.value, bindings, rows.parameters)
-                wrong = (
-                    f"list_filter(gaps, lambda gap: NOT coalesce(gap {SQL_OPERATORS[clause.operator]} {most}, false))"
-                )
-                tests.append(f"len({wrong}) = 0")
-                observed.append(f"{wrong}[1]::VARCHAR")
+                limit = compile_limit(clause.value, bindings, rows.parameters)
+                test = f"coalesce(gap {SQL_OPERATORS[clause.operator]} {limit}, false)"
+                violations = f"list_filter(attempt_gaps, lambda gap: NOT {test})"
+                tests.append(f"len({violations}) = 0")
+                observed.append(f"{violations}[1]::VARCHAR")
             case s.Flag(name="backoff grows"):
                 tests.append("grows")
                 observed.append("NULL")
@@ -85,40 +84,44 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
                 tests.append("error" if clause.name == "exhausted" else "NOT error")
                 observed.append("NULL")
             case s.Cause():
-                looked_at = find_subject(clause.condition)
-                seen = f"CAST({conditions.compile_value(looked_at).sql} AS VARCHAR)" if looked_at else "NULL"
-                told.append(
-                    f"{conditions.compile_condition(clause.condition)} AS because{number}, {seen} AS seen{number}"
+                subject = find_subject(clause.condition)
+                value_sql = f"CAST({conditions.compile_value(subject).sql} AS VARCHAR)" if subject else "NULL"
+                cause_columns.append(
+                    f"{conditions.compile_condition(clause.condition)} AS cause{number},"
+                    f" {value_sql} AS cause_value{number}"
                 )
-                tests.append(f"because{number}")
-                observed.append(f"seen{number}")
-    kept = "".join(
-        f", bool_and(because{number}) FILTER (retryable) AS because{number},"
-        f" any_value(seen{number}) FILTER (retryable AND NOT because{number}) AS seen{number}"
+                tests.append(f"cause{number}")
+                observed.append(f"cause_value{number}")
+    cause_aggregates = "".join(
+        f", bool_and(cause{number}) FILTER (retryable) AS cause{number},"
+        f" any_value(cause_value{number}) FILTER (retryable AND NOT cause{number}) AS cause_value{number}"
         for number, clause in enumerate(claim.clauses, 1)
         if isinstance(clause, s.Cause)
     )
     first_wrong = " ".join(f"WHEN NOT ({test}) THEN {number}" for number, test in enumerate(tests))
-    value = " ".join(f"WHEN NOT ({test}) THEN {seen}" for test, seen in zip(tests, observed, strict=True))
+    value = " ".join(
+        f"WHEN NOT ({test}) THEN {observed_sql}" for test, observed_sql in zip(tests, observed, strict=True)
+    )
     joins = compile_joins(row, rows.parameters)
     sql = (
-        f"WITH asked AS ({asked}), gaps AS ("
-        f"SELECT e.*, a.failed AS failed_for_good, {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unseen,"
+        f"WITH retry_calls AS ({retry_calls}), attempt_gaps AS ("
+        f"SELECT e.*, a.failed AS finally_failed, {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unobserved,"
         " e.start_ns - lag(e.end_ns) OVER (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
-        + "".join(f", {column}" for column in told)
-        + f" FROM asked a JOIN attempts e ON e.call_key = a.call_key {' '.join(joins)}"
+        + "".join(f", {column}" for column in cause_columns)
+        + f" FROM retry_calls a JOIN attempts e ON e.call_key = a.call_key {' '.join(joins)}"
         " WHERE e.attempt IS NOT NULL), compared AS ("
-        "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM gaps), told AS ("
+        "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM attempt_gaps),"
+        " per_call AS ("
         "SELECT any_value(trace_id) AS trace_id, count(*) AS attempts, any_value(tier) AS tier,"
-        " bool_or(retryable) FILTER (attempt = 1) AS exercised, any_value(failed_for_good) AS error,"
-        " any_value(unseen) AS unseen,"
-        " coalesce(list(gap_ns ORDER BY attempt) FILTER (gap_ns IS NOT NULL), []) AS gaps,"
+        " bool_or(retryable) FILTER (attempt = 1) AS exercised, any_value(finally_failed) AS error,"
+        " any_value(unobserved) AS unobserved,"
+        " coalesce(list(gap_ns ORDER BY attempt) FILTER (gap_ns IS NOT NULL), []) AS attempt_gaps,"
         " coalesce(bool_and(gap_ns > gap_before_ns), true) AS grows, min(start_ns) AS start_ns,"
         " list(CASE WHEN arrived THEN server_key ELSE coalesce(client_key, server_key) END ORDER BY attempt) AS witness"
-        f"{kept} FROM compared GROUP BY call_key)"
-        f" SELECT trace_id, CASE WHEN NOT unseen THEN {' AND '.join(tests)} END AS ok,"
+        f"{cause_aggregates} FROM compared GROUP BY call_key)"
+        f" SELECT trace_id, CASE WHEN NOT unobserved THEN {' AND '.join(tests)} END AS ok,"
         f" CASE {value} END AS value, witness, start_ns AS rank,"
-        f" [CASE {first_wrong} END, attempts, tier] AS note FROM told WHERE exercised"
+        f" [CASE {first_wrong} END, attempts, tier] AS note FROM per_call WHERE exercised"
     )
     return Plan(
         sql,
@@ -132,55 +135,56 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
 
 
 def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
-    """Compile ``fallback``. ``value`` lists what the caller asked instead; ``note`` is [reason it does not hold]."""
+    """Compile ``fallback``. ``value`` lists the services called instead. ``note`` is [reason why it does not hold]."""
     parameters = SqlParameters()
     rows = _select_calls(claim.call, parameters, bindings)
-    asked = rows.build_select("c.*", "c.failed")
+    failed_calls = rows.build_select("c.*", "c.failed")
     if claim.to.spans == "any":
         row = make_span_aliases("s", "t")
         where = compile_span_match(claim.to, "t", ConditionCompiler(row, parameters, bindings))
-        turned = (
+        fallbacks = (
             "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness FROM topology t"
             f" {' '.join(compile_joins(row, rows.parameters))}"
-            f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM asked)', *where])}"
+            f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM failed_calls)', *where])}"
         )
     else:
         call = s.CallSelection(
             s.SpanSelection("entry", None, None, None, claim.to.at), "=>", claim.to, False, claim.to.at
         )
-        turned = select_rows(call, parameters, bindings).build_select(
+        fallbacks = select_rows(call, parameters, bindings).build_select(
             "c.caller_entry, c.start_ns, coalesce(c.client_key, c.server_key) AS witness"
         )
     sql = (
-        f"WITH asked AS ({asked}), turned AS ({turned}), judged AS ("
+        f"WITH failed_calls AS ({failed_calls}), fallbacks AS ({fallbacks}), checked_calls AS ("
         "SELECT a.trace_id, a.call_key, any_value(a.start_ns) AS start_ns,"
         " any_value(coalesce(a.client_key, a.server_key)) AS failed_key,"
         " arg_min(u.witness, u.start_ns) FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
-        " count(u.start_ns) > 0 AS turned, any_value(entry.error) AS entry_error"
-        " FROM asked a LEFT JOIN turned u ON u.caller_entry = a.caller_entry"
+        " count(u.start_ns) > 0 AS has_fallback, any_value(entry.error) AS entry_error"
+        " FROM failed_calls a LEFT JOIN fallbacks u ON u.caller_entry = a.caller_entry"
         " LEFT JOIN topology entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
-        "SELECT a.call_key, string_agg(DISTINCT o.callee, ', ' ORDER BY o.callee) AS callees FROM asked a"
+        "SELECT a.call_key, string_agg(DISTINCT o.callee, ', ' ORDER BY o.callee) AS callees FROM failed_calls a"
         " JOIN calls o ON o.caller_entry = a.caller_entry AND o.start_ns >= a.end_ns GROUP BY a.call_key)"
         " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"
         " o.callees AS value,"
         " list_filter([j.failed_key, j.fallback_key], lambda key: key IS NOT NULL) AS witness, j.start_ns AS rank,"
-        f" [CASE WHEN j.fallback_key IS NULL AND j.turned THEN {FALLBACK_CALLED_TOO_EARLY} WHEN j.fallback_key IS NULL"
-        f" THEN {FALLBACK_NOT_CALLED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note FROM judged j"
+        f" [CASE WHEN j.fallback_key IS NULL AND j.has_fallback THEN {FALLBACK_CALLED_TOO_EARLY}"
+        f" WHEN j.fallback_key IS NULL THEN {FALLBACK_NOT_CALLED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note"
+        " FROM checked_calls j"
         " LEFT JOIN others o ON o.call_key = j.call_key"
     )
     return Plan(sql, parameters.values, "all", ValueType("text"), is_stable=False, needs_occasion=True)
 
 
 def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
-    """Compile ``timeout``: a finding for each attempt that was cut off, or that lasted longer than the limit.
+    """Compile ``timeout``: one finding per attempt that was cut off, or that duration longer than the limit.
 
-    An attempt was cut off where its error is called a timeout, a deadline or a cancellation, or where it failed
-    and the callee ran on after the caller had given up.
+    An attempt was cut off if its error names a timeout, a deadline or a cancellation, or if it failed and the callee
+    continued after the caller had given up.
     """
     assert isinstance(claim.call, s.CallSelection)  # noqa: S101 (checked before)
     rows = select_rows(replace(claim.call, attempts=True), SqlParameters(), bindings)
     rows.aliases.needed_joins.update(rows.aliases.span_aliases)
-    longest = compile_limit(claim.limit, bindings, rows.parameters)
+    limit = compile_limit(claim.limit, bindings, rows.parameters)
     cut_off = (
         f"(regexp_matches(concat_ws(' ', {make_attribute_sql('client.attributes', 'error.type')},"
         " client.status_message, list_aggregate(list_transform(client.events,"
@@ -190,11 +194,11 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
         " 'DEADLINE_EXCEEDED'), false)"
         " OR c.error AND coalesce(server.end_ns - server.start_ns > client.end_ns - client.start_ns, false))"
     )
-    lasted = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
+    duration = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
     sql = rows.build_select(
-        f"c.trace_id, {lasted} <= {longest} AS ok, {lasted} AS value, {rows.witness_sql} AS witness,"
-        f" -{lasted} AS rank, NULL::BIGINT[] AS note",
-        f"({lasted} > {longest} OR {cut_off})",
+        f"c.trace_id, {duration} <= {limit} AS ok, {duration} AS value, {rows.witness_sql} AS witness,"
+        f" -{duration} AS rank, NULL::BIGINT[] AS note",
+        f"({duration} > {limit} OR {cut_off})",
     )
     return Plan(sql, rows.parameters.values, "all", ValueType("duration"), is_stable=True, needs_occasion=True)
 

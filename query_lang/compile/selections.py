@@ -1,7 +1,7 @@
-"""Selections as SQL: the rows of spans or calls that are meant, within the traces in the table ``selected``.
+"""Selections as SQL: the selected rows of spans or calls, within the traces in the table ``selected``.
 
-``selected(trace_id, settled, trusting)``: ``settled`` says that nothing more is to come; ``trusting``, that rows
-count although a span still to come might change their place (true once settled, or when time is up).
+The table is ``selected(trace_id, settled, trusting)``. ``settled``: no more spans are expected. ``trusting``: rows
+count even if a later span could change their topology (true once settled, or after the time limit).
 """
 
 from __future__ import annotations
@@ -22,22 +22,26 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
 ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM topology)"
-# Part of each span's time that its children take, overlaps counted once and clipped to the span.
+# Time of each span that its children cover. Overlaps count once, and children are clipped to the span.
 CHILD_COVERAGE_SQL = """(
-    SELECT parent_key, sum(greatest(0, till_ns - greatest(from_ns, coalesce(before_ns, from_ns)))) AS covered_ns
+    SELECT
+        parent_key,
+        sum(greatest(0, clipped_end_ns - greatest(clipped_start_ns, coalesce(previous_end_ns, clipped_start_ns))))
+            AS covered_ns
     FROM (
-        SELECT *, max(till_ns) OVER (
-            PARTITION BY parent_key ORDER BY from_ns, till_ns ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS before_ns
+        SELECT *, max(clipped_end_ns) OVER (
+            PARTITION BY parent_key ORDER BY clipped_start_ns, clipped_end_ns
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS previous_end_ns
         FROM (
             SELECT
-                t.parent_key, greatest(t.start_ns, parent.start_ns) AS from_ns,
-                least(t.end_ns, parent.end_ns) AS till_ns
+                t.parent_key, greatest(t.start_ns, parent.start_ns) AS clipped_start_ns,
+                least(t.end_ns, parent.end_ns) AS clipped_end_ns
             FROM topology t
             JOIN {traces} sel ON sel.trace_id = t.trace_id
             JOIN topology parent ON parent.span_key = t.parent_key
         )
-        WHERE till_ns > from_ns
+        WHERE clipped_end_ns > clipped_start_ns
     )
     GROUP BY parent_key
 )"""
@@ -45,7 +49,7 @@ CHILD_COVERAGE_SQL = """(
 
 @dataclass(slots=True)
 class SelectedRows:
-    """A selection's rows: ``FROM`` and ``WHERE``, and the SQL of what claims need of each row."""
+    """Rows of a selection: its ``FROM`` and ``WHERE``, and the SQL of the columns that claims need."""
 
     aliases: RowAliases
     tables: list[str]
@@ -56,17 +60,15 @@ class SelectedRows:
     end_sql: str
     parameters: SqlParameters
     bindings: Bindings
-    values_by_function: Mapping[str, SqlValue] = field(
-        default_factory=dict
-    )  # functions that have a column of their own
-    other_aliases: list[RowAliases] = field(default_factory=list)  # further rows that conditions speak of
+    values_by_function: Mapping[str, SqlValue] = field(default_factory=dict)  # functions with a column of their own
+    other_aliases: list[RowAliases] = field(default_factory=list)  # other rows that conditions refer to
     condition_compiler: ConditionCompiler = field(init=False)
 
     def __post_init__(self) -> None:
         self.condition_compiler = ConditionCompiler(self.aliases, self.parameters, self.bindings)
 
     def compile_value(self, function: str, arguments: tuple[s.Expression, ...] = ()) -> SqlValue:
-        """Return what a function of a selection yields for each row."""
+        """Return the SQL of the result of a function of the selection, per row."""
         if function in self.values_by_function:
             return self.values_by_function[function]
         if function in ("count", "rate"):
@@ -78,7 +80,7 @@ class SelectedRows:
         )
 
     def build_select(self, columns: str, *where: str) -> str:
-        """Return the whole ``SELECT``; only now is known which tables the columns need."""
+        """Return the complete ``SELECT`` with the joins that its columns and conditions need."""
         tables = [*self.tables, *self._compile_joins()]
         conditions = " AND ".join([*self.where, *where]) or "true"
         return f"SELECT {columns} FROM {' '.join(tables)} WHERE {conditions}"
@@ -91,7 +93,7 @@ class SelectedRows:
 
 
 def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
-    """Return the joins that the conditions about `row` turned out to need."""
+    """Return the joins that the compiled conditions about `aliases` need."""
     joins = []
     if "call" in aliases.needed_joins:
         joins.append(f"JOIN calls {aliases.alias}_call ON {aliases.alias}_call.call_key = {aliases.alias}.call_key")
@@ -99,8 +101,8 @@ def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
         if span in aliases.needed_joins and span in aliases.span_joins:
             joins.append(aliases.span_joins[span])
         if "resource" in aliases.needed_joins:
-            holder = aliases.alias if aliases.kind == "span" else span
-            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {holder}.resource_key")
+            owner = aliases.alias if aliases.kind == "span" else span
+            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {owner}.resource_key")
         if "scope" in aliases.needed_joins:
             joins.append(f"LEFT JOIN scopes {span}_scope ON {span}_scope.scope_key = {span}.scope_key")
         if "self_time" in aliases.needed_joins:
@@ -110,14 +112,14 @@ def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
 
 
 def make_span_aliases(span: str, alias: str) -> RowAliases:
-    """Return the aliases of a span: its row of ``topology`` and, where needed, the row of ``spans`` joined to it."""
+    """Return the aliases of a span: its row of ``topology`` and, if needed, the row of ``spans`` joined to it."""
     return RowAliases(
         "span", (span,), alias, span_joins={span: f"JOIN spans {span} ON {span}.span_key = {alias}.span_key"}
     )
 
 
 def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tuple[str, list[str]]:
-    """Return the rows of a table that belong to the traces meant, and the conditions under which they count."""
+    """Return the FROM clause of a table's rows in the selected traces, and the conditions under which they count."""
     if parameters.traces == ALL_TRACES_SQL:
         return f"{table} {alias}", []
     return (
@@ -127,28 +129,28 @@ def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tup
 
 
 def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roots: bool) -> SelectedRows:
-    """Return one row per selected trace: from its first start to its last end, in error where its root is.
+    """Return one row per selected trace: from its first start to its last end, in error if its root is.
 
-    `by_roots` looks at roots alone, which is less work, and enough where rows are but counted.
+    `only_roots` reads only root spans. This is faster, and enough if the rows are only counted.
     """
     spans = "topology t ON t.trace_id = sel.trace_id" + (" AND t.depth = 0" if only_roots else "")
     return SelectedRows(
-        aliases=RowAliases("span", (), "whole"),
+        aliases=RowAliases("span", (), "trace"),
         tables=[
             "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
             " coalesce(bool_or(t.error) FILTER (t.depth = 0), false) AS error, arg_min(t.span_key, t.depth) AS root_key"
-            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) whole"
+            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) trace"
         ],
         where=[],
-        trace_id_sql="whole.trace_id",
-        witness_sql="[whole.root_key]",
-        start_sql="whole.start_ns",
-        end_sql="whole.end_ns",
+        trace_id_sql="trace.trace_id",
+        witness_sql="[trace.root_key]",
+        start_sql="trace.start_ns",
+        end_sql="trace.end_ns",
         parameters=parameters,
         bindings=bindings,
         values_by_function={
-            "duration": SqlValue("(whole.end_ns - whole.start_ns)", "duration"),
-            "error_rate": SqlValue("whole.error", "boolean"),
+            "duration": SqlValue("(trace.end_ns - trace.start_ns)", "duration"),
+            "error_rate": SqlValue("trace.error", "boolean"),
         },
     )
 
@@ -174,7 +176,7 @@ def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings
 
 
 def compile_span_match(node: s.SpanSelection, alias: str, conditions: ConditionCompiler) -> list[str]:
-    """Return the conditions under which a span, which stands in ``topology`` under `place`, is the target."""
+    """Return the conditions under which a span, whose row of ``topology`` has `alias`, is the target."""
     parameters, bindings = conditions.parameters, conditions.bindings
     where = []
     if node.service is not None:
@@ -187,7 +189,7 @@ def compile_span_match(node: s.SpanSelection, alias: str, conditions: ConditionC
 
 
 def make_call_aliases(alias: str, *, attempts: bool) -> RowAliases:
-    """Return the row of a call whose client's and server's spans stand under ``client`` and ``server``."""
+    """Return the aliases of a call. Its client and server spans have the aliases ``client`` and ``server``."""
     joins = {span: f"LEFT JOIN spans {span} ON {span}.span_key = {alias}.{span}_key" for span in ("client", "server")}
     return RowAliases("call", ("client", "server"), alias, attempts, joins)
 
@@ -217,19 +219,19 @@ def _select_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bi
 
 
 def compile_call_match(node: s.CallSelection, alias: str, rows: SelectedRows) -> list[str]:
-    """Return the conditions under which a call is meant; the caller's own are about its entry span."""
+    """Return the conditions under which a call is selected. Those on the caller are about its entry span."""
     parameters, bindings = rows.parameters, rows.bindings
     where = []
     if node.caller.service is not None:
         where.append(compile_service_match(f"{alias}.caller", node.caller.service, parameters, bindings))
     if node.caller.operation is not None or node.caller.where is not None:
-        rows.tables.append(f"JOIN topology asking_place ON asking_place.span_key = {alias}.caller_entry")
-        asking = ConditionCompiler(make_span_aliases("asking", "asking_place"), parameters, bindings)
-        rows.other_aliases.append(asking.row)
+        rows.tables.append(f"JOIN topology caller_topology ON caller_topology.span_key = {alias}.caller_entry")
+        caller_conditions = ConditionCompiler(make_span_aliases("caller_span", "caller_topology"), parameters, bindings)
+        rows.other_aliases.append(caller_conditions.row)
         where += compile_span_match(
             s.SpanSelection("entry", None, node.caller.operation, node.caller.where, node.caller.at),
-            "asking_place",
-            asking,
+            "caller_topology",
+            caller_conditions,
         )
     if node.callee.service is not None:
         where.append(compile_service_match(f"{alias}.callee", node.callee.service, parameters, bindings))
@@ -241,14 +243,14 @@ def compile_call_match(node: s.CallSelection, alias: str, rows: SelectedRows) ->
 
 
 def find_row_kind(node: s.Selection) -> v.RowKind:
-    """Return what a condition about the selection is about."""
+    """Return the kind of row that a condition on the selection is about."""
     return "call" if isinstance(node, s.CallSelection) else "span"
 
 
 def is_stable(node: s.Selection, *expressions: s.Expression | None) -> bool:
-    """Tell whether a row, once definite, stays what it is while spans are still to come.
+    """Return whether a row, once definite, stays unchanged while spans are still arriving.
 
-    A logical call may gain another attempt, which then speaks for it; so only its being there is stable.
+    A logical call can gain another attempt that changes its values, so only its existence is stable.
     """
     if isinstance(node, s.CallSelection) and not node.attempts:
         return all(part is None for part in (node.caller.where, node.callee.where, *expressions))

@@ -1,4 +1,4 @@
-"""Colours for proofs: a Pygments lexer, found by the name ``proof`` once spanproof is installed."""
+"""Syntax highlighting of proofs: a Pygments lexer. Pygments finds it as ``proof`` once spanproof is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanproof.query_lang.syntax.vocabulary import CONSTANTS, FUNCTIONS
 
 
 class ProofLexer(RegexLexer):  # type: ignore[misc]  # Pygments' lexers have no types
-    """For ``.proof`` files."""
+    """Pygments lexer of ``.proof`` files."""
 
     name = "spanproof"
     aliases: ClassVar = ["proof", "spanproof"]

@@ -1,4 +1,4 @@
-"""Nodes of claims, and of the expectations that hold them."""
+"""Nodes of claims and of the expectations that contain them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spanproof.query_lang.syntax.expressions import (
 
 @dataclass(frozen=True, slots=True)
 class ComparisonClaim:
-    """``left operator right`` over whole selections."""
+    """Claim ``left operator right`` over whole selections."""
 
     condition: Expression
     at: TextRange
@@ -27,7 +27,7 @@ class ComparisonClaim:
 
 @dataclass(frozen=True, slots=True)
 class Every:
-    """Each thing selected satisfies the condition."""
+    """Claim that every selected row satisfies the condition."""
 
     selection: Selection
     condition: Expression
@@ -36,7 +36,7 @@ class Every:
 
 @dataclass(frozen=True, slots=True)
 class Some:
-    """In each trace something selected satisfies the condition."""
+    """Claim that at least one selected row of each trace satisfies the condition."""
 
     selection: Selection
     condition: Expression | None
@@ -45,7 +45,7 @@ class Some:
 
 @dataclass(frozen=True, slots=True)
 class No:
-    """Nothing selected satisfies the condition."""
+    """Claim that no selected row satisfies the condition."""
 
     selection: Selection
     condition: Expression | None
@@ -54,7 +54,7 @@ class No:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One stop of a path: any of the targets."""
+    """Step of a path: a call to any of the targets matches it."""
 
     targets: tuple[SpanSelection, ...]
     at: TextRange
@@ -62,7 +62,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class PathSegment:
-    """A step, and the legs that all go on from the same instance of it."""
+    """Step of a path, and the branches that all continue from the same instance of it."""
 
     step: Step
     arrow: Arrow | None
@@ -72,7 +72,11 @@ class PathSegment:
 
 @dataclass(frozen=True, slots=True)
 class Path:
-    """A path is there; ``no``: it is not; ``only``: and there is no other call between instrumented services."""
+    """Claim about a path.
+
+    Mode ``some``: the path exists. ``no``: it does not exist. ``only``: it exists, and there is no other call between
+    instrumented services.
+    """
 
     segment: PathSegment
     mode: Literal["some", "no", "only"]
@@ -81,7 +85,7 @@ class Path:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """The last of ``first`` ends before the first of ``second`` starts."""
+    """Claim that the last row of ``first`` ends before the first row of ``second`` starts."""
 
     first: Selection
     second: Selection
@@ -90,7 +94,7 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """A clause ``name operator value``."""
+    """Clause ``name operator value``."""
 
     name: str
     operator: Comparator
@@ -100,7 +104,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """A clause of words: ``recovered``, ``exhausted``, ``backoff grows``."""
+    """Clause without a value: ``recovered``, ``exhausted``, ``backoff grows``."""
 
     name: str
     at: TextRange
@@ -108,7 +112,7 @@ class Flag:
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """``cause condition``, of each failed attempt."""
+    """Clause ``cause condition``, a condition on each failed attempt."""
 
     condition: Expression
     at: TextRange
@@ -116,7 +120,7 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class OpensAfter:
-    """``opens after N failures``."""
+    """Clause ``opens after N failures``."""
 
     failures: Expression
     at: TextRange
@@ -127,7 +131,7 @@ Clause: TypeAlias = Limit | Flag | Cause | OpensAfter
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """What failed retryably at first was tried again, as the clauses say."""
+    """Claim that calls whose first attempt failed retryably were retried as the clauses require."""
 
     call: Selection
     clauses: tuple[Clause, ...]
@@ -136,7 +140,7 @@ class Retry:
 
 @dataclass(frozen=True, slots=True)
 class NoRetry:
-    """No logical call has more than one attempt."""
+    """Claim that no logical call has more than one attempt."""
 
     call: Selection
     at: TextRange
@@ -144,7 +148,7 @@ class NoRetry:
 
 @dataclass(frozen=True, slots=True)
 class Fallback:
-    """Where the call failed for good, the caller turned to ``to``."""
+    """Claim that the caller called ``to`` after all attempts of the call had failed."""
 
     call: Selection
     to: SpanSelection
@@ -153,7 +157,7 @@ class Fallback:
 
 @dataclass(frozen=True, slots=True)
 class Circuit:
-    """After failures in a row the caller stops asking."""
+    """Claim that the caller stops calling after consecutive failures."""
 
     call: Selection
     clauses: tuple[Clause, ...]
@@ -162,7 +166,7 @@ class Circuit:
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """No attempt lasted longer than the limit, and at least one was cut off."""
+    """Claim that no attempt lasted longer than the limit, and that at least one was cut off."""
 
     call: Selection
     limit: Expression
@@ -171,7 +175,7 @@ class Timeout:
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """The whole, and each service's share of the critical path, kept within its part."""
+    """Claim that the trace's duration stays within the total, and each service's critical path time within its part."""
 
     total: Expression
     parts: tuple[tuple[Name | Text | None, Expression], ...]
@@ -180,7 +184,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class NotWorse:
-    """``value not worse than baseline by margin``."""
+    """Claim ``value not worse than baseline by margin``."""
 
     value: Expression
     reference: Expression
@@ -190,7 +194,7 @@ class NotWorse:
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """The response matches a JSON schema, or conforms to an OpenAPI document."""
+    """Claim that the response matches a JSON schema, or conforms to an OpenAPI document."""
 
     kind: Literal["schema", "openapi"]
     document: Text
@@ -217,7 +221,7 @@ Claim: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class ShareClause:
-    """``in >= 99% of traces``."""
+    """Suffix ``in >= 99% of traces``."""
 
     operator: Comparator
     value: Expression
@@ -226,7 +230,7 @@ class ShareClause:
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A claim with what is said about how to judge it."""
+    """Claim with the suffixes that control its evaluation."""
 
     claim: Claim
     share: ShareClause | None

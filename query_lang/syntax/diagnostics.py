@@ -1,4 +1,4 @@
-"""What is wrong with a proof, and where."""
+"""Diagnostics of proofs: problems with their positions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spanproof.query_lang.syntax.nodes import TextRange
 
 @dataclass(frozen=True, slots=True)
 class Diagnostic:
-    """One problem: a stable id, a message, its place in the text, and what to do about it."""
+    """Problem of a proof: a stable id, a message, its range in the text, and a remedy."""
 
     id: str
     message: str
@@ -23,7 +23,7 @@ class Diagnostic:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place as people count it: line and column from 1."""
+    """Line and column, both counted from 1."""
 
     line: int
     column: int
@@ -36,13 +36,13 @@ def locate_offset(text: str, offset: int) -> Position:
 
 
 def find_nearest(word: str, known: Iterable[str], count: int = 3) -> list[str]:
-    """Return the `known` words that `word` may have been meant to be, nearest first."""
+    """Return the `known` words that are most similar to `word`, nearest first."""
     by_lower = {name.lower(): name for name in sorted(known, reverse=True)}
-    found = difflib.get_close_matches(word.lower(), sorted(by_lower), n=count, cutoff=0.6)
-    return [by_lower[name] for name in found]
+    matches = difflib.get_close_matches(word.lower(), sorted(by_lower), n=count, cutoff=0.6)
+    return [by_lower[name] for name in matches]
 
 
 def suggest_names(word: str, known: Iterable[str]) -> str | None:
-    """Return a question with the nearest known words, or None if there are none near."""
+    """Return a question that suggests the nearest known words, or None if no word is near."""
     names = find_nearest(word, known)
     return "did you mean " + " or ".join(f"`{name}`" for name in names) + "?" if names else None

@@ -1,4 +1,4 @@
-"""Lark's tree of expressions, and of what they select, to ours."""
+"""Transformer of Lark's parse tree into nodes of expressions and selections."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from spanproof.query_lang.syntax.vocabulary import RESPONSE_PARTS
 
 
 def locate_meta(part: Meta | Token) -> TextRange:
-    """Return where a rule or a token stands in the text."""
+    """Return the text range of a rule or a token."""
     return TextRange(part.start_pos or 0, part.end_pos or 0)
 
 
 def read_name(token: Token) -> s.Name:
-    """Read a name, a part of which may be quoted."""
+    """Read a name. Its last part may be quoted."""
     text = str(token)
     if text.endswith('"'):
         prefix, quoted = text.split(".", 1) if text.count('"') == 2 else (text, "")
@@ -29,7 +29,7 @@ def read_name(token: Token) -> s.Name:
 
 
 def read_string(token: Token) -> s.Text:
-    """Read a string with its holes."""
+    """Read a string with its ``{name}`` placeholders."""
     return read_string_literal(str(token), locate_meta(token))
 
 
@@ -42,7 +42,7 @@ def read_service(token: Token) -> s.Name | s.Text | None:
 
 @v_args(meta=True)
 class ExpressionTransformer(Transformer[Token, Any]):
-    """Builds expressions and selections, bottom up; a method for each rule of the grammar."""
+    """Bottom-up builder of expressions and selections, with one method per rule of the grammar."""
 
     def any_of(self, meta: Meta, items: list[Any]) -> s.Expression:
         return items[0] if len(items) == 1 else s.AnyOf(tuple(items), locate_meta(meta))
@@ -91,13 +91,17 @@ class ExpressionTransformer(Transformer[Token, Any]):
 
     def call(self, meta: Meta, items: list[Any]) -> s.CallSelection:
         caller, arrow, callee = items
-        found: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
-        return s.CallSelection(to_span_selection(caller), found, to_span_selection(callee), False, locate_meta(meta))
+        call_arrow: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
+        return s.CallSelection(
+            to_span_selection(caller), call_arrow, to_span_selection(callee), False, locate_meta(meta)
+        )
 
     def attempt(self, meta: Meta, items: list[Any]) -> s.CallSelection:
         _, caller, arrow, callee = items
-        found: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
-        return s.CallSelection(to_span_selection(caller), found, to_span_selection(callee), True, locate_meta(meta))
+        call_arrow: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
+        return s.CallSelection(
+            to_span_selection(caller), call_arrow, to_span_selection(callee), True, locate_meta(meta)
+        )
 
     def index(self, meta: Meta, items: list[Any]) -> tuple[s.Expression, Token | None, TextRange]:
         return items[0], items[1], locate_meta(meta)
@@ -150,32 +154,32 @@ def _read_condition(indices: list[Any]) -> s.Expression:
 
 
 def _is_response(words: list[str]) -> bool:
-    """Tell ``response.…`` and ``step.response.part…`` from attributes such as ``http.response.status_code``."""
+    """Distinguish ``response.…`` and ``step.response.part…`` from attributes such as ``http.response.status_code``."""
     if words[0] == "response":
         return True
     return len(words) > 2 and words[0] != "http" and words[1] == "response" and words[2] in RESPONSE_PARTS
 
 
 def _make_response(name: s.Name, indices: list[Any], at: TextRange) -> s.Response:
-    """``NAME.response.part.key…[0].key``; the name before ``response`` is that of a ``when … as NAME``."""
+    """Read ``NAME.response.part.key…[0].key``. The name before ``response`` is the one in ``when … as NAME``."""
     words = name.text.split(".")
-    place = words.index("response")
-    step = ".".join(words[:place]) or None
-    part, keys = (words[place + 1], list[str | int](words[place + 2 :])) if len(words) > place + 1 else ("", [])
-    for value, member, where in indices:
+    index = words.index("response")
+    step = ".".join(words[:index]) or None
+    part, keys = (words[index + 1], list[str | int](words[index + 2 :])) if len(words) > index + 1 else ("", [])
+    for value, member, key_at in indices:
         if isinstance(value, s.Text):
             keys.append(value.plain)
         elif isinstance(value, s.Number) and not value.unit and value.value == int(value.value):
             keys.append(int(value.value))
         else:
-            raise DiagnosticError(Diagnostic("syntax", "a key of a response is a string or a whole number", where))
+            raise DiagnosticError(Diagnostic("syntax", "a key of a response is a string or a whole number", key_at))
         if member:
             keys.extend(str(member)[1:].split("."))
     return s.Response(step, part, tuple(keys), at)
 
 
 def to_span_selection(item: s.Expression) -> s.SpanSelection:
-    """Take an expression for the service that it names. Raises Refused where it names none."""
+    """Return the service that an expression names. Raises DiagnosticError if it names none."""
     if isinstance(item, s.SpanSelection):
         return item
     if isinstance(item, s.Name | s.Text):
@@ -184,5 +188,5 @@ def to_span_selection(item: s.Expression) -> s.SpanSelection:
 
 
 def read_selection(item: s.Expression) -> s.Selection:
-    """Take an expression for the call or the service that it names. Raises Refused where it names none."""
+    """Return the call or the service that an expression names. Raises DiagnosticError if it names none."""
     return item if isinstance(item, s.CallSelection) else to_span_selection(item)

@@ -1,4 +1,4 @@
-"""Nodes of expressions and selections. Every node knows its range in the text (``at``)."""
+"""Nodes of expressions and selections. Each node has its range in the text (``at``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Unit: TypeAlias = Literal["", "ns", "%", "pp", "/s"]
 
 @dataclass(frozen=True, slots=True)
 class TextRange:
-    """A stretch of the text: offsets in characters, ``end`` exclusive."""
+    """Range of the text: character offsets, ``end`` exclusive."""
 
     start: int
     end: int
@@ -21,7 +21,7 @@ class TextRange:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number with its unit: durations in nanoseconds, percentages as fractions (1 % is 0.01)."""
+    """Number with its unit: durations in nanoseconds, percentages as fractions (1 % is 0.01)."""
 
     value: Decimal
     unit: Unit
@@ -30,20 +30,20 @@ class Number:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A string: literal parts, and names (:class:`Name`) to be put in between."""
+    """String: literal parts, and placeholders (:class:`Name`) between them."""
 
     parts: tuple[str | Name, ...]
     at: TextRange
 
     @property
     def plain(self) -> str:
-        """The text as written, with ``{name}`` where a name is to be put in."""
+        """Text as written, with ``{name}`` for each placeholder."""
         return "".join(part if isinstance(part, str) else "{" + part.text + "}" for part in self.parts)
 
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A word: a field, an attribute, a variable or a service, by where it stands."""
+    """Name of a field, an attribute, a variable or a service, depending on its position."""
 
     text: str
     at: TextRange
@@ -51,7 +51,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class ValueRange:
-    """``low..high``, both included."""
+    """Range ``low..high``, both ends inclusive."""
 
     low: Number
     high: Number
@@ -60,7 +60,7 @@ class ValueRange:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A part of an HTTP response: ``response.json.a[0]`` is part ``json`` with keys ``("a", 0)``."""
+    """Part of an HTTP response: ``response.json.a[0]`` is part ``json`` with keys ``("a", 0)``."""
 
     step: str | None
     part: str
@@ -70,7 +70,7 @@ class Response:
 
 @dataclass(frozen=True, slots=True)
 class Within:
-    """``event[…]`` or ``link[…]``: one of them satisfies the condition."""
+    """Condition ``event[…]`` or ``link[…]``: at least one event or link of the span satisfies it."""
 
     what: Literal["event", "link"]
     where: Expression
@@ -79,7 +79,7 @@ class Within:
 
 @dataclass(frozen=True, slots=True)
 class SpanSelection:
-    """Spans of a service: its entry spans, or any (``span``); of any service where ``service`` is None."""
+    """Spans of a service: its entry spans, or all its spans (``span``). ``service`` None means any service."""
 
     spans: Literal["entry", "any"]
     service: Name | Text | None
@@ -101,7 +101,7 @@ class CallSelection:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """``name(arguments)``."""
+    """Function call ``name(arguments)``."""
 
     name: str
     arguments: tuple[Expression, ...]
@@ -111,7 +111,7 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Compare:
-    """``left operator right``."""
+    """Comparison ``left operator right``."""
 
     operator: Comparator
     left: Expression
@@ -121,7 +121,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class OneOf:
-    """``value in options``, or ``not in``."""
+    """Membership test ``value in options`` or ``value not in options``."""
 
     value: Expression
     options: tuple[Expression, ...]
@@ -131,7 +131,7 @@ class OneOf:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """``a or b``."""
+    """Disjunction ``a or b``."""
 
     terms: tuple[Expression, ...]
     at: TextRange
@@ -139,7 +139,7 @@ class AnyOf:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """``a and b``."""
+    """Conjunction ``a and b``."""
 
     terms: tuple[Expression, ...]
     at: TextRange
@@ -147,7 +147,7 @@ class AllOf:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """``not a``."""
+    """Negation ``not a``."""
 
     term: Expression
     at: TextRange
@@ -155,7 +155,7 @@ class Not:
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic:
-    """``left operator right``."""
+    """Calculation ``left operator right``."""
 
     operator: Literal["+", "-", "*", "/"]
     left: Expression
@@ -165,7 +165,7 @@ class Arithmetic:
 
 @dataclass(frozen=True, slots=True)
 class Negative:
-    """``-value``."""
+    """Negative value ``-value``."""
 
     value: Expression
     at: TextRange

@@ -1,4 +1,4 @@
-"""Lays a proof file out: indentation, spaces and blank lines; words, comments and line ends stay as written."""
+"""Formatter of proof files: sets indentation, spaces and blank lines; keeps words, comments and line breaks."""
 
 from __future__ import annotations
 
@@ -31,27 +31,31 @@ class _FormatToken:
 
 
 def format_file(file: ParsedFile) -> str:
-    """Return the text of a file that parses, laid out. Doing it again changes nothing."""
+    """Return the formatted text of a file without syntax errors. Formatting is idempotent."""
     lines: list[str] = []
-    depth, blank = 0, False
+    depth, is_blank_pending = 0, False
     for tokens in _split_lines(file.text):
         if not tokens:
-            blank = bool(lines) and not lines[-1].endswith("{")
+            is_blank_pending = bool(lines) and not lines[-1].endswith("{")
             continue
-        closing = 0
-        while closing < len(tokens) and tokens[closing].text in CLOSING and tokens[closing].kind == "mark":
-            closing += 1
-        if blank and not closing:
+        closing_count = 0
+        while (
+            closing_count < len(tokens)
+            and tokens[closing_count].text in CLOSING
+            and tokens[closing_count].kind == "mark"
+        ):
+            closing_count += 1
+        if is_blank_pending and not closing_count:
             lines.append("")
-        blank = False
-        lines.append(INDENT * max(depth - closing, 0) + _join_tokens(tokens))
+        is_blank_pending = False
+        lines.append(INDENT * max(depth - closing_count, 0) + _join_tokens(tokens))
         marks = [token.text for token in tokens if token.kind == "mark"]
         depth += sum(mark in OPENING for mark in marks) - sum(mark in CLOSING for mark in marks)
     return "\n".join(lines) + "\n" if lines else ""
 
 
 def _split_lines(text: str) -> Iterator[list[_FormatToken]]:
-    """Yield the tokens of each line, without what is white."""
+    """Yield the tokens of each line, without white space."""
     line: list[_FormatToken] = []
     for match in TOKEN_PATTERN.finditer(text):
         kind = str(match.lastgroup)
@@ -65,60 +69,60 @@ def _split_lines(text: str) -> Iterator[list[_FormatToken]]:
 
 def _join_tokens(tokens: list[_FormatToken]) -> str:
     text = tokens[0].text
-    for place in range(1, len(tokens)):
-        text += _choose_gap(tokens, place) + tokens[place].text
+    for index in range(1, len(tokens)):
+        text += _choose_gap(tokens, index) + tokens[index].text
     return text
 
 
-def _choose_gap(tokens: list[_FormatToken], place: int) -> str:
-    """Return what stands between a token and the one before it."""
-    before, token = tokens[place - 1], tokens[place]
+def _choose_gap(tokens: list[_FormatToken], index: int) -> str:
+    """Return the white space between a token and its predecessor."""
+    previous, token = tokens[index - 1], tokens[index]
     if token.kind == "comment":
         return "  "
-    if token.kind == "member" or ".." in (before.text, token.text):
+    if token.kind == "member" or ".." in (previous.text, token.text):
         return ""
-    if before.kind == "mark" and before.text in ("(", "["):
+    if previous.kind == "mark" and previous.text in ("(", "["):
         return ""
     if token.kind == "mark":
         if token.text in (")", "]", ",", ":"):
             return ""
         if token.text == "(":
-            return "" if before.kind == "word" and before.text not in BEFORE_A_GROUP else " "
+            return "" if previous.kind == "word" and previous.text not in BEFORE_A_GROUP else " "
         if token.text == "[":
-            return "" if _is_index(tokens, place) else " "
-        if token.text == "}" and before.text == "{":
+            return "" if _is_index(tokens, index) else " "
+        if token.text == "}" and previous.text == "{":
             return ""
-    if before.text == "-" and before.kind == "mark" and _is_sign(tokens, place - 1):
+    if previous.text == "-" and previous.kind == "mark" and _is_sign(tokens, index - 1):
         return ""
     return " "
 
 
-def _is_index(tokens: list[_FormatToken], place: int) -> bool:
-    """Tell whether a `[` belongs to what stands before it: not a list, nor a proof's tags."""
-    before = tokens[place - 1]
-    if tokens[0].text == "proof" and place == 2:
+def _is_index(tokens: list[_FormatToken], index: int) -> bool:
+    """Return whether a `[` indexes the token previous it, and does not start a list or a proof's tags."""
+    previous = tokens[index - 1]
+    if tokens[0].text == "proof" and index == 2:
         return False
-    return (before.kind in ("word", "string", "member") and before.text not in BEFORE_A_LIST) or before.text in (
+    return (previous.kind in ("word", "string", "member") and previous.text not in BEFORE_A_LIST) or previous.text in (
         "*",
         "]",
     )
 
 
-def _is_sign(tokens: list[_FormatToken], place: int) -> bool:
-    """Tell whether a `-` is that of a number, not between two."""
-    if place == 0:
+def _is_sign(tokens: list[_FormatToken], index: int) -> bool:
+    """Return whether a `-` is a sign, not a subtraction."""
+    if index == 0:
         return True
-    before = tokens[place - 1]
-    return before.text in BEFORE_A_SIGN or (before.kind == "mark" and before.text not in (")", "]", "*"))
+    previous = tokens[index - 1]
+    return previous.text in BEFORE_A_SIGN or (previous.kind == "mark" and previous.text not in (")", "]", "*"))
 
 
-def is_same_tree(one: object, other: object) -> bool:
-    """Tell whether two nodes are the same but for where they stand."""
-    if type(one) is not type(other):
+def is_same_tree(left: object, right: object) -> bool:
+    """Return whether two nodes are equal apart from their positions."""
+    if type(left) is not type(right):
         return False
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(is_same_tree(a, b) for a, b in zip(one, other, strict=True))
-    if is_dataclass(one):
-        names = [field.name for field in fields(one) if not field.name.endswith("at") or field.name == "what"]
-        return all(is_same_tree(getattr(one, name), getattr(other, name)) for name in names)
-    return one == other
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(is_same_tree(a, b) for a, b in zip(left, right, strict=True))
+    if is_dataclass(left):
+        names = [field.name for field in fields(left) if not field.name.endswith("at") or field.name == "what"]
+        return all(is_same_tree(getattr(left, name), getattr(right, name)) for name in names)
+    return left == right

@@ -1,4 +1,4 @@
-"""Points in time, as ISO 8601 writes them."""
+"""Points in time in ISO 8601 format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def parse_instant(text: str) -> int | None:
-    """Return an ISO 8601 time in nanoseconds since the Unix epoch, or None if it is none."""
+    """Return an ISO 8601 time in nanoseconds since the Unix epoch, or None if `text` is not one."""
     try:
         instant = datetime.fromisoformat(text)
     except ValueError:
@@ -19,5 +19,5 @@ def parse_instant(text: str) -> int | None:
 
 
 def format_instant(ns: int) -> str:
-    """Write a point in time as ISO 8601 does, to the second."""
+    """Return a point in time in ISO 8601 format, with a precision of one second."""
     return f"{EPOCH + timedelta(seconds=ns // 1_000_000_000):%Y-%m-%dT%H:%M:%SZ}"

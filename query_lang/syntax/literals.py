@@ -1,4 +1,4 @@
-"""Numbers with their units, and texts with their escapes, as they are written."""
+"""Literals: numbers with units, and strings with escapes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "{": "{
 
 
 class DiagnosticError(Exception):
-    """The text is well formed but means nothing; carries the diagnostic."""
+    """Error for a text that is well-formed but meaningless. Holds the diagnostic."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.message)
@@ -34,12 +34,12 @@ class DiagnosticError(Exception):
 
 
 def read_number_literal(text: str, at: TextRange) -> s.Number:
-    """Read a number with its unit, exactly."""
+    """Read a number with its unit, without rounding."""
     match = re.match(r"[0-9]+(?:\.[0-9]+)?", text)
     assert match is not None  # noqa: S101 (the lexer's own pattern)
     value, unit = Decimal(match.group()), text[match.end() :]
     if value * UNITS_NS.get(unit, 1) >= INT64_LIMIT:
-        raise DiagnosticError(Diagnostic("out-of-range", f"`{text}` is more than 64 bits hold", at))
+        raise DiagnosticError(Diagnostic("out-of-range", f"`{text}` does not fit into 64 bits", at))
     if not unit:
         return s.Number(value, "", at)
     if unit in UNITS_NS:
@@ -59,7 +59,7 @@ def read_number_literal(text: str, at: TextRange) -> s.Number:
 
 
 def read_duration_ns(text: str) -> int:
-    """Read a duration that stands by itself, such as ``-1.5s``. Raises ValueError."""
+    """Read a text that is a duration, such as ``-1.5s``. Raises ValueError if it is not one."""
     sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
     try:
         number = read_number_literal(digits, TextRange(0, len(digits)))
@@ -71,19 +71,19 @@ def read_duration_ns(text: str) -> int:
 
 
 def _suggest_unit(unit: str) -> str | None:
-    spelled = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "min": "m", "mins": "m", "minutes": "m"}
-    spelled |= {"hour": "h", "hours": "h", "day": "d", "days": "d", "msec": "ms", "millis": "ms", "usec": "us"}
-    meant = spelled.get(unit.lower())
-    return f"did you mean `{meant}`?" if meant else None
+    unit_by_spelling = {"sec": "s", "secs": "s", "second": "s", "seconds": "s", "min": "m", "mins": "m", "minutes": "m"}
+    unit_by_spelling |= {"hour": "h", "hours": "h", "day": "d", "days": "d", "msec": "ms", "millis": "ms", "usec": "us"}
+    suggested = unit_by_spelling.get(unit.lower())
+    return f"did you mean `{suggested}`?" if suggested else None
 
 
 def read_string_literal(literal: str, at: TextRange) -> s.Text:
-    """Read a string literal: ``\\`` escapes, and ``{name}`` for a name to be put in."""
+    """Read a string literal with ``\\`` escapes and ``{name}`` placeholders."""
     parts: list[str | s.Name] = []
     plain = ""
     index, inner = 0, literal[1:-1]
     while index < len(inner):
-        here = at.start + 1 + index
+        start = at.start + 1 + index
         if inner[index] == "\\":
             letter = inner[index + 1]
             if letter == "u" and re.match(r"[0-9A-Fa-f]{4}", inner[index + 2 :]):
@@ -93,7 +93,7 @@ def read_string_literal(literal: str, at: TextRange) -> s.Text:
             if letter not in ESCAPES:
                 raise DiagnosticError(
                     Diagnostic(
-                        "escape", f"`\\{letter}` is not an escape", TextRange(here, here + 2), f"write `\\\\{letter}`"
+                        "escape", f"`\\{letter}` is not an escape", TextRange(start, start + 2), f"write `\\\\{letter}`"
                     )
                 )
             plain += ESCAPES[letter]
@@ -102,7 +102,7 @@ def read_string_literal(literal: str, at: TextRange) -> s.Text:
             if plain:
                 parts.append(plain)
             plain = ""
-            parts.append(s.Name(name.group(1), TextRange(here + 1, here + 1 + len(name.group(1)))))
+            parts.append(s.Name(name.group(1), TextRange(start + 1, start + 1 + len(name.group(1)))))
             index += name.end()
         else:
             plain += inner[index]

@@ -1,4 +1,4 @@
-"""The nodes of the syntax tree and their traversal, in one namespace (imported as ``s``)."""
+"""Nodes of the syntax tree and their traversal, in one namespace (imported as ``s``)."""
 
 from spanproof.query_lang.syntax.claims import (
     Before,

@@ -1,4 +1,4 @@
-"""Text to tree. What cannot be read becomes a diagnostic that says what was expected."""
+"""Parser: text -> syntax tree. A syntax error becomes a diagnostic that lists the expected tokens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.syntax.transformer import ProofTransformer
 from spanproof.query_lang.syntax.vocabulary import RESPONSE_PARTS
 
-MAX_DEPTH: Final = 100  # of rules, of which a pair of parentheses takes three
+MAX_DEPTH: Final = 100  # nested rules; a pair of parentheses takes three
 CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 OPENING: Final = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 STATEMENTS: Final = ("let", "when", "settle", "given", "compare", "apply", "before", "after", "expect")
@@ -33,7 +33,7 @@ MAX_DIAGNOSTICS: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class ParsedFile:
-    """A parsed file. With ``diagnostics``, ``items`` are what could be read all the same."""
+    """Parsed file. If there are ``diagnostics``, ``items`` are those of the lines without errors."""
 
     path: str
     text: str
@@ -43,7 +43,7 @@ class ParsedFile:
 
 @dataclass(frozen=True, slots=True)
 class ParsedClaim:
-    """A claim that was parsed by itself, as in a ``.case`` file."""
+    """Claim parsed on its own, as in a ``.case`` file."""
 
     text: str
     expectation: syntax.Expectation | None
@@ -51,7 +51,7 @@ class ParsedClaim:
 
 
 class ProofSyntaxError(Exception):
-    """The text cannot be read; carries the diagnostic."""
+    """Error for a text that does not match the grammar. Holds the diagnostic."""
 
     def __init__(self, diagnostic: Diagnostic) -> None:
         super().__init__(diagnostic.message)
@@ -59,23 +59,23 @@ class ProofSyntaxError(Exception):
 
 
 def parse_file(text: str, path: str) -> ParsedFile:
-    """Parse a proof file. A line that cannot be read is left out, so that those after it are looked at too."""
-    found: list[Diagnostic] = []
-    rest = text
-    while len(found) < MAX_DIAGNOSTICS:
+    """Parse a proof file. Skip each line that has a syntax error, so that later lines are checked too."""
+    diagnostics: list[Diagnostic] = []
+    remaining = text
+    while len(diagnostics) < MAX_DIAGNOSTICS:
         try:
-            return ParsedFile(path, text, _parse(rest, "start"), tuple(found))
-        except ProofSyntaxError as problem:
-            found.append(problem.diagnostic)
-            shorter = _blank_line(rest, problem.diagnostic.at.start)
-            if shorter is None:
+            return ParsedFile(path, text, _parse(remaining, "start"), tuple(diagnostics))
+        except ProofSyntaxError as error:
+            diagnostics.append(error.diagnostic)
+            without_line = _blank_line(remaining, error.diagnostic.at.start)
+            if without_line is None:
                 break
-            rest = shorter
-    return ParsedFile(path, text, (), tuple(found))
+            remaining = without_line
+    return ParsedFile(path, text, (), tuple(diagnostics))
 
 
 def _blank_line(text: str, offset: int) -> str | None:
-    """Blank the line at `offset`; None where that would take a bracket from its counterpart."""
+    """Return `text` with the line at `offset` blanked, or None if that line has an unmatched bracket."""
     start = text.rfind("\n", 0, offset) + 1
     end = text.find("\n", offset)
     end = len(text) if end < 0 else end
@@ -90,18 +90,18 @@ def parse_claim(text: str) -> ParsedClaim:
     """Parse one claim with its suffixes, without the word ``expect``."""
     try:
         expectation = _parse(text, "expectation")
-    except ProofSyntaxError as problem:
-        return ParsedClaim(text, None, (problem.diagnostic,))
+    except ProofSyntaxError as error:
+        return ParsedClaim(text, None, (error.diagnostic,))
     return ParsedClaim(text, expectation, ())
 
 
 def parse_query(text: str) -> syntax.MetricQuery:
-    """Parse a question; its line ends are spaces. Raises SyntaxProblem."""
-    question: syntax.MetricQuery = _parse(re.sub(r"[\r\n]", " ", text), "question")
-    return question
+    """Parse a query. Line breaks count as spaces. Raises ProofSyntaxError."""
+    query: syntax.MetricQuery = _parse(re.sub(r"[\r\n]", " ", text), "metric_query")
+    return query
 
 
-def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # what comes back depends on `start`
+def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # the type depends on `start`
     try:
         tree = _make_parser().parse(text, start=start)
         _check_depth(tree)
@@ -115,24 +115,24 @@ def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # what comes
 
 
 def _check_depth(tree: ParseTree) -> None:
-    """Refuse what is nested so deeply that reading it would take more stack than Python gives."""
-    below = [(tree, 0)]
-    while below:
-        node, depth = below.pop()
+    """Reject a tree whose depth would exceed Python's stack."""
+    pending = [(tree, 0)]
+    while pending:
+        node, depth = pending.pop()
         if depth > MAX_DEPTH:
             at = TextRange(node.meta.start_pos, node.meta.end_pos)
             raise ProofSyntaxError(
                 Diagnostic("too-deep", "this is nested too deeply", at, "name parts of it with `let`")
             )
-        below += [(child, depth + 1) for child in node.children if isinstance(child, Tree)]
+        pending += [(child, depth + 1) for child in node.children if isinstance(child, Tree)]
 
 
 def list_keywords() -> tuple[str, ...]:
-    """Return the words that mean something to the grammar, sorted."""
-    found = {
+    """Return the keywords of the grammar, sorted."""
+    words = {
         match for terminal in _make_parser().terminals for match in re.findall(r"^[a-z]+", str(terminal.pattern.value))
     }
-    return tuple(sorted(word for word in found if len(word) > 1))
+    return tuple(sorted(word for word in words if len(word) > 1))
 
 
 @cache
@@ -141,7 +141,7 @@ def _make_parser() -> Lark:
     return Lark(
         grammar,
         parser="lalr",
-        start=["start", "expectation", "question"],
+        start=["start", "expectation", "metric_query"],
         postlex=_LineEndFilter(),
         propagate_positions=True,
         maybe_placeholders=True,
@@ -150,43 +150,43 @@ def _make_parser() -> Lark:
 
 
 def _find_cache_path() -> str | None:
-    """Return where the parser's tables are kept between runs, which saves a tenth of a second; None for nowhere."""
+    """Return the path of the cached parser tables, or None if no safe folder exists. The cache saves 0.1 s per run."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanproof"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        own = folder.stat().st_uid == os.getuid()  # what is loaded from there is trusted
+        own = folder.stat().st_uid == os.getuid()  # files loaded from this folder are trusted
     except (OSError, RuntimeError):
         return None
     return str(folder / "grammar") if own and os.access(folder, os.W_OK) else None
 
 
 class _LineEndFilter:
-    """Drops the line ends that separate nothing, and refuses words that nothing separates."""
+    """Filter of tokens: drops line breaks that separate nothing, and rejects adjacent words without a separator."""
 
     always_accept = ("_NL",)
 
     def process(self, stream: Iterator[Token]) -> Iterator[Token]:
         opened: list[Token] = []
-        before = ""
-        last: Token | None = None
+        previous_type = ""
+        previous: Token | None = None
         for token in stream:
             if (
-                last is not None
-                and last.end_pos == token.start_pos
-                and _is_word_character(last[-1])
+                previous is not None
+                and previous.end_pos == token.start_pos
+                and _is_word_character(previous[-1])
                 and _is_word_character(token[0])
             ):
-                raise ProofSyntaxError(_make_joined_words_diagnostic(last, token))
-            last = token
+                raise ProofSyntaxError(_make_joined_words_diagnostic(previous, token))
+            previous = token
             if token.type == "_NL":
-                free = opened and opened[-1].type in ("LPAR", "LSQB")
-                if free or before in ("", "LBRACE", "COMMA", "_NL"):
+                in_brackets = opened and opened[-1].type in ("LPAR", "LSQB")
+                if in_brackets or previous_type in ("", "LBRACE", "COMMA", "_NL"):
                     continue
             elif token.type in CLOSING:
                 opened.append(token)
             elif token.type in OPENING and opened and opened[-1].type == OPENING[token.type]:
                 opened.pop()
-            before = token.type
+            previous_type = token.type
             yield token
         if opened:
             raise ProofSyntaxError(_make_unclosed_diagnostic(opened[-1]))
@@ -196,11 +196,11 @@ def _is_word_character(letter: str) -> bool:
     return letter.isalnum() or letter == "_"
 
 
-def _make_joined_words_diagnostic(one: Token, other: Token) -> Diagnostic:
-    """A word of the language was read off the front of a longer one."""
-    at = TextRange(one.start_pos or 0, other.end_pos or 0)
-    hint = suggest_names(one + other, (*ITEMS, *STATEMENTS)) or f"did you mean `{one} {other}`?"
-    return Diagnostic("syntax", f"`{one}{other}` is not part of the language", at, hint)
+def _make_joined_words_diagnostic(first: Token, second: Token) -> Diagnostic:
+    """Return the diagnostic for a word that starts with a keyword, which the lexer splits."""
+    at = TextRange(first.start_pos or 0, second.end_pos or 0)
+    hint = suggest_names(first + second, (*ITEMS, *STATEMENTS)) or f"did you mean `{first} {second}`?"
+    return Diagnostic("syntax", f"`{first}{second}` is not part of the language", at, hint)
 
 
 def _make_unclosed_diagnostic(token: Token) -> Diagnostic:
@@ -213,9 +213,9 @@ def _locate_token(token: Token) -> TextRange:
 
 def _make_diagnostic(error: UnexpectedInput, text: str) -> Diagnostic:
     if isinstance(error, UnexpectedCharacters):
-        place = error.pos_in_stream or 0
-        at = TextRange(place, place + 1)
-        character = text[place]
+        offset = error.pos_in_stream or 0
+        at = TextRange(offset, offset + 1)
+        character = text[offset]
         if character == '"':
             return Diagnostic("unclosed", 'this string has no closing `"` on its line', at)
         shown = character if character.isprintable() else f"U+{ord(character):04X}"
@@ -231,25 +231,25 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str) -> Diagnostic:
     expected = set(error.accepts or error.expected)
     at_end = token.type in ("$END", "_NL")
     at = TextRange(len(text.rstrip()), len(text.rstrip()) + 1) if token.type == "$END" else _locate_token(token)
-    found = "the file ends" if token.type == "$END" else "the line ends" if at_end else f"`{token}` stands"
+    actual = "the file ends" if token.type == "$END" else "the line ends" if at_end else f"`{token}` was found"
     if token.type == "EQUAL":
         return Diagnostic("single-equals", "a comparison is written `==`", at, "write `==` in place of `=`")
     if token.type in OPENING and not expected & {token.type}:
         for kind in ("RPAR", "RSQB", "RBRACE"):
             if kind in expected and kind != token.type:
                 return Diagnostic("unclosed", f"`{CLOSING[OPENING[kind]]}` is missing before this `{token}`", at)
-    before = text[: at.start].rstrip()
+    text_before = text[: at.start].rstrip()
     for arrow in ("->>", "->", "~>"):
-        if before.endswith(arrow):
+        if text_before.endswith(arrow):
             return Diagnostic(
                 "syntax",
-                f"{found} where a service was expected: `{arrow}` leads to one",
+                f"{actual} where a service was expected: `{arrow}` leads to one",
                 at,
                 f"write `{arrow} SERVICE`",
             )
     if expected == {"MATCHES", "CONFORMS"}:
         parts = ", ".join(f"`response.{part}`" for part in RESPONSE_PARTS)
-        message = "`response` alone is no value, nor a contract"
+        message = "`response` alone is neither a value nor a contract"
         return Diagnostic("syntax", message, at, f'write {parts}, or `response matches schema "…"`')
     if str(token) == "=>":
         return Diagnostic("syntax", "`=>` belongs to `fallback A -> B => C`", at, "a path is written with `->`")
@@ -257,9 +257,9 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str) -> Diagnostic:
         words = STATEMENTS if "EXPECT" in expected else ITEMS
         hint = suggest_names(str(token), words)
         listed = ", ".join(f"`{word}`" for word in words)
-        return Diagnostic("syntax", f"{found} where a statement was expected", at, hint or f"a statement is {listed}")
+        return Diagnostic("syntax", f"{actual} where a statement was expected", at, hint or f"a statement is {listed}")
     return Diagnostic(
-        "syntax", f"{found} where {_format_expected(expected)} was expected", at, _suggest_quotes(token, text)
+        "syntax", f"{actual} where {_format_expected(expected)} was expected", at, _suggest_quotes(token, text)
     )
 
 
@@ -292,7 +292,7 @@ TERMINAL_NAMES: Final = {
 
 
 def _format_expected(expected: set[str]) -> str:
-    """Say in words what could have stood here, the likely things first, at most four."""
+    """Return the expected tokens in words: the likely ones first, at most four."""
     words = [word for name, word in TERMINAL_NAMES.items() if name in expected]
     patterns = (_make_parser().get_terminal(name).pattern for name in expected if name not in TERMINAL_NAMES)
     keywords = sorted(f"`{pattern.value}`" for pattern in patterns if isinstance(pattern, PatternStr))

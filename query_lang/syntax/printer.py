@@ -1,4 +1,4 @@
-"""Texts, names and durations as proofs write them; the other way round than :mod:`literals`."""
+"""Printer of strings, names, durations and JSON as literals of proofs: the inverse of :mod:`literals`."""
 
 from __future__ import annotations
 
@@ -23,19 +23,21 @@ Json: TypeAlias = "Mapping[str | RawText, Json] | Sequence[Json] | str | Decimal
 
 @dataclass(frozen=True, slots=True)
 class RawText:
-    """What stands in JSON as it is: a name, or a text with names in it."""
+    """Part of JSON to print unchanged: a name, or a string with placeholders."""
 
     text: str
 
 
 def make_safe_name(name: str) -> str:
-    """Return a name that no field, function or word of the language has."""
-    called = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return f"{called}_" if _is_reserved_word(called) else f"_{called}" if called[:1].isdigit() else called
+    """Return a name that differs from every field, function and keyword of the language."""
+    safe_name = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return (
+        f"{safe_name}_" if _is_reserved_word(safe_name) else f"_{safe_name}" if safe_name[:1].isdigit() else safe_name
+    )
 
 
 def is_plain_name(name: str) -> bool:
-    """Tell whether a name needs no quotes, and is no word of the language."""
+    """Return whether a name needs no quotes and is not a reserved word."""
     return bool(NAME_PATTERN.fullmatch(name)) and not _is_reserved_word(name)
 
 
@@ -44,12 +46,12 @@ def _is_reserved_word(name: str) -> bool:
 
 
 def format_string(text: str) -> str:
-    """Return a text as a string, in which nothing is put in."""
+    """Return a text as a string literal without placeholders."""
     return f'"{escape_string(text)}"'
 
 
 def escape_string(text: str) -> str:
-    """Return a text as it stands between quotes."""
+    """Return a text with the escapes that it needs between quotes."""
     escaped = "".join(_ESCAPES.get(letter, letter) for letter in text)
     return re.sub(r"[\x00-\x1f\x7f\u0085\u2028\u2029]", lambda match: f"\\u{ord(match.group()):04x}", escaped)
 
@@ -63,7 +65,7 @@ def format_duration_ns(ns: int) -> str:
 
 
 def format_json(value: Json, indent: int = 0) -> str:
-    """Return JSON, on one line where it is short."""
+    """Return JSON, on one line if it is short."""
     line = _format_json_line(value)
     if len(line) + len(INDENT) * indent <= MAX_LINE_WIDTH or not isinstance(value, Mapping | list) or not value:
         return line
@@ -93,13 +95,13 @@ def _format_json_line(value: Json) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """Return the value of a JSON text, numbers as they are written. Raises ValueError where a proof cannot hold it."""
+    """Return the value of a JSON text, with numbers as Decimal. Raises ValueError if a proof cannot contain it."""
 
     def number(digits: str) -> Decimal:
-        found = Decimal(digits)
-        if not found.is_finite() or abs(found) >= INT64_LIMIT or len(format(found, "f")) > MAX_DIGITS:
-            raise ValueError(f"{digits} is no number that a proof can hold")
-        return found
+        value = Decimal(digits)
+        if not value.is_finite() or abs(value) >= INT64_LIMIT or len(format(value, "f")) > MAX_DIGITS:
+            raise ValueError(f"{digits} is not a number that a proof can contain")
+        return value
 
     try:
         return json.loads(text, strict=False, parse_int=number, parse_float=number, parse_constant=number)

@@ -1,4 +1,4 @@
-"""Nodes of statements and of the items of a proof file."""
+"""Nodes of statements and of the top-level items of a proof file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax.expressions import Expression, Name, Negative, 
 
 @dataclass(frozen=True, slots=True)
 class Let:
-    """``let name = value``."""
+    """Variable ``let name = value``."""
 
     name: Name
     value: Expression
@@ -20,7 +20,7 @@ class Let:
 
 @dataclass(frozen=True, slots=True)
 class JsonObject:
-    """A JSON object with names in it that are put in when it is sent."""
+    """JSON object. Its names are replaced by their values when it is sent."""
 
     pairs: tuple[tuple[Text, Json], ...]
     at: TextRange
@@ -28,7 +28,7 @@ class JsonObject:
 
 @dataclass(frozen=True, slots=True)
 class JsonArray:
-    """A JSON array."""
+    """JSON array."""
 
     items: tuple[Json, ...]
     at: TextRange
@@ -39,10 +39,10 @@ Json: TypeAlias = JsonObject | JsonArray | Text | Number | Name | Negative
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """An option of a ``when``, its ``kind`` the word that it begins with.
+    """Option of a ``when``. ``kind`` is its first word.
 
-    ``key`` is a header's, parameter's or file field's name; ``rate`` is that of ``repeat N at rate``. ``value`` is
-    missing only for a ``tls`` by itself.
+    ``key`` is the name of a header, parameter or file field. ``rate`` is that of ``repeat N at rate``. ``value`` is
+    None only for ``tls`` without a file.
     """
 
     kind: str
@@ -54,7 +54,7 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """Send a request. ``kind`` is an HTTP ``method`` upper-case, ``grpc``, ``publish``, ``run`` or ``trace``."""
+    """Request of a proof. ``kind`` is an upper-case HTTP method, ``grpc``, ``publish``, ``run`` or ``trace``."""
 
     kind: str
     targets: tuple[Text | Name, ...]
@@ -63,13 +63,13 @@ class When:
     at: TextRange
 
     def option(self, kind: str) -> Option | None:
-        """Return the option of a kind that stands once at most, if it is there."""
+        """Return the option of a kind that occurs at most once, or None."""
         return next((option for option in self.options if option.kind == kind), None)
 
 
 @dataclass(frozen=True, slots=True)
 class SettleStatement:
-    """``settle within limit quiet quiet``."""
+    """Statement ``settle within limit quiet quiet``."""
 
     limit: Expression
     quiet: Expression | None
@@ -78,7 +78,7 @@ class SettleStatement:
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
-    """``over last D``, ``since T`` or ``between T and T``."""
+    """Time window ``over last D``, ``since T`` or ``between T and T``."""
 
     kind: Literal["last", "since", "between"]
     bounds: tuple[Expression, ...]
@@ -87,7 +87,7 @@ class TimeWindow:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """Judge stored traces; with ``baseline`` they are what others are compared with."""
+    """Selection of stored traces to judge, or, with ``baseline``, of the traces to compare with."""
 
     start: Selection | None
     window: TimeWindow
@@ -98,7 +98,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class MetricQuery:
-    """``p95(duration(A)) by service over last 1h every 1m``: a number, of groups and steps of time."""
+    """Query ``p95(duration(A)) by service over last 1h every 1m``: one number per group and time step."""
 
     value: Expression
     by: Name | None
@@ -109,7 +109,7 @@ class MetricQuery:
 
 @dataclass(frozen=True, slots=True)
 class Apply:
-    """Use a definition."""
+    """Use of a definition: ``apply name(arguments)``."""
 
     name: str
     arguments: tuple[Expression, ...]
@@ -118,7 +118,7 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """Statements that prepare or clean up."""
+    """Statements that run before or after a proof: ``before`` and ``after``."""
 
     time: Literal["before", "after"]
     statements: tuple[Statement, ...]
@@ -130,7 +130,7 @@ Statement: TypeAlias = Let | When | SettleStatement | Given | Apply | Hook | Exp
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """A named list of statements."""
+    """Proof: a named list of statements."""
 
     name: str
     tags: tuple[str, ...]
@@ -140,7 +140,7 @@ class Proof:
 
 @dataclass(frozen=True, slots=True)
 class Define:
-    """Statements under a name, with parameters."""
+    """Definition: named statements with parameters."""
 
     name: str
     parameters: tuple[Name, ...]
@@ -150,7 +150,7 @@ class Define:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """Bring in another file's ``let`` and ``define``."""
+    """Import of another file's ``let`` and ``define`` items."""
 
     path: Text
     at: TextRange

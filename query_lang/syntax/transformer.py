@@ -1,4 +1,4 @@
-"""Lark's tree of a file to ours: items, statements, claims and paths; expressions are in `tree_values`."""
+"""Transformer of Lark's parse tree into nodes: items, statements, claims and paths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from spanproof.query_lang.syntax.literals import DiagnosticError, read_number_li
 
 @v_args(meta=True)
 class ProofTransformer(ExpressionTransformer):
-    """Builds :mod:`spanproof.query_lang.syntax.nodes` nodes, bottom up; a method for each rule of the grammar."""
+    """Bottom-up builder of :mod:`spanproof.query_lang.syntax.nodes`, with one method per rule of the grammar."""
 
     # ## Items and statements
 
@@ -145,7 +145,7 @@ class ProofTransformer(ExpressionTransformer):
     def baseline(self, meta: Meta, items: list[Any]) -> s.Given:
         return s.Given(read_selection(items[0]), items[1], items[2], True, locate_meta(meta))
 
-    def question(self, meta: Meta, items: list[Any]) -> s.MetricQuery:
+    def metric_query(self, meta: Meta, items: list[Any]) -> s.MetricQuery:
         value, by, start, window, where, step = items
         given = s.Given(read_selection(start) if start else None, window, where, False, locate_meta(meta))
         return s.MetricQuery(value, by, given, step, locate_meta(meta))

@@ -1,4 +1,4 @@
-"""Walking and rewriting of syntax trees."""
+"""Traversal and rewriting of syntax trees."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ def iter_children(node: object) -> Iterator[object]:
 
 
 def rewrite(node: T, replace_node: Callable[[object], object]) -> T:
-    """Return a node with the nodes in it that `change` returns others for replaced, outermost first."""
-    changed = replace_node(node)
-    if changed is not node:
-        return changed  # type: ignore[return-value]  # as the one who changes it knows
+    """Return `node` with child inner node replaced by the result of `replace_node`, outermost first.
+
+    A replacement is not traversed further.
+    """
+    replacement = replace_node(node)
+    if replacement is not node:
+        return replacement  # type: ignore[return-value]  # `replace_node` keeps the type
     if isinstance(node, tuple):
-        return tuple(rewrite(each, replace_node) for each in node)  # type: ignore[return-value]  # a tuple still
+        return tuple(rewrite(child, replace_node) for child in node)  # type: ignore[return-value]  # still a tuple
     if not hasattr(node, "at"):
         return node
     values = {field.name: getattr(node, field.name) for field in fields(node)}  # type: ignore[arg-type]  # a dataclass

@@ -1,4 +1,4 @@
-"""The words of the language: fields of spans and calls, functions, clauses, and their types."""
+"""Vocabulary of the language: fields of spans and calls, functions, clauses, and their types."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ RowKind: TypeAlias = Literal["span", "call", "event", "link"]
 
 @dataclass(frozen=True, slots=True)
 class ValueType:
-    """What an expression yields: a kind of value, one or (``many``) a bag of them."""
+    """Type of an expression: a kind of value, and whether it yields one value or (``is_many``) a bag of values."""
 
     kind: ValueKind
     is_many: bool = False
 
     @property
     def name(self) -> str:
-        """The kind as messages call it."""
+        """Name of the kind in messages."""
         return {
             "fraction": "a fraction (such as 1%)",
             "points": "a difference in percentage points",
@@ -80,14 +80,14 @@ FIELDS: Final[Mapping[RowKind, Mapping[str, ValueKind]]] = {
     "event": EVENT_FIELDS,
     "link": LINK_FIELDS,
 }
-# These can change while spans are still to come; all others stand once the span is here.
+# Fields that can change while spans are still arriving. All others are final once the span has arrived.
 UNSTABLE_FIELDS: Final = frozenset({"self_time", "depth", "attempt", "attempts", "network"})
 
-# Words that stand for values beside these kinds of field.
+# Words that are values of the fields of these kinds.
 ENUMERATIONS: Final[Mapping[ValueKind, Mapping[str, int]]] = {"kind": SPAN_KINDS, "status": STATUS_CODES}
 CONSTANTS: Final[Mapping[str, bool | None]] = {"true": True, "false": False, "null": None}
 
-# Functions of a selection, and what they yield for it: many values, or one.
+# Functions of a selection and the type of their result: many values, or one.
 SELECTION_FUNCTIONS: Final[Mapping[str, ValueType]] = {
     "count": ValueType("number"),
     "duration": ValueType("duration", is_many=True),

@@ -1,1 +1,1 @@
-"""Turns Tracetest's definitions of tests into proofs, or says by name what has no equivalent."""
+"""Converter of Tracetest's test definitions to proofs. Reports each construct that has no equivalent."""

@@ -1,4 +1,4 @@
-"""Assertions on selected spans, and on the response, as claims."""
+"""Conversion of assertions on selected spans and on the response to claims."""
 
 from __future__ import annotations
 
@@ -41,35 +41,35 @@ _JSON_PATH_STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^']*)'\
 def write_claims(
     selectors: tuple[SpanSelector, ...], statements: list[e.TracetestAssertion], names: ProofNames, trigger: str
 ) -> list[str]:
-    """Return the claims that assertions on selected spans make; `trigger` is its type. Raises Refused."""
+    """Return the claims of assertions on selected spans. `trigger` is the trigger's type. Raises DiagnosticError."""
     for selector in selectors:
         if not selector.matches_service_spans and not selector.matches_trigger_span:
             raise make_no_equivalent_error("trigger with other filters", selector.at)
-    with_trigger = any(each.matches_trigger_span for each in selectors)
-    others = [each for each in selectors if each.matches_service_spans]
+    with_trigger = any(selector.matches_trigger_span for selector in selectors)
+    service_selectors = [selector for selector in selectors if selector.matches_service_spans]
     claims, conditions = [], []
     for statement in map(_put_attribute_first, statements):
-        attributes = {each.name for each in _find_statement_attributes(statement)}
+        attributes = {attribute.name for attribute in _find_statement_attributes(statement)}
         if not attributes:
             raise make_no_equivalent_error("assertion without an attribute", statement.at)
         if COUNT_ATTRIBUTE in attributes:
             claims += _write_count(selectors, statement, names)
             continue
-        if others and with_trigger and attributes != {DURATION_ATTRIBUTE}:
+        if service_selectors and with_trigger and attributes != {DURATION_ATTRIBUTE}:
             raise make_no_equivalent_error(
                 "attribute of every span", statement.at, f"attr:{min(attributes - {DURATION_ATTRIBUTE})}"
             )
         if with_trigger:
             claims.append(write_response_claim(statement, names, trigger))
-        if others:
+        if service_selectors:
             conditions.append(_write_condition(statement, names))
     if conditions:
-        claims.insert(0, f"every {write_selection(others, names)} has {' and '.join(conditions)}")
+        claims.insert(0, f"every {write_selection(service_selectors, names)} has {' and '.join(conditions)}")
     return claims
 
 
 def _put_attribute_first(statement: e.TracetestAssertion) -> e.TracetestAssertion:
-    """Return the statement with what it is about on its left."""
+    """Return the statement with its attribute on the left."""
     if (
         any(True for _ in _find_expression_attributes(statement.left))
         or statement.comparator not in FLIPPED_COMPARATORS
@@ -86,7 +86,7 @@ def _find_statement_attributes(statement: e.TracetestAssertion) -> Iterator[e.Tr
 
 
 def _find_expression_attributes(expression: e.TracetestExpression) -> Iterator[e.TracetestAttribute]:
-    """Yield the attributes that an expression speaks of."""
+    """Yield the attributes in an expression."""
     for term in expression.terms:
         if isinstance(term, e.TracetestAttribute):
             yield term
@@ -102,9 +102,11 @@ def _find_expression_attributes(expression: e.TracetestExpression) -> Iterator[e
 
 
 def _write_count(selectors: tuple[SpanSelector, ...], statement: e.TracetestAssertion, names: ProofNames) -> list[str]:
-    """How many spans are selected: by each selector of several, and the trigger's own, which a proof has not.
+    """Return the claims about the number of selected spans.
 
-    That this one is there says that the request was sent, without which a proof is an error.
+    The counts of all selectors are added, with 1 for the trigger's span, which does not exist in a proof. If only the
+    trigger's span is counted, the assertion states that the request was sent. It needs no claim, because a proof whose
+    request fails is an error.
     """
     if len(list(_find_statement_attributes(statement))) > 1 or statement.comparator not in PROOF_OPERATORS:
         raise make_malformed_error(f"`{COUNT_ATTRIBUTE}` is compared with a number", statement.at)
@@ -169,13 +171,13 @@ def _write_type_comparison(statement: e.TracetestAssertion) -> str:
 
 
 def write_response_claim(statement: e.TracetestAssertion, names: ProofNames, trigger: str) -> str:
-    """Return the claim that an assertion on the trigger's span makes. Raises Refused."""
+    """Return the claim of an assertion on the trigger's span. Raises DiagnosticError."""
     left, right = statement.left, statement.right.first
-    whole = (
+    is_body = (
         isinstance(left.first, e.TracetestAttribute) and left.first.name == f"{RESPONSE_PREFIX}body" and not left.pipes
     )
-    if whole and trigger == "grpc" and statement.comparator in ("=", "!=") and isinstance(right, e.TracetestText):
-        # Tracetest lays gRPC's messages out in its own way, so that what is meant is the message
+    if is_body and trigger == "grpc" and statement.comparator in ("=", "!=") and isinstance(right, e.TracetestText):
+        # Tracetest formats gRPC messages in its own way, so compare the parsed messages
         operator = PROOF_OPERATORS[statement.comparator]
         try:
             message = json.loads(right.plain or "")
@@ -188,7 +190,7 @@ def write_response_claim(statement: e.TracetestAssertion, names: ProofNames, tri
 
 
 def resolve_response_attribute(attribute: e.TracetestAttribute, pipes: tuple[e.TracetestPipe, ...]) -> WrittenValue:
-    """Return a part of the response. Raises Refused."""
+    """Return a part of the response. Raises DiagnosticError."""
     name = attribute.name
     if name == f"{RESPONSE_PREFIX}body" and pipes and pipes[0].name == "json_path":
         return _write_json_path(pipes)
@@ -206,40 +208,42 @@ def resolve_response_attribute(attribute: e.TracetestAttribute, pipes: tuple[e.T
 
 
 def _write_json_path(pipes: tuple[e.TracetestPipe, ...]) -> WrittenValue:
-    """Return what a ``json_path`` leads to, as far as that is one value."""
-    path, *more = pipes
+    """Return the value of a ``json_path``. Raises DiagnosticError if it is more than one value."""
+    path, *pipes_after = pipes
     argument = path.arguments[0] if len(path.arguments) == 1 else None
     if not isinstance(argument, e.TracetestText) or argument.plain is None:
         raise make_malformed_error("`json_path` takes one text", path.at)
     written = argument.plain.strip()
-    counted = len(more) == 1 and more[0].name == "length"
-    if counted:  # of all items of a list
-        written, more = written.removesuffix("[*]"), []
-    elif len(more) == 1 and more[0].name == "get_index" and written.endswith("[*]"):
-        (place,) = more[0].arguments
-        if isinstance(place, e.TracetestNumber) and place.text.isdigit():
-            written, more = f"{written.removesuffix('[*]')}[{place.text}]", []
-    if more:
-        raise make_no_equivalent_error("json_path beside other filters", more[0].at, more[0].name)
+    is_length = len(pipes_after) == 1 and pipes_after[0].name == "length"
+    if is_length:  # the length counts all items of a list
+        written, pipes_after = written.removesuffix("[*]"), []
+    elif len(pipes_after) == 1 and pipes_after[0].name == "get_index" and written.endswith("[*]"):
+        (index,) = pipes_after[0].arguments
+        if isinstance(index, e.TracetestNumber) and index.text.isdigit():
+            written, pipes_after = f"{written.removesuffix('[*]')}[{index.text}]", []
+    if pipes_after:
+        raise make_no_equivalent_error("json_path beside other filters", pipes_after[0].at, pipes_after[0].name)
     text = _write_keys(written.removeprefix("$"))
     if text is None:
-        shown = f"json_path '{argument.plain}'"
-        raise make_no_equivalent_error("json_path with more than names and places", argument.at, shown)
+        construct = f"json_path '{argument.plain}'"
+        raise make_no_equivalent_error("json_path with more than names and places", argument.at, construct)
     return (
-        WrittenValue(f"len(response.json{text})", "number") if counted else WrittenValue(f"response.json{text}", "json")
+        WrittenValue(f"len(response.json{text})", "number")
+        if is_length
+        else WrittenValue(f"response.json{text}", "json")
     )
 
 
 def _write_keys(path: str) -> str | None:
-    """Return the keys of a path, or None where it does not lead to one value."""
+    """Return the keys of a path, or None if it does not yield one value."""
     keys, end = "", 0
     while end < len(path):
         step = _JSON_PATH_STEP.match(path, end)
         if step is None:
             return None
-        name, place, *quoted = step.groups()
-        if place is not None:
-            keys += f"[{place}]"
+        name, index, *quoted = step.groups()
+        if index is not None:
+            keys += f"[{index}]"
         elif name is not None and re.fullmatch(r"[A-Za-z_]\w*(?:-\w+)*", name):
             keys += f".{name}"
         else:

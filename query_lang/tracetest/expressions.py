@@ -1,4 +1,4 @@
-"""Tracetest's expressions: ``attr:tracetest.response.body | json_path '$.id' = "7"``."""
+"""Parser of Tracetest's expressions: ``attr:tracetest.response.body | json_path '$.id' = "7"``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Comparator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "no
 
 @dataclass(frozen=True, slots=True)
 class TracetestNumber:
-    """A number, as it is written."""
+    """Number, as written."""
 
     text: str
     at: TextRange
@@ -30,7 +30,7 @@ class TracetestNumber:
 
 @dataclass(frozen=True, slots=True)
 class TracetestDuration:
-    """A number with its unit."""
+    """Number with its unit."""
 
     text: str
     at: TextRange
@@ -38,7 +38,7 @@ class TracetestDuration:
 
 @dataclass(frozen=True, slots=True)
 class TracetestAttribute:
-    """``attr:name``."""
+    """Attribute ``attr:name``."""
 
     name: str
     at: TextRange
@@ -46,7 +46,7 @@ class TracetestAttribute:
 
 @dataclass(frozen=True, slots=True)
 class TracetestVariable:
-    """``var:name``, or ``env:name`` as older versions have it."""
+    """Variable ``var:name``, or ``env:name`` in older versions."""
 
     name: str
     at: TextRange
@@ -54,20 +54,20 @@ class TracetestVariable:
 
 @dataclass(frozen=True, slots=True)
 class TracetestText:
-    """A text, in parts: what stands there, and what is put in."""
+    """Text in parts: literal parts and interpolated expressions."""
 
     parts: tuple[str | TracetestExpression, ...]
     at: TextRange
 
     @property
     def plain(self) -> str | None:
-        """The text, if nothing is put in."""
+        """The text, or None if it has interpolated expressions."""
         return "".join(map(str, self.parts)) if all(isinstance(each, str) for each in self.parts) else None
 
 
 @dataclass(frozen=True, slots=True)
 class TracetestCall:
-    """``name(arguments)``."""
+    """Function call ``name(arguments)``."""
 
     name: str
     at: TextRange
@@ -75,7 +75,7 @@ class TracetestCall:
 
 @dataclass(frozen=True, slots=True)
 class TracetestArray:
-    """``[items]``."""
+    """Array ``[items]``."""
 
     items: tuple[Term, ...]
     at: TextRange
@@ -83,7 +83,7 @@ class TracetestArray:
 
 @dataclass(frozen=True, slots=True)
 class TracetestPipe:
-    """``| name arguments``."""
+    """Filter ``| name arguments``."""
 
     name: str
     arguments: tuple[Term, ...]
@@ -92,7 +92,7 @@ class TracetestPipe:
 
 @dataclass(frozen=True, slots=True)
 class TracetestExpression:
-    """Terms with operators between them, from left to right, and what the outcome is piped through."""
+    """Terms with operators between them, evaluated from left to right, and the filters of the result."""
 
     first: Term
     rest: tuple[tuple[str, Term], ...]
@@ -107,7 +107,7 @@ class TracetestExpression:
 
 @dataclass(frozen=True, slots=True)
 class TracetestAssertion:
-    """``left comparator right``."""
+    """Assertion ``left comparator right``."""
 
     left: TracetestExpression
     comparator: Comparator
@@ -127,28 +127,28 @@ Term: TypeAlias = (
 
 
 def read_assertion(text: str, locate: Locator) -> TracetestAssertion:
-    """Read an assertion. Raises Refused."""
-    reader = _ExpressionParser(text, locate)
-    left = reader.parse_expression()
-    comparator = reader.peek("comparator")
+    """Read an assertion. Raises DiagnosticError."""
+    parser = _ExpressionParser(text, locate)
+    left = parser.parse_expression()
+    comparator = parser.peek("comparator")
     if comparator is None:
-        raise reader.make_unexpected_error("a comparison")
-    reader.next += 1
-    right = reader.parse_expression()
-    reader.expect_end()
-    return TracetestAssertion(left, comparator, right, locate(0, len(text)))  # type: ignore[arg-type]  # as the pattern has it
+        raise parser.make_unexpected_error("a comparison")
+    parser.next += 1
+    right = parser.parse_expression()
+    parser.expect_end()
+    return TracetestAssertion(left, comparator, right, locate(0, len(text)))  # type: ignore[arg-type]  # matched by the pattern
 
 
 def read_expression(text: str, locate: Locator) -> TracetestExpression:
-    """Read an expression. Raises Refused."""
-    reader = _ExpressionParser(text, locate)
-    found = reader.parse_expression()
-    reader.expect_end()
-    return found
+    """Read an expression. Raises DiagnosticError."""
+    parser = _ExpressionParser(text, locate)
+    expression = parser.parse_expression()
+    parser.expect_end()
+    return expression
 
 
 def read_interpolated(text: str, locate: Locator) -> TracetestText:
-    """Read a text with ``${…}`` in it. Raises Refused."""
+    """Read a text with ``${…}`` in it. Raises DiagnosticError."""
     parts: list[str | TracetestExpression] = []
     end = 0
     for matched in _INTERPOLATION.finditer(text):
@@ -165,12 +165,12 @@ def _shift_locator(locate: Locator, by: int) -> Locator:
 
 class _ExpressionParser:
     def __init__(self, text: str, locate: Locator) -> None:
-        self.text, self.place = text, locate
+        self.text, self.locate = text, locate
         self.tokens = split_tokens(text, _TOKEN, locate, "an expression")
         self.next = 0
 
     def peek(self, kind: str) -> str | None:
-        """Return the next token if it is of a kind."""
+        """Return the next token if it has the given kind."""
         return self.tokens[self.next][kind] if self.next < len(self.tokens) else None
 
     def skip_mark(self, mark: str) -> bool:
@@ -187,13 +187,13 @@ class _ExpressionParser:
         if self.next < len(self.tokens):
             return make_malformed_error(f"{wanted} is expected here", self.locate_tokens_between(self.next))
         length = len(self.text.rstrip())
-        return make_malformed_error(f"{wanted} is expected after this", self.place(max(length - 1, 0), max(length, 1)))
+        return make_malformed_error(f"{wanted} is expected after this", self.locate(max(length - 1, 0), max(length, 1)))
 
     def locate_tokens_between(self, first: int, last: int | None = None) -> TextRange:
-        return locate_tokens(self.tokens[first], self.tokens[first if last is None else last], self.place)
+        return locate_tokens(self.tokens[first], self.tokens[first if last is None else last], self.locate)
 
     def parse_expression(self) -> TracetestExpression:
-        begin = self.next
+        first_token = self.next
         first = self.parse_term()
         rest, pipes = [], []
         while (operator := self.peek("mark")) in ("+", "-", "*", "/"):
@@ -203,13 +203,15 @@ class _ExpressionParser:
             name = self.peek("word")
             if name is None:
                 raise self.make_unexpected_error("the name of a filter")
-            where = self.locate_tokens_between(self.next)
+            at = self.locate_tokens_between(self.next)
             self.next += 1
             arguments = []
             while self._is_term_next():
                 arguments.append(self.parse_term())
-            pipes.append(TracetestPipe(name, tuple(arguments), where))
-        return TracetestExpression(first, tuple(rest), tuple(pipes), self.locate_tokens_between(begin, self.next - 1))
+            pipes.append(TracetestPipe(name, tuple(arguments), at))
+        return TracetestExpression(
+            first, tuple(rest), tuple(pipes), self.locate_tokens_between(first_token, self.next - 1)
+        )
 
     def _is_term_next(self) -> bool:
         kinds = ("duration", "number", "attribute", "variable", "text")
@@ -231,7 +233,7 @@ class _ExpressionParser:
         if token["text"]:
             begin = token.end() - len(token["text"]) + 1
             inner = re.sub(r"\\(['\"])", r"\1", token["text"][1:-1])
-            return replace(read_interpolated(inner, _shift_locator(self.place, begin)), at=at)
+            return replace(read_interpolated(inner, _shift_locator(self.locate, begin)), at=at)
         if token["word"] and self.skip_mark("("):
             while not self.skip_mark(")"):
                 self.parse_term()

@@ -1,4 +1,4 @@
-"""What proofs say of variables and attributes of Tracetest's."""
+"""Printer of Tracetest's variables and attributes as names of a proof."""
 
 from __future__ import annotations
 
@@ -30,45 +30,45 @@ _SPAN_PREFIXES: Final = ("service.peer.",)
 
 @dataclass(slots=True)
 class ProofNames:
-    """The names that a proof needs from outside, and what they are called in it."""
+    """Names that a proof uses, and the external variables that it needs."""
 
     external_variables: dict[str, str] = field(default_factory=dict)
     outputs: set[str] = field(default_factory=set)
-    services: set[str] = field(default_factory=set)  # a variable of such a name would stand for another
+    services: set[str] = field(default_factory=set)  # names that variables must not have
 
     def use_variable(self, name: str) -> str:
-        """Return how a variable is called; it is asked for from outside unless the proof has set it."""
-        called = make_safe_name(name)
+        """Return the name of a variable. It is an external variable unless an output of the test defines it."""
+        safe_name = make_safe_name(name)
         if name in self.outputs:
-            return called
-        if called in self.services:
-            called += "_"
-        self.external_variables[name] = called
-        return called
+            return safe_name
+        if safe_name in self.services:
+            safe_name += "_"
+        self.external_variables[name] = safe_name
+        return safe_name
 
     def reserve_service_name(self, name: str) -> bool:
-        """Tell whether a service can be named without quotes; no variable will then be called so."""
-        free = is_plain_name(name) and name not in self.external_variables.values() and name not in self.outputs
-        self.services |= {name} if free else set()
-        return free
+        """Return whether a service can be named without quotes. If so, reserve the name: no variable gets it."""
+        is_free = is_plain_name(name) and name not in self.external_variables.values() and name not in self.outputs
+        self.services |= {name} if is_free else set()
+        return is_free
 
 
 def write_interpolated(text: TracetestText, names: ProofNames) -> str:
-    """Return a text as a string, with variables put in. Raises Refused."""
+    """Return a text as a string literal with variables as placeholders. Raises DiagnosticError."""
     return (
         '"'
-        + "".join(escape_string(each) if isinstance(each, str) else _write_variable(each, names) for each in text.parts)
+        + "".join(escape_string(part) if isinstance(part, str) else _write_variable(part, names) for part in text.parts)
         + '"'
     )
 
 
 def _write_variable(expression: TracetestExpression, names: ProofNames) -> str:
-    """Return a variable in braces. Raises Refused for any other expression."""
+    """Return a variable in braces. Raises DiagnosticError for any other expression."""
     return "{" + names.use_variable(require_variable(expression).name) + "}"
 
 
 def require_variable(expression: TracetestExpression) -> TracetestVariable:
-    """Return the variable that an expression is. Raises Refused where it is more than that."""
+    """Return the variable that an expression consists of. Raises DiagnosticError if it is not just a variable."""
     term = expression.first
     if isinstance(term, TracetestCall):
         raise make_no_equivalent_error("function", term.at, f"{term.name}()")
@@ -78,15 +78,17 @@ def require_variable(expression: TracetestExpression) -> TracetestVariable:
 
 
 def write_attribute(name: str) -> str:
-    """Return an attribute as conditions name it; Tracetest keeps those of the resource beside the span's own."""
+    """Return the name of an attribute in conditions. Tracetest does not separate resource and span attributes."""
     if name.startswith(_RESOURCE_PREFIXES) and not name.startswith(_SPAN_PREFIXES):
-        head, name = "resource.", name
+        prefix, name = "resource.", name
     else:
-        own = "." in name and not name.startswith(("resource.", "scope.", "span.")) and ".response." not in f".{name}"
-        head = "" if (own or name.startswith("http.")) and NAME_PATTERN.fullmatch(name) else "span."
-    return head + (name if NAME_PATTERN.fullmatch(name) else format_string(name))
+        is_plain = (
+            "." in name and not name.startswith(("resource.", "scope.", "span.")) and ".response." not in f".{name}"
+        )
+        prefix = "" if (is_plain or name.startswith("http.")) and NAME_PATTERN.fullmatch(name) else "span."
+    return prefix + (name if NAME_PATTERN.fullmatch(name) else format_string(name))
 
 
 def write_duration(text: str) -> str:
-    """Return a duration of Tracetest's as one of a proof."""
+    """Return a duration of Tracetest's in the format of proofs."""
     return format_duration_ns(read_duration_ns(text))

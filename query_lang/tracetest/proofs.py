@@ -1,4 +1,4 @@
-"""Definitions of tests as proofs."""
+"""Conversion of test definitions to proofs."""
 
 from __future__ import annotations
 
@@ -34,53 +34,57 @@ FILE_START: Final = TextRange(0, 1)
 
 @dataclass(frozen=True, slots=True)
 class ConvertedFile:
-    """What became of a file: a proof file, or why not, in the order of its text."""
+    """Result of a conversion: the text of a proof file, or the problems in the order of the source."""
 
     text: str | None
     diagnostics: tuple[Diagnostic, ...]
 
 
 def convert_tests(text: str) -> ConvertedFile:
-    """Turn a file of definitions into a proof file that says the same, or say what has no equivalent."""
-    turning = _TestConverter()
+    """Convert a file of definitions to an equivalent proof file, or return what has no equivalent."""
+    converter = _TestConverter()
     proofs: list[str] = []
-    with turning.collect_errors():
+    with converter.collect_errors():
         for definition in read_yaml_documents(text):
-            with turning.collect_errors():
-                proofs.append("\n".join(turning.write_test(definition)) + "\n")
-        if not proofs and not turning.diagnostics:
-            raise make_malformed_error("there is no definition here", FILE_START)
-    if not turning.diagnostics:
-        lets = [f'let {called} = env("{name}")\n' for name, called in sorted(turning.names.external_variables.items())]
-        blank = ["\n"] if lets else []
-        file = parse_file("".join([*lets, *blank, "\n".join(proofs)]), "")
-        wrong = (*file.diagnostics, *check_file(file))
-        if not wrong:
+            with converter.collect_errors():
+                proofs.append("\n".join(converter.write_test(definition)) + "\n")
+        if not proofs and not converter.diagnostics:
+            raise make_malformed_error("the file has no definition", FILE_START)
+    if not converter.diagnostics:
+        lets = [
+            f'let {variable} = env("{name}")\n' for name, variable in sorted(converter.names.external_variables.items())
+        ]
+        blank_line = ["\n"] if lets else []
+        file = parse_file("".join([*lets, *blank_line, "\n".join(proofs)]), "")
+        problems = (*file.diagnostics, *check_file(file))
+        if not problems:
             return ConvertedFile(format_file(file), ())
-        # what Tracetest would find out only when it sends the request
-        turning.diagnostics += [make_malformed_error(each.message, FILE_START, each.help).diagnostic for each in wrong]
-    return ConvertedFile(None, tuple(sorted(turning.diagnostics, key=lambda each: each.at.start)))
+        # problems that Tracetest would find only when it sends the request
+        converter.diagnostics += [
+            make_malformed_error(problem.message, FILE_START, problem.help).diagnostic for problem in problems
+        ]
+    return ConvertedFile(None, tuple(sorted(converter.diagnostics, key=lambda problem: problem.at.start)))
 
 
 @dataclass(slots=True)
 class _TestConverter:
-    """Turns the tests of a file, and keeps what is in the way of that in ``found``."""
+    """Converter of the tests of a file. Collects problems in ``diagnostics``."""
 
     names: ProofNames = field(default_factory=ProofNames)
     diagnostics: list[Diagnostic] = field(default_factory=list)
 
     @contextmanager
     def collect_errors(self) -> Iterator[None]:
-        """Keep what is refused, and go on after it."""
+        """Add the diagnostic of an error in the block, and continue after the block."""
         try:
             yield
-        except DiagnosticError as refused:
-            self.diagnostics.append(refused.diagnostic)
+        except DiagnosticError as error:
+            self.diagnostics.append(error.diagnostic)
         except RecursionError:
             self.diagnostics.append(make_malformed_error("this is nested too deeply", FILE_START).diagnostic)
 
     def write_test(self, definition: YamlPart) -> list[str]:
-        """Return the lines of the proof that says what a test does. Raises Refused."""
+        """Return the lines of the proof that is equivalent to a test. Raises DiagnosticError."""
         resource = definition.read_fields()
         type_ = resource.get("type")
         if type_ is None or "spec" not in resource:
@@ -88,7 +92,7 @@ class _TestConverter:
         if type_.read_text() != "Test":
             if type_.read_text() in NO_EQUIVALENT:
                 raise make_no_equivalent_error(type_.read_text(), type_.at)
-            raise make_malformed_error(f"`{type_.read_text()}` is no type of definition", type_.at)
+            raise make_malformed_error(f"`{type_.read_text()}` is not a type of definition", type_.at)
         test = definition.read_fields("type", "spec")["spec"].read_fields(*TEST_FIELDS)
         if "trigger" not in test:
             raise make_malformed_error("`trigger` is missing here", definition.at)
@@ -101,7 +105,7 @@ class _TestConverter:
                 lines.append(self._write_output(output))
         if "pollingProfile" in test:
             profile = _join_lines(test["pollingProfile"].read_text())
-            lines += [f"# Tracetest waits as its polling profile {profile} says: settle within …"]
+            lines += [f"# Tracetest waits as its polling profile {profile} defines: settle within …"]
         without_spans = "skipTraceCollection" in test and test["skipTraceCollection"].is_true()
         for spec in test["specs"].read_items() if "specs" in test else ():
             with self.collect_errors():
@@ -111,7 +115,7 @@ class _TestConverter:
                 raise make_no_equivalent_error(
                     "skipTraceCollection with spans", test["skipTraceCollection"].at, "skipTraceCollection"
                 )
-            lines += ["", 'expect some span as "a trace came"']
+            lines += ["", 'expect some span as "a trace arrived"']
         comment = _join_lines(test["description"].read_text()) if "description" in test else ""
         name = _join_lines(test["name"].read_text()) if "name" in test else ""
         id_ = test["id"].read_text() if "id" in test else ""
@@ -124,9 +128,9 @@ class _TestConverter:
         ]
 
     def _write_output(self, output: YamlPart) -> str:
-        """Return the `let` that keeps what a test gives to others."""
+        """Return the `let` for an output of a test."""
         fields = output.read_fields("name", "selector", "value")
-        name, value = (_require_field(fields, each, output) for each in ("name", "value"))
+        name, value = (_require_field(fields, field_name, output) for field_name in ("name", "value"))
         selector = fields.get("selector")
         selectors = read_selector(selector.read_text(), selector.locate_part) if selector else ()
         if not selectors or any(each.matches_service_spans for each in selectors):
@@ -137,7 +141,7 @@ class _TestConverter:
         return f"let {make_safe_name(name.read_text())} = {written}"
 
     def _write_spec(self, spec: YamlPart, trigger: str, *, without_spans: bool) -> list[str]:
-        """Return the claims of a spec under its name."""
+        """Return the claims of a spec, with its name as label or comment."""
         fields = spec.read_fields("name", "selector", "assertions")
         selectors: tuple[SpanSelector, ...] = ()
         with self.collect_errors():
@@ -161,19 +165,19 @@ class _TestConverter:
         return [*comment, *(line for claim in claims for line in _wrap_claim(f"expect {claim}"))]
 
 
-def _require_field(fields: dict[str, YamlPart], name: str, whole: YamlPart) -> YamlPart:
+def _require_field(fields: dict[str, YamlPart], name: str, owner: YamlPart) -> YamlPart:
     if name not in fields:
-        raise make_malformed_error(f"`{name}` is missing here", whole.at)
+        raise make_malformed_error(f"`{name}` is missing here", owner.at)
     return fields[name]
 
 
 def _wrap_claim(claim: str) -> list[str]:
-    """Return a claim in lines: a long one with its first condition on a line of its own."""
+    """Return a claim as lines. A long claim has its first condition on a separate line."""
     masked = _STRING.sub(lambda match: "x" * len(match.group()), claim)
-    inner, outer = masked.find("["), masked.find("] has ")
-    if len(claim) <= MAX_LINE_WIDTH or not 0 <= inner < outer:
+    start, end = masked.find("["), masked.find("] has ")
+    if len(claim) <= MAX_LINE_WIDTH or not 0 <= start < end:
         return [claim]
-    return [claim[: inner + 1], INDENT + claim[inner + 1 : outer], claim[outer:]]
+    return [claim[: start + 1], INDENT + claim[start + 1 : end], claim[end:]]
 
 
 def _join_lines(text: str) -> str:

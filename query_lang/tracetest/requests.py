@@ -1,4 +1,4 @@
-"""Triggers as requests."""
+"""Conversion of triggers to requests."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ FieldsByName = dict[str, YamlPart]
 
 
 def write_request(trigger: YamlPart, names: ProofNames) -> tuple[str, list[str]]:
-    """Return the type of a trigger, and the lines of the `when` that sends the same. Raises Refused."""
+    """Return the type of a trigger, and the lines of the equivalent `when`. Raises DiagnosticError."""
     fields = trigger.read_fields(
         "type", *FIELD_BY_TRIGGER_TYPE.values(), "playwrightEngine"
-    )  # of other types' none is looked at
+    )  # the fields of other types are not read
     if "type" not in fields:
         raise make_malformed_error("a trigger has a `type`", trigger.at)
     type_ = fields["type"].read_text()
     if type_ not in FIELD_BY_TRIGGER_TYPE:
         if type_ in NO_EQUIVALENT:
             raise make_no_equivalent_error(type_, fields["type"].at)
-        raise make_malformed_error(f"`{type_}` is no type of trigger", fields["type"].at)
+        raise make_malformed_error(f"`{type_}` is not a type of trigger", fields["type"].at)
     if FIELD_BY_TRIGGER_TYPE[type_] not in fields:
         raise make_malformed_error(f"a trigger of type `{type_}` has a `{FIELD_BY_TRIGGER_TYPE[type_]}`", trigger.at)
     write: dict[str, Callable[[YamlPart, ProofNames], list[str]]] = {
@@ -75,8 +75,8 @@ def _write_graphql(definition: YamlPart, names: ProofNames) -> list[str]:
     message: dict[str | RawText, Json] = {}
     for name, value in body.items():
         pairs = value.read_fields().items() if name == "variables" else ()
-        filled: Json = {key: RawText(_write_string(each, names)) for key, each in pairs}
-        message[name] = filled if name == "variables" else RawText(_write_string(value, names))
+        variables: Json = {key: RawText(_write_string(variable, names)) for key, variable in pairs}
+        message[name] = variables if name == "variables" else RawText(_write_string(value, names))
     headers = [
         (name, value)
         for name, value in _read_headers(fields, "headers", names)
@@ -98,14 +98,14 @@ def _write_grpc(definition: YamlPart, names: ProofNames) -> list[str]:
         method = f"{_write_string(fields['service'], names)[:-1]}/{method[1:]}"
     elif "/" not in method:
         method = "/".join(method.rsplit(".", 1))
-    for written, name, pattern in ((address, "address", HOST_PORT_PATTERN), (method, "method", GRPC_METHOD_PATTERN)):
-        if "{" not in written and not pattern.fullmatch(written[1:-1]):
-            raise make_malformed_error(f"{written} is no {name} of gRPC", fields[name].at)
+    for text, name, pattern in ((address, "address", HOST_PORT_PATTERN), (method, "method", GRPC_METHOD_PATTERN)):
+        if "{" not in text and not pattern.fullmatch(text[1:-1]):
+            raise make_malformed_error(f"{text} is not a valid {name} of gRPC", fields[name].at)
     options = []
     if "protobufFile" in fields and (source := fields["protobufFile"].read_text()):
-        shown = source if "\n" not in source else "a .proto file"
+        source_name = source if "\n" not in source else "a .proto file"
         options += [
-            f"# What methods take is asked of the server, not read from {shown}: without reflection, make",
+            f"# Message types come from server reflection, not from {source_name}. Without it, make",
             '# descriptors of it with protoc, and name them here: descriptors "…"',
         ]
     options += _write_headers(_read_headers(fields, "metadata", names))
@@ -137,14 +137,14 @@ def _write_trace(definition: YamlPart, names: ProofNames) -> list[str]:
 # ## Parts of requests
 
 
-def _require_field(fields: FieldsByName, name: str, whole: YamlPart) -> YamlPart:
+def _require_field(fields: FieldsByName, name: str, owner: YamlPart) -> YamlPart:
     if name not in fields:
-        raise make_malformed_error(f"`{name}` is missing here", whole.at)
+        raise make_malformed_error(f"`{name}` is missing here", owner.at)
     return fields[name]
 
 
 def _write_string(value: YamlPart, names: ProofNames) -> str:
-    """Return a text with its variables put in."""
+    """Return a text as a string literal with its variables."""
     return write_interpolated(read_interpolated(value.read_text(), value.locate_part), names)
 
 
@@ -154,15 +154,15 @@ def _reject_unverified_tls(fields: FieldsByName) -> None:
 
 
 def _read_headers(fields: FieldsByName, name: str, names: ProofNames) -> list[tuple[str, str]]:
-    """Return the headers as written: names and values."""
-    found = []
-    for each in fields[name].read_items() if name in fields else ():
-        pair = each.read_fields("key", "value")
-        key = _require_field(pair, "key", each)
+    """Return the headers as string literals: names and values."""
+    headers = []
+    for header in fields[name].read_items() if name in fields else ():
+        pair = header.read_fields("key", "value")
+        key = _require_field(pair, "key", header)
         if key.read_text().lower() == "traceparent":
             raise make_no_equivalent_error("traceparent header", key.at)
-        found.append((_write_string(key, names), _write_string(pair["value"], names) if "value" in pair else '""'))
-    return found
+        headers.append((_write_string(key, names), _write_string(pair["value"], names) if "value" in pair else '""'))
+    return headers
 
 
 def _write_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
@@ -170,12 +170,12 @@ def _write_headers(headers: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def _is_json_content_type(name: str, value: str) -> bool:
-    """Tell whether a header only says what `json` says by itself."""
+    """Return whether a header is the one that `json` sets itself."""
     return name.lower() == '"content-type"' and value.lower() == '"application/json"'
 
 
 def _write_body(body: YamlPart | None, headers: list[tuple[str, str]], names: ProofNames) -> list[str]:
-    """Return the headers with the body: as JSON where a header says that it is, else as it stands."""
+    """Return the headers and the body. The body is `json` if a header says so, otherwise text."""
     if body is None or not body.read_text():
         return _write_headers(headers)
     if any(
@@ -183,13 +183,13 @@ def _write_body(body: YamlPart | None, headers: list[tuple[str, str]], names: Pr
     ):
         message = _parse_json(body.read_text())
         if isinstance(message, dict | list):
-            kept = [(name, value) for name, value in headers if not _is_json_content_type(name, value)]
-            return [*_write_headers(kept), f"json {format_json(_insert_variables(message, body, names))}"]
+            other_headers = [(name, value) for name, value in headers if not _is_json_content_type(name, value)]
+            return [*_write_headers(other_headers), f"json {format_json(_insert_variables(message, body, names))}"]
     return [*_write_headers(headers), f"body {_write_string(body, names)}"]
 
 
 def _read_json(text: str, definition: YamlPart, names: ProofNames) -> Json:
-    """Read JSON with variables in its texts. Raises Refused."""
+    """Read JSON whose strings can contain variables. Raises DiagnosticError."""
     message = _parse_json(text)
     if message is None:
         if "${" in re.sub(r'"(?:\\.|[^"\\])*"', "", text):
@@ -199,7 +199,7 @@ def _read_json(text: str, definition: YamlPart, names: ProofNames) -> Json:
 
 
 def _parse_json(text: str) -> Any:
-    """Return the value of a JSON text that a proof can hold; else None."""
+    """Return the value of a JSON text, or None if a proof cannot contain it."""
     try:
         return parse_json(text)
     except ValueError:
@@ -209,11 +209,11 @@ def _parse_json(text: str) -> Any:
 def _insert_variables(value: Any, definition: YamlPart, names: ProofNames) -> Json:
     if isinstance(value, dict):
         return {
-            RawText(_write_json_string(key, definition, names)): _insert_variables(each, definition, names)
-            for key, each in value.items()
+            RawText(_write_json_string(key, definition, names)): _insert_variables(item, definition, names)
+            for key, item in value.items()
         }
     if isinstance(value, list):
-        return [_insert_variables(each, definition, names) for each in value]
+        return [_insert_variables(item, definition, names) for item in value]
     return RawText(_write_json_string(value, definition, names)) if isinstance(value, str) else value
 
 
@@ -222,30 +222,30 @@ def _write_json_string(text: str, definition: YamlPart, names: ProofNames) -> st
 
 
 def _write_authentication(auth: YamlPart | None, names: ProofNames) -> list[str]:
-    """Return what shows who asks."""
+    """Return the header or query parameter of an authentication."""
     if auth is None:
         return []
     fields = auth.read_fields("type", "apiKey", "basic", "bearer")
     type_ = _require_field(fields, "type", auth).read_text()
     if type_ not in ("apiKey", "basic", "bearer"):
-        raise make_malformed_error(f"`{type_}` is no type of authentication", fields["type"].at)
-    told = _require_field(fields, type_, auth)
+        raise make_malformed_error(f"`{type_}` is not a type of authentication", fields["type"].at)
+    credentials = _require_field(fields, type_, auth)
     match type_:
         case "bearer":
-            token = _require_field(told.read_fields("token"), "token", told)
+            token = _require_field(credentials.read_fields("token"), "token", credentials)
             return [f'header "authorization": {_write_string(token, names)}']
         case "apiKey":
-            parts = told.read_fields("key", "value", "in")
-            key, value = (_write_string(_require_field(parts, name, told), names) for name in ("key", "value"))
-            where = parts["in"].read_text() if "in" in parts else "header"
-            if where not in ("header", "query"):
-                raise make_malformed_error("a key stands in the `header` or in the `query`", parts["in"].at)
-            return [f"{where} {key}: {value}"]
+            parts = credentials.read_fields("key", "value", "in")
+            key, value = (_write_string(_require_field(parts, name, credentials), names) for name in ("key", "value"))
+            target = parts["in"].read_text() if "in" in parts else "header"
+            if target not in ("header", "query"):
+                raise make_malformed_error("a key is in the `header` or in the `query`", parts["in"].at)
+            return [f"{target} {key}: {value}"]
         case _:
-            parts = told.read_fields("username", "password")
-            user, password = (_require_field(parts, name, told).read_text() for name in ("username", "password"))
+            parts = credentials.read_fields("username", "password")
+            user, password = (_require_field(parts, name, credentials).read_text() for name in ("username", "password"))
             if "${" in user + password:
-                raise make_no_equivalent_error("basic auth with variables", told.at, "basic")
+                raise make_no_equivalent_error("basic auth with variables", credentials.at, "basic")
             code = base64.b64encode(f"{user}:{password}".encode()).decode()
             return [f'header "authorization": "Basic {code}"']
 

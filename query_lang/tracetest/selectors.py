@@ -1,4 +1,4 @@
-"""Selectors of spans, as Tracetest writes them: ``span[tracetest.span.type="http" name="GET /"]``."""
+"""Parser of Tracetest's span selectors: ``span[tracetest.span.type="http" name="GET /"]``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spanproof.query_lang.tracetest.tokens import Locator, locate_tokens, split_
 from spanproof.query_lang.tracetest.unsupported import make_malformed_error, make_no_equivalent_error
 
 TRIGGER_SPAN_NAME: Final = "Tracetest trigger"
-# what Tracetest knows of the span that it makes itself
+# attributes of the span that Tracetest creates for its own request
 TRIGGER_SPAN_ATTRIBUTES: Final = {
     "name": TRIGGER_SPAN_NAME,
     "tracetest.span.name": TRIGGER_SPAN_NAME,
@@ -25,7 +25,7 @@ _TOKEN: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class AttributeFilter:
-    """``name = value`` or ``name contains value``. Tracetest compares texts."""
+    """Filter ``name = value`` or ``name contains value``. Tracetest compares texts."""
 
     name: str
     operator: Literal["=", "contains"]
@@ -34,46 +34,47 @@ class AttributeFilter:
     at: TextRange
 
     def is_match(self, text: str) -> bool:
-        """Tell whether a text satisfies it."""
+        """Return whether a text satisfies the filter."""
         return text == self.value if self.operator == "=" else self.value in text
 
 
 @dataclass(frozen=True, slots=True)
 class SpanSelector:
-    """``span[…]``: every span that satisfies all filters; without any, every span."""
+    """Selector ``span[…]`` of the spans that satisfy all filters. Without filters it selects every span."""
 
     filters: tuple[AttributeFilter, ...]
     at: TextRange
 
     @property
     def matches_trigger_span(self) -> bool:
-        """Whether the span that Tracetest makes for its own request is one of them."""
-        return all(each.is_match(TRIGGER_SPAN_ATTRIBUTES.get(each.name, "")) for each in self.filters)
+        """Whether the span that Tracetest creates for its own request is selected."""
+        return all(filter_.is_match(TRIGGER_SPAN_ATTRIBUTES.get(filter_.name, "")) for filter_ in self.filters)
 
     @property
     def matches_service_spans(self) -> bool:
-        """Whether spans of services may be among them."""
+        """Whether spans of services can be selected."""
         return not any(
-            each.name == "name" and each.operator == "=" and each.value == TRIGGER_SPAN_NAME for each in self.filters
+            filter_.name == "name" and filter_.operator == "=" and filter_.value == TRIGGER_SPAN_NAME
+            for filter_ in self.filters
         )
 
 
 def read_selector(text: str, locate: Locator) -> tuple[SpanSelector, ...]:
-    """Read a selector; ``,`` joins several. Raises Refused."""
-    reader = _SelectorParser(text, locate)
-    if reader.peek() is None:
+    """Read selectors that are separated by ``,``. Raises DiagnosticError."""
+    parser = _SelectorParser(text, locate)
+    if parser.peek() is None:
         return (SpanSelector((), locate(0, len(text))),)
-    found = [reader.parse_selector()]
-    while reader.take_token(","):
-        found.append(reader.parse_selector())
-    if reader.peek() is not None:
-        raise reader.make_unexpected_error()
-    return tuple(found)
+    selectors = [parser.parse_selector()]
+    while parser.take_token(","):
+        selectors.append(parser.parse_selector())
+    if parser.peek() is not None:
+        raise parser.make_unexpected_error()
+    return tuple(selectors)
 
 
 class _SelectorParser:
     def __init__(self, text: str, locate: Locator) -> None:
-        self.text, self.place = text, locate
+        self.text, self.locate = text, locate
         self.tokens = split_tokens(text, _TOKEN, locate, "a selector")
         self.next = 0
 
@@ -81,7 +82,7 @@ class _SelectorParser:
         return self.tokens[self.next] if self.next < len(self.tokens) else None
 
     def take_token(self, text: str) -> re.Match[str] | None:
-        """Take the next token if it reads so."""
+        """Consume the next token if it is `text`."""
         token = self.peek()
         if token is None or token.group().strip() != text:
             return None
@@ -92,12 +93,12 @@ class _SelectorParser:
         token = self.peek()
         if token is None:
             return make_malformed_error(
-                "the selector ends here", self.place(len(self.text.rstrip()) - 1, len(self.text.rstrip()))
+                "the selector ends here", self.locate(len(self.text.rstrip()) - 1, len(self.text.rstrip()))
             )
         return make_malformed_error(f"`{token.group().strip()}` is not expected here", self.locate_token(token))
 
     def locate_token(self, token: re.Match[str]) -> TextRange:
-        return locate_tokens(token, token, self.place)
+        return locate_tokens(token, token, self.locate)
 
     def parse_selector(self) -> SpanSelector:
         begin = self.next
@@ -109,19 +110,19 @@ class _SelectorParser:
             filters.append(self.parse_filter())
             self.take_token(",")
         self._reject_suffix()
-        return SpanSelector(tuple(filters), locate_tokens(self.tokens[begin], self.tokens[self.next - 1], self.place))
+        return SpanSelector(tuple(filters), locate_tokens(self.tokens[begin], self.tokens[self.next - 1], self.locate))
 
     def _reject_suffix(self) -> None:
-        after = self.peek()
-        if after is None:
+        token = self.peek()
+        if token is None:
             return
-        if after["pseudo"]:
-            name = ":" + after["pseudo"].removeprefix(":").strip()
+        if token["pseudo"]:
+            name = ":" + token["pseudo"].removeprefix(":").strip()
             if name not in (":first", ":last", ":nth_child"):
-                raise make_malformed_error(f"`{name}` is no pseudo-class", self.locate_token(after))
-            raise make_no_equivalent_error(name, self.locate_token(after))
-        if after["word"] == "span":
-            raise make_no_equivalent_error("span[…] span[…]", self.locate_token(after))
+                raise make_malformed_error(f"`{name}` is not a pseudo-class", self.locate_token(token))
+            raise make_no_equivalent_error(name, self.locate_token(token))
+        if token["word"] == "span":
+            raise make_no_equivalent_error("span[…] span[…]", self.locate_token(token))
 
     def parse_filter(self) -> AttributeFilter:
         name = self.peek()
@@ -132,7 +133,7 @@ class _SelectorParser:
         value = self.peek()
         if operator is None or value is None:
             raise self.make_unexpected_error()
-        at = self.place(name.end() - len(name.group().lstrip()), value.end())
+        at = self.locate(name.end() - len(name.group().lstrip()), value.end())
         self.next += 1
         if value["number"]:
             if "." in value["number"]:

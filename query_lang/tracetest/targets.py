@@ -1,4 +1,4 @@
-"""Selectors of Tracetest's as selections of spans."""
+"""Conversion of Tracetest's selectors to span selections."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from spanproof.query_lang.tracetest.printer import ProofNames, write_attribute
 from spanproof.query_lang.tracetest.selectors import AttributeFilter, SpanSelector
 from spanproof.query_lang.tracetest.unsupported import make_malformed_error, make_no_equivalent_error
 
-# Tracetest tells a span's type by how the name of any of its attributes begins; a proof by the attribute that
-# spans of this type must have.
+# Type of a span: Tracetest checks the prefix of its attribute names; a proof checks the attribute that spans of this
+# type must have.
 SPAN_TYPES: Final = {
     "database": ("db.", "db.system.name"),
     "exception": ("exception.", "exception.type"),
@@ -42,11 +42,11 @@ ENUM_WORDS: Final = {
 
 
 def write_selection(selectors: list[SpanSelector], names: ProofNames) -> str:
-    """Return the selection of the same spans. Raises Refused."""
+    """Return the equivalent span selection. Raises DiagnosticError."""
     if len(selectors) == 1:
         return _write_span(selectors[0], names)
     conditions = [
-        _join_conditions([_write_filter(each, selector) for each in selector.filters]) for selector in selectors
+        _join_conditions([_write_filter(filter_, selector) for filter_ in selector.filters]) for selector in selectors
     ]
     if not all(conditions):
         return "span"
@@ -54,7 +54,7 @@ def write_selection(selectors: list[SpanSelector], names: ProofNames) -> str:
 
 
 def write_type_condition(type_: str, filters: tuple[AttributeFilter, ...]) -> str:
-    """Return the condition that a span is of a type, or nothing where `filters` have said so."""
+    """Return the condition that a span is of a type, or an empty text if `filters` imply it."""
     if type_ == "general":
         known = [f"exists({write_attribute(attribute)})" for _, attribute in SPAN_TYPES.values()]
         return f"not ({' or '.join(known)})"
@@ -66,56 +66,58 @@ def write_type_condition(type_: str, filters: tuple[AttributeFilter, ...]) -> st
 
 def _write_span(selector: SpanSelector, names: ProofNames) -> str:
     """Return ``span service "operation"[condition]``."""
-    rest = list(selector.filters)
-    written = "span"
-    service = _pop_filter(rest, "service.name", names.reserve_service_name)
+    filters = list(selector.filters)
+    selection = "span"
+    service = _pop_filter(filters, "service.name", names.reserve_service_name)
     if service is not None:
-        written += f" {service}"
-    operation = _pop_filter(rest, "name", lambda text: "*" not in text)
+        selection += f" {service}"
+    operation = _pop_filter(filters, "name", lambda text: "*" not in text)
     if operation is not None:
-        written += f" {format_string(operation)}"
-    condition = " and ".join(term for each in rest if (term := _write_filter(each, selector)))
-    return f"{written}[{condition}]" if condition else written
+        selection += f" {format_string(operation)}"
+    condition = " and ".join(term for filter_ in filters if (term := _write_filter(filter_, selector)))
+    return f"{selection}[{condition}]" if condition else selection
 
 
 def _pop_filter(filters: list[AttributeFilter], name: str, is_usable: Callable[[str], bool]) -> str | None:
-    """Take the filter ``name = value`` out, if its value fits; return the value."""
-    for each in filters:
-        if each.name == name and each.operator == "=" and each.value and is_usable(each.value):
-            filters.remove(each)
-            return each.value
+    """Remove the filter ``name = value`` if its value is usable. Return the value, or None."""
+    for filter_ in filters:
+        if filter_.name == name and filter_.operator == "=" and filter_.value and is_usable(filter_.value):
+            filters.remove(filter_)
+            return filter_.value
     return None
 
 
 def _join_conditions(terms: list[str]) -> str:
-    said = [term for term in terms if term]
-    return f"({' and '.join(said)})" if len(said) > 1 else "".join(said)
+    conditions = [term for term in terms if term]
+    return f"({' and '.join(conditions)})" if len(conditions) > 1 else "".join(conditions)
 
 
-def _write_filter(each: AttributeFilter, selector: SpanSelector) -> str:
-    """Return the condition that a filter sets, or nothing where it holds anyway."""
-    name = FIELD_BY_ATTRIBUTE.get(each.name)
-    if each.name == TYPE_ATTRIBUTE:
-        if each.operator != "=" or each.value not in (*SPAN_TYPES, "general"):
+def _write_filter(filter_: AttributeFilter, selector: SpanSelector) -> str:
+    """Return the condition of a filter, or an empty text if it always holds."""
+    name = FIELD_BY_ATTRIBUTE.get(filter_.name)
+    if filter_.name == TYPE_ATTRIBUTE:
+        if filter_.operator != "=" or filter_.value not in (*SPAN_TYPES, "general"):
             raise make_no_equivalent_error(
-                "tracetest.span.type compared", each.at, f"{TYPE_ATTRIBUTE} {each.operator} {each.value}"
+                "tracetest.span.type compared", filter_.at, f"{TYPE_ATTRIBUTE} {filter_.operator} {filter_.value}"
             )
-        return write_type_condition(each.value, selector.filters)
-    if name is None and each.name.startswith((SPAN_PREFIX, "tracetest.response.", "tracetest.selected_spans.")):
-        raise make_malformed_error(f"no span has `{each.name}`", each.at)
-    if each.operator == "contains":
+        return write_type_condition(filter_.value, selector.filters)
+    if name is None and filter_.name.startswith((SPAN_PREFIX, "tracetest.response.", "tracetest.selected_spans.")):
+        raise make_malformed_error(f"no span has `{filter_.name}`", filter_.at)
+    if filter_.operator == "contains":
         if name in ("kind", "status", "duration"):
-            raise make_malformed_error(f"`{each.name}` is compared by `=`", each.at)
-        return f"{name or write_attribute(each.name)} contains {format_string(each.value)}" if each.value else ""
+            raise make_malformed_error(f"`{filter_.name}` is compared by `=`", filter_.at)
+        return (
+            f"{name or write_attribute(filter_.name)} contains {format_string(filter_.value)}" if filter_.value else ""
+        )
     if name in ENUM_WORDS:
-        if each.value not in ENUM_WORDS[name]:
-            raise make_malformed_error(f"`{each.name}` is never `{each.value}`", each.at)
-        return f"{name} == {ENUM_WORDS[name][each.value]}"
+        if filter_.value not in ENUM_WORDS[name]:
+            raise make_malformed_error(f"`{filter_.name}` is never `{filter_.value}`", filter_.at)
+        return f"{name} == {ENUM_WORDS[name][filter_.value]}"
     if name == "duration":
-        if not re.fullmatch(r"\d+", each.value):
-            raise make_malformed_error("a duration is a number of nanoseconds here", each.at)
-        return f"duration == {format_duration_ns(int(each.value))}"
-    written = name or write_attribute(each.name)
-    if not each.value:  # what is not there is an empty text
-        return f'({written} == null or {written} == "")'
-    return f"{written} == {each.value if each.is_number and name is None else format_string(each.value)}"
+        if not re.fullmatch(r"\d+", filter_.value):
+            raise make_malformed_error("a duration is a number of nanoseconds here", filter_.at)
+        return f"duration == {format_duration_ns(int(filter_.value))}"
+    attribute = name or write_attribute(filter_.name)
+    if not filter_.value:  # a missing attribute equals an empty text
+        return f'({attribute} == null or {attribute} == "")'
+    return f"{attribute} == {filter_.value if filter_.is_number and name is None else format_string(filter_.value)}"

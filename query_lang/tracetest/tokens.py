@@ -1,4 +1,4 @@
-"""The tokens of Tracetest's texts, and their places in the file."""
+"""Tokens of Tracetest's texts, with their ranges in the file."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ from typing import TypeAlias
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.tracetest.unsupported import make_malformed_error
 
-# Where a stretch of a text stands in the file.
+# Maps a range of a text to its range in the file.
 Locator: TypeAlias = Callable[[int, int], TextRange]
 
 
-def split_tokens(text: str, pattern: re.Pattern[str], locate: Locator, whole: str) -> list[re.Match[str]]:
-    """Split a text into tokens, each with the white space before it. Raises Refused; `whole` names what it is."""
+def split_tokens(text: str, pattern: re.Pattern[str], locate: Locator, text_name: str) -> list[re.Match[str]]:
+    """Split a text into tokens, each with its leading white space. Raises DiagnosticError.
+
+    `text_name` is the name of the text in errors.
+    """
     tokens: list[re.Match[str]] = []
     end = 0
     while text[end:].strip():
         matched = pattern.match(text, end)
         if matched is None:
             begin = len(text) - len(text[end:].lstrip())
-            raise make_malformed_error(f"this is no part of {whole}", locate(begin, begin + 1))
+            raise make_malformed_error(f"this is not part of {text_name}", locate(begin, begin + 1))
         tokens.append(matched)
         end = matched.end()
     return tokens
 
 
 def locate_tokens(first: re.Match[str], last: re.Match[str], locate: Locator) -> TextRange:
-    """Return where tokens stand, without the white space before them."""
+    """Return the range of tokens, without their leading white space."""
     return locate(first.end() - len(first.group().lstrip()), last.end())

@@ -1,4 +1,4 @@
-"""Expressions of Tracetest's as values, and comparisons of them."""
+"""Conversion of Tracetest's expressions to values and comparisons."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ORDERING_COMPARATORS: Final = ("<", "<=", ">", ">=")
 
 @dataclass(frozen=True, slots=True)
 class WrittenValue:
-    """A value as a proof writes it. ``any`` is an attribute, ``json`` a part of JSON; ``term`` is what it was."""
+    """Value in the syntax of proofs. Kind ``any`` is an attribute, ``json`` a part of JSON."""
 
     text: str
     kind: WrittenKind
@@ -33,14 +33,14 @@ AttributeResolver: TypeAlias = Callable[[e.TracetestAttribute, tuple[e.Tracetest
 
 
 class ComparisonWriter:
-    """Writes comparisons whose attributes are what `resolve` says."""
+    """Writer of comparisons. `resolve` converts their attributes."""
 
     def __init__(self, names: ProofNames, resolve: AttributeResolver) -> None:
         self.names = names
         self.resolve = resolve
 
     def write_comparison(self, statement: e.TracetestAssertion) -> str:
-        """Return a comparison. Raises Refused."""
+        """Return a comparison. Raises DiagnosticError."""
         left, right = self.write_value(statement.left), self.write_value(statement.right)
         if statement.comparator == "contains":
             searched = self._write_searched_text(left, statement.left)
@@ -50,14 +50,14 @@ class ComparisonWriter:
         operator = PROOF_OPERATORS[statement.comparator]
         if left.kind in ENUM_WORDS:
             return f"{left.text} {operator} {_write_enum_word(left, right, statement)}"
-        of_nothing = isinstance(right.source_term, e.TracetestText) and right.source_term.plain in ("[]", "{}")
-        if left.kind == "json" and of_nothing and statement.comparator in ("=", "!="):
+        is_empty = isinstance(right.source_term, e.TracetestText) and right.source_term.plain in ("[]", "{}")
+        if left.kind == "json" and is_empty and statement.comparator in ("=", "!="):
             return f"len({left.text}) {'==' if statement.comparator == '=' else '>'} 0"
         ordered = statement.comparator in ORDERING_COMPARATORS
         return f"{left.text} {operator} {self._write_right_side(left, right, statement.right, ordered=ordered)}"
 
     def write_value(self, expression: e.TracetestExpression) -> WrittenValue:
-        """Return an expression as a value. Raises Refused."""
+        """Return an expression as a value. Raises DiagnosticError."""
         first = expression.first
         if not expression.rest:
             return self._write_term(first, expression.pipes)
@@ -65,8 +65,8 @@ class ComparisonWriter:
             raise make_no_equivalent_error(
                 _find_construct_name(expression.pipes[0]), expression.pipes[0].at, expression.pipes[0].name
             )
-        found = self._write_operand(first)
-        text, kind = found.text, found.kind
+        first_operand = self._write_operand(first)
+        text, kind = first_operand.text, first_operand.kind
         for number, (operator, term) in enumerate(expression.rest):
             operand = self._write_operand(term)
             text = f"({text}) {operator} {operand.text}" if number else f"{text} {operator} {operand.text}"
@@ -74,13 +74,13 @@ class ComparisonWriter:
         return WrittenValue(text, kind)
 
     def _write_operand(self, term: e.Term) -> WrittenValue:
-        """Return a term that is calculated with."""
-        found = self._write_term(term, ())
+        """Return a term that is an operand of a calculation."""
+        operand = self._write_term(term, ())
         if isinstance(term, e.TracetestVariable):
-            return WrittenValue(f"json({found.text})", "number")
-        if isinstance(term, e.TracetestText) or found.kind in ("text", *ENUM_WORDS):
-            raise make_malformed_error("a text is not calculated with", term.at)
-        return found
+            return WrittenValue(f"json({operand.text})", "number")
+        if isinstance(term, e.TracetestText) or operand.kind in ("text", *ENUM_WORDS):
+            raise make_malformed_error("a calculation needs numbers, not a text", term.at)
+        return operand
 
     def _write_term(self, term: e.Term, pipes: tuple[e.TracetestPipe, ...]) -> WrittenValue:
         match term:
@@ -112,7 +112,7 @@ class ComparisonWriter:
         return left.text
 
     def _write_search_text(self, right: WrittenValue, expression: e.TracetestExpression) -> str:
-        """Return what a text is searched for."""
+        """Return the text to search for."""
         if isinstance(right.source_term, e.TracetestText):
             if right.source_term.plain is not None and _is_json_text(right.source_term.plain):
                 raise make_no_equivalent_error("JSON contains", expression.at, "contains JSON")
@@ -122,7 +122,7 @@ class ComparisonWriter:
         return right.text
 
     def _write_pattern(self, expression: e.TracetestExpression) -> str:
-        """Return the regular expression that finds a text as it stands."""
+        """Return the regular expression that matches a text literally."""
         term = expression.first
         if not isinstance(term, e.TracetestText) or term.plain is None or expression.rest:
             raise make_no_equivalent_error("not-contains of a variable", expression.at, "not-contains")
@@ -131,7 +131,7 @@ class ComparisonWriter:
     def _write_right_side(
         self, left: WrittenValue, right: WrittenValue, expression: e.TracetestExpression, *, ordered: bool
     ) -> str:
-        """Return the right side as the left one wants it."""
+        """Return the right side in the type of the left side."""
         term = right.source_term
         if left.kind == "duration":
             if right.kind == "duration":
@@ -168,13 +168,13 @@ def _write_enum_word(left: WrittenValue, right: WrittenValue, statement: e.Trace
 
 
 def _find_construct_name(pipe: e.TracetestPipe) -> str:
-    """Return the name of a filter. Raises Refused where Tracetest has none of that name."""
+    """Return the construct of a filter. Raises DiagnosticError if Tracetest has no such filter."""
     if pipe.name == "json_path":
         return "json_path of an attribute"
     if pipe.name == "length":
         return "json_path beside other filters"
     if pipe.name not in NO_EQUIVALENT:
-        raise make_malformed_error(f"`{pipe.name}` is no filter", pipe.at)
+        raise make_malformed_error(f"`{pipe.name}` is not a filter", pipe.at)
     return pipe.name
 
 
@@ -189,5 +189,5 @@ def _is_json_text(text: str) -> bool:
 
 
 def make_pipe_error(pipe: e.TracetestPipe) -> Exception:
-    """Return the error for a filter that has no equivalent where it stands."""
+    """Return the error for a filter that has no equivalent in its position."""
     return make_no_equivalent_error(_find_construct_name(pipe), pipe.at, pipe.name)

@@ -9,7 +9,8 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from spanproof.collector.otlp.decoder import DecodedBatch
 from spanproof.collector.receive.receiver import Receiver
-from spanproof.collector.storage.store import Store, StoreError
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import StoreError
 
 RequestMaker = Callable[..., ExportTraceServiceRequest]
 

@@ -97,5 +97,5 @@ def test_full_log_is_recovered_by_reopening(small_disk: SmallDisk, caplog) -> No
         small_disk.remove_limit()
         wait_until(append, "there is room again")
         assert reader is not store.cursor()
-        assert f"{path} was opened again" in caplog.messages
+        assert f"{path} was reopened" in caplog.messages
     sender.check(path)

@@ -12,7 +12,7 @@ from spanproof.tests.command import wait_until
 from spanproof.tests.crashes.conftest import Serve
 from spanproof.tests.crashes.sender import Sender, resend_pending
 
-KILLS = int(os.environ.get("SPANPROOF_KILLS", "5"))
+KILLS = int(os.environ.get("TESTS_KILLS", "5"))
 
 
 def test_kill_loses_no_acknowledged_trace(serve: Serve, sender: Sender, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from spanproof.tests.e2e.schemas import find_faults
 FILE = Path(__file__).parents[2] / "examples/shop/compose.yaml"
 PROOFS = "proofs"
 # Each takes a second to start: all of them, and the proofs, are run where they are asked for.
-STARTED = [] if os.environ.get("SPANPROOF_COMPOSE") == "all" else ["nats", "bank"]
+STARTED = [] if os.environ.get("TESTS_COMPOSE") == "all" else ["nats", "bank"]
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """For every input, the server responds soon, sends no 5xx except 503, limits its memory, and keeps running.
 
-``SPANPROOF_FUZZ_REQUESTS`` is the number of inputs. If it is set, each run uses a new seed; a failure names the seed,
-and ``SPANPROOF_FUZZ_SEED`` repeats its inputs.
+``TESTS_FUZZ_REQUESTS`` is the number of inputs. If it is set, each run uses a new seed; a failure names the seed,
+and ``TESTS_FUZZ_SEED`` repeats its inputs.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from spanproof.tests.command import COMMAND, FREE, FREE_PORTS, find_address
 from spanproof.tests.fuzz.mutate import frame, mutate_bytes, mutate_json, nest
 from spanproof.tests.fuzz.requests import make_bodies
 
-INPUT_COUNT = int(os.environ.get("SPANPROOF_FUZZ_REQUESTS", "1000"))
-DEFAULT_SEED = os.urandom(4).hex() if "SPANPROOF_FUZZ_REQUESTS" in os.environ else "1"
-SEED = os.environ.get("SPANPROOF_FUZZ_SEED", DEFAULT_SEED)
+INPUT_COUNT = int(os.environ.get("TESTS_FUZZ_REQUESTS", "1000"))
+DEFAULT_SEED = os.urandom(4).hex() if "TESTS_FUZZ_REQUESTS" in os.environ else "1"
+SEED = os.environ.get("TESTS_FUZZ_SEED", DEFAULT_SEED)
 MAX_RESPONSE_S = 1.0
 MAX_MEMORY_MIB = 1024
 TIMEOUT_S = 30.0

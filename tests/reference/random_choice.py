@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
 # The number of compared verdicts from the environment. If it is set, every run generates other traces.
-WANTED: Final = os.environ.get("SPANPROOF_FUZZ")
+WANTED: Final = os.environ.get("TESTS_FUZZ")
 CLAIMS: Final = 25  # per trace set
 
 

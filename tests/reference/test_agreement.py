@@ -1,6 +1,6 @@
 """Agreement of the reference and the engine on generated traces: verdicts and their evidence.
 
-``SPANPROOF_FUZZ`` is the number of verdicts to compare.
+``TESTS_FUZZ`` is the number of verdicts to compare.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ def find_shell(name: str) -> str:
     """Find a shell; skip where there is none."""
     found = shutil.which(name)
     if found is None:
-        if os.environ.get("SPANPROOF_REQUIRE_ALL"):
+        if os.environ.get("TESTS_REQUIRE_ALL"):
             pytest.fail(f"{name} is needed to complete in")
         pytest.skip(f"{name} is needed to complete in")
     return found

@@ -21,7 +21,7 @@ from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = "spanproof.tests.api.http.openapi_hooks"
-EXAMPLES = os.environ.get("SPANPROOF_FUZZ_API")
+EXAMPLES = os.environ.get("TESTS_FUZZ_API")
 # that of the document's examples, so that some questions find it
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 SPANS = (

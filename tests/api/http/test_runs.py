@@ -234,7 +234,7 @@ def test_the_gate_command_shows_what_is_wrong_with_a_proof(
     (tmp_path / "asks.proof").write_text(ASKS.format(url="http://127.0.0.1:9/"))
     asks = spanproof("gate", "asks.proof", "--server", server.url)
     assert (asks.code, asks.out) == (2, "")
-    assert "this server sends no requests for others" in asks.err
+    assert "this server does not send requests for clients" in asks.err
 
 
 def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(server: Server) -> None:

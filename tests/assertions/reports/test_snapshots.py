@@ -58,10 +58,10 @@ def print_run(ending: str) -> str:
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("form", FORMS)
 def test_reports_match_snapshots(form: str, ending: str) -> None:
-    """SPANPROOF_RENEW rewrites the snapshots; review the changes."""
+    """TESTS_RENEW rewrites the snapshots; review the changes."""
     path = HERE / "snapshots" / ending / form
     rendered = FORMS[form](ending).replace(__version__, "VERSION")
-    if os.environ.get("SPANPROOF_RENEW"):
+    if os.environ.get("TESTS_RENEW"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(rendered.encode())
     assert rendered == path.read_bytes().decode()
@@ -111,7 +111,7 @@ def test_json_matches_schema(all_outcomes: RunDocument) -> None:
 
 
 def test_shipped_schema_matches_report() -> None:
-    if os.environ.get("SPANPROOF_RENEW"):
+    if os.environ.get("TESTS_RENEW"):
         SCHEMA.write_text(write_schema(), encoding="utf-8")
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == describe_report()
 

@@ -238,7 +238,7 @@ def rabbitmq_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rabbit
     epmd = shutil.which("epmd")
     if not RABBITMQ.exists() or epmd is None:
         reason = "a RabbitMQ server is needed: apt-get install rabbitmq-server"
-        if os.environ.get("SPANPROOF_REQUIRE_ALL"):
+        if os.environ.get("TESTS_REQUIRE_ALL"):
             pytest.fail(reason)
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("rabbitmq")

@@ -4,7 +4,8 @@ import pytest
 
 from spanproof.collector.otlp.decoder import ExportResult, UndecodableRequest
 from spanproof.collector.storage.ingest_queue import Backpressure, IngestQueue
-from spanproof.collector.storage.store import Store, StoreError
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import StoreError
 
 
 def name_span(request, name: str) -> bytes:

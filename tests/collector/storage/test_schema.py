@@ -7,7 +7,8 @@ import pytest
 
 from spanproof.collector.otlp.decoder import Decoder
 from spanproof.collector.storage.schema import SCHEMA_VERSION
-from spanproof.collector.storage.store import Store, StoreError
+from spanproof.collector.storage.store import Store
+from spanproof.collector.user_errors import StoreError
 from spanproof.tests.collector.exported import export_request
 
 SCHEMAS = Path(__file__).parent / "schemas"

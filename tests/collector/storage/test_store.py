@@ -9,8 +9,9 @@ import duckdb
 import pytest
 
 from spanproof.collector.otlp.decoder import Decoder
-from spanproof.collector.storage import store as store_module
-from spanproof.collector.storage.store import ArrivedSpans, Store, StoreError
+from spanproof.collector.storage import writer
+from spanproof.collector.storage.store import ArrivedSpans, Store
+from spanproof.collector.user_errors import StoreError
 from spanproof.tests.collector.exported import export_request
 
 
@@ -121,7 +122,7 @@ def test_settings_reach_duckdb() -> None:
 
 
 def test_file_cache_is_evicted_periodically(tmp_path: Path, make_request, monkeypatch) -> None:
-    monkeypatch.setattr(store_module, "_CACHE_EVICTION_INTERVAL_SPANS", 20_000)
+    monkeypatch.setattr(writer, "_CACHE_EVICTION_INTERVAL_SPANS", 20_000)
     cached = "SELECT memory_usage_bytes FROM duckdb_memory() WHERE tag = 'BASE_TABLE'"
     limit = "SELECT current_setting('memory_limit')"
     with Store.open(tmp_path / "spans.duckdb", settings={"memory_limit": "300MB"}) as store:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from spanproof.collector.storage.ingest_queue import IngestQueue
-from spanproof.collector.storage.store import StoreError
+from spanproof.collector.user_errors import StoreError
 
 
 def test_queue_gauges_count_waiting_requests(gated_store, make_request) -> None:

@@ -1,4 +1,4 @@
-"""Every diagnostic: the text that provokes it, and that its position is the culprit's. No text is a traceback."""
+"""Diagnostics: each one for its example, with its range. No text causes a traceback."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EXPECT = "expect response.status == 200"
 WITH = f'proof "p" {{ when %s\n {EXPECT} }}'
 WITH_BASELINE = 'proof "p" { given traces over last 1h\n compare baseline from a over last 1d\n expect %s }'
 
-# claim, id, what the position shows
+# claim, id, text in the range
 CLAIMS = [
     ("response.status = 200", "single-equals", "="),
     ("count(a) == 5sec", "unknown-unit", "5sec"),
@@ -128,7 +128,7 @@ CLAIMS = [
     ("count(a)", "not-a-claim", "count(a)"),
     ("circuit a -> b { holds >= 30s }", "incomplete", "circuit a -> b { holds >= 30s }"),
     ("count(a) < 1 with confidence 95%", "not-an-estimate", "count(a) < 1"),
-    # What once passed the check and then broke.
+    # Regressions: claims that passed the check and then failed to compile.
     ("json(values(a, span.n)) == 1", "type-mismatch", "values(a, span.n)"),
     ("len(values(a, span.n)) == 1", "type-mismatch", "values(a, span.n)"),
     ("lower(duration(a)) == 1", "type-mismatch", "duration(a)"),
@@ -156,7 +156,7 @@ CLAIMS = [
     ("count(a)==1 as5", "syntax", "as5"),
 ]  # fmt: skip
 
-# file, id, what the position shows
+# file, id, text in the range
 FILES = [
     ("}", "syntax", "}"),
     ("proof {\n}\n", "syntax", "{"),
@@ -251,28 +251,28 @@ DEEP = {
 }
 
 
-def find(diagnostics: tuple[Diagnostic, ...], text: str) -> list[tuple[str, str]]:
+def list_ids_and_texts(diagnostics: tuple[Diagnostic, ...], text: str) -> list[tuple[str, str]]:
     return [(each.id, text[each.at.start : each.at.end]) for each in diagnostics]
 
 
-@pytest.mark.parametrize(("claim", "id_", "culprit"), CLAIMS)
-def test_what_is_wrong_with_a_claim_is_named_and_placed(claim: str, id_: str, culprit: str) -> None:
+@pytest.mark.parametrize(("claim", "id_", "range_text"), CLAIMS)
+def test_claim_problem_has_id_and_range(claim: str, id_: str, range_text: str) -> None:
     text = PROOF.format(f"expect {claim}")
-    assert (id_, culprit) in find(check_file(parse_file(text, "x")), text)
+    assert (id_, range_text) in list_ids_and_texts(check_file(parse_file(text, "x")), text)
 
 
-@pytest.mark.parametrize(("text", "id_", "culprit"), FILES)
-def test_what_is_wrong_with_a_file_is_named_and_placed(text: str, id_: str, culprit: str) -> None:
-    assert (id_, culprit) in find(check_file(parse_file(text, "x")), text)
+@pytest.mark.parametrize(("text", "id_", "range_text"), FILES)
+def test_file_problem_has_id_and_range(text: str, id_: str, range_text: str) -> None:
+    assert (id_, range_text) in list_ids_and_texts(check_file(parse_file(text, "x")), text)
 
 
 @pytest.mark.parametrize("shape", DEEP)
-def test_what_is_nested_too_deeply_is_refused(shape: str) -> None:
+def test_deep_nesting_is_rejected(shape: str) -> None:
     (found,) = check_claim(parse_claim(DEEP[shape]))
     assert found.id == "too-deep"
 
 
-def test_json_that_is_nested_too_deeply_is_refused() -> None:
+def test_deeply_nested_json_is_rejected() -> None:
     (found,) = check_file(parse_file(WITH % f'POST "x" {{ json {"[" * 2000}{"]" * 2000} }}', "x"))
     assert found.id == "too-deep"
 
@@ -286,11 +286,11 @@ def test_json_that_is_nested_too_deeply_is_refused() -> None:
         "path " + " -> ".join(["a"] * 90),
     ],
 )
-def test_what_is_merely_long_is_fine(claim: str) -> None:
+def test_long_claim_is_accepted(claim: str) -> None:
     assert check_claim(parse_claim(claim)) == ()
 
 
-def ids_in(source: Path) -> set[str]:
+def find_ids(source: Path) -> set[str]:
     used = set()
     for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call) or not node.args or not isinstance(node.args[0], ast.Constant):
@@ -301,16 +301,16 @@ def ids_in(source: Path) -> set[str]:
     return used
 
 
-def test_every_id_has_a_row() -> None:
-    used = set().union(*map(ids_in, SOURCES))
+def test_every_id_has_example() -> None:
+    used = set().union(*map(find_ids, SOURCES))
     assert len(used) > 25
     used -= {id_ for _, id_, _ in [*CLAIMS, *FILES]}
-    assert used == {"too-deep", *WARNINGS}  # which have tests of their own
+    assert used == {"too-deep", *WARNINGS}  # these have tests of their own
 
 
-# ## The page that describes them
+# ## Documentation of diagnostics
 
-SEEN = Catalog({"orders": ("POST /orders",), "payments": ("POST /charge",)}, ("http.route",))
+CATALOG = Catalog({"orders": ("POST /orders",), "payments": ("POST /charge",)}, ("http.route",))
 WARNINGS = ("unseen-attribute", "unseen-operation", "unseen-service")
 SECTIONS = re.findall(
     r"^## (\S+)\n\n(.+?)\n\n```(proof|claim|question|sent) (?:refused|warned)\n(.*?)\n```$",
@@ -319,10 +319,11 @@ SECTIONS = re.findall(
 )
 
 
-def test_every_id_has_a_section() -> None:
+def test_every_id_is_documented() -> None:
     used = set().union(
         *map(
-            ids_in, [*QUERY_LANG.glob("syntax/*.py"), *QUERY_LANG.glob("check/*.py"), *QUERY_LANG.glob("compile/*.py")]
+            find_ids,
+            [*QUERY_LANG.glob("syntax/*.py"), *QUERY_LANG.glob("check/*.py"), *QUERY_LANG.glob("compile/*.py")],
         )
     )
     assert sorted(used) == [id_ for id_, _, _, _ in SECTIONS]
@@ -330,9 +331,7 @@ def test_every_id_has_a_section() -> None:
 
 
 @pytest.mark.parametrize(("id_", "words", "kind", "text"), SECTIONS, ids=[section[0] for section in SECTIONS])
-def test_the_example_of_a_section_is_refused_for_that(
-    id_: str, words: str, kind: str, text: str, tmp_path: Path
-) -> None:
+def test_documented_example_has_documented_id(id_: str, words: str, kind: str, text: str, tmp_path: Path) -> None:
     if kind == "question":
         assert [found.id for found in read_query(text).diagnostics] == [id_]
         return
@@ -343,7 +342,7 @@ def test_the_example_of_a_section_is_refused_for_that(
     path = tmp_path / "example.proof"
     path.write_text(text if kind == "proof" else PROOF.format(f"expect {text}"), encoding="utf-8")
     module = load_module(path)
-    warned = find_unknown_names(module, SEEN) if id_ in WARNINGS else ()
+    warned = find_unknown_names(module, CATALOG) if id_ in WARNINGS else ()
     assert {found.id for found in (*module.diagnostics, *warned)} == {id_}
     assert len(words) > 40
 
@@ -354,21 +353,21 @@ def test_the_example_of_a_section_is_refused_for_that(
 @pytest.mark.parametrize(
     "word", ["path", "every", "some", "no", "in", "has", "by", "proof", "let", "retry", "before", "traces"]
 )
-def test_a_quoted_keyword_is_a_service(word: str) -> None:
+def test_quoted_keyword_is_service(word: str) -> None:
     assert check_claim(parse_claim(f'count("{word}" "GET /") == 1')) == ()
     assert check_claim(parse_claim(f'path "{word}" -> "{word}"')) == ()
 
 
-def test_a_quoted_name_may_have_any_letters() -> None:
+def test_quoted_name_allows_any_characters() -> None:
     assert check_claim(parse_claim('count("Größe 😀") == 1')) == ()
 
 
-def test_a_character_that_cannot_be_seen_is_named_by_its_number() -> None:
+def test_invisible_character_is_shown_as_code_point() -> None:
     (found,) = parse_file("let a\u200b = 1", "x").diagnostics
     assert found.message == "`U+200B` is not part of the language"
 
 
-def test_a_huge_file_is_read() -> None:
+def test_huge_file_parses() -> None:
     text = "".join(f'proof "{number}" {{\n  when GET "http://x/"\n  {EXPECT}\n}}\n' for number in range(1500))
     file = parse_file(text, "x")
     assert (len(file.items), check_file(file)) == (1500, ())
@@ -381,7 +380,7 @@ PIECES = [
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_a_mutilated_file_gets_diagnostics_and_no_traceback(seed: int) -> None:
+def test_mutated_file_yields_diagnostics_without_traceback(seed: int) -> None:
     good = PROOF.format("\n  ".join(f"expect {claim}" for claim, _, _ in CLAIMS[seed::20]) + f"\n  {EXPECT}")
     for step in range(0, len(good), 7):
         piece = PIECES[(seed + step) % len(PIECES)]
@@ -391,10 +390,10 @@ def test_a_mutilated_file_gets_diagnostics_and_no_traceback(seed: int) -> None:
                 assert found.message
 
 
-# ## Helpers of messages
+# ## Suggestions
 
 
-def test_the_nearest_words_come_first_whatever_their_case() -> None:
+def test_nearest_words_come_first_in_any_case() -> None:
     assert find_nearest("Paymets", ["orders", "payments", "payment"]) == ["payments", "payment"]
     assert suggest_names("paymets", ["payments"]) == "did you mean `payments`?"
     assert suggest_names("zzz", ["payments"]) is None

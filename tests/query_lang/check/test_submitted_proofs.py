@@ -1,4 +1,4 @@
-"""What a proof that somebody sends may not do."""
+"""Restrictions on submitted proofs."""
 
 import pytest
 
@@ -24,19 +24,19 @@ GIVEN = "given traces over last 1h\n expect count(traces) > 0"
         ),
     ],
 )
-def test_what_only_an_owner_may_do_is_refused(text: str, part: str) -> None:
+def test_owner_only_constructs_are_rejected(text: str, part: str) -> None:
     module = read_submitted_proof(text, "x", allow_requests=True)
     assert ("not-allowed", part) in [(each.id, text[each.at.start : each.at.end]) for each in module.diagnostics]
 
 
 @pytest.mark.parametrize("request_", ['GET "http://x/"', 'grpc "x:1" "a.B/C"', 'publish nats "a"'])
-def test_requests_need_leave(request_: str) -> None:
+def test_requests_need_permission(request_: str) -> None:
     text = f'proof "p" {{ when {request_}\n expect response.status == 200 }}'
     assert [each.id for each in read_submitted_proof(text, "x", allow_requests=False).diagnostics] == ["not-allowed"]
     assert read_submitted_proof(text, "x", allow_requests=True).diagnostics == ()
 
 
-def test_stored_traces_need_none() -> None:
+def test_stored_traces_need_no_permission() -> None:
     for text in (f'proof "p" {{ {GIVEN} }}', 'define d() { expect some a }\nproof "p" { when trace "x"\n apply d() }'):
         module = read_submitted_proof(text, "x", allow_requests=False)
         assert module.diagnostics == ()

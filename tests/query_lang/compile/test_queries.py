@@ -1,4 +1,4 @@
-"""Questions: what can be asked, and what is said of those that cannot."""
+"""Queries: valid ones, and the diagnostics of invalid ones."""
 
 import pytest
 
@@ -17,7 +17,7 @@ from spanproof.query_lang.compile.queries import read_query
         'rate(gateway) between "2026-01-31T12:00:00Z" and "2026-01-31T13:00:00Z"',
     ],
 )
-def test_what_can_be_asked(text: str) -> None:
+def test_valid_query_parses(text: str) -> None:
     read = read_query(text)
     assert read.diagnostics == ()
     assert read.query is not None
@@ -45,7 +45,7 @@ def test_what_can_be_asked(text: str) -> None:
         ("response.status over last 1h", "misplaced", "response.status"),
     ],
 )
-def test_what_cannot(text: str, id_: str, part: str) -> None:
+def test_invalid_query_is_rejected(text: str, id_: str, part: str) -> None:
     read = read_query(text)
     assert read.query is None
     first = read.diagnostics[0]

@@ -1,4 +1,4 @@
-"""Colours: every word of the language has one, in Pygments and in the TextMate grammar."""
+"""Syntax highlighting: Pygments and the TextMate grammar cover every word of the language."""
 
 import json
 import re
@@ -19,11 +19,11 @@ GRAMMAR = json.loads((ROOT / "editors/vscode/syntaxes/proof.tmLanguage.json").re
 LINE = 'expect p95(duration(my-retry "GET {x}")) < 400.5ms  # no "retry" here'
 
 
-def test_pygments_finds_the_lexer_by_its_name() -> None:
+def test_pygments_finds_lexer_by_name() -> None:
     assert isinstance(get_lexer_by_name("proof"), ProofLexer)
 
 
-def test_each_word_has_its_colour() -> None:
+def test_lexer_colours_each_kind_of_token() -> None:
     tokens = [(kind, text) for kind, text in ProofLexer().get_tokens(LINE) if text.strip()]
     assert (Keyword, "expect") in tokens
     assert (Name.Builtin, "p95") in tokens
@@ -34,19 +34,19 @@ def test_each_word_has_its_colour() -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").rglob("*.proof")), ids=lambda path: path.stem)
-def test_no_proof_holds_anything_without_a_colour(path: Path) -> None:
+def test_example_proofs_have_no_error_tokens(path: Path) -> None:
     assert not [text for kind, text in ProofLexer().get_tokens(path.read_text(encoding="utf-8")) if kind is Error]
 
 
 @pytest.mark.parametrize(("part", "known"), [("keyword", list_keywords()), ("function", FUNCTIONS)])
-def test_the_textmate_grammar_knows_the_same_words(part: str, known: tuple[str, ...]) -> None:
+def test_textmate_grammar_has_same_words(part: str, known: tuple[str, ...]) -> None:
     pattern = re.compile(GRAMMAR["repository"][part]["match"])
     after = "(" if part == "function" else " "
     assert [word for word in known if not pattern.match(word + after)] == []
     assert not pattern.match("my-" + known[0])
 
 
-def test_everything_is_explained() -> None:
+def test_hover_texts_cover_vocabulary() -> None:
     assert set(FUNCTION_HELP) == set(FUNCTIONS)
     assert set(FIELD_HELP) == {name for fields in FIELDS.values() for name in fields}
     assert set(WORD_HELP) <= set(list_keywords())

@@ -1,4 +1,4 @@
-"""Laying out: the tree stays, comments stay, and doing it twice changes nothing."""
+"""Formatter: it keeps the tree and the comments, and is idempotent."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax.parser import parse_file
 
 ROOT = Path(spanproof.__file__).parent
 PROOFS = sorted((ROOT / "examples").rglob("*.proof"))
-UGLY = """
+UNFORMATTED = """
 let   base=env( "URL" )or"http://127.0.0.1:1"   # where
 
 
@@ -31,7 +31,7 @@ proof"x"[ smoke,checkout ]{
   expect payments "POST *"[ name=~"x" ] before "My Service"[kind==server]
 }
 """
-LAID_OUT = """\
+FORMATTED = """\
 let base = env("URL") or "http://127.0.0.1:1"  # where
 
 proof "x" [smoke, checkout] {
@@ -50,36 +50,36 @@ proof "x" [smoke, checkout] {
 """
 
 
-def test_an_ugly_file_becomes_a_pretty_one() -> None:
-    text = UGLY.replace("  expect not_a_function ( x ) * 2 < 1\n", "")
+def test_unformatted_file_is_formatted() -> None:
+    text = UNFORMATTED.replace("  expect not_a_function ( x ) * 2 < 1\n", "")
     file = parse_file(text, "x.proof")
     assert file.diagnostics == ()
-    assert format_file(file) == LAID_OUT
+    assert format_file(file) == FORMATTED
 
 
 @pytest.mark.parametrize("text", [path.read_text(encoding="utf-8") for path in PROOFS], ids=[p.stem for p in PROOFS])
-def test_the_tree_and_the_comments_stay(text: str) -> None:
-    ugly = re.sub(r"^ +", lambda match: match.group() * 3, text, flags=re.MULTILINE).replace("\n", "\r\n")
-    before = parse_file(ugly, "x.proof")
-    laid_out = format_file(before)
-    after = parse_file(laid_out, "x.proof")
+def test_formatting_keeps_tree_and_comments(text: str) -> None:
+    unformatted = re.sub(r"^ +", lambda match: match.group() * 3, text, flags=re.MULTILINE).replace("\n", "\r\n")
+    before = parse_file(unformatted, "x.proof")
+    formatted = format_file(before)
+    after = parse_file(formatted, "x.proof")
     assert after.diagnostics == ()
     assert is_same_tree(before.items, after.items)
-    assert re.findall(r"#.*", laid_out) == [comment.rstrip() for comment in re.findall(r"#.*", ugly)]
-    assert format_file(after) == laid_out
+    assert re.findall(r"#.*", formatted) == [comment.rstrip() for comment in re.findall(r"#.*", unformatted)]
+    assert format_file(after) == formatted
 
 
-def test_the_projects_own_proofs_are_laid_out() -> None:
+def test_example_proofs_are_formatted() -> None:
     for path in PROOFS:
         file = parse_file(path.read_text(encoding="utf-8"), str(path))
         assert format_file(file) == file.text, path
 
 
-def test_an_empty_file_stays_empty() -> None:
+def test_empty_file_stays_empty() -> None:
     assert format_file(parse_file("\n\n", "x.proof")) == ""
 
 
-def test_other_trees_are_told_apart() -> None:
+def test_different_trees_are_not_same() -> None:
     one, other = (parse_file(f"let x = {value}", "x.proof").items for value in (1, 2))
     assert not is_same_tree(one, other)
     assert is_same_tree(one, parse_file("  let   x=1", "x.proof").items)

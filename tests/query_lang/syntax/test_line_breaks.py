@@ -1,4 +1,4 @@
-"""What separates: lines, commas, comments; and how places in a text are counted by lines."""
+"""Separators: line breaks, commas and comments; line and column of an offset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PROOF = 'proof "p" {\n  when GET "http://x/"\n  expect count(a) == 1\n}\n'
         "retry a -> b {\r\n attempts == 3\r\n backoff grows\r\n exhausted\r\n}",
     ],
 )
-def test_items_are_separated_by_commas_or_line_ends(text: str) -> None:
+def test_commas_and_line_breaks_separate_items(text: str) -> None:
     parsed = parse_claim(text)
     assert parsed.expectation is not None, parsed.diagnostics
     assert isinstance(parsed.expectation.claim, s.Retry)
@@ -38,16 +38,16 @@ def test_items_are_separated_by_commas_or_line_ends(text: str) -> None:
         "(1\n+ 2) == 3",
     ],
 )
-def test_line_ends_are_free_within_parentheses_and_brackets(text: str) -> None:
+def test_line_breaks_inside_brackets_are_ignored(text: str) -> None:
     assert parse_claim(text).diagnostics == ()
 
 
 @pytest.mark.parametrize("text", ["count(a)\n== 1", "path a ->\nb", "1 +\n2 == 3"])
-def test_a_statement_ends_with_its_line(text: str) -> None:
+def test_line_break_ends_statement(text: str) -> None:
     assert parse_claim(text).diagnostics != ()
 
 
-def test_comments_may_stand_anywhere() -> None:
+def test_comments_are_allowed_everywhere() -> None:
     text = """\
 # first
 let a = 1 # beside
@@ -76,20 +76,21 @@ proof "p" [ # tags
 
 
 @pytest.mark.parametrize("text", ["", "\n", "# only\n# comments", "  \t\n\f\n", "# no line end", "\r\n\r\n"])
-def test_a_file_with_nothing_in_it_has_no_problems(text: str) -> None:
+def test_file_without_items_has_no_problems(text: str) -> None:
     file = parse_file(text, "x")
     assert (file.items, check_file(file)) == ((), ())
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_line_ends_of_either_kind_are_read(end: str) -> None:
+def test_lf_and_crlf_are_accepted(end: str) -> None:
     text = f"# a{end}let\ta =\t1{end}{end}{PROOF}".replace("\r\n", "\n").replace("\n", end)
     file = parse_file(text, "x")
     assert check_file(file) == ()
     assert len(file.items) == 2
 
 
-def test_the_place_of_an_offset_counts_from_one() -> None:
-    assert [(place.line, place.column) for place in (locate_offset("ab\ncd", offset) for offset in range(6))] == [
+def test_line_and_column_count_from_one() -> None:
+    positions = [locate_offset("ab\ncd", offset) for offset in range(6)]
+    assert [(position.line, position.column) for position in positions] == [
         (1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3),
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Text to tree: what stands where, and what binds tighter."""
+"""Parser: positions, precedence, literals, selections and paths."""
 
 from __future__ import annotations
 
@@ -54,21 +54,21 @@ proof "release 1.4.2 is healthy" [deploy] {
 """
 
 
-def claim(text: str) -> s.Claim:
+def parse_valid_claim(text: str) -> s.Claim:
     parsed = parse_claim(text)
     assert parsed.diagnostics == ()
     assert parsed.expectation is not None
     return parsed.expectation.claim
 
 
-def expression(text: str) -> s.Expression:
-    found = claim(text)
+def parse_condition(text: str) -> s.Expression:
+    found = parse_valid_claim(text)
     assert isinstance(found, s.ComparisonClaim)
     return found.condition
 
 
-def shape(node: object) -> str:
-    """A tree as text, every operation in parentheses."""
+def format_tree(node: object) -> str:
+    """Return a tree as text, with every operation in parentheses."""
     match node:
         case s.Number():
             return f"{node.value.normalize():f}{node.unit}"
@@ -77,42 +77,44 @@ def shape(node: object) -> str:
         case s.Name():
             return node.text
         case s.Compare() | s.Arithmetic():
-            return f"({shape(node.left)} {node.operator} {shape(node.right)})"
+            return f"({format_tree(node.left)} {node.operator} {format_tree(node.right)})"
         case s.AnyOf():
-            return f"({' or '.join(shape(term) for term in node.terms)})"
+            return f"({' or '.join(format_tree(term) for term in node.terms)})"
         case s.AllOf():
-            return f"({' and '.join(shape(term) for term in node.terms)})"
+            return f"({' and '.join(format_tree(term) for term in node.terms)})"
         case s.Not():
-            return f"(not {shape(node.term)})"
+            return f"(not {format_tree(node.term)})"
         case s.Negative():
-            return f"(-{shape(node.value)})"
+            return f"(-{format_tree(node.value)})"
         case s.ValueRange():
-            return f"{shape(node.low)}..{shape(node.high)}"
+            return f"{format_tree(node.low)}..{format_tree(node.high)}"
         case s.OneOf():
-            options = ", ".join(shape(option) for option in node.options)
-            return f"({shape(node.value)} {'not in' if node.negated else 'in'} [{options}])"
+            options = ", ".join(format_tree(option) for option in node.options)
+            return f"({format_tree(node.value)} {'not in' if node.negated else 'in'} [{options}])"
         case s.Function():
-            return f"{node.name}({', '.join(shape(argument) for argument in node.arguments)})"
+            return f"{node.name}({', '.join(format_tree(argument) for argument in node.arguments)})"
         case s.Step():
-            return " | ".join(shape(target) for target in node.targets)
+            return " | ".join(format_tree(target) for target in node.targets)
         case s.PathSegment():
-            branches = ", ".join(shape(branch) for branch in node.branches)
-            return f"{shape(node.step)} {node.arrow} {{{branches}}}" if node.branches else shape(node.step)
+            branches = ", ".join(format_tree(branch) for branch in node.branches)
+            return f"{format_tree(node.step)} {node.arrow} {{{branches}}}" if node.branches else format_tree(node.step)
         case s.CallSelection():
-            return f"{'try ' if node.attempts else ''}{shape(node.caller)} {node.arrow} {shape(node.callee)}"
+            return (
+                f"{'try ' if node.attempts else ''}{format_tree(node.caller)} {node.arrow} {format_tree(node.callee)}"
+            )
         case s.SpanSelection():
             words = ["span"] if node.spans == "any" else []
-            words += [shape(node.service)] if node.service else [] if words else ["*"]
-            words += [shape(node.operation)] if node.operation else []
-            return " ".join(words) + (f"[{shape(node.where)}]" if node.where else "")
+            words += [format_tree(node.service)] if node.service else [] if words else ["*"]
+            words += [format_tree(node.operation)] if node.operation else []
+            return " ".join(words) + (f"[{format_tree(node.where)}]" if node.where else "")
         case s.Response():
             return f"response({node.step}, {node.part}, {node.keys})"
         case s.Within():
-            return f"{node.what}[{shape(node.where)}]"
+            return f"{node.what}[{format_tree(node.where)}]"
     raise AssertionError(type(node).__name__)
 
 
-def test_the_example_of_the_language_is_read() -> None:
+def test_language_example_parses() -> None:
     file = parse_file(EXAMPLE, "checkout.proof")
     assert file.diagnostics == ()
     base, *proofs = file.items
@@ -124,7 +126,7 @@ def test_the_example_of_the_language_is_read() -> None:
     ]
 
 
-def test_every_node_knows_its_text_and_lies_within_what_is_above_it() -> None:
+def test_node_ranges_are_nested() -> None:
     def check(node: object) -> None:
         for child in s.iter_children(node):
             assert node.at.start <= child.at.start <= child.at.end <= node.at.end  # type: ignore[attr-defined]
@@ -147,16 +149,16 @@ def test_every_node_knows_its_text_and_lies_within_what_is_above_it() -> None:
         (s.Fallback, ["fallback payments -> bank => bank-backup"]),
     ],
 )
-def test_a_position_is_that_of_the_text(kind: type, texts: list[str]) -> None:
+def test_node_range_is_its_text(kind: type, texts: list[str]) -> None:
     nodes = [node for item in parse_file(EXAMPLE, "x").items for node in s.walk(item) if isinstance(node, kind)]
     assert [EXAMPLE[node.at.start : node.at.end] for node in nodes] == texts
 
 
-# ## What binds tighter
+# ## Precedence
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "tree"),
     [
         ("1 + 2 * 3 == 7", "((1 + (2 * 3)) == 7)"),
         ("(1 + 2) * 3 == 9", "(((1 + 2) * 3) == 9)"),
@@ -175,15 +177,15 @@ def test_a_position_is_that_of_the_text(kind: type, texts: list[str]) -> None:
         ('env("A") or "b"', '(env("A") or "b")'),
     ],
 )
-def test_operators_bind_as_the_language_says(text: str, read: str) -> None:
-    assert shape(expression(text)) == read
+def test_operators_have_documented_precedence(text: str, tree: str) -> None:
+    assert format_tree(parse_condition(text)) == tree
 
 
 # ## Names, numbers, strings
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "tree"),
     [
         ("a-b == 1", "(a-b == 1)"),
         ("a - b == 1", "((a - b) == 1)"),
@@ -196,8 +198,8 @@ def test_operators_bind_as_the_language_says(text: str, read: str) -> None:
         ("1-2 == 1", "((1 - 2) == 1)"),
     ],
 )
-def test_a_hyphen_within_a_name_is_part_of_it(text: str, read: str) -> None:
-    assert shape(expression(text)) == read
+def test_hyphen_inside_name_belongs_to_name(text: str, tree: str) -> None:
+    assert format_tree(parse_condition(text)) == tree
 
 
 @pytest.mark.parametrize(
@@ -209,8 +211,8 @@ def test_a_hyphen_within_a_name_is_part_of_it(text: str, read: str) -> None:
         ("9223372036854775807", "9223372036854775807", ""),
     ],
 )  # fmt: skip
-def test_numbers_are_exact_and_carry_their_unit(text: str, value: str, unit: str) -> None:
-    compared = expression(f"a == {text}")
+def test_numbers_are_exact_with_unit(text: str, value: str, unit: str) -> None:
+    compared = parse_condition(f"a == {text}")
     assert isinstance(compared, s.Compare)
     assert isinstance(compared.right, s.Number)
     assert (compared.right.value, compared.right.unit) == (Decimal(value), unit)
@@ -232,16 +234,16 @@ def test_numbers_are_exact_and_carry_their_unit(text: str, value: str, unit: str
         ('"größe"', ("größe",)),
     ],
 )
-def test_strings_have_escapes_and_names_in_braces(text: str, parts: tuple[str, ...]) -> None:
-    compared = expression(f"a == {text}")
+def test_strings_parse_escapes_and_placeholders(text: str, parts: tuple[str, ...]) -> None:
+    compared = parse_condition(f"a == {text}")
     assert isinstance(compared, s.Compare)
     assert isinstance(compared.right, s.Text)
     assert tuple(part if isinstance(part, str) else part.text for part in compared.right.parts) == parts
 
 
-def test_a_name_in_a_string_has_its_own_position() -> None:
+def test_placeholder_in_string_has_own_range() -> None:
     text = 'a == "x{base}/{other}"'
-    names = [node for node in s.walk(claim(text)) if isinstance(node, s.Name)]
+    names = [node for node in s.walk(parse_valid_claim(text)) if isinstance(node, s.Name)]
     assert [text[name.at.start : name.at.end] for name in names] == ["a", "base", "other"]
 
 
@@ -249,7 +251,7 @@ def test_a_name_in_a_string_has_its_own_position() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "tree"),
     [
         ("payments", "payments"),
         ('"My Service"', '"My Service"'),
@@ -270,17 +272,17 @@ def test_a_name_in_a_string_has_its_own_position() -> None:
         ('a[link[trace_id == "x"]]', 'a[link[(trace_id == "x")]]'),
     ],
 )  # fmt: skip
-def test_selections_are_read(text: str, read: str) -> None:
-    found = claim(f"no {text}")
+def test_selections_parse(text: str, tree: str) -> None:
+    found = parse_valid_claim(f"no {text}")
     assert isinstance(found, s.No)
     node = found.selection
     if isinstance(node, s.SpanSelection) and isinstance(node.service, s.Text) and node.spans == "any":
-        read = text
-    assert shape(node) == read
+        tree = text
+    assert format_tree(node) == tree
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "tree"),
     [
         ("a", "a"),
         ("a -> b ->> c ~> d", "a -> {b ->> {c ~> {d}}}"),
@@ -289,14 +291,14 @@ def test_selections_are_read(text: str, read: str) -> None:
         ('a "GET /" -> (b | c "x")', 'a "GET /" -> {b | c "x"}'),
     ],
 )
-def test_paths_are_read(text: str, read: str) -> None:
-    found = claim(f"path {text}")
+def test_paths_parse(text: str, tree: str) -> None:
+    found = parse_valid_claim(f"path {text}")
     assert isinstance(found, s.Path)
-    assert shape(found.segment) == read
+    assert format_tree(found.segment) == tree
 
 
 @pytest.mark.parametrize(
-    ("text", "read"),
+    ("text", "tree"),
     [
         ("response.status", "response(None, status, ())"),
         ('response.headers["x-a"]', "response(None, headers, ('x-a',))"),
@@ -306,10 +308,10 @@ def test_paths_are_read(text: str, read: str) -> None:
         ("http.response.status_code", "http.response.status_code"),
     ],
 )
-def test_parts_of_a_response_are_told_from_attributes(text: str, read: str) -> None:
-    compared = expression(f"{text} == 1")
+def test_response_parts_differ_from_attributes(text: str, tree: str) -> None:
+    compared = parse_condition(f"{text} == 1")
     assert isinstance(compared, s.Compare)
-    assert shape(compared.left) == read
+    assert format_tree(compared.left) == tree
 
 
 @pytest.mark.parametrize(
@@ -321,22 +323,22 @@ def test_parts_of_a_response_are_told_from_attributes(text: str, read: str) -> N
         ('between "2026-01-31" and end', "between", ['"2026-01-31"', "end"]),
     ],
 )
-def test_windows_are_read(text: str, kind: str, bounds: list[str]) -> None:
+def test_windows_parse(text: str, kind: str, bounds: list[str]) -> None:
     (proof,) = parse_file(f'proof "p" {{ given traces {text}\n expect count(traces) == 1 }}', "x").items
     assert isinstance(proof, s.Proof)
     given = proof.statements[0]
     assert isinstance(given, s.Given)
-    assert (given.window.kind, [shape(bound) for bound in given.window.bounds]) == (kind, bounds)
+    assert (given.window.kind, [format_tree(bound) for bound in given.window.bounds]) == (kind, bounds)
 
 
 # ## Suffixes
 
 
-def test_suffixes_of_a_claim_are_read_in_their_order() -> None:
+def test_claim_suffixes_parse_in_order() -> None:
     found = parse_claim('p95(duration(a)) < 1s in >= 99% of traces by service with confidence 95% as "fast {x}"')
     expectation = found.expectation
     assert expectation is not None
     assert expectation.share is not None
     assert expectation.share.operator == ">="
     parts = (expectation.share.value, expectation.by, expectation.confidence, expectation.label)
-    assert [shape(part) for part in parts] == ["0.99%", "service", "0.95%", '"fast {x}"']
+    assert [format_tree(part) for part in parts] == ["0.99%", "service", "0.95%", '"fast {x}"']

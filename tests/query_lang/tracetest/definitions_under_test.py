@@ -1,4 +1,4 @@
-"""Tracetest's definitions, as short as they can be."""
+"""Minimal Tracetest definitions."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ spec:
     assertions:
     - {assertion}
 """
-ON_TRIGGER = """'span[name="Tracetest trigger"]'"""
-ON_SPAN = """'span[name="a"]'"""
-OF_BODY = "attr:tracetest.response.body"
+TRIGGER_SELECTOR = """'span[name="Tracetest trigger"]'"""
+SPAN_SELECTOR = """'span[name="a"]'"""
+BODY_ATTRIBUTE = "attr:tracetest.response.body"
 TRIGGER = """\
 type: Test
 spec:
@@ -28,5 +28,5 @@ spec:
 HTTP = "httpRequest:\n      url: http://127.0.0.1/\n      "
 
 
-def one_spec(selector: str, assertion: str) -> str:
+def make_test(selector: str, assertion: str) -> str:
     return TEST.format(selector=selector, assertion=assertion)

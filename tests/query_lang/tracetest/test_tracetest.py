@@ -1,4 +1,4 @@
-"""Tracetest's definitions as proofs: real ones, all that is documented, and that claims mean what assertions did."""
+"""Conversion of Tracetest definitions: real ones, documented ones, and the meaning of the claims."""
 
 from __future__ import annotations
 
@@ -25,18 +25,23 @@ from spanproof.query_lang.tracetest.printer import ProofNames
 from spanproof.query_lang.tracetest.proofs import convert_tests
 from spanproof.query_lang.tracetest.selectors import read_selector
 from spanproof.query_lang.tracetest.unsupported import NO_EQUIVALENT
-from spanproof.tests.query_lang.tracetest.definitions_under_test import HTTP, OF_BODY, TRIGGER, one_spec
+from spanproof.tests.query_lang.tracetest.definitions_under_test import (
+    BODY_ATTRIBUTE,
+    HTTP,
+    TRIGGER,
+    make_test,
+)
 
-REAL = Path(__file__).parent / "definitions"
-FILES = sorted(REAL.rglob("*.yaml"))
-PAGE = (Path(__file__).parents[3] / "docs" / "migrate.md").read_text(encoding="utf-8")
-REFUSED = {
+DEFINITIONS = Path(__file__).parent / "definitions"
+FILES = sorted(DEFINITIONS.rglob("*.yaml"))
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "migrate.md").read_text(encoding="utf-8")
+UNSUPPORTED = {
     "product-catalog/list.yaml": "26:48: `json_path '$.products[*].id'`",
     **{f"{path.parent.name}/all.yaml": "4:7: `TestSuite`" for path in FILES if path.name == "all.yaml"},
 }
 
 
-def claims(selector: str, assertion: str, trigger: str = "http") -> list[str]:
+def convert_assertion(selector: str, assertion: str, trigger: str = "http") -> list[str]:
     return write_claims(
         read_selector(selector, TextRange), [read_assertion(assertion, TextRange)], ProofNames(), trigger
     )
@@ -46,64 +51,64 @@ def claims(selector: str, assertion: str, trigger: str = "http") -> list[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_real_definitions_are_turned_or_refused_by_name(path: Path) -> None:
+def test_real_definitions_convert_or_name_construct(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    turned = convert_tests(text)
-    wanted = REFUSED.get(f"{path.parent.name}/{path.name}")
+    converted = convert_tests(text)
+    wanted = UNSUPPORTED.get(f"{path.parent.name}/{path.name}")
     if wanted is not None:
-        (found,) = turned.diagnostics
+        (found,) = converted.diagnostics
         position = locate_offset(text, found.at.start)
         assert f"{position.line}:{position.column}: {found.message}" == f"{wanted} has no equivalent in a proof"
         return
-    assert turned.text is not None, turned.diagnostics
-    file = parse_file(turned.text, "turned.proof")
+    assert converted.text is not None, converted.diagnostics
+    file = parse_file(converted.text, "converted.proof")
     assert (file.diagnostics, check_file(file)) == ((), ())
-    assert format_file(file) == turned.text
+    assert format_file(file) == converted.text
     for name in re.findall(r"^ +(?:- )?name: (.*)$", text, re.MULTILINE):
-        assert name.strip("'").replace('"', '\\"') in turned.text
+        assert name.strip("'").replace('"', '\\"') in converted.text
 
 
-def test_most_real_definitions_are_turned() -> None:
-    assert (len(FILES), len(REFUSED)) == (25, 9)
+def test_most_real_definitions_convert() -> None:
+    assert (len(FILES), len(UNSUPPORTED)) == (25, 9)
 
 
-# ## What is documented
+# ## Documented conversions
 
 
-def rows(heading: str) -> list[list[str]]:
-    """The cells of the tables below a heading."""
-    section = PAGE.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+def read_table_rows(heading: str) -> list[list[str]]:
+    """Return the cells of the tables below a heading."""
+    section = DOCUMENT.partition(f"## {heading}\n")[2].partition("\n## ")[0]
     lines = [line for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
 
 
-DOCUMENTED = [[cell.strip("`") for cell in row] for row in rows("What becomes what") if len(row) == 3][2:]
+DOCUMENTED = [[cell.strip("`") for cell in row] for row in read_table_rows("Equivalents") if len(row) == 3][2:]
 
 
 @pytest.mark.parametrize(("selector", "assertion", "claim"), DOCUMENTED)
-def test_assertions_become_what_is_documented(selector: str, assertion: str, claim: str) -> None:
-    assert claims(selector, assertion) == [claim]
+def test_assertions_convert_as_documented(selector: str, assertion: str, claim: str) -> None:
+    assert convert_assertion(selector, assertion) == [claim]
 
 
-def test_the_definition_that_is_shown_becomes_the_proof_that_is_shown() -> None:
-    definition, proof = re.findall(r"```(?:yaml|proof)\n(.*?)```", PAGE, re.DOTALL)
+def test_documented_definition_converts_to_documented_proof() -> None:
+    definition, proof = re.findall(r"```(?:yaml|proof)\n(.*?)```", DOCUMENT, re.DOTALL)
     assert convert_tests(definition).text == proof
 
 
-def test_all_that_has_no_equivalent_is_documented() -> None:
-    assert dict(rows("What has no equivalent")[2:]) == dict(NO_EQUIVALENT)
+def test_unsupported_constructs_are_documented() -> None:
+    assert dict(read_table_rows("Constructs without an equivalent")[2:]) == dict(NO_EQUIVALENT)
 
 
-# ## What claims mean
+# ## Meaning of claims
 
-SCENE = """\
+TRACE = """\
 trace orders
   shop "POST /orders" server 0ms..100ms ok { http.request.method: "POST", http.response.status_code: 201, stock: 7 }
     shop "HMSET" client 10ms..20ms { db.system: "redis", db.redis.database_index: 0, db.statement: "HMSET 1" }
     bank "charge" server 30ms..80ms error resource { service.version: "1.4" } { rpc.system: "grpc", amount.was: 9 }
       bank "work" internal 40ms..50ms { amount.left: 5, amount.was: 9, amount.sold: 4 }
 """
-MEANT = [
+SPAN_ASSERTIONS = [
     ('span[name="POST /orders"]', "attr:http.response.status_code = 201", "pass"),
     ('span[name="POST /orders"]', 'attr:http.response.status_code = "201"', "pass"),
     ('span[name="POST /orders"]', "attr:http.response.status_code != 201", "fail"),
@@ -116,7 +121,7 @@ MEANT = [
     ('span[tracetest.span.type="database"]', "attr:tracetest.selected_spans.count = 1", "pass"),
     ('span[tracetest.span.type="rpc"]', "attr:tracetest.selected_spans.count = 1", "pass"),
     ('span[tracetest.span.type="messaging"]', "attr:tracetest.selected_spans.count = 0", "pass"),
-    # of the type `general` is the span that Tracetest makes for the request, too
+    # the span that Tracetest creates for the request also has the type `general`
     ('span[tracetest.span.type="general"]', "attr:tracetest.selected_spans.count = 2", "pass"),
     ("", "attr:tracetest.selected_spans.count = 5", "pass"),
     ('span[tracetest.span.type="database" name="HMSET" db.redis.database_index="0"]', 'attr:db.statement = "HMSET 1"',
@@ -140,44 +145,44 @@ MEANT = [
     ('span[name="work" db.system=""]', "attr:tracetest.selected_spans.count = 1", "pass"),
     ('span[name="work"]', 'attr:tracetest.span.type = "general"', "pass"),
     ('span[name="work"]', 'attr:tracetest.span.type != "http"', "pass"),
-    ('span[name="nobody"]', "attr:tracetest.selected_spans.count = 0", "pass"),
-    ('span[name="nobody"]', "attr:b.c = 1", "inconclusive"),
+    ('span[name="absent"]', "attr:tracetest.selected_spans.count = 0", "pass"),
+    ('span[name="absent"]', "attr:b.c = 1", "inconclusive"),
 ]  # fmt: skip
 
 
-def test_claims_about_spans_mean_what_the_assertions_did() -> None:
-    lines = [SCENE]
-    for selector, assertion, outcome in MEANT:
-        (claim,) = claims(selector, assertion)
+def test_span_claims_keep_meaning_of_assertions() -> None:
+    lines = [TRACE]
+    for selector, assertion, outcome in SPAN_ASSERTIONS:
+        (claim,) = convert_assertion(selector, assertion)
         lines.append(f"assert {claim}\n  {outcome}\n")
     found = list(run_cases("".join(lines)))
     assert [(each.assertion.claim, each.difference) for each in found if each.difference] == []
-    assert len(found) >= len(MEANT)
+    assert len(found) >= len(SPAN_ASSERTIONS)
 
 
 BODY = '{"id": 7, "name": "Ann", "none": [], "no": {}, "some": ["a", "b"], "price": {"units": "5"}, "a b": true}'
-ANSWERED = [
+RESPONSE_ASSERTIONS = [
     ("attr:tracetest.response.status = 201", "pass"),
     ("attr:tracetest.response.status >= 300", "fail"),
-    (f"{OF_BODY} contains 'Ann'", "pass"),
-    (f"{OF_BODY} not-contains 'Ann'", "fail"),
-    (f"{OF_BODY} | json_path '$.id' = 7", "pass"),
-    (f"{OF_BODY} | json_path '$.id' = '7'", "pass"),
-    (f"{OF_BODY} | json_path '.id' > 7", "fail"),
-    (f"{OF_BODY} | json_path '$.price.units' >= 5", "pass"),
-    (f"{OF_BODY} | json_path '$.name' != ''", "pass"),
-    (f"{OF_BODY} | json_path '$.surname' != ''", "fail"),
-    (f"{OF_BODY} | json_path '$.none' = '[]'", "pass"),
-    (f"{OF_BODY} | json_path '$.none' != '[]'", "fail"),
-    (f"{OF_BODY} | json_path '$.some' != '[]'", "pass"),
-    (f"{OF_BODY} | json_path '$.no' != '{{}}'", "fail"),
-    (f"{OF_BODY} | json_path '$.price' != '{{}}'", "pass"),
-    (f"{OF_BODY} | json_path '$.some[*]' | length = 2", "pass"),
-    (f"{OF_BODY} | json_path '$.some[*]' | get_index 1 = 'b'", "pass"),
-    (f"{OF_BODY} | json_path '$[\"a b\"]' = 'true'", "pass"),
-    (f"{OF_BODY} | json_path '$.id' = var:SEVEN", "pass"),
-    (f"{OF_BODY} | json_path '$.id' < var:SEVEN", "fail"),
-    (f"{OF_BODY} | json_path '$.name' = 'A${{var:NN}}'", "pass"),
+    (f"{BODY_ATTRIBUTE} contains 'Ann'", "pass"),
+    (f"{BODY_ATTRIBUTE} not-contains 'Ann'", "fail"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.id' = 7", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.id' = '7'", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '.id' > 7", "fail"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.price.units' >= 5", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.name' != ''", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.surname' != ''", "fail"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.none' = '[]'", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.none' != '[]'", "fail"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.some' != '[]'", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.no' != '{{}}'", "fail"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.price' != '{{}}'", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.some[*]' | length = 2", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.some[*]' | get_index 1 = 'b'", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$[\"a b\"]' = 'true'", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.id' = var:SEVEN", "pass"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.id' < var:SEVEN", "fail"),
+    (f"{BODY_ATTRIBUTE} | json_path '$.name' = 'A${{var:NN}}'", "pass"),
     ("attr:tracetest.span.duration < 20ms", "fail"),
 ]
 
@@ -190,7 +195,7 @@ def judge() -> Iterator[Judge]:
         yield judge
 
 
-def judged(judge: Judge, claim: str, body: str) -> str:
+def judge_claim(judge: Judge, claim: str, body: str) -> str:
     parsed = parse_claim(claim)
     assert parsed.expectation is not None, (claim, parsed.diagnostics)
     variables = {"SEVEN": Constant("7", "text"), "NN": Constant("nn", "text")}
@@ -198,39 +203,37 @@ def judged(judge: Judge, claim: str, body: str) -> str:
     return judge.judge(parsed.expectation, claim, bindings).outcome.value
 
 
-@pytest.mark.parametrize(("assertion", "outcome"), ANSWERED)
-def test_claims_about_the_response_mean_what_the_assertions_did(judge: Judge, assertion: str, outcome: str) -> None:
-    (claim,) = claims('span[name="Tracetest trigger"]', assertion)
-    assert judged(judge, claim, BODY) == outcome
+@pytest.mark.parametrize(("assertion", "outcome"), RESPONSE_ASSERTIONS)
+def test_response_claims_keep_meaning_of_assertions(judge: Judge, assertion: str, outcome: str) -> None:
+    (claim,) = convert_assertion('span[name="Tracetest trigger"]', assertion)
+    assert judge_claim(judge, claim, BODY) == outcome
 
 
 @pytest.mark.parametrize(
     ("body", "expected", "outcome"),
     [("{}", "{\n  \n}", "pass"), ('{"a": 1}', "{\n  \n}", "fail"), ('{"a":1}', '{\n  "a": 1\n}', "pass")],
 )
-def test_messages_of_grpc_are_compared_whatever_their_layout(
-    judge: Judge, body: str, expected: str, outcome: str
-) -> None:
-    (claim,) = claims('span[name="Tracetest trigger"]', f"{OF_BODY} = '{expected}'", "grpc")
-    assert judged(judge, claim, body) == outcome
+def test_grpc_messages_compare_regardless_of_layout(judge: Judge, body: str, expected: str, outcome: str) -> None:
+    (claim,) = convert_assertion('span[name="Tracetest trigger"]', f"{BODY_ATTRIBUTE} = '{expected}'", "grpc")
+    assert judge_claim(judge, claim, body) == outcome
 
 
 # ## Requests
 
 
-def request(text: str) -> list[str]:
-    """The lines of the `when` that a trigger becomes."""
-    turned = convert_tests(text)
-    assert turned.text is not None, turned.diagnostics
-    return [line.strip() for line in turned.text.split("proof ")[1].splitlines()[1:-3]]
+def convert_trigger(text: str) -> list[str]:
+    """Return the lines of the `when` that a trigger is converted to."""
+    converted = convert_tests(text)
+    assert converted.text is not None, converted.diagnostics
+    return [line.strip() for line in converted.text.split("proof ")[1].splitlines()[1:-3]]
 
 
-def test_a_request_over_http_is_sent_as_it_was() -> None:
+def test_http_trigger_becomes_http_request() -> None:
     body = HTTP + (
         "method: put\n      headers: [{key: Content-Type, value: text/plain}, {key: x-a, value: '${env:WHO}'}]\n"
         '      body: |\n        {"a": ${var:N}}\n      auth: {type: apiKey, apiKey: {key: k, value: v, in: query}}'
     )
-    assert request(TRIGGER.format(type="http", body=body)) == [
+    assert convert_trigger(TRIGGER.format(type="http", body=body)) == [
         'when PUT "http://127.0.0.1/" {',
         'header "Content-Type": "text/plain"',
         'header "x-a": "{WHO}"',
@@ -240,46 +243,48 @@ def test_a_request_over_http_is_sent_as_it_was() -> None:
     ]
 
 
-def test_authentication_becomes_a_header() -> None:
+def test_authentication_becomes_header() -> None:
     basic = HTTP + "auth: {type: basic, basic: {username: ann, password: secret}}"
-    assert 'header "authorization": "Basic YW5uOnNlY3JldA=="' in request(TRIGGER.format(type="http", body=basic))
+    assert 'header "authorization": "Basic YW5uOnNlY3JldA=="' in convert_trigger(
+        TRIGGER.format(type="http", body=basic)
+    )
     bearer = HTTP + "auth: {type: bearer, bearer: {token: 'Bearer ${var:T}'}}"
-    assert 'header "authorization": "Bearer {T}"' in request(TRIGGER.format(type="http", body=bearer))
+    assert 'header "authorization": "Bearer {T}"' in convert_trigger(TRIGGER.format(type="http", body=bearer))
 
 
-def test_messages_and_questions_are_sent_as_they_were() -> None:
+def test_kafka_graphql_and_trace_triggers_become_requests() -> None:
     kafka = "kafka: {brokerUrls: [a:1, b:2], topic: '${var:T}', messageKey: k, messageValue: v, headers: []}"
-    assert request(TRIGGER.format(type="kafka", body=kafka)) == [
+    assert convert_trigger(TRIGGER.format(type="kafka", body=kafka)) == [
         'when publish kafka "{T}" {', 'broker "a:1,b:2"', 'body "v"', 'key "k"', "}",
     ]  # fmt: skip
     graphql = "graphql: {url: 'http://127.0.0.1/', body: {query: 'query { a }', variables: {n: '${var:N}'}}}"
-    assert request(TRIGGER.format(type="graphql", body=graphql)) == [
+    assert convert_trigger(TRIGGER.format(type="graphql", body=graphql)) == [
         'when POST "http://127.0.0.1/" {',
         'json { "query": "query \\{ a }", "variables": { "n": "{N}" } }',
         "}",
     ]
     trace = "traceid:\n      id: ${var:TRACE}"
-    assert request(TRIGGER.format(type="traceid", body=trace)) == ['when trace "{TRACE}"']
+    assert convert_trigger(TRIGGER.format(type="traceid", body=trace)) == ['when trace "{TRACE}"']
 
 
-def test_outputs_become_values_and_names_of_the_language_are_kept_free() -> None:
-    turned = convert_tests(
-        one_spec("""'span[service.name="cart"]'""", "attr:order.id = var:ORDER")
+def test_outputs_become_variables_and_reserved_names_get_suffix() -> None:
+    converted = convert_tests(
+        make_test("""'span[service.name="cart"]'""", "attr:order.id = var:ORDER")
         .replace("8080/", "8080/${var:cart}/${var:name}")
         .replace("  specs:", "  outputs:\n  - name: ORDER\n    selector: span[name=\"Tracetest trigger\"]\n"
                  "    value: attr:tracetest.response.body | json_path '$.id'\n  specs:")
     )  # fmt: skip
-    assert turned.text == (
+    assert converted.text == (
         'let cart = env("cart")\nlet name_ = env("name")\n\nproof "A test" {\n'
         '  when GET "http://127.0.0.1:8080/{cart}/{name_}"\n  let ORDER = response.json.id\n\n'
         '  expect every span[service == "cart"] has order.id == ORDER\n}\n'
     )
 
 
-def test_a_long_claim_is_broken_where_its_condition_stands_not_in_a_text() -> None:
+def test_long_claim_breaks_at_condition() -> None:
     name = "a [b] has c " * 9
-    turned = convert_tests(one_spec(f"""'span[name="{name}" d.e="[f"]'""", "attr:g.h = 1"))
-    assert turned.text is not None, turned.diagnostics
-    assert turned.text.splitlines()[-4:-1] == [
+    converted = convert_tests(make_test(f"""'span[name="{name}" d.e="[f"]'""", "attr:g.h = 1"))
+    assert converted.text is not None, converted.diagnostics
+    assert converted.text.splitlines()[-4:-1] == [
         f'  expect every span "{name}"[', '    d.e == "[f"', "  ] has g.h == 1",
     ]  # fmt: skip

@@ -19,8 +19,8 @@ def case(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Case files.")],
 ) -> None:
     """Run case files: traces, claims and the verdicts that they must get, in one text."""
-    from spanproof.assertions.cases.case_file import CaseError
     from spanproof.assertions.cases.case_runner import run_cases
+    from spanproof.assertions.cases.scenario import CaseError
 
     claims, differences = 0, 0
     for path in files:

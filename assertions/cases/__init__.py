@@ -1,1 +1,4 @@
-"""Case files: traces, claims and the verdicts they must get, in one text."""
+"""Case files (``.case``): parser, variations, OTLP requests, and a runner that compares verdicts.
+
+Input: the text of a case file. Output: one result per assertion. May import all of `assertions` but `pytest_plugin`.
+"""

@@ -1,1 +1,4 @@
-"""Findings -> words and evidence: what was seen, what was expected, what came nearest."""
+"""Explanations of verdicts: findings in; text, witnesses and the displayed trace out.
+
+May import `findings`, `query_lang` and `collector`.
+"""

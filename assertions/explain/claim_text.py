@@ -1,4 +1,4 @@
-"""Which parts of a claim's text a verdict points at and repeats."""
+"""The parts of a claim's source text that a verdict marks and quotes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ClaimText:
-    """A claim and the text that it stands in."""
+    """A claim and the text of its file."""
 
     claim: s.Claim
     text: str
 
     def read_source(self, at: s.TextRange) -> str:
-        """Return what stands there."""
+        """Return the source text in a range."""
         return self.text[at.start : at.end]
 
     def find_failed_part(self, sample: Finding | None) -> s.TextRange:
@@ -45,7 +45,7 @@ class ClaimText:
         return self.claim.at
 
     def format_observed(self, plan: Plan, sample: Finding | None) -> str | None:
-        """Return the value seen."""
+        """Return the observed value, or None if there is none."""
         if sample is None or plan.value_type.kind == "nothing":
             return None
         if isinstance(self.claim, s.Retry) and sample.note and sample.note[0] and sample.value is not None:
@@ -55,14 +55,14 @@ class ClaimText:
         return units.format_value(sample.value, plan.value_type)
 
     def make_related_marks(self, counts: FindingCounts, sample: Finding | None) -> tuple[Mark, ...]:
-        """Mark what the part that failed goes with."""
+        """Return marks for the parts of the claim that help to read the failed part."""
         match self.claim:
             case s.Before(first=first):
-                return (Mark(first.at, "this was to end first"),)
+                return (Mark(first.at, "this must end first"),)
             case s.Retry(call=call) if sample and sample.note and sample.note[0]:
                 return (Mark(call.at, f"{format_count(counts.n, 'call')} to retry"),)
             case s.Fallback(call=call):
-                return (Mark(call.at, f"{format_count(counts.n, 'call')} failed for good"),)
+                return (Mark(call.at, f"{format_count(counts.n, 'call')} failed"),)
             case s.Every(selection=selection):
                 return (Mark(selection.at, f"{counts.n} matched"),)
             case s.Budget(total=total) if sample and sample.note and sample.note[0]:
@@ -70,24 +70,24 @@ class ClaimText:
         return ()
 
     def read_subject(self) -> str:
-        """Return the source text of what is compared."""
+        """Return the source text of the compared value; empty if there is none."""
         match self.claim:
             case s.ComparisonClaim(condition=s.Compare() as condition):
                 return self.read_source(condition.left.at)
             case s.ComparisonClaim(condition=s.OneOf() as condition):
                 return self.read_source(condition.value.at)
             case s.Every(condition=condition) | s.No(condition=condition) | s.Some(condition=condition):
-                looked_at = find_subject(condition) if condition is not None else None
-                return self.read_source(looked_at.at) if looked_at else ""
+                subject = find_subject(condition) if condition is not None else None
+                return self.read_source(subject.at) if subject else ""
         return ""
 
     def describe_precondition(self) -> str:
-        """Say what is to happen before there is something to judge."""
+        """Return the event without which the claim has nothing to judge."""
         match self.claim:
             case s.Retry(call=call):
                 return f"a failed first attempt of `{self.read_source(call.at)}`"
             case s.Circuit(call=call):
-                return f"so many failures in a row of `{self.read_source(call.at)}`"
+                return f"the required number of consecutive failures of `{self.read_source(call.at)}`"
             case s.Timeout(call=call):
                 return f"an attempt of `{self.read_source(call.at)}` that was cut off"
             case s.Fallback(call=call):
@@ -95,32 +95,32 @@ class ClaimText:
         return "the condition"
 
     def find_selections(self) -> list[s.Selection]:
-        """Return the selections of spans and calls in the claim, in the order of its text."""
-        found: list[s.Selection] = []
+        """Return the selections of spans and calls in the claim, in source order."""
+        result: list[s.Selection] = []
         for part in s.walk(self.claim):
             if isinstance(part, s.SpanSelection | s.CallSelection):
-                found.append(part)
+                result.append(part)
             elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
                 continue
             elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
                 selection = to_selection(part.arguments[0])
-                found += [selection] if selection else []
-        return found
+                result += [selection] if selection else []
+        return result
 
     def locate_first_selection(self) -> s.TextRange:
-        """Return where the first of these stands, else the claim."""
+        """Return the range of the first selection, or of the claim if it has none."""
         selections = self.find_selections()
         return selections[0].at if selections else self.claim.at
 
     def format_limit(self) -> str:
-        """Say what was wanted of a comparison."""
+        """Return the limit of a comparison as a suffix, such as ``, not < 300ms``."""
         condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
         if isinstance(condition, s.Compare):
             return f", not {self.read_source(s.TextRange(condition.left.at.end, condition.at.end)).strip()}"
         return ""
 
     def name_budget_part(self, claim: s.Budget, number: int) -> str:
-        """Name a part of a budget; 0 is the whole."""
+        """Return the name of a part of a budget; number 0 is the whole."""
         if not number:
             return "the whole"
         part = claim.parts[number - 1][0]

@@ -1,4 +1,4 @@
-"""Puts what a plan found into words: what was seen, what was expected, what came nearest."""
+"""Explanations of verdicts: the observed value, the expected one, and the nearest miss."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanproof.assertions.explain.text_formatting import format_count, format_li
 from spanproof.assertions.findings.path_search import PathFinder, PathMismatch, read_hops, resolve_service
 from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Mark, Outcome, Verdict, Witness
 from spanproof.query_lang.check.constants import Bindings, interpolate, is_constant
-from spanproof.query_lang.compile import path_segments as legs
+from spanproof.query_lang.compile import path_segments
 from spanproof.query_lang.compile.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import find_nearest
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Explainer:
-    """Words for the verdicts on one claim."""
+    """Builder of the explained verdicts on one claim."""
 
     def __init__(
         self,
@@ -46,19 +46,19 @@ class Explainer:
         self.is_without_witnesses = False
 
     def without_witnesses(self) -> Explainer:
-        """Return the same, but that it looks no witnesses up."""
-        brief = copy(self)
-        brief.is_without_witnesses = True
-        return brief
+        """Return a copy that does not look up witnesses."""
+        explainer = copy(self)
+        explainer.is_without_witnesses = True
+        return explainer
 
     # ## The verdicts
 
     def make_error(self, message: str) -> Verdict:
-        """The claim could not be judged."""
+        """Return the verdict on a claim that cannot be judged."""
         return Verdict(Outcome.ERROR, "error", message.splitlines()[0], self.claim.at, "")
 
     def make_pass(self, plan: Plan, counts: FindingCounts) -> Verdict:
-        """The claim holds."""
+        """Return the verdict on a claim that holds."""
         sample = counts.find_sample(ok=True) or counts.find_sample(ok=None)
         observed = (
             units.format_value(sample.value, plan.value_type) if sample and plan.value_type.kind != "nothing" else None
@@ -77,11 +77,11 @@ class Explainer:
         )
 
     def make_failure(self, plan: Plan, counts: FindingCounts) -> Verdict:
-        """A counterexample is in hand, or the claim does not hold on complete evidence."""
+        """Return the verdict on a claim with a counterexample, or one that complete evidence does not support."""
         sample = counts.find_sample(ok=False)
         n = self._count_values(plan, counts, sample)
         match self.claim:
-            case s.Path(mode="only") if sample and sample.note and sample.note[0] == legs.OTHER_CALL_MADE:
+            case s.Path(mode="only") if sample and sample.note and sample.note[0] == path_segments.OTHER_CALL_MADE:
                 reason, id_ = f"there were other calls: {sample.value}", "other-call"
                 mark = f"{counts.holds} of {counts.n} traces; also called: {sample.value}"
             case s.Path(mode="some" | "only") as claim:
@@ -107,23 +107,23 @@ class Explainer:
                 reason, id_, mark = explain_circuit(sample, counts)
             case s.Budget() as claim:
                 number = sample.note[0] if sample and sample.note else 0
-                what = self.claim_text.name_budget_part(claim, number)
-                reason, id_ = f"{what} took {self._format_observed(plan, sample)}", "over-budget"
+                part = self.claim_text.name_budget_part(claim, number)
+                reason, id_ = f"{part} took {self._format_observed(plan, sample)}", "over-budget"
                 mark = f"{self._format_observed(plan, sample)}"
             case s.No():
                 reason, id_ = f"{counts.fails} matched", "not-absent"
-                shown = (
+                observed_value = (
                     f", {self.claim_text.read_subject()} {self._format_observed(plan, sample)}"
                     if self._has_value(plan, sample)
                     else ""
                 )
-                mark = reason + shown
+                mark = reason + observed_value
             case s.Some() as claim:
                 return self._explain_none_found(claim, counts)
             case _:
                 reason, id_, mark = self._explain_comparison(plan, counts, sample)
         observed = self.claim_text.format_observed(plan, sample)
-        lacks = (
+        missing = (
             self._find_missing_services()
             if sample is not None and sample.value == 0 and plan.family == "number"
             else ()
@@ -131,11 +131,11 @@ class Explainer:
         return Verdict(
             Outcome.FAIL, id_, reason, self.claim_text.find_failed_part(sample), mark, n, observed,
             self._find_witnesses(sample),
-            marks=self.claim_text.make_related_marks(counts, sample), missing_services=lacks,
+            marks=self.claim_text.make_related_marks(counts, sample), missing_services=missing,
         )  # fmt: skip
 
     def choose_worst_group(self, judged: dict[str | None, Verdict], by: s.Name) -> tuple[str | None, Verdict]:
-        """The group with the gravest verdict, and that; the reason says on which, and how many groups there are."""
+        """Return the group with the worst verdict, and that verdict; its reason names the group and counts them all."""
         group, verdict = max(judged.items(), key=lambda item: OUTCOMES_BY_SEVERITY.index(item[1].outcome))
         holding = sum(each.outcome is Outcome.PASS for each in judged.values())
         if verdict.outcome is Outcome.PASS:
@@ -145,17 +145,17 @@ class Explainer:
         return group, replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
 
     def make_incomplete(self) -> Verdict:
-        """The traces are not complete, and the claim needs them to be."""
+        """Return the verdict on a claim that needs complete traces, while they are incomplete."""
         listed = "; ".join(self.missing) or "the traces are not complete"
         return Verdict(Outcome.INCONCLUSIVE, "incomplete", listed, self.claim.at, "cannot be decided", final=False)
 
     def make_indeterminate(self, plan: Plan, counts: FindingCounts) -> Verdict:
-        """Some findings can be told neither way."""
+        """Return the verdict for findings that neither hold nor fail."""
         reason = f"{plan.undecided_reason} ({counts.empty} of {counts.n + counts.empty})"
         return Verdict(Outcome.INCONCLUSIVE, "untold", reason, self.claim.at, "cannot be decided", counts.n)
 
     def make_nothing_matched(self, plan: Plan) -> Verdict:
-        """There was nothing to judge: never a pass."""
+        """Return the verdict on a claim that matched nothing; it never passes."""
         if plan.needs_occasion:
             reason = f"not exercised: {self.claim_text.describe_precondition()} never happened"
             return Verdict(
@@ -174,25 +174,25 @@ class Explainer:
         )  # fmt: skip
 
     def make_undecided(self, plan: Plan, counts: FindingCounts) -> Verdict:
-        """The evidence cannot decide yet, or time is up."""
+        """Return the verdict for evidence that does not decide yet, or did not before the time limit."""
         listed = "; ".join(self.missing) or "the trace is not complete"
         sample = counts.find_sample(ok=False)
-        seen = ""
+        observed = ""
         if sample is not None and sample.value is not None and plan.value_type.kind != "nothing":
-            seen = f", so far {self.claim_text.read_subject()} {units.format_value(sample.value, plan.value_type)}"
+            observed = f", so far {self.claim_text.read_subject()} {units.format_value(sample.value, plan.value_type)}"
         return Verdict(
-            Outcome.INCONCLUSIVE, "incomplete", listed + seen, self.claim.at, "cannot be decided", counts.n,
+            Outcome.INCONCLUSIVE, "incomplete", listed + observed, self.claim.at, "cannot be decided", counts.n,
             witnesses=self._find_witnesses(sample), final=False,
         )  # fmt: skip
 
     def make_share_verdict(self, trace_counts: TraceCounts, share: s.ShareClause, *, passed: bool | None) -> Verdict:
-        """``in OP P of traces``."""
+        """Return the verdict on ``in OP P of traces``; `passed` is None while it is open."""
         fraction = units.format_fraction(trace_counts.holds / trace_counts.n)
         held = f"{trace_counts.holds} of {format_count(trace_counts.n, 'trace')} ({fraction})"
-        empty = trace_counts.fates["nothing"] + trace_counts.fates["coming"]
+        empty = trace_counts.states["nothing"] + trace_counts.states["coming"]
         left_out = f"; {empty} had nothing to judge" if empty else ""
         if passed is None:
-            reason = f"held in {held} so far, {trace_counts.fates['open']} are not complete{left_out}"
+            reason = f"held in {held} so far, {trace_counts.states['open']} are not complete{left_out}"
             return Verdict(
                 Outcome.INCONCLUSIVE, "incomplete", reason, share.at, "cannot be decided", trace_counts.n, final=False
             )
@@ -204,11 +204,11 @@ class Explainer:
         )  # fmt: skip
 
     def make_path_matched(self, witnesses: tuple[Witness, ...]) -> Verdict:
-        """The path was taken in the one trace that was looked at."""
-        in_one = f"in {format_count(1, 'trace')}"
-        return Verdict(Outcome.PASS, "pass", in_one, self.claim.at, "", 1, witnesses=witnesses)
+        """Return the verdict on a path that the only selected trace contains."""
+        reason = f"in {format_count(1, 'trace')}"
+        return Verdict(Outcome.PASS, "pass", reason, self.claim.at, "", 1, witnesses=witnesses)
 
-    # ## What the evidence says
+    # ## Parts of an explanation
 
     def _has_value(self, plan: Plan, sample: Finding | None) -> bool:
         return sample is not None and sample.value is not None and plan.value_type.kind != "nothing"
@@ -255,19 +255,27 @@ class Explainer:
         return f" (n = {n}, nearest rank)" if quantile else f" (n = {n})"
 
     def _explain_comparison(self, plan: Plan, counts: FindingCounts, sample: Finding | None) -> tuple[str, str, str]:
-        seen = self._format_observed(plan, sample)
+        observed = self._format_observed(plan, sample)
         subject = self.claim_text.read_subject()
         if isinstance(self.claim, s.Every):
-            which = f"{counts.fails} of {counts.n} did not"
-            return f"{subject} was {seen}" if subject else which, "not-every", f"{seen}; {which}" if subject else which
+            failed_count = f"{counts.fails} of {counts.n} did not"
+            return (
+                f"{subject} was {observed}" if subject else failed_count,
+                "not-every",
+                f"{observed}; {failed_count}" if subject else failed_count,
+            )
         verb = "is" if plan.family == "number" else "was"
         if plan.family == "number":
             n = self._count_values(plan, counts, sample)
-            mark = seen + ("" if "of" in seen else self._format_sample_size(n))
+            mark = observed + ("" if "of" in observed else self._format_sample_size(n))
             limit = self.claim_text.format_limit()
-            return f"{subject} {verb} {seen}{limit}", "comparison", mark
-        which = f"{counts.fails} of {counts.n}"
-        return f"{subject} {verb} {seen}{self.claim_text.format_limit()}", "comparison", f"{seen} ({which})"
+            return f"{subject} {verb} {observed}{limit}", "comparison", mark
+        failed_count = f"{counts.fails} of {counts.n}"
+        return (
+            f"{subject} {verb} {observed}{self.claim_text.format_limit()}",
+            "comparison",
+            f"{observed} ({failed_count})",
+        )
 
     def _explain_none_found(self, claim: s.Some, counts: FindingCounts) -> Verdict:
         help_ = self._suggest_nearest()
@@ -281,28 +289,32 @@ class Explainer:
 
     def _explain_path_mismatch(self, claim: s.Path, counts: FindingCounts, sample: Finding | None) -> Verdict:
         trace = sample.trace_id.hex if sample and sample.trace_id else ""
-        miss = self._make_path_finder(claim, trace).find_mismatch() if trace else None
+        mismatch = self._make_path_finder(claim, trace).find_mismatch() if trace else None
         held = f"{counts.holds} of {counts.n} traces" if counts.n > 1 else "not taken"
-        if miss is None:
+        if mismatch is None:
             return Verdict(Outcome.FAIL, "path-mismatch", "the path was not taken", claim.at, held, counts.n)
-        reason, nearest_, help_ = describe_mismatch(self.claim_text, miss)
-        if miss.kind == "start":
+        reason, nearest_, help_ = describe_mismatch(self.claim_text, mismatch)
+        if mismatch.kind == "start":
             help_ = self._suggest_nearest()
-        taken = self._count_matched_instead(miss) if counts.n > 1 and nearest_ and miss.kind == "callee" else ""
-        mark = f"{held}; nearest: {nearest_}{taken}" if nearest_ else held
-        witnesses = self._read_witnesses(list(miss.witness_keys)) or (Witness(trace, ""),)
-        marks = (Mark(miss.caller.at, "followed up to here"),) if miss.caller and miss.kind != "split" else ()
-        lacks = self._find_missing_services() if miss.kind in ("callee", "start") else ()
+        matched_instead = (
+            self._count_matched_instead(mismatch) if counts.n > 1 and nearest_ and mismatch.kind == "callee" else ""
+        )
+        mark = f"{held}; nearest: {nearest_}{matched_instead}" if nearest_ else held
+        witnesses = self._read_witnesses(list(mismatch.witness_keys)) or (Witness(trace, ""),)
+        marks = (
+            (Mark(mismatch.caller.at, "followed up to here"),) if mismatch.caller and mismatch.kind != "split" else ()
+        )
+        missing = self._find_missing_services() if mismatch.kind in ("callee", "start") else ()
         return Verdict(
-            Outcome.FAIL, "path-mismatch", reason, miss.step.at, mark, counts.n, nearest_, witnesses, help_,
-            marks=marks, missing_services=lacks,
+            Outcome.FAIL, "path-mismatch", reason, mismatch.step.at, mark, counts.n, nearest_, witnesses, help_,
+            marks=marks, missing_services=missing,
         )  # fmt: skip
 
     def _make_path_finder(self, claim: s.Path, trace_id: str) -> PathFinder:
         return PathFinder(claim, self.bindings, read_hops(self.connection, claim, self.bindings, trace_id))
 
     def _count_matched_instead(self, mismatch: PathMismatch) -> str:
-        """Say in how many traces what was called instead was called, where that is one service."""
+        """Return the number of traces with the call that replaced the expected one, if one service received it."""
         callees = {hop.service for hop in mismatch.observed_hops}
         near = find_nearest(self.claim_text.read_source(mismatch.step.at), callees, 1) or (
             list(callees) if len(callees) == 1 else []
@@ -323,27 +335,27 @@ class Explainer:
         return find_missing_services(self.connection, self.claim, self.claim_text.find_selections(), self.bindings)
 
     def _suggest_nearest(self) -> str | None:
-        """Name what does exist near the services and operations that the claim names."""
+        """Return a hint at the existing services or operations nearest to those in the claim."""
         rows = self.connection.execute(
             "SELECT DISTINCT e.callee, e.operation FROM attempts e SEMI JOIN selected USING (trace_id)"
             " UNION SELECT DISTINCT s.service, s.name FROM spans s SEMI JOIN selected USING (trace_id)"
         ).fetchall()
-        seen: dict[str, set[str]] = {}
+        operations_by_service: dict[str, set[str]] = {}
         for service, operation in rows:
-            seen.setdefault(service, set()).add(operation)
-        if not seen:
+            operations_by_service.setdefault(service, set()).add(operation)
+        if not operations_by_service:
             return "no span of these traces has arrived"
         for part in self.claim_text.find_selections():
             targets = (part.caller, part.callee) if isinstance(part, s.CallSelection) else (part,)
             for target in targets:
                 service = resolve_service(target, self.bindings)
-                if service is not None and service not in seen:
-                    near = find_nearest(service, seen)
-                    names = format_list(near or sorted(seen))
-                    return f"`{service}` is not among the services seen: {'nearest ' if near else ''}{names}"
+                if service is not None and service not in operations_by_service:
+                    near = find_nearest(service, operations_by_service)
+                    names = format_list(near or sorted(operations_by_service))
+                    return f"`{service}` is not among the observed services: {'nearest ' if near else ''}{names}"
                 if service is not None and target.operation is not None:
-                    wanted = interpolate(target.operation, self.bindings, keep_unknown=True)
-                    return f"`{service}` has no `{wanted}`: {format_list(sorted(seen[service]))}"
+                    expected = interpolate(target.operation, self.bindings, keep_unknown=True)
+                    return f"`{service}` has no `{expected}`: {format_list(sorted(operations_by_service[service]))}"
         return None
 
     # ## Witnesses
@@ -357,10 +369,10 @@ class Explainer:
         return self._read_witnesses(keys)
 
     def _read_witnesses(self, keys: list[int]) -> tuple[Witness, ...]:
-        """Return the ids of spans by their keys, in the order given."""
+        """Return the ids of the spans with these keys, in this order."""
         rows = self.connection.execute(
             "SELECT span_key, trace_id, span_id FROM spans WHERE span_key IN (SELECT unnest($keys::BIGINT[]))",
             {"keys": keys},
         ).fetchall()
-        named = {key: Witness(trace_id.hex, f"{span_id:016x}") for key, trace_id, span_id in rows}
-        return tuple(named[key] for key in keys if key in named)
+        witness_by_key = {key: Witness(trace_id.hex, f"{span_id:016x}") for key, trace_id, span_id in rows}
+        return tuple(witness_by_key[key] for key in keys if key in witness_by_key)

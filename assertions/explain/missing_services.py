@@ -1,4 +1,4 @@
-"""Which services a claim needs that its traces do not have."""
+"""Services that a claim names and that its traces do not contain."""
 
 from __future__ import annotations
 
@@ -22,18 +22,20 @@ SELECT e.callee FROM attempts e SEMI JOIN selected USING (trace_id) WHERE list_c
 def find_missing_services(
     connection: duckdb.DuckDBPyConnection, claim: s.Claim, selections: Sequence[s.Selection], bindings: Bindings
 ) -> tuple[str, ...]:
-    """Return the services that a claim names and that are not in the traces selected, in its order.
+    """Return the services that a claim names and the selected traces do not contain, in the order of the claim.
 
-    Of a step such as ``(bank | bank-backup)``, each is lacking only if all are.
+    The alternatives of a step such as ``(bank | bank-backup)`` are missing only if all of them are.
     """
-    wanted = [[target] for each in selections for target in _list_targets(each)]
+    steps = [[target] for each in selections for target in _list_targets(each)]
     if isinstance(claim, s.Path):
-        wanted = [list(part.targets) for part in s.walk(claim) if isinstance(part, s.Step)]
-    named = [[resolve_service(target, bindings) for target in targets] for targets in wanted]
-    names = list(dict.fromkeys(name for alternatives in named for name in alternatives if name is not None))
-    seen = {name for (name,) in connection.execute(PRESENT_SERVICES_SQL, {"names": names}).fetchall()}
-    lacking = (alternatives for alternatives in named if None not in alternatives and not seen & set(alternatives))
-    return tuple(dict.fromkeys(str(name) for alternatives in lacking for name in alternatives))
+        steps = [list(part.targets) for part in s.walk(claim) if isinstance(part, s.Step)]
+    alternatives_by_step = [[resolve_service(target, bindings) for target in targets] for targets in steps]
+    names = list(
+        dict.fromkeys(name for alternatives in alternatives_by_step for name in alternatives if name is not None)
+    )
+    present = {name for (name,) in connection.execute(PRESENT_SERVICES_SQL, {"names": names}).fetchall()}
+    missing = (names for names in alternatives_by_step if None not in names and not present & set(names))
+    return tuple(dict.fromkeys(str(name) for names in missing for name in names))
 
 
 def _list_targets(selection: s.Selection) -> tuple[s.SpanSelection, ...]:

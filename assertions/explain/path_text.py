@@ -1,4 +1,4 @@
-"""Where a path was left, in words."""
+"""Description of the step at which a path ends early."""
 
 from __future__ import annotations
 
@@ -9,30 +9,34 @@ from spanproof.query_lang.syntax.diagnostics import find_nearest
 
 
 def describe_mismatch(claim_text: ClaimText, mismatch: PathMismatch) -> tuple[str, str | None, str | None]:
-    """Return the reason, what came nearest, and what may help."""
-    wanted = claim_text.read_source(mismatch.step.at)
+    """Return the reason, the nearest miss, and a hint."""
+    expected = claim_text.read_source(mismatch.step.at)
     if mismatch.kind == "start":
-        return f"no request of `{wanted}` in this trace", None, None
+        return f"no request of `{expected}` in this trace", None, None
     caller = claim_text.read_source(mismatch.caller.at) if mismatch.caller else "the caller"
     if mismatch.kind == "split":
         return f"no single request of `{caller}` has all of these branches", None, None
     if mismatch.kind == "message":
         arrow = "->" if mismatch.arrow == "~>" else "~>"
         return (
-            f"`{caller}` reached `{wanted}` {'by a call' if arrow == '->' else 'by a message'}",
-            f"{arrow} {wanted}",
+            f"`{caller}` reached `{expected}` {'by a call' if arrow == '->' else 'by a message'}",
+            f"{arrow} {expected}",
             f"write `{arrow}` for a {'call' if arrow == '->' else 'message'}",
         )
     if mismatch.kind == "operation":
-        seen = format_list([hop.operation for hop in mismatch.observed_hops])
-        return f"`{caller}` called {seen}, not `{wanted}`", seen, None
+        observed = format_list([hop.operation for hop in mismatch.observed_hops])
+        return f"`{caller}` called {observed}, not `{expected}`", observed, None
     if not mismatch.observed_hops:
-        return f"`{caller}` called nothing, so not `{wanted}`", None, None
-    seen = format_list([hop.service for hop in mismatch.observed_hops])
+        return f"`{caller}` called nothing, so not `{expected}`", None, None
+    observed = format_list([hop.service for hop in mismatch.observed_hops])
     if mismatch.kind == "further":
-        return f"`{caller}` called {seen}, not `{wanted}`", seen, f"`{wanted}` was reached further on: write `->>`"
-    near = find_nearest(wanted, {hop.service for hop in mismatch.observed_hops}, 1)
+        return (
+            f"`{caller}` called {observed}, not `{expected}`",
+            observed,
+            f"`{expected}` was reached further on: write `->>`",
+        )
+    near = find_nearest(expected, {hop.service for hop in mismatch.observed_hops}, 1)
     if near:
-        help_ = f"if that is intended, write `({wanted} | {near[0]})`"
-        return f"`{caller}` called `{near[0]}`, not `{wanted}`", f"`{near[0]}`", help_
-    return f"`{caller}` called {seen}, not `{wanted}`", seen, None
+        help_ = f"if that is intended, write `({expected} | {near[0]})`"
+        return f"`{caller}` called `{near[0]}`, not `{expected}`", f"`{near[0]}`", help_
+    return f"`{caller}` called {observed}, not `{expected}`", observed, None

@@ -1,4 +1,4 @@
-"""How retries, fallbacks and circuits failed, in words."""
+"""Explanations of failed claims about retries, fallbacks and circuits."""
 
 from __future__ import annotations
 
@@ -13,53 +13,53 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 if TYPE_CHECKING:
     from spanproof.assertions.findings.finding_counts import Finding, FindingCounts
 
-# The reason, the id of the finding, and what stands at the mark.
+# The reason, the id of the finding, and the text at the mark.
 FailureExplanation: TypeAlias = tuple[str, str, str]
-RETRY_TIERS: Final = {0: "single", 1: "told by a counter", 2: "arrivals at the callee", 3: "inferred from order"}
+RETRY_TIERS: Final = {0: "single", 1: "from a retry counter", 2: "server spans at the callee", 3: "inferred from order"}
 
 
 def explain_retry(claim: s.Retry, sample: Finding | None, counts: FindingCounts) -> FailureExplanation:
-    """Say what was wrong with attempts."""
+    """Explain why the attempts of a call violate ``retry``."""
     number, attempts, tier = (sample.note if sample and sample.note else [0, 0, 0])[:3]
     if number == resilience.NOT_RETRIED:
-        return "the first attempt failed and was never tried again", "not-retried", "never tried again: 1 attempt"
+        return "the first attempt failed and was not retried", "not-retried", "not retried: 1 attempt"
     clause = claim.clauses[number - 1]
     value = sample.value if sample else None
     match clause:
         case s.Limit(name="attempts"):
-            said = f"there were {attempts} attempts ({RETRY_TIERS[tier]})"
+            reason = f"there were {attempts} attempts ({RETRY_TIERS[tier]})"
         case s.Limit():
-            said = f"a gap was {units.format_duration(int(value or 0))}"
+            reason = f"a gap was {units.format_duration(int(value or 0))}"
         case s.Flag(name="backoff grows"):
-            said = "the gaps between attempts did not grow"
+            reason = "the gaps between attempts did not grow"
         case s.Flag(name="exhausted"):
-            said = "the last attempt recovered"
+            reason = "the last attempt recovered"
         case s.Flag():
-            said = "the last attempt failed too"
+            reason = "the last attempt failed too"
         case _:
-            said = f"a failed attempt had {units.format_value(value, ValueType('any'))}"
-    return said, "retry-mismatch", f"{said}; {counts.fails} of {counts.n} calls"
+            reason = f"a failed attempt had {units.format_value(value, ValueType('any'))}"
+    return reason, "retry-mismatch", f"{reason}; {counts.fails} of {counts.n} calls"
 
 
 def explain_circuit(sample: Finding | None, counts: FindingCounts) -> FailureExplanation:
-    """Say how a circuit did not hold."""
+    """Explain why a circuit breaker violates ``circuit``."""
     if sample is None or not sample.note:
-        said = "the circuit did not hold"
+        reason = "the circuit did not open as required"
     elif sample.note[0] == circuit.ATTEMPT_TOO_EARLY:
-        said = f"another attempt came {units.format_duration(sample.value)} after the circuit should have opened"
+        reason = f"another attempt came {units.format_duration(sample.value)} after the circuit should have opened"
     else:
-        said = f"there were {sample.note[1]} attempts before one succeeded"
-    return said, "circuit", f"{counts.fails} of {format_count(counts.n, 'time')} that it should have opened"
+        reason = f"there were {sample.note[1]} attempts before one succeeded"
+    return reason, "circuit", f"{counts.fails} of {format_count(counts.n, 'time')} that it should have opened"
 
 
 def explain_fallback(to: str, sample: Finding | None, counts: FindingCounts) -> FailureExplanation:
-    """Say how nobody stood in for what had failed; `to` should have."""
-    reason = sample.note[0] if sample and sample.note else resilience.FALLBACK_NOT_CALLED
-    if reason == resilience.FALLBACK_CALLED_TOO_EARLY:
-        said = f"`{to}` was asked before the call had failed: a race, not a fallback"
-    elif reason == resilience.CALLER_FAILED:
-        said = f"`{to}` was asked, and the caller failed all the same"
+    """Explain why the service `to` did not replace a failed call."""
+    cause = sample.note[0] if sample and sample.note else resilience.FALLBACK_NOT_CALLED
+    if cause == resilience.FALLBACK_CALLED_TOO_EARLY:
+        reason = f"`{to}` was called before the call failed: a race, not a fallback"
+    elif cause == resilience.CALLER_FAILED:
+        reason = f"`{to}` was called, but the caller failed anyway"
     else:
-        instead = f"; asked instead: {sample.value}" if sample and sample.value else ""
-        said = f"`{to}` was not asked{instead}"
-    return said, "no-fallback", f"{counts.fails} of {counts.n} failed calls"
+        instead = f"; called instead: {sample.value}" if sample and sample.value else ""
+        reason = f"`{to}` was not called{instead}"
+    return reason, "no-fallback", f"{counts.fails} of {counts.n} failed calls"

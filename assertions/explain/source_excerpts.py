@@ -1,4 +1,4 @@
-"""The lines of a proof that a message speaks of, with what to mark in them."""
+"""Source lines of a proof that a message refers to, with marks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax.diagnostics import locate_offset
 
 @dataclass(frozen=True, slots=True)
 class MarkedPart:
-    """A stretch of a line, from a column (from 1), and what to write beside it. One of an excerpt is `primary`."""
+    """A marked part of a line, its start column (from 1) and the text beside it; one per excerpt is `primary`."""
 
     column: int
     width: int
@@ -21,7 +21,7 @@ class MarkedPart:
 
 @dataclass(frozen=True, slots=True)
 class ExcerptLine:
-    """A line of the text, by its number, with its marks from left to right."""
+    """A source line with its number and its marks from left to right."""
 
     number: int
     text: str
@@ -29,15 +29,16 @@ class ExcerptLine:
 
 
 def extract_excerpt(text: str, primary: Mark, others: Sequence[Mark] = ()) -> tuple[ExcerptLine, ...]:
-    """Return the lines on which marks begin. What goes on behind a line's end is marked up to there."""
-    lines = text.split("\n")  # as `locate` counts them
-    found: dict[int, list[MarkedPart]] = {}
+    """Return the lines on which marks begin. A mark ends at the end of its line at the latest."""
+    lines = text.split("\n")  # as `locate_offset` counts them
+    marks_by_line: dict[int, list[MarkedPart]] = {}
     for mark in (primary, *others):
-        place = locate_offset(text, min(mark.at.start, len(text)))
-        room = len(lines[place.line - 1].rstrip("\r")) - place.column + 1
-        width = max(1, min(mark.at.end - mark.at.start, room))
-        found.setdefault(place.line, []).append(MarkedPart(place.column, width, mark.text, mark is primary))
+        position = locate_offset(text, min(mark.at.start, len(text)))
+        rest_of_line = len(lines[position.line - 1].rstrip("\r")) - position.column + 1
+        width = max(1, min(mark.at.end - mark.at.start, rest_of_line))
+        part = MarkedPart(position.column, width, mark.text, mark is primary)
+        marks_by_line.setdefault(position.line, []).append(part)
     return tuple(
         ExcerptLine(number, lines[number - 1].rstrip("\r"), tuple(sorted(marks, key=lambda each: each.column)))
-        for number, marks in sorted(found.items())
+        for number, marks in sorted(marks_by_line.items())
     )

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 
 def format_list(names: list[str], limit: int = 5) -> str:
-    """List names once each, and no more than so many."""
+    """Return distinct names in backticks, up to `limit`, and the number of the others."""
     unique = list(dict.fromkeys(names))
     more = f" and {len(unique) - limit} more" if len(unique) > limit else ""
     return ", ".join(f"`{name}`" for name in unique[:limit]) + more
 
 
 def format_count(n: int, thing: str) -> str:
-    """Say how many things there are."""
+    """Return a count with its noun, such as ``2 calls``."""
     return f"{n} {thing}" if n == 1 else f"{n} {thing}s"
 
 
 def format_times(n: int) -> str:
-    """Say how often."""
+    """Return ``once`` or ``N times``."""
     return "once" if n == 1 else f"{n} times"
 
 
 def format_short_duration(ns: int) -> str:
-    """Return a duration for reading at a glance, to three digits; verdicts print exact ones."""
+    """Return a duration with three significant digits; verdicts print exact durations."""
     size = abs(ns)
     if size >= 999_500_000_000:
         return f"{ns / 1e9:.0f} s"
@@ -33,5 +33,5 @@ def format_short_duration(ns: int) -> str:
 
 
 def format_seconds(ns: int) -> str:
-    """Return how long something took, in seconds."""
+    """Return a duration in seconds, with one decimal."""
     return f"{ns / 1e9:.1f} s"

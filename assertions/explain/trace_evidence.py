@@ -1,4 +1,4 @@
-"""The trace behind a verdict, as a tree of what to show."""
+"""The displayed trace of a verdict: its spans in tree order."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SPAN_KIND_NAMES = {code: name for name, code in SPAN_KINDS.items()}
 
 @dataclass(frozen=True, slots=True)
 class SpanView:
-    """A span in its place. ``last_at`` tells for each level above it whether it is the last there.
+    """A displayed span. ``last_at`` says, for each level of the tree, whether the span's branch is the last one.
 
-    ``attributes`` are those of a span that is ``marked``, by name; of others, there are none.
+    ``attributes`` maps names to values for ``marked`` spans; it is empty for others.
     """
 
     span_id: str
@@ -38,9 +38,9 @@ class SpanView:
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """A trace laid out: its spans in the order of a tree, and when it starts and how long it lasts.
+    """A displayed trace: its spans in tree order, its start and its duration.
 
-    ``choice`` says which of several traces it is, such as the one at p95.
+    ``choice`` names the trace among several, such as the one at p95.
     """
 
     trace_id: str
@@ -63,10 +63,10 @@ class _SpanNode:
 def build_trace_view(
     connection: duckdb.DuckDBPyConnection, trace_id: str, *, marked: Collection[str] = (), requests_only: bool = True
 ) -> TraceView | None:
-    """Lay out a trace, or return None if it has no spans.
+    """Return the view of a trace, or None if it has no spans.
 
-    With `requests_only`, what a service did by itself is left out: entry spans, calls that nobody answered,
-    and the `marked` span ids stay.
+    With `requests_only`, internal spans are omitted: only entry spans, client and producer spans without a server
+    span, and the `marked` span ids remain.
     """
     rows = connection.execute(
         "SELECT t.span_key, t.parent_key, t.is_entry, s.kind IN (3, 4) AND s.span_key NOT IN"
@@ -94,7 +94,7 @@ def build_trace_view(
 
 
 def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, str]:
-    """Return attributes as they are shown, by name: without the mark of what is no plain text."""
+    """Return displayed attributes by name, without the marker of values that are not plain text."""
     if attributes is None:
         return {}
     from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
@@ -104,7 +104,7 @@ def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, st
 
 
 def describe_choice(expectation: s.Expectation) -> str | None:
-    """Say which of the traces that a claim is about shows its number, or None where it is one of many alike."""
+    """Return which trace shows the number of a claim, or None if the claim does not single out a trace."""
     if expectation.share is not None or not isinstance(expectation.claim, s.ComparisonClaim | s.NotWorse):
         return None
     names = [part.name for part in s.walk(expectation.claim) if isinstance(part, s.Function)]
@@ -115,17 +115,17 @@ def describe_choice(expectation: s.Expectation) -> str | None:
 
 
 def _omit_internal_spans(spans: list[_SpanNode]) -> list[_SpanNode]:
-    """Leave out what is neither a request nor marked; what was under it goes under what it was under."""
+    """Remove spans that are neither requests nor marked; attach their children to the nearest kept ancestor."""
     by_key = {span.key: span for span in spans}
-    keeps = {span.key for span in spans if span.entry or span.unpaired or span.view.marked or span.parent is None}
+    kept_keys = {span.key for span in spans if span.entry or span.unpaired or span.view.marked or span.parent is None}
 
-    def above(span: _SpanNode) -> int | None:
+    def find_kept_ancestor(span: _SpanNode) -> int | None:
         parent = span.parent
-        while parent is not None and parent not in keeps:
+        while parent is not None and parent not in kept_keys:
             parent = by_key[parent].parent
         return parent
 
-    return [replace(span, parent=above(span)) for span in spans if span.key in keeps]
+    return [replace(span, parent=find_kept_ancestor(span)) for span in spans if span.key in kept_keys]
 
 
 def _order_as_tree(spans: list[_SpanNode]) -> Iterator[SpanView]:
@@ -134,7 +134,7 @@ def _order_as_tree(spans: list[_SpanNode]) -> Iterator[SpanView]:
         children.setdefault(span.parent, []).append(span)
     pending: list[tuple[_SpanNode, tuple[bool, ...]]] = [(span, ()) for span in reversed(children.get(None, []))]
     while pending:
-        span, last_of = pending.pop()
-        yield replace(span.view, last_at=last_of)
-        below = children.get(span.key, [])
-        pending += [(child, (*last_of, child is below[-1])) for child in reversed(below)]
+        span, last_at = pending.pop()
+        yield replace(span.view, last_at=last_at)
+        child_spans = children.get(span.key, [])
+        pending += [(child, (*last_at, child is child_spans[-1])) for child in reversed(child_spans)]

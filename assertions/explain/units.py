@@ -1,4 +1,4 @@
-"""Values as people read them."""
+"""Formatting of values with their units."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
-MAX_DIGITS: Final = 400  # of a double, before and after the point that is shown
+MAX_DIGITS: Final = 400  # enough for every digit of a double that is shown
 
 
 def format_duration(ns: int | float | Decimal) -> str:
@@ -35,7 +35,7 @@ def format_fraction(fraction: float) -> str:
 
 
 def format_value(value: object, type_: ValueType) -> str:
-    """Return a value of a type as it would be written in a proof."""
+    """Return a value as a proof writes it."""
     if value is None:
         return "missing"
     match type_.kind:

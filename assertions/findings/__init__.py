@@ -1,1 +1,4 @@
-"""What a plan found: counts of findings, shares of traces, paths, and the verdict they lead to."""
+"""Results of plans: counts of findings, shares of traces, paths, and the verdict type.
+
+Input: a plan and the selected traces. May import `triggers`, `query_lang` and `collector`.
+"""

@@ -1,4 +1,4 @@
-"""The comparators of the language, on numbers."""
+"""Comparators of the language as Python functions on numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counting what a plan found."""
+"""Counts of the findings of a plan, and samples of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ FINDING_COUNTS_SQL: Final = """
 SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, {stable} AS stable, count(*) AS n,
     arg_min(
         {{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}},
-        (coalesce(f.rank, 0), f.trace_id, f.witness, f.value), 3  -- the same ones each time
+        (coalesce(f.rank, 0), f.trace_id, f.witness, f.value), 3  -- a total order makes the samples deterministic
     )
 FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
 GROUP BY ALL
 """
 
 
-# Of a span `s`: something of it was dropped; it was not sampled, so that others of its trace may be missing.
+# Conditions on a span `s`: parts of it were dropped; it was not sampled, so other spans of its trace may be missing.
 HAS_DROPPED_SQL: Final = "s.dropped_attributes_count + s.dropped_events_count + s.dropped_links_count > 0"
 IS_UNSAMPLED_SQL: Final = "s.flags & 255 > 0 AND s.flags & 1 = 0"
 
@@ -41,7 +41,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class FindingCounts:
-    """How many findings hold, fail or had nothing to judge; ``sure`` counts those that nothing can change."""
+    """Numbers of findings that hold, fail or are undecided (``empty``); ``final_…`` counts those that cannot change."""
 
     holds: int = 0
     fails: int = 0
@@ -52,36 +52,36 @@ class FindingCounts:
 
     @property
     def n(self) -> int:
-        """How many findings there were something to judge in."""
+        """Number of findings that hold or fail."""
         return self.holds + self.fails
 
     def find_sample(self, *, ok: bool | None) -> Finding | None:
-        """Return the finding that shows best what holds, fails or had nothing to judge."""
+        """Return the first sample that holds, fails or is undecided (None)."""
         return next((finding for finding in self.samples if finding.ok is ok), None)
 
 
 def count_findings(
     connection: duckdb.DuckDBPyConnection, plan: Plan, *, by: bool, all_settled: bool
 ) -> dict[str | None, FindingCounts]:
-    """Count the findings of a plan, for each group by itself; without groups, or without findings, there is one."""
+    """Count the findings of a plan per group. Without groups or findings, return one group named None."""
     sql = FINDING_COUNTS_SQL.format(findings=plan.sql, group="f.grp" if by else "NULL", stable=plan.stability_sql)
     groups: dict[str | None, FindingCounts] = {}
     rows = connection.execute(sql, {**plan.parameters, "settled": all_settled}).fetchall()
-    for group, ok, settled, lasts, n, samples in rows:
-        tally = groups.get(group, FindingCounts())
+    for group, ok, settled, stable, n, samples in rows:
+        counts = groups.get(group, FindingCounts())
         settled = settled and (all_settled or not plan.depends_on_all_traces)
         if ok is None:
-            tally = replace(tally, empty=tally.empty + n)
+            counts = replace(counts, empty=counts.empty + n)
         elif ok:
-            sure = settled or (lasts and plan.family != "number")
-            tally = replace(tally, holds=tally.holds + n, final_holds=tally.final_holds + n * sure)
+            final = settled or (stable and plan.family != "number")
+            counts = replace(counts, holds=counts.holds + n, final_holds=counts.final_holds + n * final)
         else:
-            sure = settled or (lasts and plan.family in ("all", "none"))
-            tally = replace(tally, fails=tally.fails + n, final_fails=tally.final_fails + n * sure)
-        groups[group] = replace(tally, samples=tally.samples + read_samples(ok, samples))
+            final = settled or (stable and plan.family in ("all", "none"))
+            counts = replace(counts, fails=counts.fails + n, final_fails=counts.final_fails + n * final)
+        groups[group] = replace(counts, samples=counts.samples + read_samples(ok, samples))
     return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: FindingCounts()}
 
 
 def read_samples(ok: bool | None, rows: Iterable[dict[str, Any]] | None) -> tuple[Finding, ...]:
-    """Return findings as a query lists them."""
+    """Return the findings in the samples of a query row."""
     return tuple(Finding(ok=ok, **row) for row in rows or ())

@@ -1,4 +1,4 @@
-"""Which traces claims are about, and how complete they are."""
+"""The judged traces and their completeness."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Final
 class SelectedTraces:
     """The traces to judge.
 
-    ``settled`` says for each whether anything is still to come; ``live``, that there is still time for it.
-    ``missing`` says in words what has not come.
+    ``settled`` maps each trace id to whether the trace is complete. ``live`` is true while more spans are awaited.
+    ``missing`` describes the missing spans.
     """
 
     settled: Mapping[str, bool]
@@ -21,13 +21,13 @@ class SelectedTraces:
 
     @property
     def incomplete(self) -> int:
-        """How many of the traces something is still to come of."""
-        return sum(not done for done in self.settled.values())
+        """Number of traces that are not settled."""
+        return sum(not settled for settled in self.settled.values())
 
 
 @dataclass(frozen=True, slots=True)
 class TraceWindow:
-    """The traces of a ``given``: since when, how many, and how many of them are incomplete."""
+    """The traces of a ``given``: the start of the window, their number, and the number of incomplete ones."""
 
     begin_ns: int
     traces: int
@@ -36,5 +36,5 @@ class TraceWindow:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """What has not come, in words."""
+        """Description of the missing spans."""
         return (f"{self.incomplete} of {self.traces} traces are not complete",) if self.incomplete else ()

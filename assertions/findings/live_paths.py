@@ -1,4 +1,4 @@
-"""Paths in a trace as it arrives, followed without a query if need be: to plan one takes longer than all else."""
+"""Paths in an arriving trace, found without SQL where possible: planning a query takes longer than the search."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
     from spanproof.collector.traces.live_traces import LiveTraces
 
-# Tells of a service and an operation whether a step means them.
+# Returns whether a step matches a service and an operation.
 StepMatcher: TypeAlias = Callable[[str, str], bool]
 
 
 def find_live_path(live: LiveTraces, claim: s.Path, bindings: Bindings, trace_id: str) -> tuple[Witness, ...]:
-    """Return the spans of the first way through a path in one of these traces, by what surely counts; none if none.
+    """Return the spans of the first match of a path in a trace, from definite rows only; empty if there is no match.
 
-    Where steps ask more than who did what, that takes a query, of the one trace that is selected.
+    Steps with a ``where`` condition need a query over the one selected trace.
     """
     steps = list_steps(claim.segment)
     if any(target.where is not None for step, _ in steps for target in step.targets):
-        stops = query_hops(live.connection, claim, bindings, "selected")
+        hops = query_hops(live.connection, claim, bindings, "selected")
     else:
-        stops = list(_read_hops(live, steps, bindings, bytes.fromhex(trace_id)))
-    keys = PathFinder(claim, bindings, stops).find_witness()
+        hops = list(_read_hops(live, steps, bindings, bytes.fromhex(trace_id)))
+    keys = PathFinder(claim, bindings, hops).find_witness()
     if not keys:
         return ()
     spans = live.read_table("spans")
@@ -42,45 +42,46 @@ def find_live_path(live: LiveTraces, claim: s.Path, bindings: Bindings, trace_id
 def _read_hops(
     live: LiveTraces, steps: list[tuple[s.Step, s.Arrow | None]], bindings: Bindings, trace_id: bytes
 ) -> Iterator[Hop]:
-    """Yield what ``legs.compile_trail`` selects."""
+    """Yield the rows that ``path_segments.compile_hops`` selects."""
     (first, _), *others = steps
-    means_first = _make_step_matcher(first, bindings)
-    means = [(_make_step_matcher(step, bindings), arrow == "~>") for step, arrow in others]
+    matches_first = _make_step_matcher(first, bindings)
+    matchers = [(_make_step_matcher(step, bindings), arrow == "~>") for step, arrow in others]
     for row in _read_rows(
         live.read_table("topology"), trace_id, "is_entry", "definite", "span_key", "service", "name", "start_ns"
     ):
         is_entry, definite, key, service, name, start_ns = row
         if is_entry and definite:
-            yield Hop(None, key, key, service, name, None, start_ns, key, [means_first(service, name)])
+            yield Hop(None, key, key, service, name, None, start_ns, key, [matches_first(service, name)])
     names = ("definite", "caller_entry", "callee_entry", "client_key", "callee", "operation", "async", "start_ns")
     for row in _read_rows(live.read_table("attempts"), trace_id, *names, "attempt_key"):
-        definite, from_, to, client, callee, operation, is_async, start_ns, key = row
+        definite, caller_entry, callee_entry, client_key, callee, operation, is_async, start_ns, key = row
         if definite:
-            matches = [is_async == wanted and one_means(callee, operation) for one_means, wanted in means]
-            yield Hop(from_, to, client if to is None else to, callee, operation, is_async, start_ns, key, matches)
+            matches = [is_async == message and matcher(callee, operation) for matcher, message in matchers]
+            witness = client_key if callee_entry is None else callee_entry
+            yield Hop(caller_entry, callee_entry, witness, callee, operation, is_async, start_ns, key, matches)
 
 
 def _read_rows(table: pa.Table, trace_id: bytes, *names: str) -> Iterator[tuple[Any, ...]]:
-    """Yield these columns of the rows of a trace."""
+    """Return the named columns of the rows of a trace."""
     trace_ids = table["trace_id"].combine_chunks().storage.to_pylist()
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-    return (row for row, of in zip(rows, trace_ids, strict=True) if of == trace_id)
+    return (row for row, row_trace_id in zip(rows, trace_ids, strict=True) if row_trace_id == trace_id)
 
 
 def _make_step_matcher(step: s.Step, bindings: Bindings) -> StepMatcher:
-    """Return what tells whether a step means a service and an operation, as ``conditions.py`` has it in SQL."""
+    """Return a function that matches services and operations against a step, as ``conditions.py`` does in SQL."""
     targets = [
         (resolve_service(target, bindings), _compile_operation_pattern(target.operation, bindings))
         for target in step.targets
     ]
     return lambda service, operation: any(
-        wanted in (None, service) and (name is None or name.fullmatch(operation) is not None)
-        for wanted, name in targets
+        expected in (None, service) and (pattern is None or pattern.fullmatch(operation) is not None)
+        for expected, pattern in targets
     )
 
 
 def _compile_operation_pattern(operation: s.Text | None, bindings: Bindings) -> re.Pattern[str] | None:
-    """Return the pattern of an operation's name, in which ``*`` stands for anything."""
+    """Return the pattern of an operation name, in which ``*`` matches any text; None if any operation matches."""
     if operation is None:
         return None
     parts = interpolate(operation, bindings, keep_unknown=True).split("*")

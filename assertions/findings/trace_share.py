@@ -1,4 +1,4 @@
-"""``in OP P of traces``: the claim judged for each trace by itself, and what the share can still become."""
+"""``in OP P of traces``: the verdict on each trace, and the values that the share can still reach."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from spanproof.query_lang.compile.plan import Plan
 if TYPE_CHECKING:
     import duckdb
 
-# Of one trace. ``open``: it can still become either; ``nothing``: there is nothing to judge; ``coming``: not yet.
-TraceFate: TypeAlias = Literal["pass", "fail", "open", "nothing", "coming"]
+# State of one trace. ``open``: can still pass or fail; ``nothing``: has nothing to judge; ``coming``: nothing yet.
+TraceState: TypeAlias = Literal["pass", "fail", "open", "nothing", "coming"]
 
-# What was found in each trace, and how many traces there are of a kind.
+# The findings of each trace, and the number of traces with the same result.
 PER_TRACE_SQL: Final = """
-SELECT settled, found, ok, untold, lasts, fails, sign, lossy, count(*) AS n,
+SELECT settled, has_findings, ok, undecided, stable, fails, sign, lossy, count(*) AS n,
     arg_min(
-        {{'trace_id': trace_id, 'value': shown.value, 'witness': shown.witness, 'note': shown.note}},
+        {{'trace_id': trace_id, 'value': sample.value, 'witness': sample.witness, 'note': sample.note}},
         (rank, trace_id), 3
     )
 FROM (
-    SELECT sel.trace_id, sel.settled, count(f.trace_id) > 0 AS found, bool_and(f.ok) AS ok,
-        coalesce(bool_or(f.ok IS NULL) FILTER (f.trace_id IS NOT NULL), false) AS untold,
-        coalesce(bool_and({stable}), false) AS lasts,
+    SELECT sel.trace_id, sel.settled, count(f.trace_id) > 0 AS has_findings, bool_and(f.ok) AS ok,
+        coalesce(bool_or(f.ok IS NULL) FILTER (f.trace_id IS NOT NULL), false) AS undecided,
+        coalesce(bool_and({stable}), false) AS stable,
         coalesce(bool_or(NOT f.ok AND (sel.settled OR {stable})), false) AS fails, {sign} AS sign,
         sel.trace_id IN (SELECT trace_id FROM spans s SEMI JOIN selected USING (trace_id) WHERE {lossy}) AS lossy,
         coalesce(min(f.rank), 0) AS rank, arg_min(
             {{'value': f.value, 'witness': f.witness, 'note': f.note}}, (f.rank, f.witness, f.value)
-        ) FILTER (NOT f.ok) AS shown
+        ) FILTER (NOT f.ok) AS sample
     FROM selected sel LEFT JOIN ({findings}) f ON f.trace_id = sel.trace_id
     GROUP BY sel.trace_id, sel.settled
 )
@@ -42,29 +42,29 @@ GROUP BY ALL
 
 @dataclass(slots=True)
 class TraceCounts:
-    """How many traces the claim holds for, and how many there are of each fate."""
+    """Number of traces for which the claim holds, and number of traces in each state."""
 
     holds: int = 0  # so far
-    fates: Counter[TraceFate] = field(default_factory=Counter)
+    states: Counter[TraceState] = field(default_factory=Counter)
     samples: dict[bool, tuple[Finding, ...]] = field(default_factory=dict)
 
     @property
     def n(self) -> int:
-        """How many traces there is something to judge in."""
-        return self.fates["pass"] + self.fates["fail"] + self.fates["open"]
+        """Number of traces with something to judge."""
+        return self.states["pass"] + self.states["fail"] + self.states["open"]
 
-    def find_possible_results(self, comparator: str, wanted: Decimal) -> set[bool | None]:
-        """Return whether the share can come to satisfy the comparison, to miss it, or to be one of nothing."""
+    def find_possible_results(self, comparator: str, limit: Decimal) -> set[bool | None]:
+        """Return the reachable results: comparison true, comparison false, or None for no trace to judge."""
         holds = COMPARATORS[comparator]
         possible: set[bool | None] = set()
-        for coming in range(self.fates["coming"] + 1):
-            free = self.fates["open"] + coming
-            total = self.fates["pass"] + self.fates["fail"] + free
+        for coming in range(self.states["coming"] + 1):
+            undecided = self.states["open"] + coming
+            total = self.states["pass"] + self.states["fail"] + undecided
             if not total:
                 possible.add(None)
                 continue
-            passing = [self.fates["pass"], self.fates["pass"] + free]
-            exact = wanted * total
+            passing = [self.states["pass"], self.states["pass"] + undecided]
+            exact = limit * total
             if exact == int(exact) and passing[0] <= exact <= passing[1]:
                 passing.append(int(exact))
             possible |= {holds(Decimal(count), exact) for count in passing}
@@ -77,26 +77,32 @@ def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> TraceCoun
     lossy_spans = f"{HAS_DROPPED_SQL} OR {IS_UNSAMPLED_SQL}" if plan.depends_on_absence else "false"
     sql = PER_TRACE_SQL.format(findings=plan.sql, stable=plan.stability_sql, sign=sign, lossy=lossy_spans)
     traces = TraceCounts()
-    for settled, found, ok, untold, lasts, fails, sign_, lossy, n, samples in connection.execute(
+    for settled, has_findings, ok, undecided, stable, fails, sign_, lossy, n, samples in connection.execute(
         sql, plan.parameters
     ).fetchall():
-        holds = ok is not False and (ok or plan.family == "none") and not untold
+        holds = ok is not False and (ok or plan.family == "none") and not undecided
         if plan.family == "number":
-            fate = _judge_number(plan, settled=settled, ok=ok, sign=sign_)
+            state = _judge_number(plan, settled=settled, ok=ok, sign=sign_)
         else:
-            fate = _judge_findings(
-                plan, settled=settled, found=found, holds=holds, untold=untold, lasts=lasts, fails=fails
+            state = _judge_findings(
+                plan,
+                settled=settled,
+                has_findings=has_findings,
+                holds=holds,
+                undecided=undecided,
+                stable=stable,
+                fails=fails,
             )
-        if fate == "pass" and lossy:
-            fate = "open"
-        traces.fates[fate] += n
-        if fate in ("pass", "fail", "open"):
+        if state == "pass" and lossy:
+            state = "open"
+        traces.states[state] += n
+        if state in ("pass", "fail", "open"):
             traces.holds += n * holds
             traces.samples[holds] = traces.samples.get(holds, ()) + read_samples(holds, samples)
     return traces
 
 
-def _judge_number(plan: Plan, *, settled: bool, ok: bool | None, sign: int | None) -> TraceFate:
+def _judge_number(plan: Plan, *, settled: bool, ok: bool | None, sign: int | None) -> TraceState:
     if ok is None:
         return "nothing" if settled or plan.trend == "fixed" else "coming"
     if settled or plan.is_decided(sign, holds=ok):
@@ -105,17 +111,17 @@ def _judge_number(plan: Plan, *, settled: bool, ok: bool | None, sign: int | Non
 
 
 def _judge_findings(
-    plan: Plan, *, settled: bool, found: bool, holds: bool, untold: bool, lasts: bool, fails: bool
-) -> TraceFate:
-    """Judge a trace by what was found in it; ``fails``: a violation that stays."""
+    plan: Plan, *, settled: bool, has_findings: bool, holds: bool, undecided: bool, stable: bool, fails: bool
+) -> TraceState:
+    """Return the state of a trace from its findings; `fails` means a violation that cannot change."""
     if fails and plan.family != "some":
         return "fail"
-    if untold and plan.is_empty_if_undecided:
-        found = False
-    if not found and plan.family != "none":
+    if undecided and plan.is_empty_if_undecided:
+        has_findings = False
+    if not has_findings and plan.family != "none":
         return "nothing" if settled else "coming"
-    if untold:
+    if undecided:
         return "open"
     if settled:
         return "pass" if holds else "fail"
-    return "pass" if plan.family == "some" and holds and lasts else "open"
+    return "pass" if plan.family == "some" and holds and stable else "open"

@@ -1,4 +1,4 @@
-"""What a claim was judged to be, and by what evidence. Everything that reports only renders these."""
+"""Verdicts and their evidence. Reports only render them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax.nodes import TextRange
 class Outcome(StrEnum):
     """The four verdicts."""
 
-    PASS = "pass"  # noqa: S105 (no password)
+    PASS = "pass"  # noqa: S105 (not a password)
     FAIL = "fail"
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
@@ -22,13 +22,13 @@ OUTCOMES_BY_SEVERITY = (Outcome.PASS, Outcome.INCONCLUSIVE, Outcome.FAIL, Outcom
 
 
 def find_worst_outcome(outcomes: list[Outcome]) -> Outcome:
-    """Return the gravest outcome; of none, pass."""
+    """Return the worst outcome; pass for an empty list."""
     return max(outcomes, key=OUTCOMES_BY_SEVERITY.index, default=Outcome.PASS)
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """A span that shows why: hexadecimal ids as in OTLP/JSON."""
+    """A span that supports a verdict; hexadecimal ids as in OTLP/JSON."""
 
     trace_id: str
     span_id: str
@@ -36,7 +36,7 @@ class Witness:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A part of a claim, and what to write beside it."""
+    """A part of a claim, and the text beside it."""
 
     at: TextRange
     text: str
@@ -46,10 +46,10 @@ class Mark:
 class Verdict:
     """A judged claim.
 
-    ``final`` says that no span still to come can change it. ``at`` is the part of the claim that the evidence
-    speaks of, ``mark`` what to write beside it; ``marks`` are other parts that help to read it. ``id`` names the kind
-    of finding; it is stable. ``lacks`` are services that the claim needs and that were not there; ``follows_from`` is
-    the place, among the claims of the proof, of the one that already says so.
+    ``final`` means that no later span can change the verdict. ``at`` is the part of the claim that the evidence
+    concerns, ``mark`` the text beside it; ``marks`` are other parts that help to read it. ``id`` names the kind
+    of finding and is stable. ``missing_services`` are services that the claim needs and the traces lack.
+    ``follows_from`` is the index, among the claims of the proof, of the claim that reports the same cause.
     """
 
     outcome: Outcome

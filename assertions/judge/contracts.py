@@ -1,4 +1,4 @@
-"""Contracts of responses: a JSON schema, or an OpenAPI document."""
+"""Contracts of responses: JSON Schema and OpenAPI documents."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ from spanproof.query_lang.syntax import nodes as s
 
 
 def judge_contract(claim: s.Contract, response: TriggerResponse, folder: Path) -> Verdict:
-    """Judge a response against the document that `claim` names, relative to `folder`."""
+    """Judge a response against the document that `claim` names; its path is relative to `folder`."""
     if claim.kind == "openapi" and not isinstance(response, HttpResponse):
-        return Verdict(Outcome.ERROR, "error", "OpenAPI is about requests over HTTP", claim.at, "")
+        return Verdict(Outcome.ERROR, "error", "`openapi` applies to HTTP responses only", claim.at, "")
     path = folder / claim.document.plain
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         return Verdict(Outcome.ERROR, "error", f"{path} cannot be read: {_first_line(error)}", claim.document.at, "")
     try:
-        faults = list(
+        violations = list(
             _find_openapi_violations(document, response)
             if isinstance(response, HttpResponse) and claim.kind == "openapi"
             else _find_schema_violations(document, response)
         )
     except (SchemaError, OpenAPIError, ValueError) as error:
         return Verdict(Outcome.ERROR, "error", f"{path} is not usable: {_first_line(error)}", claim.document.at, "")
-    if faults:
-        return Verdict(Outcome.FAIL, "contract", faults[0], claim.at, faults[0], 1)
-    return Verdict(Outcome.PASS, "pass", f"as {claim.document.plain} has it", claim.at, "", 1)
+    if violations:
+        return Verdict(Outcome.FAIL, "contract", violations[0], claim.at, violations[0], 1)
+    return Verdict(Outcome.PASS, "pass", f"conforms to {claim.document.plain}", claim.at, "", 1)
 
 
 def _find_schema_violations(schema: Any, response: TriggerResponse) -> Iterator[str]:
-    """Yield what a JSON schema objects to, the deepest first."""
+    """Yield the most relevant violation of a JSON schema, if there is one."""
     validator = validators.validator_for(schema)
     validator.check_schema(schema)
     try:
@@ -53,13 +53,13 @@ def _find_schema_violations(schema: Any, response: TriggerResponse) -> Iterator[
     except ValueError:
         yield "the response is not JSON"
         return
-    fault = best_match(validator(schema).iter_errors(body))
-    if fault is not None:
-        yield f"`{fault.json_path}`: {fault.message}"
+    violation = best_match(validator(schema).iter_errors(body))
+    if violation is not None:
+        yield f"`{violation.json_path}`: {violation.message}"
 
 
 def _find_openapi_violations(document: Any, response: HttpResponse) -> Iterator[str]:
-    """Yield what an OpenAPI document objects to. Of its servers only the paths count, not the hosts."""
+    """Yield the violation of an OpenAPI document, if there is one. Of its servers, only the paths count."""
     servers = [{"url": urlsplit(server.get("url", "/")).path or "/"} for server in document.get("servers", [])]
     api = OpenAPI.from_dict({**document, "servers": servers or [{"url": "/"}]})
     try:
@@ -74,7 +74,7 @@ def _find_openapi_violations(document: Any, response: HttpResponse) -> Iterator[
 
 @dataclass(slots=True)
 class _OpenapiRequest:
-    """The request, as openapi-core asks about it."""
+    """The request, with the attributes that openapi-core reads."""
 
     host_url: str
     path: str
@@ -95,7 +95,7 @@ class _OpenapiRequest:
 
 @dataclass(slots=True)
 class _OpenapiResponse:
-    """The response, as openapi-core asks about it."""
+    """The response, with the attributes that openapi-core reads."""
 
     status_code: int
     headers: dict[str, str]

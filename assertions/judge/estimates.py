@@ -1,4 +1,4 @@
-"""Claims about what a sample says of the whole: ``with confidence``, and ``not worse than baseline``."""
+"""Statistical claims about the population of a sample: ``with confidence`` and ``not worse than baseline``."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ DEFAULT_CONFIDENCE: Final = Decimal("0.95")
 
 @dataclass(frozen=True, slots=True)
 class SampleEstimate:
-    """What was found of a rate (``hits`` of ``n``) or a quantile, with its bounds.
+    """An estimated rate (``hits`` of ``n``) or quantile, with its bounds.
 
-    ``size`` is as how many independent values the ``n`` count.
+    ``effective_size`` is the number of independent values that the ``n`` values are worth.
     """
 
     n: int
@@ -38,7 +38,7 @@ class SampleEstimate:
 
 
 class Estimator:
-    """Judges estimates over the traces in the table `traces`, and in ``baseline``."""
+    """Judge of estimates over the traces in the table `traces`, and in ``baseline``."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Estimator:
         self.confidence = confidence
 
     def judge_limit(self, claim: s.ComparisonClaim) -> Verdict:
-        """Judge ``error_rate(…) < 2%`` and the like: the whole interval must lie within, or beyond, the limit."""
+        """Judge a limit such as ``error_rate(…) < 2%``: the whole interval must lie within, or beyond, the limit."""
         condition = claim.condition
         assert isinstance(condition, s.Compare)  # noqa: S101 (checked before)
         assert isinstance(condition.left, s.Function)  # noqa: S101 (checked before)
@@ -76,22 +76,22 @@ class Estimator:
         else:
             outcome = Outcome.INCONCLUSIVE
             needed = self._compute_sample_size(condition.left, sample, limit)
-        return self._make_verdict(outcome, claim.at, sample, type_, needed, "of the whole it")
+        return self._make_verdict(outcome, claim.at, sample, type_, needed, "the population value")
 
     def judge_not_worse(self, claim: s.NotWorse) -> Verdict:
-        """Judge non-inferiority: the bound of the difference to the baseline against the margin."""
+        """Judge non-inferiority: compare the bound of the difference to the baseline with the margin."""
         assert isinstance(claim.value, s.Function)  # noqa: S101 (checked before)
-        here = self._estimate(claim.value, self.traces)
-        there = self._estimate(claim.value, "baseline")
-        if here is None or there is None:
+        current = self._estimate(claim.value, self.traces)
+        baseline = self._estimate(claim.value, "baseline")
+        if current is None or baseline is None:
             return _make_nothing_matched(
-                claim.value.at, "nothing matched" + ("" if here is None else " in the baseline")
+                claim.value.at, "nothing matched" + ("" if current is None else " in the baseline")
             )
         margin = evaluate(claim.margin, self.bindings)
         limit = float(to_decimal(margin))
-        if margin is not None and margin.kind == "fraction" and there.hits is None:
-            limit *= there.bounds.estimate
-        difference = stats.bound_difference(here.bounds, there.bounds)
+        if margin is not None and margin.kind == "fraction" and baseline.hits is None:
+            limit *= baseline.bounds.estimate
+        difference = stats.bound_difference(current.bounds, baseline.bounds)
         type_ = TypeChecker().infer(claim.value, self.bindings.scope)
         outcome = Outcome.INCONCLUSIVE
         if difference.upper <= limit:
@@ -99,13 +99,11 @@ class Estimator:
         elif difference.lower > limit:
             outcome = Outcome.FAIL
         needed = None
-        if outcome is Outcome.INCONCLUSIVE and here.hits is not None and there.hits is not None:
-            needed = self._compute_sample_size_for_difference(here, there, limit)
-        sample = SampleEstimate(here.n, here.effective_size, difference, None)
-        seen = (
-            f"{_format_estimate(here, type_)} against {_format_estimate(there, type_)} (n = {there.n}); the difference"
-        )
-        return self._make_verdict(outcome, claim.at, sample, type_, needed, seen)
+        if outcome is Outcome.INCONCLUSIVE and current.hits is not None and baseline.hits is not None:
+            needed = self._compute_sample_size_for_difference(current, baseline, limit)
+        sample = SampleEstimate(current.n, current.effective_size, difference, None)
+        compared = f"{_format_estimate(current, type_)} against {_format_estimate(baseline, type_)} (n = {baseline.n})"
+        return self._make_verdict(outcome, claim.at, sample, type_, needed, f"{compared}; the difference")
 
     def _estimate(self, function: s.Function, traces: str) -> SampleEstimate | None:
         sql, parameters = compile_values(function, self.bindings, traces)
@@ -125,7 +123,7 @@ class Estimator:
         estimate = self._read_value_at_rank(-(-n * top // bottom), sql, parameters)
         clusters = self._count_clusters(sql, "value <= $estimate", {**parameters, "estimate": estimate})
         assert clusters is not None  # noqa: S101 (there are values)
-        # bounds of so many independent values, found among the ranks of all
+        # ranks for the effective sample size, scaled to the ranks of all values
         size = math.floor(clusters.effective_size)
         lower, upper = stats.bound_quantile_ranks(size, share, confidence)
         low = -math.inf if lower is None else self._read_value_at_rank(max(1, lower * n // size), sql, parameters)
@@ -133,13 +131,13 @@ class Estimator:
         return SampleEstimate(n, size, stats.ConfidenceBounds(float(estimate), float(low), float(high)))
 
     def _count_clusters(self, sql: str, hit: str, parameters: dict[str, object]) -> stats.ClusterSums | None:
-        """Count the values of a bag and the hits among them, trace by trace; None where there are none."""
-        found = self._fetch_row(
+        """Sum the values and the hits per trace; return None if there are no values."""
+        sums = self._fetch_row(
             "SELECT count(*), sum(n), sum(y), sum(y * y), sum(y * n), sum(n * n) FROM"  # noqa: S608 (what was compiled)
             f" (SELECT count(*) AS n, count(*) FILTER ({hit}) AS y FROM ({sql}) GROUP BY trace_id)",
             parameters,
         )
-        return stats.ClusterSums(*(int(each) for each in found)) if found[0] else None
+        return stats.ClusterSums(*(int(each) for each in sums)) if sums[0] else None
 
     def _read_value_at_rank(self, rank: int, sql: str, parameters: dict[str, object]) -> Any:
         return self._fetch_row(f"SELECT value FROM ({sql}) ORDER BY value LIMIT 1 OFFSET {rank - 1}", parameters)[0]  # noqa: S608
@@ -150,51 +148,58 @@ class Estimator:
         return row
 
     def _compute_sample_size(self, function: s.Function, sample: SampleEstimate, limit: float) -> int | None:
-        """Return how many values would decide; values of one trace count for fewer."""
+        """Return the number of values needed to decide; correlated values of one trace count less."""
         confidence = float(self.confidence)
         if sample.hits is not None:
             needed = stats.compute_sample_size_for_rate(
                 sample.bounds.estimate, limit, confidence, self.compute_rate_bounds
             )
         else:
-            least = stats.compute_sample_size_for_quantile(read_percentage(function) / 100, confidence)
-            needed = least if sample.effective_size < least else None
+            minimum = stats.compute_sample_size_for_quantile(read_percentage(function) / 100, confidence)
+            needed = minimum if sample.effective_size < minimum else None
         return None if needed is None else math.ceil(needed * sample.n / sample.effective_size)
 
     def _compute_sample_size_for_difference(
-        self, here: SampleEstimate, there: SampleEstimate, limit: float
+        self, current: SampleEstimate, baseline: SampleEstimate, limit: float
     ) -> int | None:
-        """Return how many values on each side would decide, if both rates stay; None if none would."""
-        n = max(here.n, there.n)
+        """Return the number of values per side needed to decide, if both rates stay; None if no number suffices."""
+        n = max(current.n, baseline.n)
         while n < stats.MAX_SAMPLE_SIZE:
-            each_side = (
+            bounds = (
                 self.compute_rate_bounds(
                     sample.bounds.estimate * n * sample.effective_size / sample.n,
                     n * sample.effective_size / sample.n,
                     float(self.confidence),
                 )
-                for sample in (here, there)
+                for sample in (current, baseline)
             )
-            difference = stats.bound_difference(*each_side)
+            difference = stats.bound_difference(*bounds)
             if difference.upper <= limit or difference.lower > limit:
                 return n
             n = int(n * 1.1) + 1
         return None
 
     def _make_verdict(
-        self, outcome: Outcome, at: s.TextRange, sample: SampleEstimate, type_: ValueType, needed: int | None, what: str
+        self,
+        outcome: Outcome,
+        at: s.TextRange,
+        sample: SampleEstimate,
+        type_: ValueType,
+        needed: int | None,
+        subject: str,
     ) -> Verdict:
-        seen = _format_estimate(sample, type_)
+        estimate = _format_estimate(sample, type_)
         low, high = (_format_bound(value, type_) for value in (sample.bounds.lower, sample.bounds.upper))
-        said = (
-            f"{what} lies between {low} and {high} at {units.format_fraction(float(self.confidence))} confidence each"
+        reason = (
+            f"{subject} lies between {low} and {high},"
+            f" each bound at {units.format_fraction(float(self.confidence))} confidence"
         )
-        if "difference" not in what:
-            said = f"{seen} (n = {sample.n}); {said}"
+        if "difference" not in subject:
+            reason = f"{estimate} (n = {sample.n}); {reason}"
         if needed is not None:
-            said += f"; about {needed} would decide" if needed > sample.n else ""
+            reason += f"; about {needed} values would decide" if needed > sample.n else ""
         id_ = {Outcome.PASS: "pass", Outcome.FAIL: "confident", Outcome.INCONCLUSIVE: "sample-too-small"}[outcome]
-        return Verdict(outcome, id_, said, at, seen, sample.n, seen)
+        return Verdict(outcome, id_, reason, at, estimate, sample.n, estimate)
 
 
 def _format_estimate(sample: SampleEstimate, type_: ValueType) -> str:

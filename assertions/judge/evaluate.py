@@ -1,4 +1,4 @@
-"""Judges one claim: runs its plan and draws the verdict that the evidence allows, no other."""
+"""Judge of one claim: runs its plan and returns the verdict that the findings support."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ SELECT trace_id, true AS settled, true AS trusting FROM judged WHERE trace_id NO
 
 
 class Judge:
-    """Judges claims about a set of traces in a store; each has its own connection and table ``selected``.
+    """Judge of claims about a set of traces in a store; each judge has its own connection and table ``selected``.
 
-    What is shown of `live` traces as they arrive is judged by their connection, and paths there without a query.
+    Claims about `live` traces use the connection of `live`; paths in a live trace need no query.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Judge:
     ) -> None:
         self.connection = connection
         self._live = live
-        self.error_fraction = error_share  # what estimates may use up of the error that their confidence allows
+        self.error_fraction = error_share  # the fraction of its allowed error that each estimate may use
         self.selected: SelectedTraces | TraceWindow = SelectedTraces({})
         self._baseline: TraceWindow | None = None
         self._lossy_span_counts: tuple[int, int] | None = (
@@ -62,21 +62,21 @@ class Judge:
 
     @property
     def is_settled(self) -> bool:
-        """Nothing more is to come of the traces selected."""
+        """Return whether all selected traces are complete."""
         return self.selected.incomplete == 0
 
     def make_live_judge(self, live: LiveTraces) -> Judge:
-        """Return who judges these traces as they arrive, and allows as many errors."""
+        """Return a judge of arriving traces with the same error fraction."""
         return Judge(live.connection, self.error_fraction, live)
 
     @property
     def is_nearly_complete(self) -> bool:
-        """So few traces of a window are incomplete that numbers may be made of the others."""
+        """Return whether the complete traces of a window suffice for numbers: at most 1 % are incomplete."""
         window = self.selected
         return isinstance(window, TraceWindow) and window.incomplete <= window.traces * MAX_INCOMPLETE_FRACTION
 
     def select_window(self, given: s.Given, bindings: Bindings) -> TraceWindow:
-        """Set the traces of a ``given``, or of a ``compare baseline``, of which only complete ones count."""
+        """Select the traces of a ``given``, or the complete traces of a ``compare baseline``."""
         now_ns = time.time_ns()
         sql, parameters = compile_window(given, bindings, now_ns)
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
@@ -99,7 +99,7 @@ class Judge:
         return window
 
     def select_baseline(self, traces: Sequence[str]) -> None:
-        """Set the traces that others are compared with."""
+        """Select the baseline traces."""
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE baseline AS"
             " SELECT unnest($traces::UUID[]) AS trace_id, true AS settled, true AS trusting",
@@ -107,7 +107,7 @@ class Judge:
         )
 
     def select_traces(self, selected: SelectedTraces) -> None:
-        """Set the traces that the following claims are about."""
+        """Select the traces to judge."""
         self.selected = selected
         self._lossy_span_counts = None
         rows = list(selected.settled.items())
@@ -118,15 +118,15 @@ class Judge:
         )
 
     def judge(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
-        """Return the verdict on a claim, as far as the traces selected allow one. Raises duckdb.InterruptException."""
+        """Return the verdict on a claim about the selected traces. Raises duckdb.InterruptException."""
         explainer = Explainer(self.connection, expectation, text, bindings, self.selected.missing)
         try:
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
                 verdict = self._judge_estimate(expectation, bindings, explainer)
-                return self._check_expiry(expectation, verdict, decided=True)  # what is left is a sample, too
-            taken = self._judge_live_path(expectation, bindings, explainer)
-            if taken is not None:
-                return taken
+                return self._check_expiry(expectation, verdict, decided=True)  # the remaining traces are a sample, too
+            path_verdict = self._judge_live_path(expectation, bindings, explainer)
+            if path_verdict is not None:
+                return path_verdict
             numbers_from = "complete" if self.is_nearly_complete else "selected"
             plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
@@ -134,25 +134,25 @@ class Judge:
                 return self._check_expiry(expectation, verdict, decided=False)
             groups = count_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.is_settled)
             if expectation.by is None:
-                tally = groups[None]
-                verdict = self._check_loss(plan, self._conclude(plan, tally, explainer))
-                return self._check_expiry(expectation, verdict, decided=_is_stable(plan, tally))
-            brief = explainer.without_witnesses()  # but for the one group that is shown
+                counts = groups[None]
+                verdict = self._check_loss(plan, self._conclude(plan, counts, explainer))
+                return self._check_expiry(expectation, verdict, decided=_is_stable(plan, counts))
+            brief = explainer.without_witnesses()  # only the group that is shown needs witnesses
             judged = {
-                group: self._check_loss(plan, self._conclude(plan, tally, brief)) for group, tally in groups.items()
+                group: self._check_loss(plan, self._conclude(plan, counts, brief)) for group, counts in groups.items()
             }
             group, verdict = explainer.choose_worst_group(judged, expectation.by)
             verdict = replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
             return self._check_expiry(expectation, verdict, decided=False)
-        except duckdb.InterruptException:  # no verdict: nobody wants any more of them
+        except duckdb.InterruptException:  # the caller cancelled the query and needs no verdict
             raise
         except (MissingValue, duckdb.Error) as error:
             return explainer.make_error(str(error))
 
     def _judge_live_path(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict | None:
-        """Look for a path in a trace as it arrives, if there is but one.
+        """Return a passing verdict if the only selected trace, as it arrives, contains the path.
 
-        None says nothing: a path that is not there may still come, or be found only by its plan.
+        None leaves the claim open: the path may arrive later, or only its plan may find it.
         """
         claim, live = expectation.claim, self._live
         traces = self.selected.settled if isinstance(self.selected, SelectedTraces) else {}
@@ -164,7 +164,7 @@ class Judge:
         return explainer.make_path_matched(witnesses) if witnesses else None
 
     def _judge_estimate(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict:
-        """Judge what a sample says of the whole; only complete traces are one."""
+        """Judge a statistical claim; the sample consists of complete traces."""
         if not self.is_settled and not self.is_nearly_complete:
             return explainer.make_incomplete()
         confidence = (
@@ -174,7 +174,7 @@ class Judge:
         )
         confidence = 1 - (1 - confidence) * self.error_fraction
         traces = "complete" if self.is_nearly_complete else "selected"
-        exact = self.error_fraction < 1  # of small shares Wilson's bounds use up more than they say
+        exact = self.error_fraction < 1  # for small rates, Wilson's bounds err more often than stated
         estimator = Estimator(self.connection, bindings, confidence, traces, exact=exact)
         claim = expectation.claim
         if isinstance(claim, s.NotWorse):
@@ -207,7 +207,7 @@ class Judge:
                 return self._conclude_number(plan, counts, explainer)
 
     def _conclude_number(self, plan: Plan, counts: FindingCounts, explainer: Explainer) -> Verdict:
-        """While spans are still to come, a number decides only where it can move no further back."""
+        """Conclude on a number. In incomplete traces it decides only if later spans cannot reverse the result."""
         if not self.is_settled and not self.is_nearly_complete:
             sample = counts.find_sample(ok=bool(counts.holds))
             sign = sample.note[2] if sample and sample.note else None
@@ -218,7 +218,7 @@ class Judge:
         return explainer.make_pass(plan, counts) if counts.holds else explainer.make_failure(plan, counts)
 
     def _conclude_share(self, plan: Plan, share: s.ShareClause, bindings: Bindings, explainer: Explainer) -> Verdict:
-        """``in OP P of traces``: traces that are still open could go either way."""
+        """Conclude on ``in OP P of traces``; open traces may still pass or fail."""
         traces = judge_traces(self.connection, plan)
         possible = traces.find_possible_results(share.operator, to_decimal(evaluate(share.value, bindings)))
         if possible == {None}:
@@ -228,7 +228,7 @@ class Judge:
         return explainer.make_share_verdict(traces, share, passed=possible.pop() if len(possible) == 1 else None)
 
     def _check_loss(self, plan: Plan, verdict: Verdict) -> Verdict:
-        """A bound or absence is not proved by traces of which something was dropped or not sampled."""
+        """Make a passing bound or absence inconclusive if spans were not sampled or parts of them were dropped."""
         if verdict.outcome is not Outcome.PASS or not plan.depends_on_absence:
             return verdict
         if self._lossy_span_counts is None:
@@ -240,32 +240,32 @@ class Judge:
         dropped, unsampled = self._lossy_span_counts
         if not dropped and not unsampled:
             return verdict
-        what = [f"{dropped} spans dropped attributes, events or links"] if dropped else []
-        what += [f"{unsampled} spans were not sampled"] if unsampled else []
+        losses = [f"{dropped} spans dropped attributes, events or links"] if dropped else []
+        losses += [f"{unsampled} spans were not sampled"] if unsampled else []
         return replace(
-            verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(what)}"
+            verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(losses)}"
         )
 
     def _check_expiry(self, expectation: s.Expectation, verdict: Verdict, *, decided: bool) -> Verdict:
-        """A window of which traces were forgotten proves nothing, unless it is `decided` whatever these were."""
+        """Make a pass inconclusive if traces of the window were deleted, unless it is `decided` without them."""
         claim = expectation.claim
         compares = isinstance(claim, s.NotWorse) or mentions_baseline(claim)
         windows = (self.selected, self._baseline if compares else None)
         begin_ns = min((each.begin_ns for each in windows if isinstance(each, TraceWindow)), default=None)
         if begin_ns is None or verdict.outcome is Outcome.ERROR:
             return verdict
-        # read only now: while the claim was judged, more may have been forgotten
+        # read after judging, because more traces may be deleted meanwhile
         last_ns = find_last_expired_start_ns(self.connection, begin_ns)
         if last_ns is None:
             return verdict
-        reason = f"{verdict.reason}, but traces of its window up to {format_instant(last_ns)} were forgotten"
+        reason = f"{verdict.reason}, but traces of its window up to {format_instant(last_ns)} were deleted"
         if verdict.outcome is not Outcome.PASS or decided:
             return replace(verdict, reason=reason)
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="forgotten", reason=reason)
 
 
 def _is_stable(plan: Plan, counts: FindingCounts) -> bool:
-    """Tell whether a number that holds would hold with more traces, too."""
+    """Return whether a number that holds would also hold with more traces."""
     sample = counts.find_sample(ok=True)
     if plan.family != "number" or sample is None or sample.trace_id is not None:
         return False

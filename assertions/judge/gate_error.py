@@ -1,4 +1,4 @@
-"""Gates look more than once: how the error that a proof allows itself is shared out among its looks."""
+"""Division of a proof's error probability among the evaluations of a gate."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from spanproof.query_lang.syntax import nodes as s
 
 
 def divide_error(module: ProofModule, evaluations: int) -> Decimal:
-    """Return the share of its error that each estimate may use up at each of so many looks.
+    """Return the fraction of its allowed error that each estimate may use at each of `evaluations` evaluations.
 
-    An estimate at confidence 95 % errs in at most 5 % of cases. Asked again and again, and beside others, it would
-    err more often; with equal shares (Bonferroni's inequality; as a spending function, the linear one of Lan & DeMets
-    1983, Biometrika 70, 659-663) all estimates at all looks together err no more often than one would at one.
+    An estimate at 95 % confidence errs in at most 5 % of cases. Several estimates or evaluations together err more
+    often. With equal fractions (Bonferroni's inequality; the linear spending function of Lan & DeMets 1983,
+    Biometrika 70, 659-663), all estimates at all evaluations together err no more often than a single one.
     """
     return 1 / Decimal(evaluations * max(1, count_estimates(module)))
 
 
 def count_estimates(module: ProofModule) -> int:
-    """Count the claims of a module that estimate, those of definitions as often as they are applied."""
-    found = 0
+    """Count the statistical claims of a module; claims of a definition count once per application."""
+    count = 0
     for proof in module.proofs:
         for statement in proof.statements:
             claims: tuple[object, ...] = (statement,)
             if isinstance(statement, s.Apply):
                 claims = module.definitions.defines[statement.name].define.statements
-            found += sum(_is_estimate(claim) for claim in claims)
-    return found
+            count += sum(_is_estimate(claim) for claim in claims)
+    return count
 
 
 def _is_estimate(statement: object) -> bool:

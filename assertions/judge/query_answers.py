@@ -1,4 +1,4 @@
-"""Answers to questions about stored traces."""
+"""Answers to metric queries over stored traces."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 
 @dataclass(frozen=True, slots=True)
 class AnswerGroup:
-    """The number of one group: ``key`` is the value grouped by, ``at_ns`` the beginning of the step of time."""
+    """The number of one group: ``key`` is its value, ``at_ns`` the start of its time step, ``n`` its sample size."""
 
     key: str | None
     at_ns: int | None
@@ -26,11 +26,11 @@ class AnswerGroup:
 
 @dataclass(frozen=True, slots=True)
 class QueryAnswer:
-    """A question's answer: durations in nanoseconds, rates per second.
+    """The answer to a query: durations in nanoseconds, rates per second.
 
-    ``incomplete`` of the ``traces`` of the window still lack spans. Up to 1 % of them are left out; where they are
-    more, the numbers are of all. Traces of the window that began up to ``forgotten_until_ns`` were forgotten; None if
-    none were.
+    ``incomplete`` of the ``traces`` of the window lack spans. Up to 1 % incomplete traces are left out; above that,
+    the numbers include them. ``forgotten_until_ns`` is the start of the last deleted trace of the window, None if no
+    trace was deleted.
     """
 
     type: ValueType
@@ -41,17 +41,17 @@ class QueryAnswer:
 
     @property
     def n(self) -> int:
-        """Of how many values the numbers are made."""
+        """Number of values behind all groups."""
         return sum(group.n for group in self.groups)
 
 
 def answer_query(connection: duckdb.DuckDBPyConnection, query: s.MetricQuery) -> QueryAnswer:
-    """Answer a question over what is stored and derived now. Raises NoValue, duckdb.Error."""
+    """Answer a query over the stored and derived traces. Raises MissingValue, duckdb.Error."""
     judge = Judge(connection)
     window = judge.select_window(query.given, Bindings())
     sql, parameters = compile_query(query, "complete" if judge.is_nearly_complete else "selected")
     rows = connection.execute(sql, parameters).fetchall()
     groups = tuple(AnswerGroup(key, at_ns, n, value) for key, at_ns, value, n in rows)
-    # read only now: while the numbers were made, more may have been forgotten
+    # read after the query, because more traces may be deleted meanwhile
     forgotten_until_ns = find_last_expired_start_ns(connection, window.begin_ns)
     return QueryAnswer(infer_query_type(query), window.traces, window.incomplete, forgotten_until_ns, groups)

@@ -1,4 +1,4 @@
-"""Numbers made of the responses of a repeated request, such as ``p95(response.duration)``."""
+"""Aggregates of the responses of a repeated request, such as ``p95(response.duration)``."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ AGGREGATE_FUNCTIONS: Final[Mapping[str, Callable[[Sequence[Decimal]], Decimal]]]
 
 
 def substitute_aggregates(expectation: s.Expectation, bindings: Bindings) -> s.Expectation:
-    """Return a claim with the numbers that it makes of responses in their place. Raises NoValue."""
+    """Return a claim with its aggregates of responses replaced by their values. Raises MissingValue."""
 
-    def change(node: object) -> object:
+    def substitute(node: object) -> object:
         if not isinstance(node, s.Function) or node.name not in v.AGGREGATES or not node.arguments:
             return node
         last = node.arguments[-1]
@@ -35,14 +35,14 @@ def substitute_aggregates(expectation: s.Expectation, bindings: Bindings) -> s.E
             return node
         return _compute_aggregate(node, last, response)
 
-    return replace(expectation, claim=s.rewrite(expectation.claim, change))
+    return replace(expectation, claim=s.rewrite(expectation.claim, substitute))
 
 
 def _compute_aggregate(node: s.Function, part: s.Response, response: RepeatedResponses) -> s.Number:
-    read = (answer.read(part.part, part.keys) for answer in response.responses)
-    values = [value for value in read if value is not None and value.value is not None]
+    parts = (answer.read(part.part, part.keys) for answer in response.responses)
+    values = [value for value in parts if value is not None and value.value is not None]
     if not values:
-        raise MissingValue(f"no response has what `{node.name}` is to be made of")
+        raise MissingValue(f"no response has a value for `{node.name}`")
     if node.name == "distinct":
         return s.Number(Decimal(len({repr(value.value) for value in values})), "", node.at)
     return s.Number(_apply_function(node, sorted(to_decimal(value) for value in values)), _find_unit(values), node.at)
@@ -51,11 +51,11 @@ def _compute_aggregate(node: s.Function, part: s.Response, response: RepeatedRes
 def _apply_function(node: s.Function, values: Sequence[Decimal]) -> Decimal:
     if node.name in AGGREGATE_FUNCTIONS:
         if node.name == "stddev" and len(values) < 2:
-            raise MissingValue("the standard deviation of one value is not known")
+            raise MissingValue("the standard deviation of one value is undefined")
         return AGGREGATE_FUNCTIONS[node.name](values)
     first = node.arguments[0]
     percentage = first.value if isinstance(first, s.Number) else Decimal(v.read_quantile(node.name) or 0)
-    return values[ceil(percentage * len(values) / 100) - 1]  # by nearest rank, as of spans
+    return values[ceil(percentage * len(values) / 100) - 1]  # nearest rank, as for spans
 
 
 def _find_unit(values: Sequence[Constant]) -> s.Unit:

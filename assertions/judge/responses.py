@@ -1,4 +1,4 @@
-"""Claims about responses: of a request that was repeated, about each of them by itself."""
+"""Judge of claims about responses; each response of a repeated request is judged separately."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ ResponseJudge = Callable[[TriggerResponse], Verdict]
 def judge_response(
     judge: Judge, expectation: s.Expectation, text: str, bindings: Bindings, folder: Path
 ) -> Verdict | None:
-    """Judge a contract, or a claim about the responses of a repeated request; None where it is neither."""
+    """Judge a contract, or a claim about the responses of a repeated request; return None for other claims."""
     claim = expectation.claim
     try:
-        with_numbers = substitute_aggregates(expectation, bindings)
+        substituted = substitute_aggregates(expectation, bindings)
     except MissingValue as error:
         return Verdict(Outcome.INCONCLUSIVE, "nothing", str(error), claim.at, "")
-    if with_numbers != expectation:
-        verdict = judge.judge(with_numbers, text, bindings)
+    if substituted != expectation:
+        verdict = judge.judge(substituted, text, bindings)
         n = max(len(each.responses) for each in _find_repeated_responses(claim, bindings))
         return replace(verdict, n=max(n, verdict.n), reason=f"{verdict.reason}; of {n} responses")
     if isinstance(claim, s.Contract):
@@ -46,29 +46,29 @@ def judge_response(
     if not repeated:
         return None
     if len(repeated) > 1:
-        reason = "this is about two repeated requests, whose responses do not belong together"
+        reason = "this claim reads two repeated requests, whose responses cannot be paired"
         return Verdict(Outcome.ERROR, "error", reason, claim.at, "")
-    (many,) = repeated.values()
-    alone = replace(expectation, share=None)
-    held: dict[str, object] = {}  # by what a claim sees of an answer
-    verdicts: dict[object, Verdict] = {}  # of the first answer for which it held, and for which it did not
+    (repeated_responses,) = repeated.values()
+    single_claim = replace(expectation, share=None)
+    results: dict[str, object] = {}  # by the values that the claim reads from a response
+    verdicts: dict[object, Verdict] = {}  # by result, from the first response with it
 
     def judge_one(answer: TriggerResponse) -> Verdict:
-        responses = {name: answer if each is many else each for name, each in bindings.responses.items()}
-        bound = replace(bindings, responses=responses)
-        seen = _read_response_values(claim, bound)
-        if seen not in held:
-            held[seen] = _evaluate_claim(judge, alone, bound)
-        holds = held[seen]
-        if holds not in verdicts:
-            verdicts[holds] = judge.judge(alone, text, bound)
-        return verdicts[holds]
+        responses = {name: answer if each is repeated_responses else each for name, each in bindings.responses.items()}
+        single_bindings = replace(bindings, responses=responses)
+        values = _read_response_values(claim, single_bindings)
+        if values not in results:
+            results[values] = _evaluate_claim(judge, single_claim, single_bindings)
+        result = results[values]
+        if result not in verdicts:
+            verdicts[result] = judge.judge(single_claim, text, single_bindings)
+        return verdicts[result]
 
-    return _judge_each_response(expectation, bindings, many.responses, judge_one)
+    return _judge_each_response(expectation, bindings, repeated_responses.responses, judge_one)
 
 
 def _judge_contract(claim: s.Contract, response: TriggerResponse, folder: Path) -> Verdict:
-    from spanproof.assertions.judge.contracts import judge_contract  # heavy, and seldom needed
+    from spanproof.assertions.judge.contracts import judge_contract  # slow to import, and rarely needed
 
     return judge_contract(claim, response, folder)
 
@@ -81,10 +81,10 @@ def _find_repeated_responses(claim: s.Claim, bindings: Bindings) -> Iterator[Rep
 
 
 def _evaluate_claim(judge: Judge, expectation: s.Expectation, bindings: Bindings) -> object:
-    """Tell whether a claim about a response holds, or why nobody can tell: a verdict takes ten times as long."""
+    """Return whether a claim about a response holds, or the error text. A verdict takes ten times as long."""
     try:
         plan = compile_claim(expectation, bindings)
-        sql = f"SELECT ok FROM ({plan.sql})"  # noqa: S608 (a plan's own)
+        sql = f"SELECT ok FROM ({plan.sql})"  # noqa: S608 (SQL of a plan)
         return judge.connection.execute(sql, plan.parameters).fetchall()[0][0]
     except duckdb.InterruptException:
         raise
@@ -93,7 +93,7 @@ def _evaluate_claim(judge: Judge, expectation: s.Expectation, bindings: Bindings
 
 
 def _read_response_values(claim: s.Claim, bindings: Bindings) -> str:
-    """Return what a claim sees of the responses."""
+    """Return the values that a claim reads from the responses, as a text."""
     try:
         return repr([evaluate(part, bindings) for part in s.walk(claim) if isinstance(part, s.Response)])
     except MissingValue as error:
@@ -106,17 +106,17 @@ def _judge_each_response(
     responses: tuple[TriggerResponse, ...],
     judge_response_alone: ResponseJudge,
 ) -> Verdict:
-    """Judge each answer; the verdict is the gravest, or that on the share of those that pass."""
+    """Judge each response. Return the worst verdict, or the verdict on the share of passing responses."""
     verdicts = [judge_response_alone(answer) for answer in responses]
     counts = Counter(each.outcome for each in verdicts)
     n, passed = len(verdicts), counts[Outcome.PASS]
-    gravest = max(verdicts, key=lambda each: OUTCOMES_BY_SEVERITY.index(each.outcome))
-    said = replace(gravest, n=n, final=all(each.final for each in verdicts))
+    worst = max(verdicts, key=lambda each: OUTCOMES_BY_SEVERITY.index(each.outcome))
+    verdict = replace(worst, n=n, final=all(each.final for each in verdicts))
     share = expectation.share
     if share is None or counts[Outcome.ERROR] or counts[Outcome.INCONCLUSIVE]:
-        part = f"all {n}" if counts[gravest.outcome] == n else f"{counts[gravest.outcome]} of {n}"
-        return replace(said, reason=f"{gravest.reason}; {part} responses")
+        part = f"all {n}" if counts[worst.outcome] == n else f"{counts[worst.outcome]} of {n}"
+        return replace(verdict, reason=f"{worst.reason}; {part} responses")
     reason = f"{passed} of {n} responses hold"
     if COMPARATORS[share.operator](Decimal(passed) / n, to_decimal(evaluate(share.value, bindings))):
-        return replace(said, outcome=Outcome.PASS, id="pass", reason=reason, mark="", help=None)
-    return replace(said, outcome=Outcome.FAIL, id="share", reason=f"{reason}; {gravest.reason}", at=share.at)
+        return replace(verdict, outcome=Outcome.PASS, id="pass", reason=reason, mark="", help=None)
+    return replace(verdict, outcome=Outcome.FAIL, id="share", reason=f"{reason}; {worst.reason}", at=share.at)

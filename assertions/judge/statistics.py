@@ -1,4 +1,4 @@
-"""Bounds on what a sample says of the whole: quantiles and rates, each one-sided at a confidence."""
+"""Confidence bounds for quantiles and rates of a population; each bound is one-sided at the given confidence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RateBoundFunction: TypeAlias = "Callable[[float, float, float], ConfidenceBounds
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceBounds:
-    """An estimate with its lower and upper bound, each of which holds at the confidence asked for.
+    """An estimate with its lower and upper bound, each of which holds at the requested confidence.
 
     A bound is infinite where the sample is too small to give one.
     """
@@ -29,7 +29,7 @@ class ConfidenceBounds:
 
 @dataclass(frozen=True, slots=True)
 class ClusterSums:
-    """How `n` values, `hits` of them counted, lie in `m` clusters: sums over these of hits², hits * values, values²."""
+    """Sums over `m` clusters of `n` values with `hits` hits: of hits², hits * values and values² per cluster."""
 
     m: int
     n: int
@@ -40,11 +40,11 @@ class ClusterSums:
 
     @property
     def effective_size(self) -> float:
-        """As how many independent values these count, for their share of hits.
+        """Number of independent values with the same information about the share of hits.
 
-        Korn & Graubard 1998, Survey Methodology 24, 193-201: n divided by the design effect, whose variance of a
-        ratio is by Taylor's series (Cochran 1977, Sampling Techniques, 6.3). Where nothing varies, the design effect
-        is unknown, and each cluster counts once.
+        Korn & Graubard 1998, Survey Methodology 24, 193-201: n divided by the design effect, with the variance of a
+        ratio by Taylor series (Cochran 1977, Sampling Techniques, 6.3). If nothing varies, the design effect is
+        unknown, and each cluster counts as one value.
         """
         if self.m == self.n:
             return self.n
@@ -68,12 +68,12 @@ def bound_rate_wilson(hits: float, n: float, confidence: float) -> ConfidenceBou
 
 
 def bound_rate_clopper_pearson(hits: float, n: float, confidence: float) -> ConfidenceBounds:
-    """Bound a proportion so that neither bound ever errs more often than it says.
+    """Bound a proportion by exact bounds: neither errs more often than its confidence allows.
 
-    Clopper & Pearson 1934, Biometrika 26, 404-413. Wilson's bounds err more often where few hits are expected, the
-    more so the higher the confidence.
+    Clopper & Pearson 1934, Biometrika 26, 404-413. Wilson's bounds err more often than stated if few hits are
+    expected, and the more so the higher the confidence.
     """
-    from scipy.stats import beta  # takes half a second, and only estimates need it
+    from scipy.stats import beta  # takes half a second to import, and only estimates need it
 
     lower = float(beta.ppf(1 - confidence, hits, n - hits + 1)) if hits else 0.0
     upper = float(beta.ppf(confidence, hits + 1, n - hits)) if hits < n else 1.0
@@ -86,7 +86,7 @@ def bound_quantile_ranks(n: int, quantile: Decimal, confidence: float) -> tuple[
     Distribution-free (David & Nagaraja, Order Statistics, 7.1): the value of rank r is at most the quantile with
     probability P(Bin(n, q) >= r), and at least it with probability P(Bin(n, q) < r). None where n is too small.
     """
-    from scipy.stats import binom  # takes half a second, and only estimates need it
+    from scipy.stats import binom  # takes half a second to import, and only estimates need it
 
     q = float(quantile)
     lower = int(binom.ppf(1 - confidence, n, q)) + 1
@@ -112,7 +112,7 @@ def bound_difference(one: ConfidenceBounds, other: ConfidenceBounds) -> Confiden
 def compute_sample_size_for_rate(
     rate: float, limit: float, confidence: float, compute_bounds: RateBoundFunction = bound_rate_wilson
 ) -> int | None:
-    """Return how many values would decide, on one side, if the rate seen stays; None if none would."""
+    """Return the number of values needed to decide, if the observed rate stays; None if no number suffices."""
     if rate == limit:
         return None
     n = 1
@@ -125,5 +125,5 @@ def compute_sample_size_for_rate(
 
 
 def compute_sample_size_for_quantile(quantile: Decimal, confidence: float) -> int:
-    """Return the least n for which the largest value bounds the quantile from above: 59 for p95 at 95 %."""
+    """Return the smallest n for which the largest value bounds the quantile from above: 59 for p95 at 95 %."""
     return math.ceil(math.log(1 - confidence) / math.log(float(quantile)))

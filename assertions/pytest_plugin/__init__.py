@@ -1,4 +1,4 @@
-"""The pytest plugin: collects ``.proof`` files, and offers the fixtures ``spanproof`` and ``traces``."""
+"""Pytest plugin: collects ``.proof`` files and provides the fixtures ``spanproof`` and ``traces``."""
 
 from __future__ import annotations
 
@@ -18,37 +18,33 @@ INI_NAMES: Final = (
     "var", "env_file", "otlp_grpc", "otlp_http", "proxy", "max_retry_gap", "max_clock_skew", "circuit_marker",
 )  # fmt: skip
 
-# pytest imports this in every run of everybody who has spanproof installed: all else is imported where it is needed.
+# pytest imports this module in every run with spanproof installed. Other modules are imported only where needed.
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options, each also as a setting in pytest's configuration, but for secrets, which do not belong there."""
+    """Add the command line options, and a configuration setting for each; secrets have no setting."""
     group = parser.getgroup("spanproof", "proofs about traces (spanproof)")
     repeated: dict[str, Any] = {"action": "append", "default": []}
     single: dict[str, Any] = {"default": None}
+    group.addoption("--spanproof-var", metavar="NAME=VALUE", help="Set a `let` of proofs; may be repeated.", **repeated)
     group.addoption(
-        "--spanproof-var", metavar="NAME=VALUE", help="Set a `let` of proofs from outside; may be repeated.", **repeated
+        "--spanproof-secret", metavar="NAME=VALUE", help="Set a `let` to a value that is never shown.", **repeated
     )
-    group.addoption(
-        "--spanproof-secret", metavar="NAME=VALUE", help="The same, but the value is never shown.", **repeated
-    )
-    group.addoption(
-        "--spanproof-env-file", metavar="FILE", help="What `env` finds besides the environment: NAME=VALUE.", **single
-    )
+    group.addoption("--spanproof-env-file", metavar="FILE", help="File with variables for `env`: NAME=VALUE.", **single)
     for name in ("grpc", "http"):
-        about = f"Where spans are received over {name}; a free port if not said."
-        group.addoption(f"--spanproof-otlp-{name}", metavar="HOST:PORT", help=about, **single)
-        parser.addini(f"spanproof_otlp_{name}", about, type="string")
+        help_ = f"Address that receives spans over {name}; a free port by default."
+        group.addoption(f"--spanproof-otlp-{name}", metavar="HOST:PORT", help=help_, **single)
+        parser.addini(f"spanproof_otlp_{name}", help_, type="string")
     parser.addini("spanproof_var", "Lines of NAME=VALUE, each a `let` of proofs.", type="linelist")
-    parser.addini("spanproof_env_file", "What `env` finds besides the environment, from here.", type="string")
-    parser.addini("spanproof_proxy", "Services that are sidecars, a line each.", type="linelist")
-    parser.addini("spanproof_max_retry_gap", "The longest wait before another attempt.", type="string")
-    parser.addini("spanproof_max_clock_skew", "How far clocks may be apart.", type="string")
-    parser.addini("spanproof_circuit_marker", "What an open circuit leaves behind, a line each.", type="linelist")
+    parser.addini("spanproof_env_file", "File with variables for `env`, relative to the root directory.", type="string")
+    parser.addini("spanproof_proxy", "Services that are sidecars, one per line.", type="linelist")
+    parser.addini("spanproof_max_retry_gap", "Longest wait before another attempt.", type="string")
+    parser.addini("spanproof_max_clock_skew", "Largest difference between clocks.", type="string")
+    parser.addini("spanproof_circuit_marker", "Marks of an open circuit in spans, one per line.", type="linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read what is set, so that what is wrong with it is said at once."""
+    """Read the settings, so that errors in them are reported at once."""
     if any(config.getoption(f"--spanproof-{name}") for name in OPTION_NAMES) or any(
         config.getini(f"spanproof_{name}") for name in INI_NAMES
     ):
@@ -68,7 +64,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> ProofFileN
 
 @pytest.fixture(scope="session")
 def _spanproof_collector(pytestconfig: pytest.Config) -> Iterator[Collector]:
-    """What receives spans while tests run; proofs ask for it by this name, which nobody else has."""
+    """Collector of the session; the private name avoids conflicts with fixtures of the tests."""
     from spanproof.assertions.pytest_plugin.collector import open_collector
 
     with open_collector(pytestconfig) as collector:
@@ -77,13 +73,13 @@ def _spanproof_collector(pytestconfig: pytest.Config) -> Iterator[Collector]:
 
 @pytest.fixture(scope="session")
 def spanproof(_spanproof_collector: Collector) -> Collector:
-    """An embedded collector, to which whatever is started after it exports its spans."""
+    """Embedded collector; processes that start after it export their spans to it."""
     return _spanproof_collector
 
 
 @pytest.fixture
 def traces(_spanproof_collector: Collector, request: pytest.FixtureRequest) -> Iterator[Traces]:
-    """The traces that this test leads to: ``traces.expect("path a -> b")``."""
+    """Traces that this test causes: ``traces.expect("path a -> b")``."""
     from spanproof.assertions.pytest_plugin.traces_fixture import open_traces
 
     with open_traces(_spanproof_collector, request.node) as traces:

@@ -1,4 +1,4 @@
-"""Claims in a test's own code: where they stand in it, so that what is said of them points there."""
+"""Claims in the source code of a test, with their positions."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from spanproof.query_lang.syntax.parser import ParsedFile, parse_claim
 
 
 class ClaimError(ValueError):
-    """A text is no claim; the message shows where."""
+    """Invalid claim; the message shows the position."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallSite:
-    """A call in Python code: its file, the text of that, and its lines, counted from 1."""
+    """A call in Python code: the path and text of its file, and its lines, counted from 1."""
 
     path: str
     text: str
@@ -33,7 +33,7 @@ class CallSite:
 
 
 def find_call_site(frame: FrameType) -> CallSite:
-    """Return the call that a frame is at."""
+    """Return the call that a frame executes."""
     code = frame.f_code
     first, last, _, _ = next(islice(code.co_positions(), frame.f_lasti // 2, None), (None,) * 4)
     lines = linecache.getlines(code.co_filename, frame.f_globals)
@@ -42,36 +42,39 @@ def find_call_site(frame: FrameType) -> CallSite:
 
 
 def read_claims(claims: Sequence[str], call_site: CallSite) -> tuple[ParsedFile, tuple[s.Expectation, ...]]:
-    """Parse and check claims; positions are in the text of the file that is returned. Raises ClaimError."""
+    """Parse and check claims; their positions refer to the text of the returned file. Raises ClaimError."""
     __tracebackhide__ = True
-    text, places = _locate_claims(claims, call_site)
+    text, offsets = _locate_claims(claims, call_site)
     expectations = []
-    for claim, place in zip(claims, places, strict=True):
-        parsed = parse_claim(re.sub(r"[^\n]", " ", text[:place]) + claim)
+    for claim, offset in zip(claims, offsets, strict=True):
+        parsed = parse_claim(re.sub(r"[^\n]", " ", text[:offset]) + claim)
         problems = check_claim(parsed)
         if problems or parsed.expectation is None:
             raise ClaimError(
-                f"this is no claim\n{render_to_string(render_diagnostics(call_site.path, text, problems)).rstrip()}"
+                f"this is not a claim\n{render_to_string(render_diagnostics(call_site.path, text, problems)).rstrip()}"
             )
         expectations.append(parsed.expectation)
     return ParsedFile(call_site.path, text, (), ()), tuple(expectations)
 
 
 def _locate_claims(claims: Sequence[str], call_site: CallSite) -> tuple[str, list[int]]:
-    """Find claims in the code of a call; where one is put together there, they stand in place of its first line."""
+    """Return a text and the offsets of the claims in it.
+
+    The text is that of the file if all claims are literals of the call. Otherwise the claims replace its first line.
+    """
     lines = call_site.text.splitlines(keepends=True)
     start, end = (sum(map(len, lines[:number])) for number in (call_site.first_line - 1, call_site.last_line))
-    places = []
+    offsets = []
     for claim in claims:
-        found = re.compile(rf"(?P<quote>[\"']){re.escape(claim)}(?P=quote)").search(call_site.text, start, end)
-        if found is None:
+        match = re.compile(rf"(?P<quote>[\"']){re.escape(claim)}(?P=quote)").search(call_site.text, start, end)
+        if match is None:
             break
-        places.append(found.start() + 1)
-        start = found.end()
-    if len(places) == len(claims):
-        return call_site.text, places
-    text, places = "\n" * (call_site.first_line - 1), []
+        offsets.append(match.start() + 1)
+        start = match.end()
+    if len(offsets) == len(claims):
+        return call_site.text, offsets
+    text, offsets = "\n" * (call_site.first_line - 1), []
     for claim in claims:
-        places.append(len(text))
+        offsets.append(len(text))
         text += f"{claim}, "
-    return text.removesuffix(", "), places
+    return text.removesuffix(", "), offsets

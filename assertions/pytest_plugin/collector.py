@@ -1,4 +1,4 @@
-"""The collector of a pytest session: it receives what is started in the session, or instrumented in its process."""
+"""Collector of a pytest session: receives spans of processes started in the session, and of its own process."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ SCHEDULE_DELAY_MS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Collector:
-    """An embedded collector; ``http_endpoint`` and ``grpc_endpoint`` are URLs.
+    """Embedded collector; ``http_endpoint`` and ``grpc_endpoint`` are URLs.
 
-    ``environment`` is what makes processes export to it: they inherit it, as it is set while the collector lives.
+    ``environment`` makes processes export to it. It is set while the collector runs, and child processes inherit it.
     """
 
-    # pytest shows it wherever a test fails: no more than helps, and no variables, which may be secret
+    # pytest shows the repr when a test fails: it must be short and must not contain variables, which may be secret
     store: Store = field(repr=False)
     http_endpoint: str
     grpc_endpoint: str
@@ -44,20 +44,20 @@ class Collector:
 
     @property
     def endpoint(self) -> str:
-        """The one of both that ``OTEL_EXPORTER_OTLP_ENDPOINT`` holds."""
+        """The endpoint in ``OTEL_EXPORTER_OTLP_ENDPOINT``."""
         return self.environment[ENDPOINT]
 
     def receive_from(self, provider: object) -> None:
-        """Receive also what a tracer provider of this process makes, wherever else it exports to.
+        """Receive the spans of a tracer provider of this process, in addition to its other exporters.
 
-        Only one that exports elsewhere needs it, and that is not the global one.
+        Only a provider that exports elsewhere and is not the global one needs it.
         """
         self.taps.add(provider, self.grpc_endpoint, self.http_endpoint)
 
 
 @contextmanager
 def open_collector(config: pytest.Config) -> Iterator[Collector]:
-    """Receive spans, and have the environment say so, until the end of the session."""
+    """Receive spans, and set the environment for exporters, until the end of the session."""
     settings = read_settings(config)
     if problem := find_shared_address(config, settings):
         pytest.fail(problem, pytrace=False)
@@ -76,7 +76,7 @@ def open_collector(config: pytest.Config) -> Iterator[Collector]:
 
 
 def make_environment(current: Mapping[str, str], http: str, grpc: str) -> dict[str, str]:
-    """Return what exporters are to find; whoever asks for gRPC by its variable gets that."""
+    """Return the environment for exporters; it uses gRPC if the current environment requests it."""
     protocol = current.get(TRACES_PROTOCOL) or current.get(PROTOCOL) or "http/protobuf"
     return {
         ENDPOINT: grpc if protocol == "grpc" else http,
@@ -87,7 +87,7 @@ def make_environment(current: Mapping[str, str], http: str, grpc: str) -> dict[s
 
 @contextmanager
 def _set_environment(environment: Mapping[str, str]) -> Iterator[None]:
-    """Set variables, without those that would go before them; all is put back in the end."""
+    """Set variables and remove those with precedence over them; restore all at the end."""
     names = (*environment, TRACES_ENDPOINT, TRACES_PROTOCOL)
     before = {name: os.environ.pop(name) for name in names if name in os.environ}
     os.environ.update(environment)
@@ -100,12 +100,12 @@ def _set_environment(environment: Mapping[str, str]) -> Iterator[None]:
 
 
 def find_shared_address(config: pytest.Config, settings: PluginSettings) -> str | None:
-    """Say which address workers of xdist would have to share: each has a collector of its own."""
+    """Return an error if xdist workers would share an address; each worker has its own collector."""
     workers = getattr(config, "workerinput", {}).get("workercount", 1)
     for option, address in (("grpc", settings.otlp_grpc), ("http", settings.otlp_http)):
         if workers > 1 and not address.endswith(":0"):
             return (
-                f"--spanproof-otlp-{option} {address} is one address, and each of {workers} workers needs one of its"
-                " own; leave it out, or run without -n"
+                f"--spanproof-otlp-{option} {address} is one address, but each of {workers} workers needs its own;"
+                " leave it out, or run without -n"
             )
     return None

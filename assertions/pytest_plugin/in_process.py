@@ -1,4 +1,4 @@
-"""Code that is instrumented in the test's own process: its context, and its spans."""
+"""Instrumented code in the process of the test: its trace context and its spans."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ EXPORTER_PACKAGES: Final = ("opentelemetry.exporter.otlp.proto.grpc", "opentelem
 
 @dataclass(slots=True)
 class AttachedProviders:
-    """Tracer providers of this process that export to us as well as to whomever they were told to."""
+    """Tracer providers of this process that also export to our collector."""
 
-    # OpenTelemetry's SDK need not be installed: what is of it has no type here
-    processors: list[tuple[Any, Any]] = field(default_factory=list)  # providers, with our processor
-    preexisting: Any = field(default_factory=lambda: find_global_provider())  # cannot know of us
+    # the OpenTelemetry SDK is optional, so its types are not available here
+    processors: list[tuple[Any, Any]] = field(default_factory=list)  # pairs of provider and our processor
+    preexisting: Any = field(default_factory=lambda: find_global_provider())  # created before our collector
 
     def add(self, provider: Any, grpc_endpoint: str, http_endpoint: str) -> None:
-        """Receive what a provider makes, from now on. Raises RuntimeError where no exporter is installed."""
+        """Receive the further spans of a provider. Raises RuntimeError if no exporter is installed."""
         if any(known is provider for known, _ in self.processors):
             return
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -34,7 +34,7 @@ class AttachedProviders:
         self.processors.append((provider, processor))
 
     def flush(self) -> None:
-        """Have all spans that have ended until now exported."""
+        """Export all spans that have ended."""
         for _, processor in self.processors:
             processor.force_flush(FLUSH_TIMEOUT_MS)
         provider = find_global_provider()
@@ -42,14 +42,14 @@ class AttachedProviders:
             provider.force_flush(FLUSH_TIMEOUT_MS)
 
     def close(self) -> None:
-        """Export what is left, so that nobody tries to once we are gone."""
+        """Export the remaining spans and stop, so that no export follows after the collector has stopped."""
         self.flush()
         for _, processor in self.processors:
             processor.shutdown()
 
 
 def find_global_provider() -> Any:
-    """Return the global tracer provider if it is one of the SDK's, or of another that can be flushed."""
+    """Return the global tracer provider if it can be flushed, as that of the SDK; else None."""
     api = sys.modules.get("opentelemetry.trace")
     provider = api.get_tracer_provider() if api is not None else None
     return provider if hasattr(provider, "force_flush") and hasattr(provider, "add_span_processor") else None
@@ -64,7 +64,7 @@ def _make_exporter(grpc_endpoint: str, http_endpoint: str) -> Any:
 
 @contextmanager
 def activate_context(context: TraceContext) -> Iterator[None]:
-    """Have the spans that this thread or task begins go on with a trace, where OpenTelemetry is installed."""
+    """Make a trace the parent of spans that this thread or task starts, if OpenTelemetry is installed."""
     try:
         from opentelemetry import baggage
         from opentelemetry import context as current

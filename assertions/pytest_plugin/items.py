@@ -1,4 +1,4 @@
-"""Proofs as pytest's items, and their files as its collectors."""
+"""Proofs as pytest items, and their files as pytest collectors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spanproof.query_lang.syntax.diagnostics import locate_offset
 
 
 class ProofFailed(Exception):
-    """A proof did not pass; the document says why."""
+    """A proof did not pass; ``proof`` contains the verdicts."""
 
     def __init__(self, proof: ProofDocument) -> None:
         super().__init__(summarize_failure(proof))
@@ -33,7 +33,7 @@ class ProofFailed(Exception):
 
 
 class UnreadableProofFile(Exception):
-    """A proof file cannot be carried out; the message says why, ``module`` has the diagnostics, if it was read."""
+    """A proof file cannot be run; the message gives the reason, ``module`` the diagnostics if the file was read."""
 
     def __init__(self, message: str, module: ProofModule | None = None) -> None:
         super().__init__(message)
@@ -41,10 +41,10 @@ class UnreadableProofFile(Exception):
 
 
 class ProofFileNode(pytest.File):
-    """A file of proofs."""
+    """A proof file."""
 
     def collect(self) -> Iterable[ProofItem]:
-        """Yield the proofs; a file that has problems is an error."""
+        """Yield the proofs of the file. Raises UnreadableProofFile."""
         try:
             module = read_module(self.path)
         except OSError as error:
@@ -63,19 +63,19 @@ class ProofFileNode(pytest.File):
             return super().repr_failure(excinfo)
         if error.module is None:
             return str(error)
-        file, found = error.module.file, error.module.diagnostics
-        place = FailureLocation(file.path, locate_offset(file.text, found[0].at.start).line, str(error))
-        return RenderedFailure(render_diagnostics(file.path, file.text, found), place)
+        file, diagnostics = error.module.file, error.module.diagnostics
+        location = FailureLocation(file.path, locate_offset(file.text, diagnostics[0].at.start).line, str(error))
+        return RenderedFailure(render_diagnostics(file.path, file.text, diagnostics), location)
 
 
 class ProofItem(pytest.Function):
-    """A proof. It is a function of the collector, so that it has fixtures, also those that are used automatically."""
+    """A proof. It is a function of the pytest collector, so that it has fixtures, including autouse fixtures."""
 
     line: int
 
     @classmethod
     def from_proof(cls, parent: ProofFileNode, module: ProofModule, proof: s.Proof) -> ProofItem:
-        """Make the item of a proof; its tags are marks."""
+        """Return the item of a proof; its tags become marks."""
         item = cls.from_parent(parent, name=make_item_name(proof), callobj=_make_test_function(module, proof))
         item.line = locate_offset(module.file.text, proof.at.start).line
         for tag in proof.tags:
@@ -84,36 +84,36 @@ class ProofItem(pytest.Function):
         return item
 
     def reportinfo(self) -> tuple[Path, int, str]:
-        """Say where it stands."""
+        """Return the path, the line and the name of the proof."""
         return self.path, self.line - 1, self.name
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException]) -> Any:  # type: ignore[override]  # as pytest's
-        """Show what did not pass as the command line does."""
+        """Show the verdicts that did not pass as the command line does."""
         error = excinfo.value
         if not isinstance(error, ProofFailed):
             return super().repr_failure(excinfo)
         proof = error.proof
-        place = FailureLocation(proof.path, _find_failed_line(proof), str(error))
-        return RenderedFailure(render_failure(proof, self), place)
+        location = FailureLocation(proof.path, _find_failed_line(proof), str(error))
+        return RenderedFailure(render_failure(proof, self), location)
 
 
 def make_item_name(proof: s.Proof) -> str:
-    """Return a proof's name as part of a node id, where two colons part names, and parameters stand in brackets."""
+    """Return a proof's name as part of a node id, without the reserved `::` and square brackets."""
     return " ".join(proof.name.replace("::", ":").translate(str.maketrans("[]", "()")).split())
 
 
 def render_failure(proof: ProofDocument, item: pytest.Item) -> Text:
-    """Render what did not pass of an item, with pytest's way to run it again."""
+    """Render the verdicts of an item that did not pass, with the pytest command that runs it again."""
     return render_proof(proof, f"pytest {shlex.quote(f'{format_path(item.path)}::{get_name_in_file(item)}')}")
 
 
 def get_name_in_file(item: pytest.Item) -> str:
-    """Return the name of an item in its file."""
+    """Return the name of an item within its file."""
     return item.nodeid.partition("::")[2]
 
 
 def summarize_failure(proof: ProofDocument) -> str:
-    """Say in a line why a proof did not pass: the gravest of its verdicts, or what went wrong."""
+    """Return in one line why a proof did not pass: the reason of its worst verdict, or its error."""
     if proof.error is not None:
         return f"error: {proof.error}"
     first = next(each for each in proof.verdicts if each.outcome is proof.outcome and each.follows_from is None)
@@ -121,23 +121,23 @@ def summarize_failure(proof: ProofDocument) -> str:
 
 
 def _find_failed_line(proof: ProofDocument) -> int:
-    wrong = [each.position.line for each in proof.verdicts if each.outcome is not Outcome.PASS]
-    return wrong[0] if wrong else proof.line
+    lines = [verdict.position.line for verdict in proof.verdicts if verdict.outcome is not Outcome.PASS]
+    return lines[0] if lines else proof.line
 
 
 def _make_test_function(module: ProofModule, proof: s.Proof) -> Callable[[Collector], None]:
-    def carry_out(_spanproof_collector: Collector) -> None:
+    def run_proof(_spanproof_collector: Collector) -> None:
         finished: list[ProofFinished] = []
 
-        def take(event: RunEvent) -> None:
+        def collect(event: RunEvent) -> None:
             if isinstance(event, ProofFinished):
                 finished.append(event)
 
         collector = _spanproof_collector
         settings = collector.settings
-        terms = RunSettings(settings.variables, collector.run_id, secrets=settings.secrets)
-        Runner(collector.store, take, terms).run([(module, proof)])
+        run_settings = RunSettings(settings.variables, collector.run_id, secrets=settings.secrets)
+        Runner(collector.store, collect, run_settings).run([(module, proof)])
         if finished[0].outcome is not Outcome.PASS:
             raise ProofFailed(describe_proof(finished[0]))
 
-    return carry_out
+    return run_proof

@@ -1,4 +1,4 @@
-"""How pytest shows what the reports say: in colour where it has a terminal, in a line in its summary."""
+"""Rendering of reports in pytest: coloured in a terminal, and one line in the summary."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from rich.console import Console
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from _pytest._io import TerminalWriter  # what pytest hands to `toterminal`; it has no public name
+    from _pytest._io import TerminalWriter  # the argument of `toterminal`; it has no public name
 
 
 @dataclass(frozen=True, slots=True)
 class FailureLocation:
-    """Where something is wrong, and what, in a line; pytest's summary and JUnit XML read this."""
+    """Position and message of a failure; pytest's summary and JUnit XML read it."""
 
     path: str
     lineno: int
     message: str
 
     def __str__(self) -> str:
-        """As others print such places."""
+        """Return the location as ``path:line: message``."""
         return f"{self.path}:{self.lineno}: {self.message}"
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedFailure:
-    """A rendered text, as pytest takes failures."""
+    """A rendered text in the form that pytest expects for failures."""
 
     text: Text
     reprcrash: FailureLocation
 
     def toterminal(self, writer: TerminalWriter) -> None:
-        """Write it for people."""
+        """Write the text to a terminal, with colours if it supports them."""
         writer.line(render_to_string(self.text, color=writer.hasmarkup).rstrip())
 
     def __str__(self) -> str:
-        """Without colours, for files and other processes."""
+        """Return the text without colours, for files and other processes."""
         return render_to_string(self.text).rstrip()
 
 
 def render_to_string(text: Text, *, color: bool = False) -> str:
-    """Return a rendered text as it is printed."""
+    """Return a rendered text as a string."""
     console = Console(
         file=io.StringIO(), force_terminal=color, color_system="standard" if color else None, soft_wrap=True,
         highlight=False, legacy_windows=False,

@@ -1,4 +1,4 @@
-"""What pytest's options and configuration say of proofs."""
+"""Settings of proofs from pytest's options and configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OPTION_PREFIX: Final = "--spanproof-"
 
 @dataclass(frozen=True, slots=True)
 class PluginSettings:
-    """What proofs are told, and where their spans are received."""
+    """Variables, secrets and service rules of proofs, and the addresses that receive their spans."""
 
     variables: Mapping[str, str] = field(repr=False)  # some may be secret
     secrets: Secrets
@@ -33,7 +33,7 @@ SETTINGS_KEY: Final = pytest.StashKey[PluginSettings]()
 
 
 def read_settings(config: pytest.Config) -> PluginSettings:
-    """Read options and configuration, once; the file goes into the environment. Raises UsageError."""
+    """Read the options and the configuration once; load the env file into the environment. Raises UsageError."""
     if SETTINGS_KEY not in config.stash:
         try:
             config.stash[SETTINGS_KEY] = _read_settings(config)
@@ -43,7 +43,7 @@ def read_settings(config: pytest.Config) -> PluginSettings:
 
 
 def _read_settings(config: pytest.Config) -> PluginSettings:
-    # what stands later holds: the command line goes before the configuration
+    # the last value counts, so the command line overrides the configuration
     given = [*config.getini("spanproof_var"), *config.getoption(f"{OPTION_PREFIX}var")]
     variables, secrets = read_variables(given, config.getoption(f"{OPTION_PREFIX}secret"), OPTION_PREFIX)
     rules = read_rules(
@@ -59,25 +59,26 @@ def _read_settings(config: pytest.Config) -> PluginSettings:
 
 
 def _read_address(config: pytest.Config, name: str) -> str:
-    told, configured = config.getoption(f"{OPTION_PREFIX}otlp-{name}"), config.getini(f"spanproof_otlp_{name}")
-    address: str = told or configured or "127.0.0.1:0"
+    option, configured = config.getoption(f"{OPTION_PREFIX}otlp-{name}"), config.getini(f"spanproof_otlp_{name}")
+    address: str = option or configured or "127.0.0.1:0"
     if not is_loopback(address):
         raise ValueError(
-            f"{OPTION_PREFIX}otlp-{name}: {address} is reached by others; use `spanproof run --token-file`"
+            f"{OPTION_PREFIX}otlp-{name}: {address} can be reached from other machines;"
+            " use `spanproof run --token-file`"
         )
     return address
 
 
 def _load_env_file(config: pytest.Config) -> None:
-    told, configured = config.getoption(f"{OPTION_PREFIX}env-file"), config.getini("spanproof_env_file")
-    if not told and not configured:
+    option, configured = config.getoption(f"{OPTION_PREFIX}env-file"), config.getini("spanproof_env_file")
+    if not option and not configured:
         return
-    path = config.invocation_params.dir / told if told else config.rootpath / configured
+    path = config.invocation_params.dir / option if option else config.rootpath / configured
     added = {name: value for name, value in read_env_file(path).items() if name not in os.environ}
     os.environ.update(added)
 
-    def put_back() -> None:
+    def remove_added() -> None:
         for name in added:
             os.environ.pop(name, None)
 
-    config.add_cleanup(put_back)
+    config.add_cleanup(remove_added)

@@ -1,4 +1,4 @@
-"""The fixture ``traces``: claims about what a test leads to."""
+"""The fixture ``traces``: claims about the traces that a test causes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from spanproof.query_lang.syntax.literals import read_duration_ns
 
 
 class Traces:
-    """The trace that a test begins, and those that it leads to.
+    """The trace that a test starts, and related traces.
 
     Example:
         >>> def test_checkout(traces):
@@ -51,33 +51,33 @@ class Traces:
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """What a request has to bear to belong to the test, where its client is not instrumented."""
+        """Headers that make a request part of the test, for clients that are not instrumented."""
         return self._context.headers
 
     @property
     def environment(self) -> Mapping[str, str]:
-        """The same for commands, as variables."""
+        """The same values as environment variables for commands."""
         return {name.upper(): value for name, value in self.headers.items()}
 
     def expect(self, claim: str, /, *more: str, within: str = "15s", quiet: str | None = None) -> None:
-        """Wait until claims are decided, as ``settle within … quiet …`` does. Raises AssertionError for what fails.
+        """Wait until claims are decided, as ``settle within … quiet …`` does. Raises AssertionError if one fails.
 
-        Raises ClaimError for what is no claim, and ValueError for what is no duration.
+        Raises ClaimError for an invalid claim, and ValueError for an invalid duration.
         """
-        __tracebackhide__ = True  # pytest shows the test, not us
+        __tracebackhide__ = True  # pytest shows the test, not this function
         limit_ns, quiet_ns = read_duration_ns(within), None if quiet is None else read_duration_ns(quiet)
         if limit_ns < 0 or (quiet_ns or 0) < 0:
-            raise ValueError(f"{within} and {quiet} are times to wait")
+            raise ValueError(f"within ({within}) and quiet ({quiet}) must not be negative")
         file, expectations = read_claims((claim, *more), find_call_site(sys._getframe(1)))
-        nowhere = s.TextRange(expectations[0].at.start, expectations[0].at.start)
-        pause = None if quiet_ns is None else s.Number(Decimal(quiet_ns), "ns", nowhere)
-        settle = s.SettleStatement(s.Number(Decimal(limit_ns), "ns", nowhere), pause, nowhere)
-        proof = s.Proof(get_name_in_file(self._node), (), (settle, *expectations), nowhere)
+        empty_range = s.TextRange(expectations[0].at.start, expectations[0].at.start)
+        pause = None if quiet_ns is None else s.Number(Decimal(quiet_ns), "ns", empty_range)
+        settle = s.SettleStatement(s.Number(Decimal(limit_ns), "ns", empty_range), pause, empty_range)
+        proof = s.Proof(get_name_in_file(self._node), (), (settle, *expectations), empty_range)
         self._collector.taps.flush()
         finished = self._judge_claims(ProofModule(file, Definitions(), ()), proof)
         if finished.outcome is not Outcome.PASS:
             document = describe_proof(finished)
-            # pytest's summary has room for the first line
+            # pytest's summary shows only the first line
             raise AssertionError(
                 f"{summarize_failure(document)}\n{render_to_string(render_failure(document, self._node)).rstrip()}"
             )
@@ -86,19 +86,19 @@ class Traces:
         finished: list[ProofFinished] = []
         secrets = self._collector.settings.secrets
 
-        def take(event: RunEvent) -> None:
+        def collect(event: RunEvent) -> None:
             masked = mask_event(event, secrets)
             if isinstance(masked, ProofFinished):
                 finished.append(masked)
 
-        terms = RunSettings(run_id=self._collector.run_id, secrets=secrets)
-        ProofRun(self._collector.store, take, module, proof, terms, self._sent).execute()
+        run_settings = RunSettings(run_id=self._collector.run_id, secrets=secrets)
+        ProofRun(self._collector.store, collect, module, proof, run_settings, self._sent).execute()
         return finished[0]
 
 
 @contextmanager
 def open_traces(collector: Collector, node: pytest.Item) -> Iterator[Traces]:
-    """Begin a trace with a test; its code that is instrumented goes on with it."""
+    """Start a trace for a test; instrumented code of the test continues it."""
     if collector.taps.preexisting is not None:
         collector.receive_from(collector.taps.preexisting)
     traces = Traces(collector, node)

@@ -1,4 +1,4 @@
-"""Verdicts, proofs and runs as documents: what is stored, sent and written of them."""
+"""Documents of verdicts, proofs and runs, as they are stored, sent and written."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spanproof.query_lang.syntax.diagnostics import locate_offset
 
 
 class ClaimKind(StrEnum):
-    """What a claim is about."""
+    """The subject of a claim."""
 
     PATH = "path"
     LATENCY = "latency"
@@ -26,7 +26,7 @@ class ClaimKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class SourceRange:
-    """A stretch of text, lines and columns counted from 1; the end is behind its last letter."""
+    """A range of text; lines and columns count from 1, and the end is after the last character."""
 
     path: str
     line: int
@@ -35,14 +35,14 @@ class SourceRange:
     end_column: int
 
 
-# What has a default below is missing in runs that an older spanproof has stored.
+# Fields with a default are missing in runs that an older version has stored.
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictDocument:
-    """A judged claim. ``id`` names the kind of finding, ``kind`` what the claim is about.
+    """A judged claim. ``id`` names the kind of finding, ``kind`` the subject of the claim.
 
-    ``follows_from`` is the place, among the verdicts of the proof from 0, of the one that it is a consequence of.
+    ``follows_from`` is the index from 0, among the verdicts of the proof, of the verdict that caused this one.
     """
 
     claim: str
@@ -61,7 +61,7 @@ class VerdictDocument:
 
 @dataclass(frozen=True, slots=True)
 class TryDocument:
-    """An earlier try of a proof, which did not pass."""
+    """An earlier try of a proof; it did not pass."""
 
     outcome: Outcome
     duration_ns: int
@@ -74,10 +74,10 @@ class TryDocument:
 
 @dataclass(frozen=True, slots=True)
 class ProofDocument:
-    """A proof that was carried out. ``trace`` shows what did not pass, where there is one.
+    """The result of a proof. ``trace`` shows the claims that did not pass, if there is one.
 
-    It is ``flaky`` if it passed, but not at once; ``tries`` are what came before. ``waits`` says how its spans were
-    waited for, ``line`` where it begins in its file. ``notes`` say what is worth knowing of how it was carried out.
+    A proof is ``flaky`` if it passed, but not at the first try; ``tries`` are the earlier tries. ``waits`` lists the
+    periods of waiting for spans, ``line`` is its first line in the file. ``notes`` are remarks about the execution.
     """
 
     name: str
@@ -97,7 +97,7 @@ class ProofDocument:
 
 @dataclass(frozen=True, slots=True)
 class RunDocument:
-    """A run: ``outcome`` and ``ended_ns`` are missing while it goes on. Times are Unix nanoseconds."""
+    """A run. ``outcome`` and ``ended_ns`` are missing while it is not finished. Times are Unix nanoseconds."""
 
     id: str
     origin: str
@@ -108,21 +108,21 @@ class RunDocument:
 
 
 def describe_verdict(judged: ClaimJudged) -> VerdictDocument:
-    """Make the document of a claim that was judged."""
+    """Return the document of a judged claim."""
     text, verdict, expectation = judged.file.text, judged.verdict, judged.expectation
     first, last = locate_offset(text, verdict.at.start), locate_offset(text, verdict.at.end)
     label = expectation.label.plain if expectation.label is not None else None
     claim = label or text[expectation.at.start : expectation.at.end]
-    place = SourceRange(judged.file.path, first.line, first.column, last.line, last.column)
+    position = SourceRange(judged.file.path, first.line, first.column, last.line, last.column)
     return VerdictDocument(
         claim, verdict.outcome, verdict.id, _classify_claim(expectation.claim), verdict.reason, verdict.observed,
-        verdict.n, verdict.witnesses, verdict.help, place,
+        verdict.n, verdict.witnesses, verdict.help, position,
         extract_excerpt(text, Mark(verdict.at, verdict.mark), verdict.marks), verdict.follows_from,
     )  # fmt: skip
 
 
 def describe_proof(event: ProofFinished) -> ProofDocument:
-    """Make the document of a proof that was carried out."""
+    """Return the document of a finished proof."""
     return ProofDocument(
         event.proof.name, event.file.path, tuple(event.proof.tags), event.outcome, event.duration_ns, event.error,
         _describe_verdicts(event), event.view, locate_offset(event.file.text, event.proof.at.start).line, event.flaky,

@@ -1,4 +1,4 @@
-"""A run for GitHub Actions: annotations beside the lines of proofs, and a summary of the step."""
+"""Report for GitHub Actions: annotations on the lines of proofs, and a step summary."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from spanproof.assertions.reports.outcome_text import (
 )
 from spanproof.assertions.reports.terminal import draw_marks
 
-MAX_SUMMARY_BYTES: Final = 900_000  # GitHub takes 1 MiB of a step
+MAX_SUMMARY_BYTES: Final = 900_000  # GitHub accepts 1 MiB per step
 STEP_SUMMARY: Final = "GITHUB_STEP_SUMMARY"
 _SIGNS = {"pass": "✅", "fail": "❌", "inconclusive": "❔", "error": "💥", "flaky": "⚠️"}
 
@@ -28,14 +28,14 @@ def publish_report(run: RunDocument, echo: Callable[[str], None]) -> None:
     echo(render_annotations(run))
     if summary := os.environ.get(STEP_SUMMARY):
         try:
-            with Path(summary).open("a", encoding="utf-8") as file:  # earlier steps have written there
+            with Path(summary).open("a", encoding="utf-8") as file:  # earlier steps write to the same file
                 file.write(render_step_summary(run))
         except OSError as error:
             raise OSError(error.errno, error.strerror, STEP_SUMMARY) from None
 
 
 def render_annotations(run: RunDocument) -> str:
-    """Render workflow commands: an error for what failed, a warning for what is inconclusive or flaky."""
+    """Render workflow commands: errors for failures and errors, warnings for inconclusive or flaky proofs."""
     return "".join(f"{line}\n" for proof in run.proofs for line in _annotate(proof))
 
 
@@ -43,20 +43,20 @@ def _annotate(proof: ProofDocument) -> Iterator[str]:
     level = "error" if proof.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
     if proof.flaky:
         last = proof.tries[-1]
-        wrong = [each.reason for each in last.verdicts if each.outcome is not Outcome.PASS]
-        said = last.error or (wrong[0] if wrong else "")
+        reasons = [each.reason for each in last.verdicts if each.outcome is not Outcome.PASS]
+        reason = last.error or (reasons[0] if reasons else "")
         yield _format_command(
-            level, proof, f"flaky: it passed at try {len(proof.tries) + 1}; before: {said}", proof.line
+            level, proof, f"flaky: it passed at try {len(proof.tries) + 1}; before: {reason}", proof.line
         )
     if proof.error is not None:
         yield _format_command(level, proof, proof.error, proof.line)
     for verdict in proof.verdicts:
         if verdict.outcome is not Outcome.PASS and verdict.follows_from is None:
-            grave = "error" if verdict.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
+            verdict_level = "error" if verdict.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
             help_ = f"\nhelp: {verdict.help}" if verdict.help else ""
             at = verdict.position
             message = f"{verdict.reason}{help_}\nexpect {verdict.claim}"
-            yield _format_command(grave, proof, message, at.line, at.end_line, at.column, path=at.path)
+            yield _format_command(verdict_level, proof, message, at.line, at.end_line, at.column, path=at.path)
 
 
 def _format_command(
@@ -82,7 +82,7 @@ def _escape(text: str, *, property_: bool = False) -> str:
 
 
 def render_step_summary(run: RunDocument) -> str:
-    """Render a run in GitHub's Markdown: a table of proofs, and below it what did not pass."""
+    """Render a run in GitHub's Markdown: a table of proofs, then the details of those that did not pass."""
     flaky = sum(each.flaky for each in run.proofs)
     counts = ", ".join(part for _, part in format_proof_counts([each.outcome for each in run.proofs], flaky))
     lines = [f"## spanproof: {counts or 'no proofs'}", "", "| | proof | claims | time |", "| --- | --- | --- | ---: |"]
@@ -91,15 +91,15 @@ def render_step_summary(run: RunDocument) -> str:
         claims = ", ".join(format_verdict_counts(proof.verdicts)) or _escape_cell(proof.error or "")
         sign = _SIGNS[name_outcome(proof)]
         lines.append(f"| {sign} {name_outcome(proof)} | {name} | {claims} | {format_seconds(proof.duration_ns)} |")
-    wrong = [proof for proof in run.proofs if proof.outcome is not Outcome.PASS or proof.flaky]
+    not_passed = [proof for proof in run.proofs if proof.outcome is not Outcome.PASS or proof.flaky]
     size = sum(len(line.encode()) + 1 for line in lines)
-    for number, proof in enumerate(wrong):
+    for number, proof in enumerate(not_passed):
         detail = "\n".join(["", *_render_detail(proof)])
         size += len(detail.encode()) + 1
         if size > MAX_SUMMARY_BYTES:
             lines += [
                 "",
-                f"{format_count(len(wrong) - number, 'more proof')} did not pass; the other reports have them all.",
+                f"{format_count(len(not_passed) - number, 'more proof')} did not pass; the other reports contain them.",
             ]
             break
         lines.append(detail)
@@ -124,12 +124,12 @@ def _render_detail(proof: ProofDocument) -> Iterator[str]:
 
 
 def _render_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> Iterator[str]:
-    place = verdict.position
+    position = verdict.position
     yield f"{verdict.outcome}[{verdict.id}]: {verdict.reason}"
     if verdict.follows_from is not None:
         yield f"  a consequence of line {verdicts[verdict.follows_from].position.line}"
         return
-    yield f"  --> {place.path}:{place.line}:{place.column}"
+    yield f"  --> {position.path}:{position.line}:{position.column}"
     for line in verdict.excerpt:
         yield f"{line.number:>4} | {line.text}"
         for row in draw_marks(line):
@@ -139,12 +139,12 @@ def _render_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, .
 
 
 def _escape_cell(text: str) -> str:
-    """Write a text into a table: nothing of it is markup."""
+    """Return a text as the content of a table cell, with its markup escaped."""
     for letter in "\\`*_[]|~#":
         text = text.replace(letter, f"\\{letter}")
     return text.replace("<", "&lt;").replace("\n", " ")
 
 
 def _escape_fence(line: str) -> str:
-    """Keep a line from closing the block that it stands in."""
+    """Return a line that cannot close the fenced code block around it."""
     return line.replace("```", "`\u200b``")

@@ -1,4 +1,4 @@
-"""The history of runs: what is written of each, and what can be asked of all."""
+"""History of runs: a writer, and queries over all runs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _make_proof_adapter() -> TypeAdapter[ProofDocument]:
 
 
 class HistoryWriter:
-    """Collects the document of a run and writes it into a store as events arrive; without a store it only collects."""
+    """Builder of the document of a run; it also writes the document to a store as events arrive, if there is one."""
 
     def __init__(self, store: Store | None, run_id: str, origin: str) -> None:
         self._store = store
@@ -40,7 +40,7 @@ class HistoryWriter:
         )
 
     def __call__(self, event: RunEvent) -> None:
-        """Take in an event."""
+        """Process an event."""
         match event:
             case ProofFinished():
                 self._add_proof(describe_proof(event), time.time_ns() - event.duration_ns)
@@ -48,7 +48,7 @@ class HistoryWriter:
                 self.finish(find_worst_outcome(list(event.outcomes)))
 
     def finish(self, outcome: Outcome) -> None:
-        """Note that the run is over."""
+        """Record the end and the outcome of the run."""
         self.document = replace(self.document, ended_ns=time.time_ns(), outcome=outcome)
         self._write(
             "UPDATE runs SET ended_ns = $ended, outcome = $outcome WHERE run_id = $id",
@@ -84,18 +84,18 @@ class HistoryWriter:
 
 
 def _list_failure_kinds(proof: ProofDocument) -> list[str]:
-    """Say what the claims that did not pass are about, each once."""
-    found = [
+    """Return the distinct kinds of the claims that did not pass."""
+    kinds = [
         INCOMPLETE if each.outcome is Outcome.INCONCLUSIVE else str(each.kind)
         for each in proof.verdicts
         if each.outcome is not Outcome.PASS
     ]
-    return list(dict.fromkeys(found or ([str(ClaimKind.OTHER)] if proof.error else [])))
+    return list(dict.fromkeys(kinds or ([str(ClaimKind.OTHER)] if proof.error else [])))
 
 
 @dataclass(frozen=True, slots=True)
 class RunSummary:
-    """A run, and how many of its proofs ended how."""
+    """A run, and the number of its proofs per outcome."""
 
     id: str
     origin: str
@@ -107,9 +107,9 @@ class RunSummary:
 
 @dataclass(frozen=True, slots=True)
 class ProofHistory:
-    """What became of a proof over time.
+    """The results of a proof over time.
 
-    It is flaky if it went from pass to fail and back, or back and forth, or passed only when it was tried again.
+    It is flaky if it changed between pass and fail more than once, or passed only at a later try.
     """
 
     name: str
@@ -127,7 +127,7 @@ class ProofHistory:
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """How many proofs did not pass for claims about `kind`, in the step of time that begins at `at_ns`."""
+    """Number of proofs with failed claims of a ``kind``, in the time step that starts at ``at_ns``."""
 
     at_ns: int
     kind: str
@@ -135,7 +135,7 @@ class FailureCount:
 
 
 def read_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunDocument | None:
-    """Read a run, or None if there is none of this id."""
+    """Return the run with this id, or None."""
     row = connection.execute(
         "SELECT origin, started_ns, ended_ns, outcome FROM runs WHERE run_id = ?", [run_id]
     ).fetchone()
@@ -152,7 +152,7 @@ def read_run(connection: duckdb.DuckDBPyConnection, run_id: str) -> RunDocument 
 def list_runs(
     connection: duckdb.DuckDBPyConnection, limit: int, before: tuple[int, str] | None, outcome: Outcome | None
 ) -> list[RunSummary]:
-    """List runs, the newest first, those before a start and id."""
+    """Return runs, the newest first; with `before`, only those before this start and id."""
     started_ns, run_id = before or (2**63 - 1, "")
     rows = connection.execute(
         "SELECT r.*, (SELECT map_from_entries(list((p.outcome, p.n))) FROM ("
@@ -162,39 +162,49 @@ def list_runs(
         {"started": started_ns, "id": run_id, "outcome": outcome and str(outcome), "limit": limit},
     ).fetchall()
     return [
-        RunSummary(id_, origin, started, ended, Outcome(found) if found else None, dict(proofs or {}))
-        for id_, origin, started, ended, found, proofs in rows
+        RunSummary(id_, origin, started, ended, Outcome(result) if result else None, dict(proofs or {}))
+        for id_, origin, started, ended, result, proofs in rows
     ]
 
 
 def list_proof_histories(connection: duckdb.DuckDBPyConnection, since_ns: int) -> list[ProofHistory]:
-    """Say of each proof that ran since then how it fared, the slowest first."""
+    """Return the history of each proof that ran since `since_ns`, the slowest first."""
     rows = connection.execute(
-        "WITH seen AS ("
-        " SELECT *, lag(outcome) OVER mine AS before FROM run_proofs WHERE started_ns >= $since"
-        " WINDOW mine AS (PARTITION BY path, name ORDER BY started_ns, run_id)),"
-        " last_pass AS (SELECT path, name, max(started_ns) AS at FROM seen WHERE outcome = 'pass' GROUP BY ALL)"
+        "WITH results AS ("
+        " SELECT *, lag(outcome) OVER same_proof AS previous FROM run_proofs WHERE started_ns >= $since"
+        " WINDOW same_proof AS (PARTITION BY path, name ORDER BY started_ns, run_id)),"
+        " last_pass AS (SELECT path, name, max(started_ns) AS at FROM results WHERE outcome = 'pass' GROUP BY ALL)"
         " SELECT s.name, s.path, count(*), map_from_entries(list(DISTINCT (s.outcome, o.n))),"
         " arg_max(s.outcome, s.started_ns), max(s.started_ns),"
         " min(s.started_ns) FILTER (s.outcome <> 'pass' AND s.started_ns > coalesce(l.at, 0)),"
-        " count(*) FILTER (s.outcome || '<' || s.before IN ('pass<fail', 'fail<pass')),"
+        " count(*) FILTER (s.outcome || '<' || s.previous IN ('pass<fail', 'fail<pass')),"
         " quantile_disc(s.duration_ns, 0.5), max(s.duration_ns),"
         " count(*) FILTER (s.document ->> '$.flaky' = 'true')"
-        " FROM seen s LEFT JOIN last_pass l USING (path, name)"
-        " JOIN (SELECT path, name, outcome, count(*) AS n FROM seen GROUP BY ALL) o USING (path, name, outcome)"
+        " FROM results s LEFT JOIN last_pass l USING (path, name)"
+        " JOIN (SELECT path, name, outcome, count(*) AS n FROM results GROUP BY ALL) o USING (path, name, outcome)"
         " GROUP BY s.name, s.path ORDER BY max(s.duration_ns) DESC, s.path, s.name",
         {"since": since_ns},
     ).fetchall()
     return [
         ProofHistory(
-            name, path, runs, dict(outcomes), Outcome(last), at, since, flips, flips > 1 or again > 0, median, slowest
+            name,
+            path,
+            runs,
+            dict(outcomes),
+            Outcome(last),
+            at,
+            since,
+            flips,
+            flips > 1 or flaky_runs > 0,
+            median,
+            slowest,
         )
-        for name, path, runs, outcomes, last, at, since, flips, median, slowest, again in rows
+        for name, path, runs, outcomes, last, at, since, flips, median, slowest, flaky_runs in rows
     ]
 
 
 def count_failures(connection: duckdb.DuckDBPyConnection, since_ns: int, step_ns: int) -> list[FailureCount]:
-    """Count what proofs did not pass for, by steps of time."""
+    """Count failed proofs per time step and kind of claim."""
     rows = connection.execute(
         "SELECT started_ns // $step * $step AS at_ns, kind, count(*)"
         " FROM (SELECT started_ns, unnest(failure_kinds) AS kind FROM run_proofs WHERE started_ns >= $since)"

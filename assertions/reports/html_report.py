@@ -1,4 +1,4 @@
-"""A run as one page of HTML that needs nothing else: proofs, evidence, waterfalls, what was waited for."""
+"""Report as one self-contained HTML page: proofs, evidence, waterfalls, waiting times."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _OUTCOMES: Final = ("fail", "error", "inconclusive", "flaky", "pass")
 
 
 def render_html(run: RunDocument) -> bytes:
-    """Render a run. The page loads nothing and runs no script but its own."""
+    """Render a run. The page loads no other resources and runs only its own script."""
     script = _read_template_file("report.js")
     names = [name_outcome(proof) for proof in run.proofs]
     page = _load_template().render(
@@ -78,16 +78,16 @@ def _read_template_file(name: str) -> str:
 
 
 def _draw_excerpt(excerpt: tuple[ExcerptLine, ...]) -> str:
-    wide = max(len(str(line.number)) for line in excerpt)
+    width = max(len(str(line.number)) for line in excerpt)
     rows = []
     for line in excerpt:
-        rows.append(f"{line.number:>{wide}} | {line.text}")
-        rows += [f"{'':>{wide}} | {marks}" for marks in draw_marks(line)]
+        rows.append(f"{line.number:>{width}} | {line.text}")
+        rows += [f"{'':>{width}} | {marks}" for marks in draw_marks(line)]
     return "\n".join(rows)
 
 
 def _render_code_spans(text: str) -> Markup:
-    """Return a text in which what stands in backticks is code."""
+    """Return a text with its backticked parts as code elements."""
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if number % 2 else part
         for number, part in enumerate(_BACKTICKS.split(text))
@@ -95,7 +95,7 @@ def _render_code_spans(text: str) -> Markup:
 
 
 def _make_bar_style(span: SpanView, trace: TraceView) -> str:
-    """Return where a span's bar begins and how wide it is, in percent of the trace, as CSS has it."""
+    """Return the start and width of a span's bar, in percent of the trace, as CSS variables."""
     total = max(trace.duration_ns, 1)
     start = min(max(100 * (span.start_ns - trace.start_ns) / total, 0), 99.5)
     width = min(max(100 * span.duration_ns / total, 0.5), 100 - start)

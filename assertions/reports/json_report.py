@@ -1,4 +1,4 @@
-"""A run as JSON, in a form that is kept: ``report.schema.json`` beside this describes it."""
+"""Report as JSON in a stable format; ``report.schema.json`` in this folder describes it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports.documents import RunDocument
 from spanproof.assertions.reports.outcome_text import FLAKY
 
-FORMAT_VERSION: Final = 1  # grows when a reader of the one before could go wrong, not when something is added
+FORMAT_VERSION: Final = 1  # increases with incompatible changes, not with additions
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """A run of proofs. Times are integer nanoseconds, instants since the Unix epoch.
 
-    ``format`` is the version of this form, ``counts`` says how many proofs ended how; those that are flaky are among
-    those that passed.
+    ``format`` is the version of the format. ``counts`` maps outcomes to numbers of proofs; flaky proofs also count as
+    passed.
     """
 
     format: int
@@ -34,7 +34,7 @@ _REPORT_ADAPTER: Final = TypeAdapter(Report)
 
 
 def render_json(run: RunDocument) -> bytes:
-    """Render a run, what can be said of it in numbers first."""
+    """Render a run, with the counts first."""
     counts = {str(outcome): sum(each.outcome is outcome for each in run.proofs) for outcome in Outcome}
     counts[FLAKY] = sum(each.flaky for each in run.proofs)
     return (
@@ -44,7 +44,7 @@ def render_json(run: RunDocument) -> bytes:
 
 
 def describe_report() -> dict[str, Any]:
-    """Return the schema of what is rendered, as JSON Schema."""
+    """Return the JSON Schema of the report."""
     schema = _REPORT_ADAPTER.json_schema(mode="serialization")
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 

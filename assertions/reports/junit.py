@@ -1,4 +1,4 @@
-"""A run as JUnit XML, in the form that Jenkins and GitLab read: a suite per file, a case per proof."""
+"""Report as JUnit XML in the form that Jenkins and GitLab read: a suite per file, a case per proof."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports.documents import ProofDocument, RunDocument, TryDocument, VerdictDocument
 from spanproof.assertions.reports.outcome_text import format_rerun_command
 
-# what XML 1.0 cannot hold
+# characters that XML 1.0 does not allow
 _INVALID_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _OUTCOME_ELEMENTS = {Outcome.FAIL: "failure", Outcome.ERROR: "error", Outcome.INCONCLUSIVE: "skipped"}
 
 
 def render_junit(run: RunDocument) -> bytes:
-    """Render a run. A proof that stays inconclusive is a skipped case, whose message says why.
+    """Render a run. An inconclusive proof is a skipped case whose message gives the reason.
 
-    Earlier tries are written as Surefire writes them: ``flakyFailure`` of a proof that passed in the end, and else
+    Earlier tries are written as Surefire writes them: ``flakyFailure`` if the proof passed finally, else
     ``rerunFailure``.
     """
     root = ElementTree.Element("testsuites", {"name": "spanproof", **_make_counts(run.proofs)})
-    del root.attrib["skipped"]  # which the schema has for suites alone
+    del root.attrib["skipped"]  # the schema allows it only for suites
     at = datetime.fromtimestamp(run.started_ns / 1e9, UTC).strftime("%Y-%m-%dT%H:%M:%S")
     by_path = sorted(run.proofs, key=lambda proof: proof.path)
     for path, group in groupby(by_path, key=lambda proof: proof.path):
@@ -50,27 +50,29 @@ def _add_case(suite: ElementTree.Element, proof: ProofDocument) -> None:
     if proof.outcome is not Outcome.PASS:
         _add_outcome(case, _OUTCOME_ELEMENTS[proof.outcome], proof)
     for each in proof.tries:
-        what = "Error" if each.outcome is Outcome.ERROR else "Failure"
-        _add_outcome(case, f"{'flaky' if proof.flaky else 'rerun'}{what}", each)
+        kind = "Error" if each.outcome is Outcome.ERROR else "Failure"
+        _add_outcome(case, f"{'flaky' if proof.flaky else 'rerun'}{kind}", each)
     if proof.flaky:
         ElementTree.SubElement(case, "system-out").text = f"flaky: it passed at try {len(proof.tries) + 1}"
 
 
 def _add_outcome(case: ElementTree.Element, element: str, proof: ProofDocument | TryDocument) -> None:
-    wrong = [each for each in proof.verdicts if each.outcome is not Outcome.PASS]
-    graver = [each for each in wrong if each.outcome is proof.outcome] or wrong
-    message = proof.error or (graver[0].reason if graver else "")
-    what = ElementTree.SubElement(case, element, message=_replace_invalid_xml(message))
+    not_passed = [each for each in proof.verdicts if each.outcome is not Outcome.PASS]
+    matching = [each for each in not_passed if each.outcome is proof.outcome] or not_passed
+    message = proof.error or (matching[0].reason if matching else "")
+    element_node = ElementTree.SubElement(case, element, message=_replace_invalid_xml(message))
     if element != "skipped":
-        what.set("type", graver[0].id if graver else "error")
-    explained = [_describe_verdict(each, proof.verdicts) for each in wrong]
+        element_node.set("type", matching[0].id if matching else "error")
+    descriptions = [_describe_verdict(each, proof.verdicts) for each in not_passed]
     rerun = [f"rerun: {format_rerun_command(proof)}"] if isinstance(proof, ProofDocument) else []
-    what.text = _replace_invalid_xml("\n\n".join([*([proof.error] if proof.error else []), *explained, *rerun]))
+    element_node.text = _replace_invalid_xml(
+        "\n\n".join([*([proof.error] if proof.error else []), *descriptions, *rerun])
+    )
 
 
 def _describe_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, ...]) -> str:
-    place = verdict.position
-    lines = [f"{place.path}:{place.line}:{place.column}: {verdict.outcome}[{verdict.id}]: {verdict.reason}"]
+    position = verdict.position
+    lines = [f"{position.path}:{position.line}:{position.column}: {verdict.outcome}[{verdict.id}]: {verdict.reason}"]
     lines.append(f"  expect {verdict.claim}")
     if verdict.follows_from is not None:
         lines.append(f"  a consequence of line {verdicts[verdict.follows_from].position.line}")

@@ -1,4 +1,4 @@
-"""How reports say what became of proofs."""
+"""Text of outcomes and counts, shared by the reports."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ OUTCOME_WORDS: Final = {
 
 
 def name_outcome(proof: ProofDocument) -> str:
-    """Return the outcome of a proof in a word; one that passed only when tried again is flaky."""
+    """Return the outcome of a proof as a word; a proof that passed only at a later try is flaky."""
     return FLAKY if proof.flaky else str(proof.outcome)
 
 
 def format_verdict_counts(verdicts: Iterable[VerdictDocument]) -> list[str]:
-    """Say how many claims ended how, and how many of those that failed only follow from others."""
+    """Return the number of claims per outcome, each with the number of consequences of other verdicts."""
     verdicts = list(verdicts)
     counts = Counter(each.outcome for each in verdicts)
     follow = Counter(each.outcome for each in verdicts if each.follows_from is not None)
@@ -37,7 +37,7 @@ def format_verdict_counts(verdicts: Iterable[VerdictDocument]) -> list[str]:
 
 
 def format_proof_counts(outcomes: Iterable[Outcome], flaky: int) -> list[tuple[str, str]]:
-    """Say how many proofs ended how: each part with the outcome it is about."""
+    """Return pairs of an outcome and its text, such as ``3 passed``."""
     counts = Counter(outcomes)
     parts = [(str(outcome), f"{counts[outcome]} {word}") for outcome, word in OUTCOME_WORDS.items() if counts[outcome]]
     if not flaky:

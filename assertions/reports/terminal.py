@@ -1,4 +1,4 @@
-"""A run in the terminal: verdicts as they fall, failures with their place in the text and their trace."""
+"""Terminal report: verdicts as they are reached, failures with their source excerpt and trace."""
 
 from __future__ import annotations
 
@@ -46,15 +46,15 @@ BAR_WIDTH: Final = 26
 
 
 class TerminalReport:
-    """Prints events to a console. Nothing is printed twice; a live line says what is waited for."""
+    """Printer of events to a console. It prints each result once; a live line shows the awaited spans."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self.status: Status | None = None
-        self.status_by_proof: dict[int, str] = {}  # by the identity of proofs under way, as names may be alike
+        self.status_by_proof: dict[int, str] = {}  # by identity of running proofs, because names may be equal
 
     def __call__(self, event: RunEvent) -> None:
-        """Take in an event."""
+        """Process an event."""
         match event:
             case ProofStarted():
                 self._show_status(event.proof, "sending the request")
@@ -76,16 +76,16 @@ class TerminalReport:
                 pass
 
     def close(self) -> None:
-        """Take the live line away."""
+        """Remove the live line."""
         self._clear_status()
 
-    def _show_status(self, proof: s.Proof, what: str) -> None:
-        """Show a live line, where there is a terminal to show it on."""
+    def _show_status(self, proof: s.Proof, activity: str) -> None:
+        """Show a live line if the console is a terminal."""
         if not self.console.is_terminal:
             return
-        self.status_by_proof[id(proof)] = what
-        others = f" ({len(self.status_by_proof) - 1} more under way)" if len(self.status_by_proof) > 1 else ""
-        text = Text(f"{proof.name}: {what}{others}", no_wrap=True, overflow="ellipsis")
+        self.status_by_proof[id(proof)] = activity
+        others = f" ({len(self.status_by_proof) - 1} more running)" if len(self.status_by_proof) > 1 else ""
+        text = Text(f"{proof.name}: {activity}{others}", no_wrap=True, overflow="ellipsis")
         if self.status is None:
             self.status = self.console.status(text)
             self.status.start()
@@ -98,9 +98,9 @@ class TerminalReport:
 
 
 def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
-    """Render a proof with its claims; what did not pass is explained below. `rerun` is the command that runs it again.
+    """Render a proof with its claims, then the claims that did not pass with their explanations.
 
-    Without one, it is that of the command line.
+    `rerun` is the command that runs the proof again; the default is the command of the command line.
     """
     text = Text()
     text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {OUTCOME_STYLES[name_outcome(proof)]}")
@@ -116,9 +116,9 @@ def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
             f"   {', '.join([*format_verdict_counts(each.verdicts), format_seconds(each.duration_ns)])}\n", style="dim"
         )
         _append_claims(text, each)
-    shown = proof.tries[-1] if proof.flaky else proof  # what passed in the end has nothing to explain
-    wrong = [each for each in shown.verdicts if each.outcome is not Outcome.PASS]
-    for verdict in sorted(wrong, key=lambda each: each.follows_from is not None):
+    shown = proof.tries[-1] if proof.flaky else proof  # a passing try has nothing to explain
+    not_passed = [each for each in shown.verdicts if each.outcome is not Outcome.PASS]
+    for verdict in sorted(not_passed, key=lambda each: each.follows_from is not None):
         text.append("\n")
         text.append_text(_render_failure(verdict, shown.verdicts))
     if shown.trace is not None:
@@ -148,8 +148,8 @@ def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, .
         cause = verdicts[verdict.follows_from]
         text = Text().append(f"{OUTCOME_TITLES[verdict.outcome]}[{verdict.id}]", style=f"bold {style}")
         text.append(f": {verdict.reason}\n", style="bold")
-        place = f"{verdict.position.path}:{verdict.position.line}:{verdict.position.column}"
-        text.append(f"   --> {place}\n", style="dim")
+        position = f"{verdict.position.path}:{verdict.position.line}:{verdict.position.column}"
+        text.append(f"   --> {position}\n", style="dim")
         text.append(f"   = a consequence of line {cause.position.line}: {cause.reason}\n", style="dim")
         return text
     title = f"{OUTCOME_TITLES[verdict.outcome]}[{verdict.id}]"
@@ -157,7 +157,7 @@ def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, .
 
 
 def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]) -> Text:
-    """Render the problems of a file, each with its line."""
+    """Render the diagnostics of a file, each with its source line."""
     rendered = Text()
     for each in diagnostics:
         style = OUTCOME_STYLES[Outcome.FAIL if each.severity == "error" else Outcome.INCONCLUSIVE]
@@ -170,7 +170,7 @@ def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]
 def _render_excerpt(
     path: str, excerpt: tuple[ExcerptLine, ...], title: str, message: str, help_: str | None, style: str
 ) -> Text:
-    """Render a message with its lines of the text, carets under what it speaks of, and a help line."""
+    """Render a message with its source lines, carets under the marked parts, and a help line."""
     line, mark = next((line, mark) for line in excerpt for mark in line.marks if mark.primary)
     wide = max(len(str(each.number)) for each in excerpt)
     gutter = " " * wide
@@ -194,11 +194,11 @@ def _render_excerpt(
 
 
 def draw_marks(line: ExcerptLine) -> list[str]:
-    """Draw what stands below a line: carets and dashes, the last one's text beside them, the others' further below."""
+    """Return the rows below a line: carets and dashes with the text of the last mark, then the texts of the others."""
     blank = _make_blank(line.text)
     drawn = list(blank)
     starts = {}
-    for mark in sorted(line.marks, key=lambda each: each.primary):  # it is on top
+    for mark in sorted(line.marks, key=lambda each: each.primary):  # drawn last, over the others
         start = starts[mark] = len(_make_blank(line.text[: mark.column - 1]))
         width = max(1, len(_make_blank(line.text[mark.column - 1 : mark.column - 1 + mark.width])))
         drawn += " " * (start + width - len(drawn))
@@ -214,12 +214,12 @@ def draw_marks(line: ExcerptLine) -> list[str]:
 
 
 def _make_blank(text: str) -> str:
-    """Return as much blank as a text takes up, its tabs as they are."""
+    """Return white space as wide as a text, with its tabs kept."""
     return "".join("\t" if letter == "\t" else " " * cell_len(letter) for letter in text)
 
 
 def render_trace(view: TraceView) -> Text:
-    """Render a waterfall: a line for each span, its bar where it stands in the trace."""
+    """Render a waterfall: a line per span, with a bar at its position in the trace."""
     names = [_draw_branch(span) + span.service for span in view.spans]
     wide = min(max((len(name) for name in names), default=0), 40)
     operations = min(max((len(span.name) for span in view.spans), default=0), 32)
@@ -252,7 +252,7 @@ def _draw_bar(span: SpanView, view: TraceView) -> str:
 
 
 def render_summary(event: RunFinished) -> Text:
-    """Render the closing line: how many proofs got which verdict."""
+    """Render the closing line: the number of proofs per outcome."""
     text = Text(f"\n{len(event.outcomes)} proofs: ")
     for number, (outcome, part) in enumerate(format_proof_counts(event.outcomes, event.flaky)):
         text.append(", " if number else "")

@@ -1,1 +1,4 @@
-"""A proof from its trigger to its verdicts, as one stream of events."""
+"""Execution of proofs, from the trigger to the verdicts: proofs in, one stream of events out.
+
+May import `judge`, `explain`, `findings`, `triggers`, `query_lang` and `collector`.
+"""

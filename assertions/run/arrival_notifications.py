@@ -1,4 +1,4 @@
-"""Spans that arrive while a proof is carried out: wakes it, and knows whether they may have decided something."""
+"""Notifications about arriving spans: they wake a running proof if the spans may decide an open claim."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from spanproof.query_lang.syntax import nodes as s
 if TYPE_CHECKING:
     from typing import Self
 
-# Services, of each set of which one at least must have sent spans.
+# Sets of services; at least one service of each set must have sent spans.
 ServiceRequirements: TypeAlias = tuple[frozenset[str], ...]
-# By whom, of proofs side by side, each trace was begun.
+# The owner (a proof run) of each trace id, for proofs that run in parallel.
 TraceOwners: TypeAlias = dict[str, object]
-# Spans that decide nothing wait so long for the next ones, at most: a third of the shortest time to settle in.
+# Longest delay after spans that decide nothing: a third of the shortest settle time.
 DEBOUNCE_S: Final = 0.1
 
 
 class ArrivalListener:
-    """What has arrived for one proof, the `owner` of traces in `begun`: spans of these, and of traces nobody began."""
+    """Listener for the spans of one proof, the `owner`: spans of its traces and of traces without an owner."""
 
     def __init__(self, store: Store, trace_owners: TraceOwners, owner: object) -> None:
         self._store = store
@@ -35,8 +35,8 @@ class ArrivalListener:
         self._services: frozenset[str] = frozenset()
         self._arrived = threading.Event()
         self._live_traces: LiveTraces | None = None
-        self._has_related_traces = False  # other traces may belong to ours
-        self.is_own_traces_only = False  # whoever waits asks for our own traces, unless others belong to them
+        self._has_related_traces = False  # traces without an owner may belong to our own traces
+        self.is_own_traces_only = False  # the claims concern only our own traces and related ones
 
     def __enter__(self) -> Self:
         self._unsubscribe = self._store.subscribe(self._handle_arrival)
@@ -48,7 +48,7 @@ class ArrivalListener:
             self._live_traces.close()
 
     def register_traces(self, contexts: Iterable[TraceContext]) -> None:
-        """Take traces for our own; their requests are about to be sent."""
+        """Register traces as our own, before their requests are sent."""
         self._live_traces = self._live_traces or LiveTraces(self._store)
         roots = {each.trace_id: each.span_id for each in contexts}
         self._live_traces.expect_traces(roots)
@@ -56,7 +56,7 @@ class ArrivalListener:
 
     @property
     def live_traces(self) -> LiveTraces | None:
-        """Our own traces as they arrive; None where that is not all, or more than is shown in memory."""
+        """Our own traces as they arrive; None if other traces matter too, or if they do not fit in memory."""
         live = self._live_traces
         return (
             live
@@ -66,56 +66,56 @@ class ArrivalListener:
 
     def _handle_arrival(self, arrived: ArrivedSpans) -> None:
         own = any(self._trace_owners.get(trace_id) is self._owner for trace_id in arrived.trace_ids)
-        strange = not arrived.trace_ids <= self._trace_owners.keys()
+        unowned = not arrived.trace_ids <= self._trace_owners.keys()
         if self._live_traces is not None:
             if own:
                 self._live_traces.add_arrived(arrived)
-            self._has_related_traces = self._has_related_traces or (strange and self._is_possibly_related(arrived))
-        if own or (strange and self.live_traces is None):
+            self._has_related_traces = self._has_related_traces or (unowned and self._is_possibly_related(arrived))
+        if own or (unowned and self.live_traces is None):
             self._services |= arrived.services
             self._arrived.set()
 
     def _is_possibly_related(self, arrived: ArrivedSpans) -> bool:
-        """Tell whether spans of traces that nobody began link to ours, or bear the id of a request."""
+        """Return whether spans of traces without an owner link to our traces, or carry a run id."""
         linked = (self._trace_owners.get(trace_id) is self._owner for trace_id in arrived.linked_trace_ids)
         return RUN_ID_ATTRIBUTE in arrived.attribute_names or any(linked)
 
     def wake(self) -> None:
-        """End a wait."""
+        """End the current wait."""
         self._arrived.set()
 
     def acknowledge(self) -> None:
-        """Take what has arrived for seen."""
+        """Clear the notification about the spans that have arrived."""
         self._arrived.clear()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for something to arrive; tell whether it did."""
+        """Wait for spans. Return whether any arrived within `seconds`."""
         return self._arrived.wait(max(seconds, 0))
 
     def is_service_missing(self, required_services: ServiceRequirements) -> bool:
-        """Tell whether there is yet to come a service that is known to send spans."""
-        known = self._store.services
-        return any(each <= known and each.isdisjoint(self._services) for each in required_services)
+        """Return whether a required service is still missing although the store knows that it sends spans."""
+        known_services = self._store.services
+        return any(each <= known_services and each.isdisjoint(self._services) for each in required_services)
 
 
 def find_required_services(expectation: s.Expectation, bindings: Bindings) -> ServiceRequirements:
-    """Return which services must have sent spans before a claim can be decided at all, where that can be told.
+    """Return the services that must have sent spans before a claim can be decided; empty if they are unknown.
 
-    A path holds only once it has been gone to its end, a claim that there is something once that is there; neither
-    fails before the traces are settled.
+    A path holds only when its last step has arrived, a claim of existence when the span has arrived. Neither fails
+    before the traces are settled.
     """
     match expectation.claim:
         case s.Path(mode="some") as claim if expectation.share is None:
-            wanted = [step.targets for step, _ in list_steps(claim.segment)]
+            targets_by_step = [step.targets for step, _ in list_steps(claim.segment)]
         case s.Some(selection=selection) if expectation.share is None:
-            wanted = [(selection.caller if isinstance(selection, s.CallSelection) else selection,)]
+            targets_by_step = [(selection.caller if isinstance(selection, s.CallSelection) else selection,)]
         case _:
             return ()
-    named = (_resolve_services(targets, bindings) for targets in wanted)
-    return tuple(services for services in named if services)
+    resolved = (_resolve_services(targets, bindings) for targets in targets_by_step)
+    return tuple(services for services in resolved if services)
 
 
 def _resolve_services(targets: Iterable[s.SpanSelection], bindings: Bindings) -> frozenset[str]:
-    """Return the services of which one is meant; none where it may be any."""
+    """Return the services that alternative targets name; empty if one of them matches any service."""
     names = [resolve_service(target, bindings) for target in targets]
     return frozenset() if None in names else frozenset(name for name in names if name is not None)

@@ -1,4 +1,4 @@
-"""Which verdicts say again what another has said: that a service was not there."""
+"""Verdicts that repeat the cause of another verdict: the same missing service."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from spanproof.assertions.run.events import ClaimJudged
 
 
 def mark_consequences(claims_by_request: Sequence[Sequence[ClaimJudged]]) -> tuple[ClaimJudged, ...]:
-    """Return all claims in their order; ``requests`` holds those about the same traces together.
+    """Return all claims in order, each consequence with the index of its cause; each group concerns the same traces.
 
-    Of the claims that did not pass for want of the same service, one is the cause: a path rather than another, as it
-    shows where the service should have been called; then a failure; then the first.
+    Among the claims that did not pass because the same service is missing, the cause is a path if there is one,
+    because it shows where the service should have been called; else a failure; else the first claim.
     """
     marked: list[ClaimJudged] = []
     for claims in claims_by_request:
         first = len(marked)
         for each in claims:
-            alike = [
-                place
-                for place, other in enumerate(claims)
+            related = [
+                index
+                for index, other in enumerate(claims)
                 if set(other.verdict.missing_services) & set(each.verdict.missing_services)
             ]
-            cause = min(alike, key=lambda place: _rank_cause(claims[place], place), default=None)
+            cause = min(related, key=lambda index: _rank_cause(claims[index], index), default=None)
             if cause is None or claims[cause] is each:
                 marked.append(each)
             else:

@@ -1,4 +1,4 @@
-"""Files that set the environment of proofs: lines of ``NAME=VALUE``."""
+"""Environment files of proofs: lines of ``NAME=VALUE``."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ _ESCAPES: Final = {"n": "\n", "r": "\r", "t": "\t"}
 
 
 def read_env_file(path: Path) -> dict[str, str]:
-    """Read a file such as ``.env``: comments by ``#``, values plain or in quotes. Raises ValueError, with the line."""
-    found = {}
+    """Read a file such as ``.env``: ``#`` starts a comment, values may be quoted. Raises ValueError with the line."""
+    variables = {}
     for number, line in enumerate(read_lines(path), 1):
         text = line.strip()
         if not text or text.startswith("#"):
             continue
         matched = _LINE.fullmatch(text)
         if not matched:
-            raise ValueError(f"{path}:{number}: this is no NAME=VALUE")
-        found[matched[1]] = _read_value(matched[2], f"{path}:{number}")
-    return found
+            raise ValueError(f"{path}:{number}: this is not NAME=VALUE")
+        variables[matched[1]] = _read_value(matched[2], f"{path}:{number}")
+    return variables
 
 
 def _read_value(text: str, location: str) -> str:
@@ -35,7 +35,7 @@ def _read_value(text: str, location: str) -> str:
         raise ValueError(f"{location}: the quote is not closed")
     rest = text[matched.end() :].strip()
     if rest and not rest.startswith("#"):
-        raise ValueError(f"{location}: what follows the quote is no comment")
+        raise ValueError(f"{location}: only a comment may follow the closing quote")
     if matched[1] is not None:
         return matched[1]
     return re.sub(r"\\(.)", lambda escaped: _ESCAPES.get(escaped[1], escaped[1]), matched[2])

@@ -1,4 +1,4 @@
-"""What happens in a run, as it happens. Every report is made from this one stream."""
+"""Events of a run. All reports are made from this one stream."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spanproof.query_lang.syntax.parser import ParsedFile
 
 @dataclass(frozen=True, slots=True)
 class ProofStarted:
-    """A proof is about to be carried out."""
+    """A proof starts."""
 
     file: ParsedFile
     proof: s.Proof
@@ -21,7 +21,7 @@ class ProofStarted:
 
 @dataclass(frozen=True, slots=True)
 class RequestProgress:
-    """A request is repeated: of `total`, so many are ``done``."""
+    """Progress of a repeated request: ``done`` of ``total`` requests are answered."""
 
     proof: s.Proof
     done: int
@@ -30,7 +30,10 @@ class RequestProgress:
 
 @dataclass(frozen=True, slots=True)
 class WaitingForSpans:
-    """The request was answered; spans are awaited. ``missing`` says which, ``open_claims`` how many need them."""
+    """The request was answered and spans are awaited.
+
+    ``missing`` describes the awaited spans, ``open_claims`` is the number of claims that need them.
+    """
 
     proof: s.Proof
     missing: tuple[str, ...]
@@ -39,7 +42,7 @@ class WaitingForSpans:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """A stretch of waiting: since when, counted from the proof's beginning, and what was waited for."""
+    """A period of waiting: its start, counted from the start of the proof, and the awaited spans."""
 
     at_ns: int
     open_claims: int
@@ -48,7 +51,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class ClaimJudged:
-    """A claim with its verdict, and the file that its positions belong to."""
+    """A claim with its verdict, and the file that its positions refer to."""
 
     file: ParsedFile
     expectation: s.Expectation
@@ -57,10 +60,10 @@ class ClaimJudged:
 
 @dataclass(frozen=True, slots=True)
 class ProofFinished:
-    """All claims of a proof are judged. ``view`` is the trace that shows what failed, where there is one.
+    """All claims of a proof are judged. ``view`` is the trace that shows the failure, if there is one.
 
-    ``waits`` says how its spans were waited for; ``tries`` are the earlier tries, none of which passed. ``notes`` say
-    what is worth knowing of how it was carried out.
+    ``waits`` lists the periods of waiting for spans; ``tries`` are the earlier tries, none of which passed. ``notes``
+    are remarks about the execution.
     """
 
     file: ParsedFile
@@ -76,13 +79,13 @@ class ProofFinished:
 
     @property
     def flaky(self) -> bool:
-        """It passed, but not at once."""
+        """Return whether the proof passed, but not at the first try."""
         return bool(self.tries) and self.outcome is Outcome.PASS
 
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
-    """The run is over; ``flaky`` proofs are among those that passed."""
+    """The run is over; ``flaky`` counts proofs that passed only at a later try."""
 
     outcomes: tuple[Outcome, ...]
     duration_ns: int

@@ -1,4 +1,4 @@
-"""A look at one request for which there is no proof yet: what came back, and which way it went."""
+"""Exploration of one request without a proof: its response, its trace, and claims that hold for them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from spanproof.query_lang.syntax.printer import format_duration_ns, format_strin
 if TYPE_CHECKING:
     import duckdb
 
-LIMIT_FACTOR: Final = 3  # a limit is this many times what was seen: machines differ
+LIMIT_FACTOR: Final = 3  # a limit is this multiple of the observed duration, because machines differ
 MIN_LIMIT_NS: Final = 100_000_000
 ENTRY_SPAN_SQL: Final = """
 SELECT span_key, service, name, end_ns - start_ns
@@ -40,16 +40,16 @@ SPAN_TOTALS_SQL: Final = """
 SELECT count(*), coalesce(bool_or(t.error), false), list(DISTINCT t.service ORDER BY t.service)
 FROM topology t JOIN judged USING (trace_id)
 """
-# Holds for every trace, and can be told of a whole one alone: what waits for it waits for the whole trace.
+# Holds for every trace, but is decided only for a complete one: waiting for it means waiting for the whole trace.
 COMPLETENESS_CLAIM: Final = 'expect no span has trace_id == ""'
-HopRow: TypeAlias = tuple[int, bool, str, int | None]  # from a request, by a message, to a service, its request
+HopRow: TypeAlias = tuple[int, bool, str, int | None]  # caller entry, whether it is a message, callee, callee entry
 
 
 @dataclass(frozen=True, slots=True)
 class Exploration:
-    """What was seen of a request: its answer, its spans, and what can be claimed of them.
+    """The result of an exploration: the response, the spans, and the claims that hold for them.
 
-    ``missing`` says what was still lacking when the time was up.
+    ``missing`` describes the spans that were missing at the time limit.
     """
 
     status: int
@@ -62,43 +62,45 @@ class Exploration:
 
 
 def explore_request(store: Store, when: str, within: str, emit: Callable[[RunEvent], None]) -> Exploration:
-    """Send the request of a `when`, wait until its trace is settled, and say what was seen. Raises TriggerFailed."""
+    """Send the request of a `when`, wait until its trace is settled, and return the result. Raises TriggerFailed."""
     text = f'proof "a first look" {{\n{when}\nsettle within {within}\n{COMPLETENESS_CLAIM}\n}}\n'
     module = load_module_text(text, Path("first"), "first")
     finished: list[ProofFinished] = []
 
-    def take(event: RunEvent) -> None:
+    def collect(event: RunEvent) -> None:
         if isinstance(event, ProofFinished):
             finished.append(event)
         emit(event)
 
-    run = ProofRun(store, take, module, module.proofs[0], RunSettings())
+    run = ProofRun(store, collect, module, module.proofs[0], RunSettings())
     run.execute()
-    (done,) = finished
-    if done.error is not None:
-        raise TriggerFailed(done.error)
-    verdict = done.judged[0].verdict
+    (result,) = finished
+    if result.error is not None:
+        raise TriggerFailed(result.error)
+    verdict = result.judged[0].verdict
     missing = None if verdict.outcome is Outcome.PASS else verdict.reason
-    sent = run.claim_groups[0].sent_requests
-    assert sent is not None  # noqa: S101 (a `when` has sent it)
+    sent_requests = run.claim_groups[0].sent_requests
+    assert sent_requests is not None  # noqa: S101 (the proof has a `when`)
     with store.cursor() as connection:
-        belonging = TraceCorrelation(sent)
-        state = belonging.examine_completeness(connection, belonging.find_traces(connection))
+        correlation = TraceCorrelation(sent_requests)
+        state = correlation.examine_completeness(connection, correlation.find_traces(connection))
         spans, any_error, services = connection.execute(SPAN_TOTALS_SQL).fetchall()[0]
         judge = Judge(connection)
-        claims = list(_derive_claims(connection, belonging.choose_displayed_trace(state), any_error=any_error))
+        claims = list(_derive_claims(connection, correlation.choose_displayed_trace(state), any_error=any_error))
         judge.select_traces(SelectedTraces(dict.fromkeys(state.trace_ids, True)))
         holding = tuple(claim for claim in claims if _is_passing(judge, claim))
-    answer = sent.responses[0]
-    return Exploration(answer.status, answer.duration_ns, spans, tuple(services or ()), holding, missing, done.notes)
+    response = sent_requests.responses[0]
+    return Exploration(
+        response.status, response.duration_ns, spans, tuple(services or ()), holding, missing, result.notes
+    )
 
 
 def _derive_claims(connection: duckdb.DuckDBPyConnection, trace_id: str, *, any_error: bool) -> Iterator[str]:
-    """Yield what can be claimed of a trace: its way, that nothing failed, how long it took."""
+    """Yield candidate claims about a trace: its paths, the absence of errors, its duration."""
     row = connection.execute(ENTRY_SPAN_SQL, {"trace": trace_id}).fetchone()
     if row is None:
         return
-    key, service, operation, took_ns = row
+    key, service, operation, duration_ns = row
     requests = f"{write_service(service)} {write_operation(operation)}"
     paths = write_paths(connection.execute(HOPS_SQL).fetchall(), key, service)
     yield from (f"path {path}" for path in paths)
@@ -106,11 +108,11 @@ def _derive_claims(connection: duckdb.DuckDBPyConnection, trace_id: str, *, any_
         yield f"count({requests}) == 1"
     if not any_error:
         yield "no span has error"
-    yield write_duration_claim(f"duration({requests})", took_ns)
+    yield write_duration_claim(f"duration({requests})", duration_ns)
 
 
 def _is_passing(judge: Judge, claim: str) -> bool:
-    """Tell whether a claim holds of what was seen: what was lost on the way may be in the way of that."""
+    """Return whether a claim passes for the observed traces; lost spans may prevent that."""
     parsed = parse_claim(claim.partition("  #")[0])
     if parsed.expectation is None:
         return False
@@ -118,39 +120,43 @@ def _is_passing(judge: Judge, claim: str) -> bool:
 
 
 def write_duration_claim(value: str, observed_ns: int) -> str:
-    """Return the claim that a duration keeps within a round limit: 1, 2 or 5 of some unit, with room above."""
-    wanted, step = max(observed_ns * LIMIT_FACTOR, MIN_LIMIT_NS), MIN_LIMIT_NS
-    while 5 * step < wanted:
+    """Return the claim that a duration stays below a round limit: 1, 2 or 5 times a power of ten, with a margin."""
+    minimum, step = max(observed_ns * LIMIT_FACTOR, MIN_LIMIT_NS), MIN_LIMIT_NS
+    while 5 * step < minimum:
         step *= 10
-    limit_ns = next(factor * step for factor in (1, 2, 5) if factor * step >= wanted)
+    limit_ns = next(factor * step for factor in (1, 2, 5) if factor * step >= minimum)
     return f"{value} < {format_duration_ns(limit_ns)}  # it took {format_short_duration(observed_ns)}"
 
 
 def write_paths(hops: list[HopRow], entry: int, service: str) -> tuple[str, ...]:
-    """Return the ways that a request went, as paths; none where it asked nobody.
+    """Return the paths that a request took; empty if it made no calls.
 
-    All branches of a step begin with the same arrow, so that where calls and messages part, messages are told apart.
+    All branches of a step begin with the same arrow, so a step with both calls and messages gives separate paths.
     """
-    of = {caller: list(group) for caller, group in groupby(sorted(hops, key=_get_caller_entry), key=_get_caller_entry)}
-    apart: dict[str, None] = {}
+    hops_by_caller = {
+        caller: list(group) for caller, group in groupby(sorted(hops, key=_get_caller_entry), key=_get_caller_entry)
+    }
+    separate_paths: dict[str, None] = {}
 
-    def write(entry: int | None, service: str, above: frozenset[int]) -> str:
+    def write(entry: int | None, service: str, ancestors: frozenset[int]) -> str:
         name = write_service(service)
-        if entry is None or entry in above:
+        if entry is None or entry in ancestors:
             return name
-        legs: dict[str, dict[str, str]] = {}  # by arrow, then by callee: the longest of the ways from there
-        for _, is_message, callee, callee_entry in of.get(entry, ()):
-            leg = write(callee_entry, callee, above | {entry})
-            known = legs.setdefault("~>" if is_message else "->", {})
-            known[callee] = max(known.get(callee, ""), leg, key=len)
+        segments: dict[str, dict[str, str]] = {}  # by arrow, then by callee: the longest path from the callee
+        for _, is_message, callee, callee_entry in hops_by_caller.get(entry, ()):
+            segment = write(callee_entry, callee, ancestors | {entry})
+            by_callee = segments.setdefault("~>" if is_message else "->", {})
+            by_callee[callee] = max(by_callee.get(callee, ""), segment, key=len)
         written = [
-            _join_branches(f"{name} {arrow}", list(legs[arrow].values())) for arrow in ("->", "~>") if arrow in legs
+            _join_branches(f"{name} {arrow}", list(segments[arrow].values()))
+            for arrow in ("->", "~>")
+            if arrow in segments
         ]
-        apart.update(dict.fromkeys(written[1:]))
+        separate_paths.update(dict.fromkeys(written[1:]))
         return written[0] if written else name
 
     whole = write(entry, service, frozenset())
-    return () if whole == write_service(service) else (whole, *apart)
+    return () if whole == write_service(service) else (whole, *separate_paths)
 
 
 def _get_caller_entry(hop: HopRow) -> int:
@@ -162,11 +168,11 @@ def _join_branches(begin: str, branches: list[str]) -> str:
 
 
 def write_service(name: str) -> str:
-    """Return a service as paths name it."""
+    """Return the name of a service as a path writes it."""
     return name if is_plain_name(name) else format_string(name)
 
 
 def write_operation(name: str) -> str:
-    """Return an operation's name, in which braces stand for themselves unless they hold the proof's own variable."""
+    """Return the name of an operation as a string; only the braces of ``{base}``, the proof's variable, interpolate."""
     written = format_string(name)
     return written if "{base}" in name else written.replace("\\{", "{")

@@ -1,4 +1,4 @@
-"""A first proof of a request: what was seen of it once, as claims."""
+"""Generation of a proof from one explored request."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spanproof.query_lang.syntax.printer import escape_string, format_json, form
 
 @dataclass(frozen=True, slots=True)
 class ExploredRequest:
-    """What is asked: a method, a URL in two parts, and JSON if there is some."""
+    """A request to explore: a method, a URL in two parts, and an optional JSON body."""
 
     method: str
     base: str
@@ -29,34 +29,34 @@ class ExploredRequest:
         return self.base + self.path
 
     def write_when(self, base: str) -> str:
-        """Return the `when` that sends it, with `base` as it stands between quotes."""
+        """Return the `when` that sends the request; `base` is inserted as it is, between quotes."""
         head = f'when {self.method} "{base}{escape_string(self.path)}"'
         return head if self.json_body is None else f"{head} {{\njson {format_json(self.json_body)}\n}}"
 
 
 def read_request(url: str, method: str | None, json_text: str | None) -> ExploredRequest:
-    """Read what is to be asked. Raises ValueError, saying what is wrong with it."""
+    """Return the request that options describe. Raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or not _has_valid_port(parts):
-        raise ValueError(f"{url!r} is no URL; write it as http://127.0.0.1:8080/orders")
+        raise ValueError(f"{url!r} is not a URL; write it as http://127.0.0.1:8080/orders")
     if parts.username or parts.password:
-        raise ValueError("leave the password out of the URL: it would stand in the proof")
+        raise ValueError("leave the password out of the URL: the proof would contain it")
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    read = None
+    json_body = None
     if json_text is not None:
         try:
-            read = parse_json(json_text)
+            json_body = parse_json(json_text)
         except (ValueError, ArithmeticError) as error:
             where = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
             raise ValueError(f"--json is not JSON{where}: {json_text!r}") from None
-    told = (method or ("GET" if read is None else "POST")).upper()
-    if told not in HTTP_METHODS:
+    checked_method = (method or ("GET" if json_body is None else "POST")).upper()
+    if checked_method not in HTTP_METHODS:
         raise ValueError(f"--method is one of {', '.join(HTTP_METHODS)}, not {method!r}")
-    return ExploredRequest(told, f"{parts.scheme}://{parts.netloc}", path, read)
+    return ExploredRequest(checked_method, f"{parts.scheme}://{parts.netloc}", path, json_body)
 
 
 def _has_valid_port(parts: SplitResult) -> bool:
-    """Tell whether the port is one, said or not."""
+    """Return whether the port is valid; a missing port is."""
     try:
         return parts.port != 0
     except ValueError:
@@ -64,7 +64,7 @@ def _has_valid_port(parts: SplitResult) -> bool:
 
 
 def write_generated_proof(request: ExploredRequest, exploration: Exploration | None) -> str:
-    """Return a proof of a request, laid out: with what was seen of it, or, unseen, with the least to expect."""
+    """Return a formatted proof of a request, with claims from its exploration, or with a default claim without one."""
     path = request.path.partition("?")[0]
     lines = [
         f'let base = env("BASE_URL") or {format_string(request.base)}',

@@ -1,4 +1,4 @@
-"""Judges the claims of a proof: those about stored traces at once, those about requests as their spans arrive."""
+"""Judging of a proof's claims: about stored traces at once, about requests as their spans arrive."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.parser import ParsedFile
 
-TRACE_VIEW_WAIT_NS: Final = 500_000_000  # how long a failure waits, at most, for the rest of the trace that shows it
-MAX_IDLE_S: Final = 0.2  # two thirds of the shortest time to settle in; the rest is for finding out
-PROGRESS_INTERVAL_S: Final = 1.0  # how often it is said what is still to come, at least
+TRACE_VIEW_WAIT_NS: Final = 500_000_000  # longest wait after a failure for the rest of the trace that shows it
+MAX_IDLE_S: Final = 0.2  # two thirds of the shortest settle time; the rest is for the completeness check
+PROGRESS_INTERVAL_S: Final = 1.0  # longest interval between reports of the missing spans
 
 
 @dataclass(frozen=True, slots=True)
 class SettleLimits:
-    """How long to wait at most, and how long nothing may arrive (None: as the trace demands)."""
+    """The time limit, and the time without arriving spans that ends the wait (None: depends on the trace)."""
 
     limit_ns: int = 15_000_000_000
     quiet_ns: int | None = None
 
     @property
     def idle_s(self) -> float:
-        """How long nothing may arrive before it is looked for what is still to come."""
+        """Idle time before the missing spans are computed."""
         return min(MAX_IDLE_S, self.quiet_ns / 1.5e9) if self.quiet_ns is not None else MAX_IDLE_S
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedClaim:
-    """A claim to judge, with the values of its names and the file that its positions belong to."""
+    """A claim to judge, with its bindings and the file that its positions refer to."""
 
     file: ParsedFile
     expectation: s.Expectation
@@ -62,30 +62,30 @@ class ClaimGroup:
     """Claims about the same traces: those of one ``when``, or of one ``given``."""
 
     sent_requests: SentRequests | None = None
-    displayed_trace_id: str | None = None  # the trace to show of those of a request
+    displayed_trace_id: str | None = None  # the trace to show for a request
     given: s.Given | None = None
     given_bindings: Bindings = field(default_factory=Bindings)
     planned: list[PlannedClaim] = field(default_factory=list)
-    judged: dict[int, ClaimJudged] = field(default_factory=dict)  # by place in `planned`
+    judged: dict[int, ClaimJudged] = field(default_factory=dict)  # by index in `planned`
 
     @property
     def open_count(self) -> int:
-        """How many claims are not judged yet."""
+        """Number of claims that are not judged yet."""
         return len(self.planned) - len(self.judged)
 
     def list_required_services(self) -> Iterable[ServiceRequirements]:
-        """What each open claim needs; nothing, where that cannot be told."""
-        if self.sent_requests is None or not self.sent_requests.responses:  # what began before may have had everything
+        """Return the services that each open claim requires; empty requirements if they are unknown."""
+        if self.sent_requests is None or not self.sent_requests.responses:  # all spans may have arrived earlier
             return [()]
         return (
             find_required_services(each.expectation, each.bindings)
-            for place, each in enumerate(self.planned)
-            if place not in self.judged
+            for index, each in enumerate(self.planned)
+            if index not in self.judged
         )
 
     @property
     def has_passed(self) -> bool:
-        """All claims are judged, and hold."""
+        """Return whether all claims are judged and passed."""
         return not self.open_count and all(each.verdict.outcome is Outcome.PASS for each in self.judged.values())
 
     @property
@@ -95,9 +95,9 @@ class ClaimGroup:
 
 
 class ProofJudge:
-    """Judges the claims of one proof, and tells verdicts and what it waits for.
+    """Judge of the claims of one proof; emits verdicts and the spans that it waits for.
 
-    `check` is called before each step; what it raises ends the judging. `notes` is added to.
+    It calls `check` before each step; an exception from `check` ends the judging. It appends to `notes`.
     """
 
     def __init__(
@@ -118,36 +118,39 @@ class ProofJudge:
         self._arrival_listener = arrival_listener
         self._raise_if_cancelled = check
         self._notes = notes
-        self._deadline_ns = 0  # by `time.monotonic_ns`, of the segment that is judged
+        self._deadline_ns = 0  # by `time.monotonic_ns`, for the current claim group
 
     def judge_groups(
         self, groups: Iterable[ClaimGroup], baselines: Iterable[tuple[s.Given, Bindings]], settle: SettleLimits
     ) -> TraceView | None:
-        """Judge every segment; return the trace that shows the first failure."""
-        compares = False
-        for given, bound in baselines:
+        """Judge every claim group. Return the trace that shows the first failure."""
+        has_baseline = False
+        for given, given_bindings in baselines:
             self._raise_if_cancelled()
             derive_calls(self._store)
-            self._judge.select_window(given, bound)
-            compares = True
+            self._judge.select_window(given, given_bindings)
+            has_baseline = True
         view = None
-        for segment in groups:
+        for group in groups:
             self._raise_if_cancelled()
-            if segment.given is not None:
+            if group.given is not None:
                 derive_calls(self._store)
-                self._judge.select_window(segment.given, segment.given_bindings)
-                self._judge_group(segment, self._judge, live=False)
-            elif segment.sent_requests is not None:
-                belonging = TraceCorrelation(segment.sent_requests)
-                began = bool(segment.sent_requests.responses)  # what was there before us has not been seen to arrive
-                self._arrival_listener.is_own_traces_only = began and not compares and not belonging.has_replacements
-                self._judge_as_spans_arrive(segment, belonging, settle)
-            view = view or self._build_view(segment)
+                self._judge.select_window(group.given, group.given_bindings)
+                self._judge_group(group, self._judge, live=False)
+            elif group.sent_requests is not None:
+                correlation = TraceCorrelation(group.sent_requests)
+                # earlier spans caused no notification
+                was_sent = bool(group.sent_requests.responses)
+                self._arrival_listener.is_own_traces_only = (
+                    was_sent and not has_baseline and not correlation.has_replacements
+                )
+                self._judge_as_spans_arrive(group, correlation, settle)
+            view = view or self._build_view(group)
         self._raise_if_cancelled()
         return view
 
     def _judge_as_spans_arrive(self, group: ClaimGroup, correlation: TraceCorrelation, settle: SettleLimits) -> None:
-        """Judge on every arrival until each verdict is final, the trace is settled, or time is up."""
+        """Judge on every arrival until each verdict is final, the trace is settled, or the time limit is reached."""
         self._deadline_ns = time.monotonic_ns() + settle.limit_ns
         woken = True
         try:
@@ -160,12 +163,11 @@ class ProofJudge:
             self._notes += correlation.describe_correlated(self._connection)
 
     def _judge_in_memory(self, group: ClaimGroup, idle_s: float) -> bool:
-        """Judge what has arrived as long as more arrives, and that is all that matters; tell whether all has passed.
+        """Judge the live traces in memory while spans arrive. Return whether all claims passed.
 
-        What is still to come is not looked for: that takes the store to be brought up to date, and longer than many a
-        verdict.
+        It does not compute the missing spans: that requires an up-to-date store and takes longer than most verdicts.
         """
-        until = min(self._deadline_ns / 1e9, time.monotonic() + PROGRESS_INTERVAL_S)
+        deadline_s = min(self._deadline_ns / 1e9, time.monotonic() + PROGRESS_INTERVAL_S)
         judge = None
         while (live := self._arrival_listener.live_traces) is not None:
             if judge is None:
@@ -177,24 +179,24 @@ class ProofJudge:
                 self._judge_group(group, judge, live=True)
                 if group.has_passed:
                     return True
-            seconds = min(idle_s, until - time.monotonic())
+            seconds = min(idle_s, deadline_s - time.monotonic())
             if seconds <= 0 or not self._arrival_listener.wait(seconds):
                 break
         return False
 
     def _judge_in_store(self, group: ClaimGroup, correlation: TraceCorrelation, quiet_ns: int | None) -> int | None:
-        """Judge what the store has, and look for what is still to come.
+        """Judge the stored traces and compute their missing spans.
 
-        Returns for how many nanoseconds to wait for that; None where nothing can change any more.
+        Return the nanoseconds to wait for them, or None if no verdict can change any more.
         """
-        if self._arrival_listener.live_traces is None:  # else what arrives from now on is judged in memory, next
+        if self._arrival_listener.live_traces is None:  # else new spans are judged in memory next
             self._arrival_listener.acknowledge()
         self._raise_if_cancelled()
         derive_calls(self._store)
         traces = correlation.find_traces(self._connection)
         if not correlation.has_replacements and self._arrival_listener.live_traces is None:
             self._judge.select_traces(SelectedTraces(dict.fromkeys(traces, False), live=True))
-            # what is still to come is looked for only after that: it takes longer than many a verdict
+            # computing the missing spans takes longer than most verdicts and is therefore done afterwards
             self._judge_group(group, self._judge, live=True)
             if group.has_passed:
                 return None
@@ -202,11 +204,13 @@ class ProofJudge:
         group.displayed_trace_id = correlation.choose_displayed_trace(state)
         until_ns = state.compute_settle_time_ns(quiet_ns)
         settled = until_ns is not None and time.time_ns() >= until_ns
-        late = time.monotonic_ns() >= self._deadline_ns
-        live = not (settled or late)
+        is_time_up = time.monotonic_ns() >= self._deadline_ns
+        live = not (settled or is_time_up)
         if not live or correlation.has_replacements:
             awaited = (
-                describe_missing_spans(self._connection, state) if late and not settled else _describe_missing(state)
+                describe_missing_spans(self._connection, state)
+                if is_time_up and not settled
+                else _describe_missing(state)
             )
             self._judge.select_traces(SelectedTraces(dict.fromkeys(state.trace_ids, settled), live, awaited))
             self._judge_group(group, self._judge, live=live)
@@ -219,58 +223,58 @@ class ProofJudge:
         return wait_ns if until_ns is None else min(wait_ns, until_ns - time.time_ns())
 
     def _is_possibly_decisive(self, group: ClaimGroup) -> bool:
-        """Tell whether what has arrived may decide an open claim."""
+        """Return whether the spans that have arrived may decide an open claim."""
         return not group.open_count or not all(
             map(self._arrival_listener.is_service_missing, group.list_required_services())
         )
 
     def _wait_for_spans(self, group: ClaimGroup, seconds: float) -> bool:
-        """Wait for spans that may decide an open claim; not for long, once there are some that cannot.
+        """Wait for spans that may decide an open claim, or briefly after spans that cannot.
 
-        Tells whether any have arrived.
+        Return whether any spans arrived.
         """
-        until = time.monotonic() + seconds
+        deadline_s = time.monotonic() + seconds
         woken = False
-        while self._arrival_listener.wait(until - time.monotonic()):
+        while self._arrival_listener.wait(deadline_s - time.monotonic()):
             self._raise_if_cancelled()
             woken = True
             if self._arrival_listener.live_traces is not None or self._is_possibly_decisive(group):
                 break
             self._arrival_listener.acknowledge()
-            until = min(until, time.monotonic() + DEBOUNCE_S)
+            deadline_s = min(deadline_s, time.monotonic() + DEBOUNCE_S)
         return woken
 
     def _judge_group(self, group: ClaimGroup, judge: Judge, *, live: bool) -> None:
-        """Judge the claims still open; keep what is final, or all when nothing more is waited for."""
-        for place, planned in enumerate(group.planned):
-            if place in group.judged:
+        """Judge the open claims. Keep final verdicts; keep all verdicts if no more spans are awaited (not `live`)."""
+        for index, planned in enumerate(group.planned):
+            if index in group.judged:
                 continue
             self._raise_if_cancelled()
             verdict = _judge_claim(judge, planned)
             if verdict.final or not live:
-                group.judged[place] = ClaimJudged(planned.file, planned.expectation, replace(verdict, final=True))
-                self._emit(group.judged[place])
+                group.judged[index] = ClaimJudged(planned.file, planned.expectation, replace(verdict, final=True))
+                self._emit(group.judged[index])
 
     def _build_view(self, group: ClaimGroup) -> TraceView | None:
-        """Lay out the trace that shows what is wrong, its witnesses marked."""
-        wrong = [each.verdict for each in group.judged.values() if each.verdict.outcome is not Outcome.PASS]
-        witnesses = [witness for verdict in wrong for witness in verdict.witnesses]
-        if not wrong:
+        """Return the trace that shows the claims that did not pass, with marked witnesses; None if all passed."""
+        not_passed = [each.verdict for each in group.judged.values() if each.verdict.outcome is not Outcome.PASS]
+        witnesses = [witness for verdict in not_passed for witness in verdict.witnesses]
+        if not not_passed:
             return None
-        one = group.sent_requests is not None and len(group.sent_requests.contexts) == 1
-        trace_id = group.displayed_trace_id if one or not witnesses else witnesses[0].trace_id
+        is_single_request = group.sent_requests is not None and len(group.sent_requests.contexts) == 1
+        trace_id = group.displayed_trace_id if is_single_request or not witnesses else witnesses[0].trace_id
         if trace_id is None:
             return None
         view = build_trace_view(self._connection, trace_id, marked={witness.span_id for witness in witnesses})
-        if view is None or one or not witnesses:
+        if view is None or is_single_request or not witnesses:
             return view
         shown = next(each for each in group.judged.values() if witnesses[0] in each.verdict.witnesses)
         return replace(view, choice=describe_choice(shown.expectation))
 
 
 def _judge_claim(judge: Judge, planned: PlannedClaim) -> Verdict:
-    about = (planned.expectation, planned.file.text, planned.bindings)
-    return judge_response(judge, *about, Path(planned.file.path).parent) or judge.judge(*about)
+    arguments = (planned.expectation, planned.file.text, planned.bindings)
+    return judge_response(judge, *arguments, Path(planned.file.path).parent) or judge.judge(*arguments)
 
 
 def _describe_missing(state: Completeness) -> tuple[str, ...]:

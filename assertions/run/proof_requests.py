@@ -1,4 +1,4 @@
-"""The requests of a proof: those whose traces are judged, and those that prepare and clean up."""
+"""The requests of a proof: requests with judged traces, and requests that prepare or clean up."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ RegisterTraces: TypeAlias = Callable[[tuple[TraceContext, ...]], None]
 
 @dataclass(frozen=True, slots=True)
 class SentRequests:
-    """What a ``when`` has sent: the trace of each request, and what each was answered with."""
+    """The requests of a ``when``: the trace context and the response of each."""
 
     contexts: tuple[TraceContext, ...]
     responses: tuple[TriggerResponse, ...] = ()
-    last_span_key: int = 0  # of the spans that were there before
+    last_span_key: int = 0  # the last span stored before the requests
     note: str | None = None
 
     def bind_response(self, when: s.When, bindings: Bindings) -> Bindings:
-        """Return the bindings with the response, under its name too."""
+        """Return the bindings with the response, also under its name if it has one."""
         if not self.responses:
             return bindings
         response = self.responses[0] if when.option("repeat") is None else RepeatedResponses(self.responses)
@@ -42,9 +42,9 @@ class SentRequests:
 
 
 class RequestSender:
-    """Sends the requests of one proof. Files are looked for in `folder`; `pause` waits, unless the run is cancelled.
+    """Sender of the requests of one proof. Files are relative to `folder`; `pause` waits unless the run is cancelled.
 
-    `begin` hears of the traces to be judged, before their requests are sent.
+    It calls `register_traces` with the contexts of judged traces before it sends their requests.
     """
 
     def __init__(
@@ -66,9 +66,9 @@ class RequestSender:
     def send(
         self, when: s.When, bindings: Bindings, report_progress: Callable[[int, int], None], *, judged: bool = True
     ) -> SentRequests:
-        """Send what a ``when`` asks for; `tell` hears how many of how many requests were answered.
+        """Send the requests of a ``when``. Call `report_progress` with the number of answered and of all requests.
 
-        With `judged` the store is told that our own spans, the parents of the traces' roots, will never come.
+        With `judged`, register our own spans in the store: they are the parents of the root spans and never arrive.
         """
         register_header_secrets(when, bindings)
         request = TriggerRequest(when, bindings, self._folder, self._allowed_targets)
@@ -83,24 +83,24 @@ class RequestSender:
             last_key = self._store.last_span_key
             if repeat is None:
                 return SentRequests(contexts, (send(contexts[0]),), last_key)
-            answers, note = send_repeatedly(
+            responses, note = send_repeatedly(
                 send, contexts, repeat, self._pause, lambda done: report_progress(done, len(contexts))
             )
-            return SentRequests(contexts, answers, last_key, note)
+            return SentRequests(contexts, responses, last_key, note)
 
     def send_hook(
         self, when: s.When, bindings: Bindings, phase: str, report_progress: Callable[[int, int], None]
     ) -> Bindings:
-        """Send a request of ``before`` or ``after``. Raises TriggerFailed where the answer says that it has failed."""
+        """Send a request of ``before`` or ``after``. Raises TriggerFailed if the response reports a failure."""
         sent = self.send(when, bindings, report_progress, judged=False)
-        for answer in sent.responses:
-            if answer.has_failed:
-                raise TriggerFailed(f"`{phase}` was answered with {answer.status}", when.at)
+        for response in sent.responses:
+            if response.has_failed:
+                raise TriggerFailed(f"`{phase}` was answered with {response.status}", when.at)
         return sent.bind_response(when, bindings)
 
 
 def register_trigger_spans(store: Store, contexts: tuple[TraceContext, ...]) -> None:
-    """Tell a store that our own spans, the parents of the traces' roots, will never come."""
+    """Register our own spans in a store: they are the parents of the root spans and never arrive."""
     with store.lock, closing(store.cursor()) as connection:
         connection.execute(
             "INSERT INTO triggers SELECT unnest($traces)::UUID, unnest($spans)::UBIGINT",

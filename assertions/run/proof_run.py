@@ -1,4 +1,4 @@
-"""One proof being carried out: its statements one after the other, then its claims judged."""
+"""Execution of one proof: its statements in order, then its claims."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ from spanproof.query_lang.syntax.diagnostics import locate_offset
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
-    """What the proofs of a run have in common.
+    """Settings that the proofs of a run share.
 
-    `variables` are values of ``let`` from outside, `targets` where requests may go (None: anywhere), `error_share` what
-    estimates may use up of the error that they allow themselves. `begun` says who began which trace.
+    `variables` are values of ``let`` from outside. `allowed_targets` are the allowed targets of requests (None: any).
+    `error_share` is the fraction of its allowed error that each estimate may use. `trace_owners` maps trace ids to the
+    proof runs that own them.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -48,7 +49,7 @@ class RunSettings:
 
 
 class ProofRun:
-    """Carries out one proof."""
+    """One execution of a proof."""
 
     def __init__(
         self,
@@ -78,21 +79,21 @@ class ProofRun:
             self._pause,
             self._arrival_listener.register_traces,
         )
-        # what others have sent already, if the proof is to begin with claims about that
+        # requests that were sent elsewhere, if the proof begins with claims about them
         self.claim_groups: list[ClaimGroup] = [] if sent_requests is None else [ClaimGroup(sent_requests)]
         self.baselines: list[tuple[s.Given, Bindings]] = []
 
     def cancel(self) -> None:
-        """End it as an error, from another thread, as soon as may be."""
+        """End the proof with an error as soon as possible; called from another thread."""
         self._cancelled.set()
         self._arrival_listener.wake()
         connection = self._connection
         if connection is not None:
-            with suppress(duckdb.ConnectionException):  # it has just come to its end
+            with suppress(duckdb.ConnectionException):  # the connection was closed meanwhile
                 connection.interrupt()
 
     def execute(self) -> Outcome:
-        """Carry out the proof, its ``after`` whatever happens; return the outcome that was told."""
+        """Run the proof, and its ``after`` in any case. Return the emitted outcome."""
         started = time.perf_counter_ns()
         error: str | None = None
         view: TraceView | None = None
@@ -113,21 +114,21 @@ class ProofRun:
         except (TriggerFailed, MissingValue, duckdb.Error) as problem:
             error = "the run was cancelled" if self._cancelled.is_set() else self._describe_error(problem)
         judged = mark_consequences(
-            [[each.judged[place] for place in sorted(each.judged)] for each in self.claim_groups]
+            [[group.judged[index] for index in sorted(group.judged)] for group in self.claim_groups]
         )
         outcome = Outcome.ERROR if error else find_worst_outcome([each.verdict.outcome for each in judged])
-        took = time.perf_counter_ns() - started
+        duration_ns = time.perf_counter_ns() - started
         notes = tuple(self.notes)
-        self.emit(ProofFinished(self.module.file, self.proof, outcome, judged, view, took, error, notes=notes))
+        self.emit(ProofFinished(self.module.file, self.proof, outcome, judged, view, duration_ns, error, notes=notes))
         return outcome
 
     def _describe_error(self, problem: Exception) -> str:
-        """Say in a line what went wrong, and where in the text, if it is that."""
+        """Return the first line of an error, with its position in the proof if it has one."""
         line = str(problem).splitlines()[0]
         if not isinstance(problem, TriggerFailed) or problem.at is None:
             return line
-        place = locate_offset(self.module.file.text, problem.at.start)
-        return f"{self.module.file.path}:{place.line}:{place.column}: {line}"
+        position = locate_offset(self.module.file.text, problem.at.start)
+        return f"{self.module.file.path}:{position.line}:{position.column}: {line}"
 
     # ## Statements
 
@@ -139,16 +140,16 @@ class ProofRun:
         return bindings
 
     def _execute_statements(self, bindings: Bindings) -> Bindings:
-        """Carry out the statements in order; claims are kept for when their spans have come."""
+        """Run the statements in order; plan the claims for judging once their spans arrive."""
         for statement in self.proof.statements:
             match statement:
                 case s.Let():
                     bindings = self._bind_variables((statement,), bindings)
                 case s.When():
-                    sent = self._sender.send(statement, bindings, self._report_progress)
-                    bindings = sent.bind_response(statement, bindings)
-                    self.claim_groups.append(ClaimGroup(sent))
-                    self.notes += [sent.note] if sent.note else []
+                    sent_requests = self._sender.send(statement, bindings, self._report_progress)
+                    bindings = sent_requests.bind_response(statement, bindings)
+                    self.claim_groups.append(ClaimGroup(sent_requests))
+                    self.notes += [sent_requests.note] if sent_requests.note else []
                 case s.Given(baseline=True):
                     self.baselines.append((statement, bindings))
                 case s.Given():
@@ -160,7 +161,7 @@ class ProofRun:
         return bindings
 
     def _expand_definition(self, apply: s.Apply, bindings: Bindings) -> list[PlannedClaim]:
-        """Return the claims of a definition, its parameters bound; a bare name is a service's."""
+        """Return the claims of a definition with bound parameters; a bare name is the name of a service."""
         definition = self.module.definitions.defines[apply.name]
         inner = bindings
         for parameter, argument in zip(definition.define.parameters, apply.arguments, strict=True):
@@ -180,7 +181,7 @@ class ProofRun:
         self.emit(RequestProgress(self.proof, done, total))
 
     def _pause(self, seconds: float) -> None:
-        """Wait, unless the run is cancelled. Raises TriggerFailed if it is, but not for what cleans up."""
+        """Wait, unless the run is cancelled. Raises TriggerFailed if it is, except during ``after``."""
         if self._is_cleaning_up:
             time.sleep(seconds)
         else:
@@ -203,10 +204,10 @@ class ProofRun:
     # ## Judging
 
     def _judge_claims(self, bindings: Bindings) -> TraceView | None:
-        """Judge every claim; return the trace that shows the first failure."""
+        """Judge every claim. Return the trace that shows the first failure."""
         connection = self._connection = self.store.cursor()
         try:
-            judging = ProofJudge(
+            proof_judge = ProofJudge(
                 self.store,
                 Judge(connection, self.run_settings.error_share),
                 self.proof,
@@ -215,7 +216,7 @@ class ProofRun:
                 self._raise_if_cancelled,
                 self.notes,
             )
-            return judging.judge_groups(self.claim_groups, self.baselines, self._read_settle_limits(bindings))
+            return proof_judge.judge_groups(self.claim_groups, self.baselines, self._read_settle_limits(bindings))
         finally:
             self._connection = None
             connection.close()

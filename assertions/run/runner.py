@@ -1,4 +1,4 @@
-"""Carries out proofs, some at a time where there are workers for it."""
+"""Runner of several proofs, in parallel if there are several workers."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ ProofQueue: TypeAlias = "SimpleQueue[tuple[int, ProofModule, s.Proof]]"
 
 @dataclass(slots=True)
 class Runner:
-    """Runs proofs against a store that a receiver fills; tells `emit` what happens, one event at a time.
+    """Runner of proofs against a store that a receiver fills; passes events to `emit`, one at a time.
 
-    What becomes of proofs is told in their order, whichever ends first. No event holds what is secret.
+    It reports finished proofs in their given order. Events contain no secrets.
     """
 
     store: Store
@@ -33,59 +33,59 @@ class Runner:
     run_settings: RunSettings = field(default_factory=RunSettings)
     fail_fast: bool = False
     workers: int = 1
-    retries: int = 0  # how often a proof that does not pass is tried again
+    retries: int = 0  # number of further tries of a proof that does not pass
 
     _active_runs: set[ProofRun] = field(default_factory=set)
-    _finished: dict[int, ProofFinished] = field(default_factory=dict)  # by place
-    _reported_count: int = 0  # how many of these
+    _finished: dict[int, ProofFinished] = field(default_factory=dict)  # by index
+    _reported_count: int = 0  # number of finished proofs that were reported
     _report_lock: threading.RLock = field(default_factory=threading.RLock)
     _stopped: bool = False
     _cancelled: bool = False
 
     def cancel(self) -> None:
-        """End the run, from another thread: the proofs under way are errors, the others are not begun."""
+        """End the run; called from another thread. Running proofs end with an error, the others do not start."""
         self._cancelled = True
         for run in tuple(self._active_runs):
             run.cancel()
 
     def run(self, proofs: list[tuple[ProofModule, s.Proof]]) -> tuple[Outcome, ...]:
-        """Carry out the proofs; return the outcomes of those that were begun, in their order."""
+        """Run the proofs. Return the outcomes of the started ones, in their given order."""
         started = time.perf_counter_ns()
-        todo: ProofQueue = SimpleQueue()
-        for place, (module, proof) in enumerate(proofs):
-            todo.put((place, module, proof))
-        self._run_workers(todo, max(1, min(self.workers, len(proofs))))
-        finished = [self._finished[place] for place in sorted(self._finished)]
+        queue: ProofQueue = SimpleQueue()
+        for index, (module, proof) in enumerate(proofs):
+            queue.put((index, module, proof))
+        self._run_workers(queue, max(1, min(self.workers, len(proofs))))
+        finished = [self._finished[index] for index in sorted(self._finished)]
         outcomes = tuple(each.outcome for each in finished)
         flaky = sum(each.flaky for each in finished)
         self._report(RunFinished(outcomes, time.perf_counter_ns() - started, flaky))
         return outcomes
 
     def _run_workers(self, queue: ProofQueue, workers: int) -> None:
-        """Let workers carry out proofs, and wait for them.
+        """Run the proofs of a queue in worker threads, and wait for them.
 
-        Also one alone has a thread of its own: what Ctrl-C raises belongs here, and not into the middle of a query,
-        which would take it for an error of its own.
+        A single worker also has its own thread: KeyboardInterrupt must be raised here, not inside a query, which would
+        report it as a query error.
         """
         with ThreadPoolExecutor(workers, thread_name_prefix="spanproof-proof") as pool:
             futures = [pool.submit(self._run_worker, queue) for _ in range(workers)]
             try:
                 for future in wait(futures, return_when=FIRST_EXCEPTION).done:
                     future.result()
-            except BaseException:  # Ctrl-C, or a bug in one of them: the others clean up and end
+            except BaseException:  # Ctrl-C, or a bug in a worker: the other workers clean up and end
                 self.cancel()
                 raise
 
     def _run_worker(self, queue: ProofQueue) -> None:
-        """Carry out one proof after the other, until there is none left or the run is to end."""
+        """Run proofs until the queue is empty or the run ends."""
         while not self._stopped:
             try:
-                place, module, proof = queue.get_nowait()
+                index, module, proof = queue.get_nowait()
             except Empty:
                 return
             finished = self._run_with_retries(module, proof)
             with self._report_lock:
-                self._finished[place] = finished
+                self._finished[index] = finished
                 while self._reported_count in self._finished:
                     self._reported_count += 1
                     self._report(self._finished[self._reported_count - 1])
@@ -93,7 +93,7 @@ class Runner:
                 self._stopped = True
 
     def _run_with_retries(self, module: ProofModule, proof: s.Proof) -> ProofFinished:
-        """Carry out a proof, again where it did not pass and may be tried again."""
+        """Run a proof; run it again while it does not pass and retries are left."""
         self._report(ProofStarted(module.file, proof))
         tries: list[ProofFinished] = []
         while True:
@@ -103,21 +103,21 @@ class Runner:
             tries.append(finished)
 
     def _run_once(self, module: ProofModule, proof: s.Proof) -> ProofFinished:
-        begun = time.perf_counter_ns()
+        started_ns = time.perf_counter_ns()
         waits: list[Wait] = []
         finished: list[ProofFinished] = []
 
-        def take(event: RunEvent) -> None:
+        def collect(event: RunEvent) -> None:
             if isinstance(event, ProofFinished):
                 finished.append(event)
                 return
             if isinstance(event, WaitingForSpans):
-                wait = Wait(time.perf_counter_ns() - begun, event.open_claims, event.missing)
+                wait = Wait(time.perf_counter_ns() - started_ns, event.open_claims, event.missing)
                 if not waits or (waits[-1].open_claims, waits[-1].missing) != (wait.open_claims, wait.missing):
                     waits.append(wait)
             self._report(event)
 
-        run = ProofRun(self.store, take, module, proof, self.run_settings)
+        run = ProofRun(self.store, collect, module, proof, self.run_settings)
         self._active_runs.add(run)
         try:
             if self._cancelled:

@@ -1,4 +1,4 @@
-"""Keeps secrets out of what is told of a run, so that no report, stored run or stream of events holds one."""
+"""Masking of secrets in events, so that no report, stored run or event stream contains one."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from spanproof.query_lang.check.secrets import Secrets
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.parser import ParsedFile
 
-# What these say is no secret, and is found in many places.
+# The values of these headers are not secret and occur in many places.
 PUBLIC_HEADERS: Final = ("accept", "accept-encoding", "accept-language", "content-type", "host", "user-agent")
 
 
 def register_header_secrets(when: s.When, bindings: Bindings) -> None:
-    """Add the values of a request's headers to the secrets, and what follows a scheme, as in ``Bearer …``."""
+    """Add the header values of a request to the secrets, and the credentials after a scheme, as in ``Bearer …``."""
     for option in when.options:
         if option.kind != "header" or option.key is None:
             continue
-        with suppress(MissingValue):  # who sends the request will say so
+        with suppress(MissingValue):  # sending the request reports the missing value
             value = evaluate(option.value, bindings)  # type: ignore[arg-type]  # an expression, not JSON
             if value is None or interpolate(option.key, bindings).lower() in PUBLIC_HEADERS:
                 continue
@@ -44,7 +44,7 @@ def register_header_secrets(when: s.When, bindings: Bindings) -> None:
 
 
 def mask_event(event: RunEvent, secrets: Secrets) -> RunEvent:
-    """Return an event without the secrets that are known by now."""
+    """Return an event with the currently known secrets masked."""
     if secrets.is_empty:
         return event
     match event:
@@ -93,7 +93,7 @@ def _mask_verdict(verdict: Verdict, secrets: Secrets) -> Verdict:
 
 
 def _mask_file(file: ParsedFile, secrets: Secrets) -> ParsedFile:
-    """Blot the text, so that places in it stay what they are."""
+    """Mask the text of a file without changing its length, so that positions stay valid."""
     return replace(file, text=secrets.mask_keeping_length(file.text))
 
 

@@ -1,4 +1,4 @@
-"""What proofs are told from outside: variables, secrets, and of the services what no span says."""
+"""Settings of proofs from outside: variables, secrets, and service rules."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.query_lang.check.secrets import MIN_LENGTH, Secrets
 from spanproof.query_lang.syntax.literals import read_duration_ns
 
-# Each reader says by which option it was told: these begin with a prefix that depends on the door.
+# Error messages name the option; its prefix depends on the entry point (command line or pytest).
 
 
 def read_variables(var: Iterable[str], secret: Iterable[str], prefix: str = "--") -> tuple[dict[str, str], Secrets]:
-    """Read lines of ``NAME=VALUE``: variables, and those among them that are secret. Raises ValueError."""
+    """Return the variables and the secret values in lines of ``NAME=VALUE``. Raises ValueError."""
     secrets = Secrets()
     variables = dict(split_variable(f"{prefix}var", each) for each in var)
     for name, value in (split_variable(f"{prefix}secret", each) for each in secret):
@@ -40,7 +40,7 @@ def read_rules(
     circuit_markers: Iterable[str],
     options: tuple[str, str] = ("--max-retry-gap", "--max-clock-skew"),
 ) -> ServiceRules:
-    """Read what is said of the services. Raises ValueError, naming which of the two `options` is wrong."""
+    """Return the service rules that options describe. Raises ValueError, which names the wrong option of `options`."""
     limits: list[int] = []
     for option, text in zip(options, (max_retry_gap, max_clock_skew), strict=True):
         try:

@@ -1,4 +1,4 @@
-"""Which traces belong to requests: their own, and those that services began in place of going on with these."""
+"""Correlation of traces with requests: own traces, and traces that services started instead of continuing these."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import duckdb
 
 REQUEST_ID_SQL: Final = make_attribute_sql("attributes", RUN_ID_ATTRIBUTE)
-# The newest span, and which traces and request ids those bear that are newer than one.
+# The newest span key, and the traces and request ids of the spans after `$after`.
 REQUEST_ID_TRACES_SQL: Final = f"""
 SELECT coalesce(max(span_key), $after), list(DISTINCT {{'trace_id': trace_id, 'request': {REQUEST_ID_SQL}}})
     FILTER (list_contains(attributes.keys, $name))
@@ -33,7 +33,7 @@ LINKED_TRACES_SQL: Final = """
 SELECT DISTINCT trace_id, linked_trace_id, linked_span_id FROM entry_links
 WHERE linked_trace_id IN (SELECT unnest($traces)::UUID) AND trace_id NOT IN (SELECT unnest($traces)::UUID)
 """
-# Headers in which a response may name its trace, and how they have it.
+# Response headers that may contain a trace id, with their patterns.
 TRACE_ID_HEADERS: Final = {
     "traceresponse": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-"),
     "traceparent": re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-"),
@@ -44,9 +44,9 @@ TRACE_ID_HEADERS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class CorrelatedTrace:
-    """A trace that a service began: the request's own trace, and how it was found.
+    """A trace that a service started: the own trace of its request, and how the trace was found.
 
-    ``instead`` says whether it stands in place of the request's own: surely, perhaps (None), or not.
+    ``is_replacement`` says whether it replaces the request's own trace: yes, perhaps (None), or no.
     """
 
     request_trace_id: str
@@ -55,7 +55,7 @@ class CorrelatedTrace:
 
 
 class TraceCorrelation:
-    """Finds the traces that belong to requests that were sent, as their spans arrive."""
+    """Finder of the traces that belong to sent requests, as their spans arrive."""
 
     def __init__(self, sent_requests: SentRequests) -> None:
         self._contexts = {context.trace_id: context for context in sent_requests.contexts}
@@ -64,15 +64,15 @@ class TraceCorrelation:
         }
         self._last_scanned_key = sent_requests.last_span_key
         self._correlated: dict[str, CorrelatedTrace] = {}
-        self._named_by_response: dict[str, CorrelatedTrace] = {}  # by responses; nobody knows yet whether they come
+        self._named_by_response: dict[str, CorrelatedTrace] = {}  # named in responses; they may never arrive
         for context, answer in zip(sent_requests.contexts, sent_requests.responses, strict=False):
             for header, trace_id in _read_trace_ids(answer):
                 if trace_id not in self._contexts:
-                    how = f"the response's header `{header}`"
+                    how = f"the response header `{header}`"
                     self._named_by_response.setdefault(trace_id, CorrelatedTrace(context.trace_id, how, True))
 
     def find_traces(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-        """Return all traces that belong to the requests, as derived last."""
+        """Return all derived traces that belong to the requests."""
         traces = find_related_traces(connection, *self._contexts, *self._correlated)
         while new := dict(self._find_new_traces(connection, traces)):
             self._correlated |= new
@@ -81,11 +81,11 @@ class TraceCorrelation:
 
     @property
     def has_replacements(self) -> bool:
-        """Tell whether traces may stand in place of our own."""
+        """Return whether other traces may replace our own."""
         return bool(self._correlated or self._named_by_response)
 
     def examine_completeness(self, connection: duckdb.DuckDBPyConnection, traces: tuple[str, ...]) -> Completeness:
-        """Say how far all traces that belong to the requests have come: those that `relate` has found."""
+        """Return the completeness of the traces that `find_traces` has found."""
         state = check_completeness(connection, traces)
         if not self.has_replacements:
             return state
@@ -97,68 +97,71 @@ class TraceCorrelation:
     def _exclude_replaced(
         self, connection: duckdb.DuckDBPyConnection, state: Completeness, empty: set[str]
     ) -> Completeness:
-        """Leave out those of our traces that another stands in place of."""
+        """Check completeness without those of our traces that another trace replaces."""
         certain: dict[str, bool] = {}
         for trace_id, each in self._correlated.items():
             if each.request_trace_id in empty and each.is_replacement is not False and trace_id not in empty:
                 certain[each.request_trace_id] = (
                     certain.get(each.request_trace_id, False) or each.is_replacement is True
                 )
-        waited_for = {
+        awaited = {
             trace_id: each.request_trace_id
             for trace_id, each in self._named_by_response.items()
             if trace_id not in self._correlated
             and each.request_trace_id in empty
             and each.request_trace_id not in certain
         }
-        left_out = {*certain, *waited_for.values()}
-        if not left_out:
+        excluded = {*certain, *awaited.values()}
+        if not excluded:
             return state
-        traces = find_related_traces(connection, *(self._contexts.keys() - left_out), *self._correlated, *waited_for)
+        traces = find_related_traces(connection, *(self._contexts.keys() - excluded), *self._correlated, *awaited)
         state = check_completeness(connection, traces)
-        unsure = sum(not sure for sure in certain.values())
-        if unsure:
-            state = replace(state, missing=(*state.missing, MissingSpans("own", False, None, None, unsure)))
+        uncertain = sum(not is_certain for is_certain in certain.values())
+        if uncertain:
+            state = replace(state, missing=(*state.missing, MissingSpans("own", False, None, None, uncertain)))
         return state
 
     def _find_new_traces(
         self, connection: duckdb.DuckDBPyConnection, known: tuple[str, ...]
     ) -> Iterator[tuple[str, CorrelatedTrace]]:
-        """Yield the traces that belong to those known, and are not among them."""
-        linking = connection.execute(LINKED_TRACES_SQL, {"traces": known}).fetchall() if has_links(connection) else []
-        for trace_id, linked, span_id in linking:
+        """Yield the traces that belong to the known ones and are not among them."""
+        links = connection.execute(LINKED_TRACES_SQL, {"traces": known}).fetchall() if has_links(connection) else []
+        for trace_id, linked, span_id in links:
             context = self._contexts.get(linked.hex)
-            ours = context is not None and context.span_id == f"{span_id:016x}"
-            yield trace_id.hex, CorrelatedTrace(linked.hex, "its link", is_replacement=ours)
+            is_own_span = context is not None and context.span_id == f"{span_id:016x}"
+            yield trace_id.hex, CorrelatedTrace(linked.hex, "its link", is_replacement=is_own_span)
         for trace_id, request in self._scan_request_ids(connection):
-            own = self._trace_id_by_request_id.get(request)
-            if own is not None and trace_id not in known:
-                yield trace_id, CorrelatedTrace(own, f"the attribute `{RUN_ID_ATTRIBUTE}`", is_replacement=None)
-        if named := self._named_by_response.keys() - self._correlated.keys() - set(known):
-            here = connection.execute(
+            request_trace_id = self._trace_id_by_request_id.get(request)
+            if request_trace_id is not None and trace_id not in known:
+                yield (
+                    trace_id,
+                    CorrelatedTrace(request_trace_id, f"the attribute `{RUN_ID_ATTRIBUTE}`", is_replacement=None),
+                )
+        if named_by_response := self._named_by_response.keys() - self._correlated.keys() - set(known):
+            arrived = connection.execute(
                 "SELECT DISTINCT trace_id FROM topology WHERE trace_id IN (SELECT unnest($traces)::UUID)",
-                {"traces": sorted(named)},
+                {"traces": sorted(named_by_response)},
             ).fetchall()
-            yield from ((each.hex, self._named_by_response[each.hex]) for (each,) in here)
+            yield from ((each.hex, self._named_by_response[each.hex]) for (each,) in arrived)
 
     def _scan_request_ids(self, connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str]]:
-        """Return the traces and request ids of the spans that bear one, of those that were not scanned yet."""
+        """Return the traces and request ids of the unscanned spans that carry a request id."""
         if not self._trace_id_by_request_id:
             return []
-        ((self._last_scanned_key, found),) = connection.execute(
+        ((self._last_scanned_key, rows),) = connection.execute(
             REQUEST_ID_TRACES_SQL, {"after": self._last_scanned_key, "name": RUN_ID_ATTRIBUTE}
         ).fetchall()
-        return [(each["trace_id"].hex, each["request"]) for each in found or ()]
+        return [(each["trace_id"].hex, each["request"]) for each in rows or ()]
 
     def choose_displayed_trace(self, state: Completeness) -> str:
-        """Return the trace to show for the first request: its own, or what stands in its place."""
+        """Return the trace to show for the first request: its own, or the one that replaces it."""
         own = next(iter(self._contexts))
         if own in state.trace_ids:
             return own
         return next((trace_id for trace_id, each in self._correlated.items() if each.request_trace_id == own), own)
 
     def describe_correlated(self, connection: duckdb.DuckDBPyConnection) -> tuple[str, ...]:
-        """Say which traces were found, and how."""
+        """Return a note for each way in which traces were found."""
         by_how: dict[str, list[str]] = {}
         for trace_id, each in self._correlated.items():
             by_how.setdefault(each.correlated_by, []).append(trace_id)
@@ -172,15 +175,15 @@ class TraceCorrelation:
                     {"traces": traces},
                 ).fetchall()
             ]
-            what = f"trace {traces[0]} of its own" if len(traces) == 1 else f"{len(traces)} traces of their own"
-            notes.append(f"{', '.join(services) or 'a service'} began {what}, found by {how}")
+            description = f"separate trace {traces[0]}" if len(traces) == 1 else f"{len(traces)} separate traces"
+            notes.append(f"{', '.join(services) or 'a service'} started {description}, found by {how}")
         return tuple(notes)
 
 
 def _read_trace_ids(response: TriggerResponse) -> Iterable[tuple[str, str]]:
-    """Yield the headers that name a trace, with its id."""
+    """Yield the headers that contain a trace id, with the id."""
     for header, pattern in TRACE_ID_HEADERS.items():
         value = response.read("headers", (header,))
-        found = pattern.search(str(value.value).strip().lower()) if value is not None else None
-        if found is not None and found[1].strip("0"):
-            yield header, found[1]
+        match = pattern.search(str(value.value).strip().lower()) if value is not None else None
+        if match is not None and match[1].strip("0"):
+            yield header, match[1]

@@ -1,4 +1,4 @@
-"""Where requests may go that a server sends on behalf of others."""
+"""Allowed targets of requests that a server sends on behalf of its users."""
 
 from __future__ import annotations
 
@@ -17,46 +17,46 @@ _PORTS = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class AllowedTargets:
-    """The hosts, with their ports, that may be asked.
+    """The allowed hosts and ports.
 
-    A name may lead to any address but those of this machine, of its link, and of no machine at all: those are
-    asked only where the list names the address itself.
+    A name may resolve to any address except loopback, link-local, unspecified and multicast addresses. Those are
+    allowed only if the list contains the address itself.
     """
 
     allowed: frozenset[tuple[str, int]] = frozenset()
 
     def pin_address(self, request: httpx.Request) -> httpx.Request:
-        """Return the request addressed to a checked address, so that no second look-up leads elsewhere.
+        """Return the request with a checked address as its host, so that no second DNS look-up can change it.
 
-        Raises TriggerFailed where the target is not allowed.
+        Raises TriggerFailed if the target is not allowed.
         """
         host = request.url.host
         address = self.resolve(host, request.url.port or _PORTS[request.url.scheme])
         return httpx.Request(
             request.method,
             request.url.copy_with(host=address),
-            headers=request.headers,  # `host` among them, as it was
+            headers=request.headers,  # include the original `host`
             content=request.content,
-            extensions={"sni_hostname": host},  # also the name that the certificate must have
+            extensions={"sni_hostname": host},  # also the name that the certificate is checked against
         )
 
     def resolve(self, host: str, port: int) -> str:
-        """Return a checked address of a target. Raises TriggerFailed where it is not allowed."""
+        """Return a checked address of a target. Raises TriggerFailed if it is not allowed."""
         if (host, port) not in self.allowed:
-            raise TriggerFailed(f"{host}:{port} is no target that this server may ask")
+            raise TriggerFailed(f"{host}:{port} is not a target that this server may call")
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise TriggerFailed(f"{host} cannot be resolved: {error.strerror or error}") from None
-        addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in found]
+        addresses = [ipaddress.ip_address(str(each[4][0]).partition("%")[0]) for each in infos]
         for address in addresses:
             if _is_internal_address(address) and host != str(address):
-                raise TriggerFailed(f"{host} leads to {address}, which this server may not ask")
+                raise TriggerFailed(f"{host} resolves to {address}, which this server may not call")
         return str(addresses[0])
 
 
 def read_allowed_targets(texts: list[str]) -> AllowedTargets:
-    """Read `HOST:PORT`, `[ADDRESS]:PORT`. Raises ValueError."""
+    """Parse targets of the form `HOST:PORT` or `[ADDRESS]:PORT`. Raises ValueError."""
     allowed = set()
     for text in texts:
         try:
@@ -65,7 +65,7 @@ def read_allowed_targets(texts: list[str]) -> AllowedTargets:
             url = httpx.URL()
         port = text.rpartition(":")[2]
         if not url.host or url.raw_path != b"/" or url.userinfo or not port.isdecimal():
-            raise ValueError(f"{text!r} is no target; write HOST:PORT")
+            raise ValueError(f"{text!r} is not a target; write HOST:PORT")
         allowed.add((url.host, int(port)))
     return AllowedTargets(frozenset(allowed))
 

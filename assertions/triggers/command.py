@@ -1,4 +1,4 @@
-"""Runs a command that goes on with a trace of ours, which it finds in ``TRACEPARENT``."""
+"""Trigger that runs a command with the trace context in the environment variable ``TRACEPARENT``."""
 
 from __future__ import annotations
 
@@ -21,53 +21,54 @@ TERMINATION_GRACE_S: Final = 2.0
 
 @contextmanager
 def open_command(request: TriggerRequest) -> Iterator[SendRequest]:
-    """Yield what runs the command in the shell. It raises TriggerFailed where it cannot be run, or takes too long.
+    """Yield a function that runs the command in the shell.
 
-    What has not ended when this is left is ended, with all that it has begun.
+    The function raises TriggerFailed if the command cannot be run or takes too long. On exit, terminate the commands
+    that still run, with their child processes.
     """
     command, timeout = request.read_target(0), request.read_timeout_s(COMMAND_TIMEOUT_S)
-    under_way: set[subprocess.Popen[bytes]] = set()
-    lock = threading.Lock()  # nothing begins unseen while it is looked for what is under way
-    left = False
+    running: set[subprocess.Popen[bytes]] = set()
+    lock = threading.Lock()  # no command starts while the exit collects the running ones
+    closed = False
 
-    def begin(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    def start(environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         with lock:
-            if left:
-                raise TriggerFailed(f"`{command}` was not begun: nobody waits for it any more")
-            running = subprocess.Popen(  # noqa: S602 (the proof's own words; proofs are trusted like scripts)
+            if closed:
+                raise TriggerFailed(f"`{command}` was not started: the trigger is closed")
+            process = subprocess.Popen(  # noqa: S602 (the text of the proof; proofs are trusted like scripts)
                 command, shell=True, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
-            under_way.add(running)
-        return running
+            running.add(process)
+        return process
 
     def run(context: TraceContext) -> TriggerResponse:
         environment = os.environ | {name.upper(): value for name, value in context.headers.items()}
         started_ns = time.perf_counter_ns()
-        with begin(environment) as running:
+        with start(environment) as process:
             try:
-                out, err = running.communicate(timeout=timeout)
+                stdout, stderr = process.communicate(timeout=timeout)
             except subprocess.TimeoutExpired:
-                _terminate(running)
+                _terminate(process)
                 raise TriggerFailed(f"`{command}` did not end within {timeout:g}s") from None
             finally:
-                under_way.discard(running)
-        if running.returncode in (126, 127):
-            said = err.decode(errors="replace").strip().splitlines()
-            raise TriggerFailed(f"`{command}` cannot be run: {said[-1] if said else running.returncode}")
-        return TriggerResponse(running.returncode, out.decode(errors="replace"), time.perf_counter_ns() - started_ns)
+                running.discard(process)
+        if process.returncode in (126, 127):
+            lines = stderr.decode(errors="replace").strip().splitlines()
+            raise TriggerFailed(f"`{command}` cannot be run: {lines[-1] if lines else process.returncode}")
+        return TriggerResponse(process.returncode, stdout.decode(errors="replace"), time.perf_counter_ns() - started_ns)
 
     try:
         yield run
     finally:
         with lock:
-            left = True
-        for running in tuple(under_way):
-            _terminate(running)
+            closed = True
+        for process in tuple(running):
+            _terminate(process)
 
 
 def _terminate(process: subprocess.Popen[bytes]) -> None:
-    """End a command and what it has begun: by SIGTERM, and by SIGKILL what does not heed that."""
+    """Terminate a command and its child processes with SIGTERM, and with SIGKILL after a grace period."""
     for number, seconds in ((signal.SIGTERM, TERMINATION_GRACE_S), (signal.SIGKILL, None)):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)

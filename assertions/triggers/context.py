@@ -1,4 +1,4 @@
-"""The trace context that a trigger sends, and how triggers fail."""
+"""Trace context that triggers send, and the error that they raise."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEFAULT_TIMEOUT_S: Final = 30.0
 
 
 class TriggerFailed(Exception):
-    """The request could not be carried out; the message says why, ``at`` what in the proof is to blame, if anything."""
+    """A request failed. The message gives the reason, ``at`` the part of the proof that caused it, if there is one."""
 
     def __init__(self, message: str, at: TextRange | None = None) -> None:
         super().__init__(message)
@@ -31,24 +31,24 @@ class TraceContext:
 
     @property
     def request_id(self) -> str:
-        """What tells this request from all others: the run's id, and our span's."""
+        """Unique id of this request: the run id and our span id."""
         return f"{self.run_id}.{self.span_id}"
 
     @property
     def headers(self) -> dict[str, str]:
-        """The context as headers: sampled, with the request's id as baggage."""
+        """The context as headers: sampled, with the request id as baggage."""
         return {
             "traceparent": f"00-{self.trace_id}-{self.span_id}-01",
             "baggage": f"{RUN_ID_ATTRIBUTE}={self.request_id}",
         }
 
     def merge_headers(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Return headers with those of the context among them; baggage is joined to ours."""
-        joined = self.headers
+        """Return `headers` merged with those of the context; baggage is appended to ours."""
+        merged = self.headers
         for name, value in headers.items():
             lower = name.lower()
-            joined[lower if lower in joined else name] = f"{joined[lower]},{value}" if lower == "baggage" else value
-        return joined
+            merged[lower if lower in merged else name] = f"{merged[lower]},{value}" if lower == "baggage" else value
+        return merged
 
 
 def first_line(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Makes unary gRPC calls that start a trace of their own; messages are given and shown as JSON."""
+"""Trigger that makes unary gRPC calls, each with its own trace; messages are written and shown as JSON."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import suggest_names
 
 CHANNEL_OPTIONS: Final = (
-    ("grpc.enable_retries", 0),  # each attempt would be one of ours
+    ("grpc.enable_retries", 0),  # retries must be those of the proof
     ("grpc.enable_http_proxy", 0),
-    ("grpc.use_local_subchannel_pool", 1),  # an earlier failure to connect is no reason to wait
+    ("grpc.use_local_subchannel_pool", 1),  # avoids the reconnection backoff of earlier channels
 )
 
 
 @dataclass(frozen=True, slots=True)
 class GrpcResponse(TriggerResponse):
-    """What a call was answered with: its status code, and the message as JSON, or what the status says."""
+    """The response to a gRPC call: its status code, and the message as JSON or the status details."""
 
     headers: Mapping[str, str]  # initial and trailing metadata
 
     def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
-        """Return a part of the response, or None where it has no such part."""
+        """Return a part of the response, or None if it has no such part."""
         if part == "headers":
             value = self.headers.get(str(keys[0]).lower())
             return None if value is None else Constant(value, "text")
@@ -47,7 +47,7 @@ class GrpcResponse(TriggerResponse):
 
 @contextmanager
 def open_grpc(request: TriggerRequest) -> Iterator[SendRequest]:
-    """Connect, and find out what the method of a ``when`` takes. Raises TriggerFailed; so may what it yields."""
+    """Connect, look up the method of a ``when``, and yield a function that calls it. Both raise TriggerFailed."""
     address, timeout = request.read_target(0), request.read_timeout_s()
     service, _, name = request.read_target(1).lstrip("/").rpartition("/")
     metadata = {key.lower(): value for key, value in request.read_headers().items()}
@@ -65,23 +65,23 @@ def open_grpc(request: TriggerRequest) -> Iterator[SendRequest]:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"/{service}/{name}")
 
         def send(context: TraceContext) -> GrpcResponse:
-            sent = tuple(
+            metadata_pairs = tuple(
                 (key, base64.b64decode(value) if key.endswith("-bin") else value)
                 for key, value in context.merge_headers(metadata).items()
             )
             started_ns = time.perf_counter_ns()
             try:
-                answered, done = call.with_call(payload, timeout=timeout, metadata=sent)
-            except grpc.RpcError as raised:
-                took, error = time.perf_counter_ns() - started_ns, cast(grpc.Call, raised)  # which it is, too
+                payload_received, completed_call = call.with_call(payload, timeout=timeout, metadata=metadata_pairs)
+            except grpc.RpcError as rpc_error:
+                duration_ns, error = time.perf_counter_ns() - started_ns, cast(grpc.Call, rpc_error)
                 headers = _read_metadata(error.initial_metadata(), error.trailing_metadata())
-                return GrpcResponse(error.code().value[0], error.details() or "", took, headers)
-            took = time.perf_counter_ns() - started_ns
+                return GrpcResponse(error.code().value[0], error.details() or "", duration_ns, headers)
+            duration_ns = time.perf_counter_ns() - started_ns
             return GrpcResponse(
                 0,
-                _render_message(answered, method),
-                took,
-                _read_metadata(done.initial_metadata(), done.trailing_metadata()),
+                _render_message(payload_received, method),
+                duration_ns,
+                _read_metadata(completed_call.initial_metadata(), completed_call.trailing_metadata()),
             )
 
         yield send
@@ -95,7 +95,7 @@ def _make_channel(request: TriggerRequest, address: str) -> grpc.Channel:
     options: list[tuple[str, str | int]] = list(CHANNEL_OPTIONS)
     if request.allowed_targets is None:
         target = f"dns:///{address}"
-    else:  # what was checked is what is asked, under the name that the certificate must have
+    else:  # connect to the checked address, under the name that the certificate is checked against
         checked = request.allowed_targets.resolve(bare, int(port))
         target = f"ipv6:[{checked}]:{port}" if ":" in checked else f"ipv4:{checked}:{port}"
         options += [("grpc.default_authority", address), ("grpc.ssl_target_name_override", bare)]
@@ -107,7 +107,7 @@ def _make_channel(request: TriggerRequest, address: str) -> grpc.Channel:
 
 
 def _wait_until_ready(channel: grpc.Channel, address: str, timeout_s: float) -> None:
-    """Wait for the connection, so that a server which is not there is told from one that answers `UNAVAILABLE`."""
+    """Wait for the connection, to tell an unreachable server from one that responds with `UNAVAILABLE`."""
     states: SimpleQueue[grpc.ChannelConnectivity] = SimpleQueue()
     channel.subscribe(states.put, try_to_connect=True)
     deadline = time.monotonic() + timeout_s
@@ -124,13 +124,13 @@ def _wait_until_ready(channel: grpc.Channel, address: str, timeout_s: float) -> 
 
 
 def _explain_connection_failure(channel: grpc.Channel) -> str:
-    """Ask for anything, as what the channel says of a call is why it has no connection."""
+    """Return why a channel has no connection; the error of any call contains the reason."""
     call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/grpc.health.v1.Health/Check")
     try:
         call(b"", timeout=1)
     except grpc.RpcError as error:
         return first_line(error.details() or "") or str(error.code().name)
-    return "it was lost"
+    return "the connection was lost"
 
 
 def _read_metadata(*parts: Iterable[Any] | None) -> dict[str, str]:
@@ -145,60 +145,60 @@ def _read_metadata(*parts: Iterable[Any] | None) -> dict[str, str]:
 
 
 def _build_message(request: TriggerRequest, method: MethodDescriptor) -> Message:
-    """Make the message that a method takes of the request's JSON."""
-    described: Descriptor = method.input_type
+    """Return the request message of a method, built from the JSON of the request."""
+    descriptor: Descriptor = method.input_type
     option = request.when.option("json")
-    message: Message = message_factory.GetMessageClass(described)()
+    message: Message = message_factory.GetMessageClass(descriptor)()
     if option is None:
         return message
-    _check_fields(option.value, described, request)
+    _check_fields(option.value, descriptor, request)
     value = build_json(option.value, request.bindings)
     if not isinstance(value, dict):
-        raise TriggerFailed(f"a `{described.full_name}` is written as a JSON object", option.at)
+        raise TriggerFailed(f"a `{descriptor.full_name}` is written as a JSON object", option.at)
     try:
-        json_format.ParseDict(value, message, descriptor_pool=described.file.pool)
+        json_format.ParseDict(value, message, descriptor_pool=descriptor.file.pool)
     except (json_format.ParseError, ValueError, TypeError) as error:
-        said = first_line(str(error))
-        raise TriggerFailed(f"this is no `{described.full_name}`: {said}", option.at) from None
+        reason = first_line(str(error))
+        raise TriggerFailed(f"this is not a `{descriptor.full_name}`: {reason}", option.at) from None
     return message
 
 
-def _check_fields(node: object, described: Descriptor, request: TriggerRequest) -> None:
-    """Refuse a field that the message does not have, at its place in the proof."""
+def _check_fields(node: object, descriptor: Descriptor, request: TriggerRequest) -> None:
+    """Raise TriggerFailed, with the position in the proof, for a field that the message does not have."""
     if isinstance(node, s.JsonArray):
         for item in node.items:
-            _check_fields(item, described, request)
-    if not isinstance(node, s.JsonObject) or described.file.name.startswith("google/protobuf/"):
-        return  # the messages that protobuf brings along are written in ways of their own
+            _check_fields(item, descriptor, request)
+    if not isinstance(node, s.JsonObject) or descriptor.file.name.startswith("google/protobuf/"):
+        return  # well-known types have their own JSON forms
     fields: dict[str, FieldDescriptor] = {}
-    for field in described.fields:
+    for field in descriptor.fields:
         fields |= {field.name: field, field.json_name: field}
     for key, value in node.pairs:
         name = interpolate(key, request.bindings)
-        found = fields.get(name)
-        if found is None:
-            names = sorted({field.name for field in described.fields})
+        matched_field = fields.get(name)
+        if matched_field is None:
+            names = sorted({field.name for field in descriptor.fields})
             hint = suggest_names(name, names) or "its fields are " + (
                 ", ".join(f"`{each}`" for each in names) or "none"
             )
-            raise TriggerFailed(f"`{described.full_name}` has no field `{name}`; {hint}", key.at)
-        below = found.message_type
-        if below is not None and below.GetOptions().map_entry:
-            of_values = below.fields_by_name["value"].message_type
-            if of_values is not None and isinstance(value, s.JsonObject):
+            raise TriggerFailed(f"`{descriptor.full_name}` has no field `{name}`; {hint}", key.at)
+        message_type = matched_field.message_type
+        if message_type is not None and message_type.GetOptions().map_entry:
+            value_type = message_type.fields_by_name["value"].message_type
+            if value_type is not None and isinstance(value, s.JsonObject):
                 for _, item in value.pairs:
-                    _check_fields(item, of_values, request)
-        elif below is not None:
-            _check_fields(value, below, request)
+                    _check_fields(item, value_type, request)
+        elif message_type is not None:
+            _check_fields(value, message_type, request)
 
 
 def _render_message(payload: bytes, method: MethodDescriptor) -> str:
-    """Write a message as JSON, fields without a value too."""
-    kind: Any = message_factory.GetMessageClass(method.output_type)
+    """Return a message as JSON, including fields without a value."""
+    message_class: Any = message_factory.GetMessageClass(method.output_type)
     try:
-        message = kind.FromString(payload)
+        message = message_class.FromString(payload)
     except DecodeError:
-        raise TriggerFailed(f"the answer is no `{method.output_type.full_name}`") from None
+        raise TriggerFailed(f"the response is not a `{method.output_type.full_name}`") from None
     return json.dumps(
         json_format.MessageToDict(
             message, always_print_fields_with_no_presence=True, descriptor_pool=method.output_type.file.pool

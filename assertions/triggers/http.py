@@ -1,4 +1,4 @@
-"""Sends HTTP requests that start a trace of their own, and keeps what came back."""
+"""Trigger that sends HTTP requests, each with its own trace, and returns the responses."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from spanproof.query_lang.check.constants import Constant, format_constant
 
 @dataclass(frozen=True, slots=True)
 class HttpResponse(TriggerResponse):
-    """What a request was answered with."""
+    """The response to an HTTP request."""
 
     request: httpx.Request
     headers: httpx.Headers
 
     @property
     def has_failed(self) -> bool:
-        """The request was refused, or could not be served."""
+        """Return whether the status is a client or server error."""
         return self.status >= 400
 
     def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
-        """Return a part of the response, or None where it has no such part."""
+        """Return a part of the response, or None if it has no such part."""
         if part == "headers":
             value = self.headers.get(str(keys[0]))
             return None if value is None else Constant(value, "text")
@@ -40,32 +40,34 @@ class HttpResponse(TriggerResponse):
 
 @contextmanager
 def open_http(request: TriggerRequest) -> Iterator[SendRequest]:
-    """Make a client for the request of a ``when``. What it yields raises TriggerFailed where no answer comes.
+    """Yield a function that sends the request of a ``when``. It raises TriggerFailed if no response arrives.
 
-    Redirects are not followed: where they lead is part of the response.
+    It does not follow redirects: their location is part of the response.
     """
     template, timeout = _build_request(request), request.read_timeout_s()
     targets = request.allowed_targets
     limits = httpx.Limits(max_connections=None)
 
     def send(context: TraceContext) -> HttpResponse:
-        asked = httpx.Request(
+        http_request = httpx.Request(
             template.method,
             template.url,
             headers=context.merge_headers(dict(template.headers)),
             content=template.content,
         )
-        sent = asked if targets is None else targets.pin_address(asked)
+        sent_request = http_request if targets is None else targets.pin_address(http_request)
         started_ns = time.perf_counter_ns()
         try:
-            response = client.send(sent)
+            response = client.send(sent_request)
         except httpx.TimeoutException:
-            raise TriggerFailed(f"{asked.method} {asked.url} was not answered within {timeout:g}s") from None
+            raise TriggerFailed(
+                f"{http_request.method} {http_request.url} was not answered within {timeout:g}s"
+            ) from None
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
-            raise TriggerFailed(f"{asked.method} {asked.url} failed: {first_line(reason)}") from None
-        took = time.perf_counter_ns() - started_ns
-        return HttpResponse(response.status_code, response.text, took, asked, response.headers)
+            raise TriggerFailed(f"{http_request.method} {http_request.url} failed: {first_line(reason)}") from None
+        duration_ns = time.perf_counter_ns() - started_ns
+        return HttpResponse(response.status_code, response.text, duration_ns, http_request, response.headers)
 
     with httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=_load_ssl_context()) as client:
         yield send
@@ -73,12 +75,12 @@ def open_http(request: TriggerRequest) -> Iterator[SendRequest]:
 
 @cache
 def _load_ssl_context() -> ssl.SSLContext:
-    """Return whose certificates are trusted; to read them takes longer than many a request."""
+    """Return the TLS context with the trusted certificates; loading them takes longer than most requests."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 def _build_request(request: TriggerRequest) -> httpx.Request:
-    """Return the request as the proof has it, without a trace."""
+    """Return the request that the proof describes, without a trace context."""
     url = request.read_target(0)
     headers = {name.lower(): value for name, value in request.read_headers().items()}
     body = request.read_body()
@@ -112,16 +114,16 @@ def _read_form(request: TriggerRequest) -> dict[str, str] | None:
     if option is None:
         return None
     pairs = build_json(option.value, request.bindings)
-    assert isinstance(pairs, dict)  # noqa: S101 (the grammar's own)
+    assert isinstance(pairs, dict)  # noqa: S101 (by the grammar)
     return {key: format_constant(Constant(value, "any")) for key, value in pairs.items()}
 
 
 def _read_files(request: TriggerRequest) -> list[tuple[str, tuple[str, bytes, str]]] | None:
-    """Return the files to send, as parts of a form: the field's name, then the file's name, content and type."""
+    """Return the files to send as form parts: the field name, then the file name, content and media type."""
     files = []
     for option in request.when.options:
         if option.kind == "file":
             name = request.resolve_path(option).name
-            kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
-            files.append((request.read_key(option), (name, request.read_file(option), kind)))
+            media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
+            files.append((request.read_key(option), (name, request.read_file(option), media_type)))
     return files or None

@@ -1,4 +1,4 @@
-"""Publishes to Kafka."""
+"""Trigger that publishes to Kafka."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ DEFAULT_BROKER: Final = "127.0.0.1:9092"
 POLL_INTERVAL_S: Final = 0.05
 
 _log = logging.getLogger(__name__)
-_log.addHandler(logging.NullHandler())  # what the client says on the way is told as the failure, in the end
+_log.addHandler(logging.NullHandler())  # the raised error contains the client's last message
 
 
 @contextmanager
 def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
-    """Make a producer. What it yields publishes once, and returns when the partition's replicas have the message."""
+    """Yield a function that publishes once, and returns when all in-sync replicas have the message."""
     if request.allowed_targets is not None:
-        raise TriggerFailed("Kafka's brokers name other brokers, which this server may not ask", request.when.at)
+        raise TriggerFailed("Kafka brokers refer to other brokers, which this server may not call", request.when.at)
     servers, topic, timeout = (
         request.find_text("broker") or DEFAULT_BROKER,
         request.read_target(1),
@@ -36,13 +36,13 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     )
     content, headers = read_message(request)
     key = request.find_text("key")
-    said: list[KafkaError] = []
+    client_errors: list[KafkaError] = []
     options: dict[str, Any] = {
         "bootstrap.servers": servers,
         "acks": "all",
         "linger.ms": 0,
         "message.timeout.ms": max(1, int(timeout * 1000)),
-        "error_cb": said.append,
+        "error_cb": client_errors.append,
     }
     tls = request.when.option("tls")
     if tls is not None:
@@ -52,27 +52,31 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     try:
         producer = Producer(options, logger=_log)
     except (KafkaException, ValueError, TypeError) as error:
-        raise TriggerFailed(f"Kafka at {servers} cannot be asked: {describe_error(error)}") from None
+        raise TriggerFailed(f"Kafka at {servers} cannot be used: {describe_error(error)}") from None
 
     def send(context: TraceContext) -> TriggerResponse:
-        told: SimpleQueue[tuple[KafkaError | None, Message]] = SimpleQueue()
-        carried: list[tuple[str, str | bytes | None]] = [
+        deliveries: SimpleQueue[tuple[KafkaError | None, Message]] = SimpleQueue()
+        message_headers: list[tuple[str, str | bytes | None]] = [
             (name, value.encode()) for name, value in context.merge_headers(headers).items()
         ]
         started_ns = time.perf_counter_ns()
         try:
             producer.produce(
-                topic, content, key, headers=carried, on_delivery=lambda error, message: told.put((error, message))
+                topic,
+                content,
+                key,
+                headers=message_headers,
+                on_delivery=lambda error, message: deliveries.put((error, message)),
             )
         except (KafkaException, BufferError, ValueError, TypeError) as error:
-            raise TriggerFailed(f"Kafka at {servers} did not take the message: {describe_error(error)}") from None
-        while told.empty():  # told in the end, whatever happens: the message has a time limit
+            raise TriggerFailed(f"Kafka at {servers} did not accept the message: {describe_error(error)}") from None
+        while deliveries.empty():  # ends in any case, because the message has a time limit
             producer.poll(POLL_INTERVAL_S)
-        failure, message = told.get()
+        failure, message = deliveries.get()
         if failure is not None:
-            reason = said[-1] if said else failure
-            raise TriggerFailed(f"Kafka at {servers} did not take the message: {reason.str()}")
-        place = {"topic": topic, "partition": message.partition(), "offset": message.offset()}
-        return TriggerResponse(0, json.dumps(place), time.perf_counter_ns() - started_ns)
+            reason = client_errors[-1] if client_errors else failure
+            raise TriggerFailed(f"Kafka at {servers} did not accept the message: {reason.str()}")
+        location = {"topic": topic, "partition": message.partition(), "offset": message.offset()}
+        return TriggerResponse(0, json.dumps(location), time.perf_counter_ns() - started_ns)
 
     yield send

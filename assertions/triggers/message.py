@@ -1,4 +1,4 @@
-"""Publishes messages that start a trace of their own: what NATS, Kafka and RabbitMQ have in common."""
+"""Common part of the triggers that publish messages to NATS, Kafka and RabbitMQ, each with its own trace."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from spanproof.assertions.triggers.responses import SendRequest
 
 BrokerOpener: TypeAlias = "Callable[[TriggerRequest], AbstractContextManager[SendRequest]]"
 TLS_SCHEMES: Final = ("tls", "amqps")
-# What each is installed with: the name of the extra is that of the broker, too.
+# The client package of each broker; the extra that installs it has the name of the broker.
 CLIENT_PACKAGES: Final = {"nats": "nats-py", "kafka": "confluent-kafka", "rabbitmq": "pika"}
 
 
@@ -37,7 +37,7 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
 
 @dataclass(frozen=True, slots=True)
 class BrokerAddress:
-    """Where a broker is. `host` is what is asked, `name` what its certificate must be for."""
+    """The address of a broker. `host` is the host to connect to, `tls_name` the name in its certificate."""
 
     parts: SplitResult
     host: str
@@ -46,19 +46,21 @@ class BrokerAddress:
 
     @property
     def display_name(self) -> str:
-        """The address without who asks, and by which password."""
+        """The address without user and password."""
         return f"{self.tls_name}:{self.port}"
 
     @property
     def url(self) -> str:
-        """The address with all that the proof says, leading to the host that was checked."""
-        who = self.parts.netloc.rpartition("@")[0]
+        """The address from the proof, with the checked host."""
+        userinfo = self.parts.netloc.rpartition("@")[0]
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.parts._replace(netloc=f"{who}@{host}:{self.port}" if who else f"{host}:{self.port}").geturl()
+        return self.parts._replace(
+            netloc=f"{userinfo}@{host}:{self.port}" if userinfo else f"{host}:{self.port}"
+        ).geturl()
 
 
 def read_broker_address(request: TriggerRequest, default: str, default_ports: dict[str, int]) -> BrokerAddress:
-    """Return the address that ``broker`` names, checked where only some may be asked; `ports` are those of a scheme."""
+    """Return the address that ``broker`` names, checked against the allowed targets; ports default by scheme."""
     text = request.find_text("broker") or default
     option = request.when.option("broker")
     try:
@@ -68,16 +70,19 @@ def read_broker_address(request: TriggerRequest, default: str, default_ports: di
         parts, port = urlsplit(""), None
     if not parts.hostname or port is None or parts.scheme not in default_ports:
         raise TriggerFailed(f"`broker` is an address such as {default}", option.at if option else None)
-    found = BrokerAddress(parts, parts.hostname, port, parts.hostname)
+    address = BrokerAddress(parts, parts.hostname, port, parts.hostname)
     return (
-        found
+        address
         if request.allowed_targets is None
-        else replace(found, host=request.allowed_targets.resolve(found.tls_name, port))
+        else replace(address, host=request.allowed_targets.resolve(address.tls_name, port))
     )
 
 
 def make_tls_context(request: TriggerRequest, address: BrokerAddress) -> ssl.SSLContext | None:
-    """Make what TLS needs, where ``tls`` or the address's scheme ask for it: the system's authorities, or a file's."""
+    """Return a TLS context with the authorities of the system or of a file, or None if TLS is not requested.
+
+    The option ``tls`` and the scheme of the address request TLS.
+    """
     option = request.when.option("tls")
     if option is None and address.parts.scheme not in TLS_SCHEMES:
         return None
@@ -90,7 +95,7 @@ def make_tls_context(request: TriggerRequest, address: BrokerAddress) -> ssl.SSL
 
 
 def read_message(request: TriggerRequest) -> tuple[bytes, dict[str, str]]:
-    """Return the content of a message, and its headers: with the type of a JSON text, where it is one."""
+    """Return the content and headers of a message, with a content type if the content is JSON."""
     body = request.read_body()
     headers = request.read_headers()
     if body is None:
@@ -102,6 +107,6 @@ def read_message(request: TriggerRequest) -> tuple[bytes, dict[str, str]]:
 
 
 def describe_error(error: Any) -> str:
-    """Say what went wrong, in a line."""
-    said = str(error).splitlines()
-    return said[0] if said and said[0] else type(error).__name__
+    """Return the first line of an error, or its type."""
+    lines = str(error).splitlines()
+    return lines[0] if lines and lines[0] else type(error).__name__

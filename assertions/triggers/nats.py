@@ -1,4 +1,4 @@
-"""Publishes to NATS."""
+"""Trigger that publishes to NATS."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DEFAULT_PORTS: Final = {"nats": 4222, "tls": 4222}
 
 @contextmanager
 def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
-    """Connect. What it yields publishes once, and returns when the server has taken the message."""
+    """Connect, and yield a function that publishes once and returns when the server has the message."""
     address, subject, timeout = (
         read_broker_address(request, DEFAULT_BROKER, DEFAULT_PORTS),
         request.read_target(1),
@@ -33,17 +33,17 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     content, headers = read_message(request)
     tls = make_tls_context(request, address)
     client, connected = Client(), False
-    said: list[Exception] = []  # what the server objects to comes by itself
+    server_errors: list[Exception] = []  # the server reports errors asynchronously
 
-    async def take(error: Exception) -> None:
+    async def handle_error(error: Exception) -> None:
         if not connected:
-            raise error  # else it would try again, until time is up
-        said.append(error)
+            raise error  # else the client would retry until the timeout
+        server_errors.append(error)
 
     async def connect() -> None:
         nonlocal connected
         options: dict[str, Any] = {"tls": tls, "tls_hostname": address.tls_name} if tls is not None else {}
-        options |= {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": take}
+        options |= {"allow_reconnect": False, "connect_timeout": timeout, "error_cb": handle_error}
         try:
             await asyncio.wait_for(client.connect(address.url, **options), timeout)
         finally:
@@ -52,12 +52,12 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
                 await close()
 
     async def close() -> None:
-        with suppress(TimeoutError):  # where TLS was refused, it would wait for good
+        with suppress(TimeoutError):  # after a failed TLS handshake, close() would never return
             await asyncio.wait_for(client.close(), CLOSE_TIMEOUT_S)
 
     async def publish(context: TraceContext) -> None:
         await client.publish(subject, content, headers=context.merge_headers(headers))
-        await client.flush(timeout)  # type: ignore[arg-type]  # parts of a second are fine
+        await client.flush(timeout)  # type: ignore[arg-type]  # fractions of a second work
 
     with start_blocking_portal() as portal:
         try:
@@ -70,10 +70,10 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
             try:
                 portal.call(publish, context)
             except (NatsError, OSError, TimeoutError, ValueError) as error:
-                said.append(error)
-            if said:
+                server_errors.append(error)
+            if server_errors:
                 raise TriggerFailed(
-                    f"NATS at {address.display_name} did not take the message: {describe_error(said[0])}"
+                    f"NATS at {address.display_name} did not accept the message: {describe_error(server_errors[0])}"
                 )
             return TriggerResponse(0, "", time.perf_counter_ns() - started_ns)
 

@@ -1,4 +1,4 @@
-"""Publishes to RabbitMQ."""
+"""Trigger that publishes to RabbitMQ."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
 DEFAULT_BROKER: Final = "amqp://guest:guest@127.0.0.1:5672/"
 DEFAULT_PORTS: Final = {"amqp": 5672, "amqps": 5671}
 
-logging.getLogger("pika").setLevel(logging.CRITICAL)  # it logs what it raises
+logging.getLogger("pika").setLevel(logging.CRITICAL)  # pika logs every error that it raises
 
 
 @contextmanager
 def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
-    """Connect. What it yields publishes once, and returns when the server has put the message into a queue."""
+    """Connect, and yield a function that publishes once and returns when the message is in a queue."""
     address, routing_key, timeout = (
         read_broker_address(request, DEFAULT_BROKER, DEFAULT_PORTS),
         request.read_target(1),
@@ -33,7 +33,7 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
     )
     exchange = request.find_text("exchange") or ""
     content, headers = read_message(request)
-    kind = headers.pop("content-type", None)
+    content_type = headers.pop("content-type", None)
     parameters = pika.URLParameters(address.url)
     parameters.connection_attempts = 1
     parameters.socket_timeout = parameters.stack_timeout = parameters.blocked_connection_timeout = timeout
@@ -45,20 +45,22 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
         channel.confirm_delivery()
     except (AMQPError, OSError) as error:
         raise TriggerFailed(f"RabbitMQ at {address.display_name} cannot be reached: {describe_error(error)}") from None
-    one_at_a_time = threading.Lock()  # a connection is for one thread at a time
+    lock = threading.Lock()  # a connection is not thread-safe
 
     def send(context: TraceContext) -> TriggerResponse:
-        properties = pika.BasicProperties(content_type=kind, headers=context.merge_headers(headers))
-        with one_at_a_time:
+        properties = pika.BasicProperties(content_type=content_type, headers=context.merge_headers(headers))
+        with lock:
             started_ns = time.perf_counter_ns()
             try:
                 channel.basic_publish(exchange, routing_key, content, properties, mandatory=True)
             except UnroutableError:
-                where = f"exchange `{exchange}`" if exchange else "the default exchange"
-                raise TriggerFailed(f"no queue takes what {where} is sent as `{routing_key}`") from None
+                source = f"exchange `{exchange}`" if exchange else "the default exchange"
+                raise TriggerFailed(
+                    f"no queue receives messages of {source} with routing key `{routing_key}`"
+                ) from None
             except (AMQPError, OSError) as error:
                 raise TriggerFailed(
-                    f"RabbitMQ at {address.display_name} did not take the message: {describe_error(error)}"
+                    f"RabbitMQ at {address.display_name} did not accept the message: {describe_error(error)}"
                 ) from None
             return TriggerResponse(0, "", time.perf_counter_ns() - started_ns)
 

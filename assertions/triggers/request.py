@@ -1,4 +1,4 @@
-"""A ``when`` about to be carried out: what it says once its names have values, and what it may use."""
+"""Requests of ``when`` statements with the values of their names, ready to send."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from spanproof.query_lang.syntax import vocabulary as v
 
 @dataclass(frozen=True, slots=True)
 class TriggerRequest:
-    """A ``when`` with the values of its names.
+    """A ``when`` with its bindings.
 
-    Files are looked for in `folder`. Without `targets` it may ask anyone.
+    File names are relative to `folder`. Without `allowed_targets`, every target is allowed.
     """
 
     when: s.When
@@ -34,7 +34,7 @@ class TriggerRequest:
     allowed_targets: AllowedTargets | None = None
 
     def read_target(self, index: int) -> str:
-        """Return what stands after the kind of request: a URL, an address, a method, a subject."""
+        """Return a target, the text after the kind of request: a URL, an address, a method, a subject."""
         target = self.when.targets[index]
         return interpolate(target, self.bindings) if isinstance(target, s.Text) else target.text
 
@@ -43,14 +43,14 @@ class TriggerRequest:
         return interpolate(option.key, self.bindings) if option.key is not None else ""
 
     def read_text(self, option: s.Option) -> str:
-        """Return an option's value as a text."""
-        found = evaluate(option.value, self.bindings)  # type: ignore[arg-type]  # an expression, not JSON
-        if found is None:
+        """Return the value of an option as text."""
+        value = evaluate(option.value, self.bindings)  # type: ignore[arg-type]  # an expression, not JSON
+        if value is None:
             raise MissingValue(f"`{option.kind}` has no value")
-        return format_constant(found)
+        return format_constant(value)
 
     def find_text(self, kind: str) -> str | None:
-        """Return the value of an option that stands once at most, or None."""
+        """Return the value of an option that occurs at most once, or None."""
         option = self.when.option(kind)
         return None if option is None or option.value is None else self.read_text(option)
 
@@ -59,7 +59,7 @@ class TriggerRequest:
         return {self.read_key(each): self.read_text(each) for each in self.when.options if each.kind == "header"}
 
     def read_body(self) -> tuple[bytes, str] | None:
-        """Return the text of ``json`` or ``body`` with its content type, or None where there is neither."""
+        """Return the text of ``json`` or ``body`` with its content type, or None without either option."""
         option = self.when.option("json")
         if option is not None:
             return json.dumps(build_json(option.value, self.bindings)).encode(), "application/json"
@@ -67,11 +67,11 @@ class TriggerRequest:
         return None if text is None else (text.encode(), "text/plain; charset=utf-8")
 
     def read_timeout_s(self, default_s: float = DEFAULT_TIMEOUT_S) -> float:
-        """Return how long an answer is waited for."""
+        """Return the longest wait for a response, in seconds."""
         option = self.when.option("timeout")
         if option is None:
             return default_s
-        return float(to_decimal(evaluate(option.value, self.bindings))) / 1e9  # type: ignore[arg-type]  # no JSON
+        return float(to_decimal(evaluate(option.value, self.bindings))) / 1e9  # type: ignore[arg-type]  # an expression, not JSON
 
     def read_file(self, option: s.Option) -> bytes:
         """Read the file that an option names."""
@@ -82,12 +82,12 @@ class TriggerRequest:
             raise TriggerFailed(f"{path} cannot be read: {error.strerror or error}", option.at) from None
 
     def resolve_path(self, option: s.Option) -> Path:
-        """Return where the file is that an option names: beside the proof, unless it says where."""
+        """Return the path of the file that an option names, relative to the folder of the proof."""
         return self.folder / self.read_text(option)
 
 
 def build_json(node: object, bindings: Bindings) -> JsonValue:
-    """Return the JSON value of a body, its names put in."""
+    """Return the JSON value of a body, with names replaced by their values."""
     match node:
         case s.JsonObject():
             return {interpolate(key, bindings): build_json(value, bindings) for key, value in node.pairs}
@@ -98,12 +98,12 @@ def build_json(node: object, bindings: Bindings) -> JsonValue:
         case s.Name() if node.text in v.CONSTANTS:
             return v.CONSTANTS[node.text]
         case s.Name() | s.Number() | s.Negative():
-            found = evaluate(node, bindings)
-            if found is None:
+            constant = evaluate(node, bindings)
+            if constant is None:
                 raise MissingValue(f"`{node.text}` has no value" if isinstance(node, s.Name) else "a value is missing")
-            value = found.value
+            value = constant.value
             if isinstance(value, str | bool | list | dict) or value is None:
                 return value
             return int(value) if value == int(value) else float(value)
         case _:
-            raise AssertionError(f"{type(node).__name__} is no JSON")
+            raise AssertionError(f"{type(node).__name__} is not JSON")

@@ -1,4 +1,4 @@
-"""Responses of triggers, and how claims read them."""
+"""Responses of triggers, and the parts of them that claims read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spanproof.query_lang.check.constants import Constant, JsonValue, MissingVal
 
 @dataclass(frozen=True, slots=True)
 class TriggerResponse:
-    """What a trigger came back with: a status (HTTP's, gRPC's, or an exit code), a text, and how long it took."""
+    """The response to a trigger: a status (of HTTP or gRPC, or an exit code), a text, and the duration."""
 
     status: int
     body: str
@@ -21,11 +21,11 @@ class TriggerResponse:
 
     @property
     def has_failed(self) -> bool:
-        """The request was not done, as the status has it."""
+        """Return whether the status reports a failure."""
         return self.status != 0
 
     def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
-        """Return a part of the answer, or None where it has no such part."""
+        """Return a part of the response, or None if it has no such part."""
         match part:
             case "status":
                 return Constant(self.status, "number")
@@ -41,20 +41,20 @@ class TriggerResponse:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedResponses:
-    """The responses of a repeated request, of which none alone is meant."""
+    """The responses of a repeated request."""
 
     responses: tuple[TriggerResponse, ...]
 
     def read(self, part: str, keys: tuple[str | int, ...]) -> Constant | None:
-        """Refuse to be read as one response."""
-        raise MissingValue(f"the request was sent {len(self.responses)} times: `response.{part}` is no one value")
+        """Raise MissingValue: a single value would need a single response."""
+        raise MissingValue(f"the request was sent {len(self.responses)} times: `response.{part}` is not a single value")
 
 
 SendRequest: TypeAlias = Callable[[TraceContext], TriggerResponse]
 
 
 def _read_json(body: str, keys: tuple[str | int, ...]) -> Constant | None:
-    """Return the part of a JSON text that `keys` lead to, or None where it has no such part."""
+    """Return the part of a JSON text at the path `keys`, or None if it has no such part."""
     try:
         value: JsonValue = json.loads(body)
     except ValueError:

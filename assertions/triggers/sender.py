@@ -1,4 +1,4 @@
-"""Sends what a ``when`` asks for: once, or many times at a rate."""
+"""Sender of the requests of a ``when``: once, or repeatedly at a rate."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from spanproof.query_lang.check.requests import MAX_REQUESTS
 from spanproof.query_lang.syntax import nodes as s
 
 MAX_CONCURRENT_REQUESTS: Final = 128
-PROGRESS_INTERVAL_S: Final = 0.1  # and how often it is looked whether the run was cancelled
-RATE_TOLERANCE_S: Final = 0.25  # and a tenth of the time it should have taken: so much later is worth saying
+PROGRESS_INTERVAL_S: Final = 0.1  # also the interval at which cancellation is checked
+RATE_TOLERANCE_S: Final = 0.25  # a delay above this plus a tenth of the planned duration is reported
 
-Pause = Callable[[float], None]  # waits for seconds; raises TriggerFailed where the run was cancelled meanwhile
-ReportProgress = Callable[[int], None]  # takes how many requests were answered
+Pause = Callable[[float], None]  # waits for seconds; raises TriggerFailed if the run is cancelled meanwhile
+ReportProgress = Callable[[int], None]  # takes the number of answered requests
 
 
 @dataclass(frozen=True, slots=True)
 class Repeat:
-    """How often to send a request, and how many times a second."""
+    """The number of requests to send, and their rate per second."""
 
     count: int
     rate: float
 
     @property
     def duration_s(self) -> float:
-        """How long it takes from the first to the last."""
+        """Time from the first to the last request."""
         return (self.count - 1) / self.rate
 
 
 def read_repeat(when: s.When, bindings: Bindings) -> Repeat | None:
-    """Return what ``repeat N at R/s`` says, or None where a request is sent once."""
+    """Return the values of ``repeat N at R/s``, or None for a request that is sent once."""
     option = when.option("repeat")
     if option is None:
         return None
@@ -58,14 +58,14 @@ def read_repeat(when: s.When, bindings: Bindings) -> Repeat | None:
 
 @contextmanager
 def open_trigger(request: TriggerRequest, pause: Pause) -> Iterator[SendRequest]:
-    """Open what carries out a request; what it yields sends it once, and raises what `pause` does.
+    """Yield a function that sends a request once. It raises the errors of `pause`.
 
-    It is sent by a thread of its own, which is left to itself where the run is cancelled meanwhile: whoever cancels
-    does not wait for an answer.
+    A separate thread sends the request. If the run is cancelled meanwhile, the thread is abandoned, because
+    cancelling must not wait for a response.
     """
     with _open_protocol(request) as send:
 
-        def send_aside(context: TraceContext) -> TriggerResponse:
+        def send_in_thread(context: TraceContext) -> TriggerResponse:
             future: Future[TriggerResponse] = Future()
             threading.Thread(
                 target=_store_result, args=(future, send, context), name="spanproof-send", daemon=True
@@ -74,7 +74,7 @@ def open_trigger(request: TriggerRequest, pause: Pause) -> Iterator[SendRequest]
                 pause(0)
             return future.result()
 
-        yield send_aside
+        yield send_in_thread
 
 
 def _store_result(future: Future[TriggerResponse], send: SendRequest, context: TraceContext) -> None:
@@ -98,7 +98,7 @@ def _open_protocol(request: TriggerRequest) -> AbstractContextManager[SendReques
 
 @contextmanager
 def _open_grpc(request: TriggerRequest) -> Iterator[SendRequest]:
-    from spanproof.assertions.triggers.grpc import open_grpc  # heavy, and seldom needed
+    from spanproof.assertions.triggers.grpc import open_grpc  # slow to import, and rarely needed
 
     with open_grpc(request) as send:
         yield send
@@ -107,53 +107,53 @@ def _open_grpc(request: TriggerRequest) -> Iterator[SendRequest]:
 def send_repeatedly(
     send: SendRequest, contexts: Sequence[TraceContext], repeat: Repeat, pause: Pause, report_progress: ReportProgress
 ) -> tuple[tuple[TriggerResponse, ...], str | None]:
-    """Send once for each context, at a rate, whether or not earlier requests were answered; so many at once at most.
+    """Send one request per context at a rate, without waiting for earlier responses.
 
-    Returns the answers in order, and what to say of the rate where it was not kept. Raises TriggerFailed where one
-    could not be sent.
+    At most MAX_CONCURRENT_REQUESTS run at once. Return the responses in order, and a note if the rate was not kept.
+    Raises TriggerFailed if a request could not be sent.
     """
     total = len(contexts)
-    begun = [0.0] * total
+    start_times = [0.0] * total
 
-    def send_one(place: int) -> TriggerResponse:
-        begun[place] = time.monotonic()
-        return send(contexts[place])
+    def send_one(index: int) -> TriggerResponse:
+        start_times[index] = time.monotonic()
+        return send(contexts[index])
 
-    started = told = time.monotonic()
+    started = last_report = time.monotonic()
     futures: list[Future[TriggerResponse]] = []
     pool = ThreadPoolExecutor(min(MAX_CONCURRENT_REQUESTS, total), thread_name_prefix="spanproof-repeat")
     try:
-        for place in range(total):
-            ahead = started + place / repeat.rate - time.monotonic()
-            if ahead > 0:
-                pause(ahead)
-            futures.append(pool.submit(send_one, place))
-            if time.monotonic() - told >= PROGRESS_INTERVAL_S:
-                told = time.monotonic()
+        for index in range(total):
+            delay = started + index / repeat.rate - time.monotonic()
+            if delay > 0:
+                pause(delay)
+            futures.append(pool.submit(send_one, index))
+            if time.monotonic() - last_report >= PROGRESS_INTERVAL_S:
+                last_report = time.monotonic()
                 _raise_first_error(futures)
                 report_progress(sum(each.done() for each in futures))
-        waiting = set(futures)
-        while waiting:
-            _, waiting = wait(waiting, PROGRESS_INTERVAL_S, FIRST_EXCEPTION)
+        pending = set(futures)
+        while pending:
+            _, pending = wait(pending, PROGRESS_INTERVAL_S, FIRST_EXCEPTION)
             _raise_first_error(futures)
-            report_progress(total - len(waiting))
+            report_progress(total - len(pending))
             pause(0)
     finally:
         pool.shutdown(cancel_futures=True)
-    took = max(begun) - started
-    kept = took <= repeat.duration_s * 1.1 + RATE_TOLERANCE_S
-    late = (
+    duration = max(start_times) - started
+    is_rate_kept = duration <= repeat.duration_s * 1.1 + RATE_TOLERANCE_S
+    note = (
         None
-        if kept
-        else f"{total} requests were begun at {(total - 1) / took:.3g}/s, not at {Decimal(repeat.rate):g}/s"
+        if is_rate_kept
+        else f"{total} requests were started at {(total - 1) / duration:.3g}/s, not at {Decimal(repeat.rate):g}/s"
     )
-    return tuple(each.result() for each in futures), late
+    return tuple(each.result() for each in futures), note
 
 
 def _raise_first_error(futures: Sequence[Future[TriggerResponse]]) -> None:
-    for place, each in enumerate(futures):
+    for index, each in enumerate(futures):
         error = each.exception() if each.done() and not each.cancelled() else None
         if isinstance(error, TriggerFailed):
-            raise TriggerFailed(f"request {place + 1}: {error}", error.at)
+            raise TriggerFailed(f"request {index + 1}: {error}", error.at)
         if error is not None:
             raise error

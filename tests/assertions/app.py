@@ -18,22 +18,22 @@ from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 
 @dataclass(slots=True)
 class App:
-    """``shop``, which asks ``bank``. A path of `fails` is answered by 503 for so many times."""
+    """``shop``, which calls ``bank``. `failures` maps paths to the number of 503 responses to come."""
 
     collector: str
     base_url: str = ""
     requests: list[str] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
-    fails: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict)
 
     def answer(self, path: str, headers: dict[str, str]) -> int:
         self.requests.append(path)
         self.headers.append(headers)
-        failing = self.fails.get(path, 0)
-        self.fails[path] = failing - 1
+        remaining = self.failures.get(path, 0)
+        self.failures[path] = remaining - 1
         _, trace_id, parent_id, _ = headers["traceparent"].split("-")
         self._export(path, bytes.fromhex(trace_id), bytes.fromhex(parent_id))
-        return 503 if failing > 0 else 200
+        return 503 if remaining > 0 else 200
 
     def _export(self, path: str, trace_id: bytes, parent_id: bytes) -> None:
         request = ExportTraceServiceRequest()
@@ -43,10 +43,10 @@ class App:
             ("shop", "GET", "client"),
             ("bank", "GET", "server"),
         ):
-            of_resource = request.resource_spans.add()
-            of_resource.resource.attributes.add(key="service.name").value.string_value = service
+            resource_spans = request.resource_spans.add()
+            resource_spans.resource.attributes.add(key="service.name").value.string_value = service
             span_id = secrets.token_bytes(8)
-            of_resource.scope_spans.add().spans.add(
+            resource_spans.scope_spans.add().spans.add(
                 trace_id=trace_id, span_id=span_id, parent_span_id=parent_id, name=name, kind=SPAN_KINDS[kind],
                 start_time_unix_nano=now, end_time_unix_nano=now + 1_000_000,
             ).attributes.add(key="url.path").value.string_value = path  # fmt: skip
@@ -58,10 +58,10 @@ class App:
 
 @contextmanager
 def open_app(collector: str) -> Iterator[App]:
-    """Serve on a free port of loopback; spans go to a collector's address for OTLP over HTTP."""
+    """Serve on a free loopback port; export spans to the OTLP/HTTP address of a collector."""
     app = App(collector)
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status = app.answer(self.path, {name.lower(): value for name, value in self.headers.items()})
             body = b'{"echo": "%s"}' % self.headers.get("authorization", "").encode()
@@ -73,7 +73,7 @@ def open_app(collector: str) -> Iterator[App]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     app.base_url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -19,7 +19,7 @@ from spanproof.collector.otlp.decoder import Decoder
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 from spanproof.collector.storage.store import Store
 from spanproof.query_lang.check.modules import load_module
-from spanproof.tests.assertions.traced_service import Carried, Prove, StoreExporter, Traced
+from spanproof.tests.assertions.traced_service import ProofResult, Prove, StoreExporter, TracedService
 
 ZERO_NS = 1_700_000_000_000_000_000
 Add = Callable[..., None]
@@ -47,7 +47,7 @@ def connection(store: Store) -> Iterator[duckdb.DuckDBPyConnection]:
 
 @pytest.fixture
 def add(store: Store) -> Add:
-    """Stores one span and derives what follows from it. Ids are numbers, times milliseconds."""
+    """Return a function that stores one span and derives calls. Ids are numbers, times milliseconds."""
     decoder = Decoder()
 
     def add(
@@ -77,11 +77,11 @@ def add(store: Store) -> Add:
         )
         span.status.code = 2 if error else 0
         for name, value in attributes.items():
-            written = span.attributes.add(key=name.replace("__", ".")).value
+            attribute_value = span.attributes.add(key=name.replace("__", ".")).value
             if isinstance(value, int):
-                written.int_value = value
+                attribute_value.int_value = value
             else:
-                written.string_value = value
+                attribute_value.string_value = value
         if link is not None:
             span.links.add(trace_id=bytes.fromhex(trace_id(link[0])), span_id=bytes.fromhex(span_id(link[1])))
         store.append(decoder.decode([request.SerializeToString()]))
@@ -91,15 +91,15 @@ def add(store: Store) -> Add:
 
 
 @pytest.fixture
-def trace(store: Store) -> Iterator[Callable[[str], Traced]]:
-    """Makes a service that sends spans."""
+def trace(store: Store) -> Iterator[Callable[[str], TracedService]]:
+    """Return a function that creates a service which sends spans."""
     providers = []
 
-    def trace(name: str) -> Traced:
+    def trace(name: str) -> TracedService:
         provider = TracerProvider(resource=Resource({"service.name": name}), shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(StoreExporter(store)))
         providers.append(provider)
-        return Traced(name, provider)
+        return TracedService(name, provider)
 
     yield trace
     for provider in providers:
@@ -108,17 +108,17 @@ def trace(store: Store) -> Iterator[Callable[[str], Traced]]:
 
 @pytest.fixture
 def prove(store: Store, tmp_path: Path) -> Prove:
-    """Carries out the statements of a proof."""
+    """Return a function that runs the statements of a proof."""
 
-    def prove(statements: str, *, targets: AllowedTargets | None = None, within: str = "5s") -> Carried:
+    def prove(statements: str, *, targets: AllowedTargets | None = None, within: str = "5s") -> ProofResult:
         path = tmp_path / "it.proof"
         text = f'proof "it" {{\nsettle within {within} quiet 20ms\n{statements}\n}}\n'
         path.write_text(text, encoding="utf-8")
         module = load_module(path)
         assert module.diagnostics == ()
         events: list[RunEvent] = []
-        terms = RunSettings(run_id="r1", allowed_targets=targets)
-        Runner(store, events.append, terms).run([(module, proof) for proof in module.proofs])
-        return Carried(events)
+        run_settings = RunSettings(run_id="r1", allowed_targets=targets)
+        Runner(store, events.append, run_settings).run([(module, proof) for proof in module.proofs])
+        return ProofResult(events)
 
     return prove

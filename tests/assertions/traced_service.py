@@ -1,4 +1,4 @@
-"""Proofs carried out in this process, against services whose spans go straight into the store."""
+"""Results of proofs run in this process, and services whose spans go directly into the store."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def read_context(headers: Mapping[str, str]) -> Context:
 
 
 @dataclass
-class Traced:
-    """A service; `seen` are the headers of what it was asked or sent."""
+class TracedService:
+    """A service that sends spans; `received_headers` are the headers of its requests and messages."""
 
     name: str
     provider: TracerProvider
-    seen: list[dict[str, str]] = field(default_factory=list)
+    received_headers: list[dict[str, str]] = field(default_factory=list)
 
     @contextmanager
     def serve(self, name: str, headers: Mapping[str, str], kind: SpanKind = SpanKind.SERVER) -> Iterator[Span]:
-        """Go on with the trace of a request."""
-        self.seen.append(dict(headers))
+        """Continue the trace of a request with a span."""
+        self.received_headers.append(dict(headers))
         with self.begin(name, read_context(headers), kind) as span:
             yield span
 
@@ -70,8 +70,8 @@ def link_to(headers: Mapping[str, str]) -> Link:
 
 
 @dataclass(frozen=True)
-class Carried:
-    """A proof that was carried out."""
+class ProofResult:
+    """The events of a finished proof."""
 
     events: list[RunEvent]
 
@@ -96,4 +96,4 @@ class Carried:
         ]
 
 
-Prove = Callable[..., Carried]
+Prove = Callable[..., ProofResult]

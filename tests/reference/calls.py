@@ -1,4 +1,4 @@
-"""Calls: who asked whom, and which attempts are one logical call."""
+"""Attempts (one request and its answer) and the logical calls that they form."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ RETRYABLE_HTTP: Final = (408, 425, 429)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Try:
-    """One service asking another once, as the caller saw it.
+    """One attempt, as the caller observed it.
 
-    ``exit`` is missing in a bare call, ``server`` in an unanswered one. ``below`` is what it was made from: the
-    exit span's parent, or the parent of a bare arrival. ``arrivals`` are in the order in which they started.
+    ``exit`` is missing in a bare call, ``server`` in an unanswered one. ``below`` is the span that made the attempt:
+    the parent of the exit span, or of a bare server span. ``callee_spans`` are in order of their start.
     """
 
     trace_id: str
@@ -40,26 +40,26 @@ class Try:
     below: Span | None
     exit: Span | None
     server: Span | None
-    arrivals: tuple[Span, ...]
+    callee_spans: tuple[Span, ...]
 
     @property
-    def seen(self) -> Span:
-        """The span that tells how it went: the caller's, where there is one."""
+    def primary_span(self) -> Span:
+        """The span that determines the result: the span of the caller if there is one."""
         span = self.exit or self.server
         assert span is not None
         return span
 
     @property
     def operation(self) -> str:
-        return (self.server or self.seen).name
+        return (self.server or self.primary_span).name
 
     @property
     def start_ns(self) -> int:
-        return self.seen.start_ns
+        return self.primary_span.start_ns
 
     @property
     def end_ns(self) -> int:
-        return self.server.end_ns if self.asynchronous and self.server else self.seen.end_ns
+        return self.server.end_ns if self.asynchronous and self.server else self.primary_span.end_ns
 
     @property
     def duration_ns(self) -> int:
@@ -79,7 +79,7 @@ class Try:
 
     @property
     def status(self) -> int:
-        return self.seen.status
+        return self.primary_span.status
 
     def attribute(self, name: str) -> Value | None:
         for span in (self.exit, self.server):
@@ -90,18 +90,18 @@ class Try:
 
     @property
     def protocol(self) -> str:
-        """What the two spoke, by the attributes of either."""
+        """The protocol, by the attributes of either span."""
 
-        def told(*names: str) -> bool:
+        def has_any(*names: str) -> bool:
             return any(self.attribute(name) is not None for name in names)
 
-        if told("db.system.name"):
+        if has_any("db.system.name"):
             return "db"
-        if told("messaging.system") or (self.asynchronous and self.server is not None):
+        if has_any("messaging.system") or (self.asynchronous and self.server is not None):
             return "messaging"
-        if told("rpc.system.name", "rpc.service"):
+        if has_any("rpc.system.name", "rpc.service"):
             return "rpc"
-        return "http" if told("http.request.method", "url.full", "http.response.status_code") else "other"
+        return "http" if has_any("http.request.method", "url.full", "http.response.status_code") else "other"
 
     @property
     def http_status(self) -> Fraction | None:
@@ -123,24 +123,24 @@ class Try:
 
     @property
     def is_redirect(self) -> bool:
-        """Tell what is sent again without having failed: redirects, and requests for credentials."""
+        """Return whether the attempt is repeated without a failure: a redirect or a request for credentials."""
         return _is_never_retryable(self.http_status)
 
     @property
-    def retried_arrivals(self) -> tuple[Span, ...]:
-        """Those arrivals that follow, or are followed by, one that failed retryably or was still running."""
-        found = set()
-        for operation in {arrival.name for arrival in self.arrivals}:
-            same = [arrival for arrival in self.arrivals if arrival.name == operation]
-            for one, next_ in itertools.pairwise(same):
-                if arrival_failed(one) or one.end_ns > next_.start_ns:
-                    found |= {one, next_}
-        return tuple(arrival for arrival in self.arrivals if arrival in found)
+    def retried_callee_spans(self) -> tuple[Span, ...]:
+        """The callee spans of retries: each follows, or precedes, one that failed retryably or was still running."""
+        retried = set()
+        for operation in {span.name for span in self.callee_spans}:
+            same = [span for span in self.callee_spans if span.name == operation]
+            for span, next_span in itertools.pairwise(same):
+                if callee_failed(span) or span.end_ns > next_span.start_ns:
+                    retried |= {span, next_span}
+        return tuple(span for span in self.callee_spans if span in retried)
 
     @property
     def each(self) -> tuple[Try, ...]:
-        """The attempts that it was: its arrivals, where the retries are below the instrumentation."""
-        return tuple(replace(self, exit=None, server=arrival) for arrival in self.retried_arrivals) or (self,)
+        """The single attempts: the callee spans if the retries are below the instrumentation, else this attempt."""
+        return tuple(replace(self, exit=None, server=span) for span in self.retried_callee_spans) or (self,)
 
 
 def _is_never_retryable(http_status: Fraction | None) -> bool:
@@ -153,17 +153,16 @@ def _is_retryable(error: bool, http_status: Fraction | None, error_type: Value |
     return error or error_type is not None or http_status in RETRYABLE_HTTP
 
 
-def arrival_failed(span: Span) -> bool:
-    """Tell whether a request failed retryably, as its callee saw it."""
+def callee_failed(span: Span) -> bool:
+    """Return whether a request failed retryably, as its callee observed it."""
     return _is_retryable(span.error, span.http_status, read(span.attributes, "error.type"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logical:
-    """One or more tries of the same thing, in the order in which they started.
+    """A logical call: one or more attempts of the same request, in order of their start.
 
-    ``each`` are its attempts: the tries, but for one that arrived again and again each arrival, which is seen at the
-    callee alone.
+    ``each`` are its single attempts: the tries, with a try that has several retried callee spans replaced by these.
     """
 
     tries: tuple[Try, ...]
@@ -195,7 +194,7 @@ class Logical:
 
 
 class Calls:
-    """All calls of a forest."""
+    """All calls of a topology."""
 
     def __init__(self, forest: Forest, max_retry_gap_ns: int) -> None:
         self.max_retry_gap_ns = max_retry_gap_ns
@@ -213,7 +212,7 @@ class Calls:
             if span.service in forest.proxies:
                 continue
             if span.is_exit and not any(child.is_rpc_attempt for child in forest.children(span)):
-                yield from self._made_by(span)
+                yield from self._derive_attempts(span)
             parent = forest.parent(span)
             if (
                 parent
@@ -226,8 +225,8 @@ class Calls:
                     span.trace_id, parent.service, span.service, False, entry, parent, None, span, (span,)
                 )  # bare
 
-    def _made_by(self, exit_: Span) -> Iterable[Try]:
-        """Yield the calls made by an exit span: one for each service that answered, else one to its peer."""
+    def _derive_attempts(self, exit_: Span) -> Iterable[Try]:
+        """Yield the attempts of an exit span: one for each service that answered, else one to its peer."""
         forest = self.forest
         answers = {
             span for span in forest.children(exit_) if forest.is_entry(span) and span.service not in forest.proxies
@@ -235,17 +234,17 @@ class Calls:
         if exit_.kind == PRODUCER:
             answers |= set(self._linked_to(exit_))
         parent, entry = forest.parent(exit_), forest.entry(exit_)
-        found: dict[tuple[str, bool], list[Span]] = defaultdict(list)
+        answers_by_service: dict[tuple[str, bool], list[Span]] = defaultdict(list)
         for span in answers:
-            found[span.service, exit_.kind == PRODUCER or span.kind == CONSUMER].append(span)
-        for (service, asynchronous), spans in found.items():
+            answers_by_service[span.service, exit_.kind == PRODUCER or span.kind == CONSUMER].append(span)
+        for (service, asynchronous), spans in answers_by_service.items():
             spans.sort(key=lambda span: span.start_ns)
             yield Try(
                 exit_.trace_id, exit_.service, service, asynchronous, entry, parent, exit_, spans[-1], tuple(spans)
             )
-        if not found:
-            sent = exit_.kind == PRODUCER
-            yield Try(exit_.trace_id, exit_.service, self._peer(exit_), sent, entry, parent, exit_, None, ())
+        if not answers_by_service:
+            is_message = exit_.kind == PRODUCER
+            yield Try(exit_.trace_id, exit_.service, self._peer(exit_), is_message, entry, parent, exit_, None, ())
 
     def _linked_to(self, producer: Span) -> Iterable[Span]:
         for span in self.forest.spans:
@@ -268,10 +267,10 @@ class Calls:
     # ## Attempts
 
     def _join(self, tries: tuple[Try, ...]) -> Iterable[Logical]:
-        after: dict[Try, Try] = {}  # what took up what
+        after: dict[Try, Try] = {}  # the next attempt of each attempt
         in_order = sorted(tries, key=lambda one: one.start_ns)
         for one in in_order:
-            if (before := _counted_before(one, in_order)) is not None:
+            if (before := _find_counted_predecessor(one, in_order)) is not None:
                 after.setdefault(before, one)
         for one in sorted(tries, key=lambda one: (one.end_ns, one.start_ns)):
             if one.failed_retryably and one not in after:
@@ -281,13 +280,13 @@ class Calls:
                     if other.start_ns > one.start_ns
                     and 0 <= other.start_ns - one.end_ns <= self.max_retry_gap_ns
                     and other not in after.values()
-                    and _thing(other) == _thing(one)
+                    and _request_key(other) == _request_key(one)
                 ]
                 if later:
                     after[one] = later[0]
-        taken = set(after.values())
+        followers = set(after.values())
         for one in in_order:
-            if one not in taken:
+            if one not in followers:
                 chain = [one]
                 while chain[-1] in after:
                     chain.append(after[chain[-1]])
@@ -295,7 +294,7 @@ class Calls:
 
 
 def _count(one: Try) -> int:
-    """Return how often a try says that it was made before (T1)."""
+    """Return the number of earlier attempts that an attempt reports (T1)."""
     for name in ("http.request.resend_count", "previous-rpc-attempts"):
         count = None if one.exit is None else as_number(read(one.exit.attributes, name))
         if count is not None:
@@ -306,8 +305,8 @@ def _count(one: Try) -> int:
     return 0
 
 
-def _counted_before(one: Try, in_order: list[Try]) -> Try | None:
-    """Return the try counted one before: the last that failed or was still running, else the last."""
+def _find_counted_predecessor(one: Try, in_order: list[Try]) -> Try | None:
+    """Return the attempt with the preceding count: the last that failed or was still running, else the last."""
     earlier = [
         other
         for other in in_order
@@ -326,29 +325,29 @@ def _method(one: Try) -> str | None:
 
 
 def _call_key(one: Try) -> tuple[object, ...]:
-    parent_id = one.below or one.seen.parent_id
+    parent_id = one.below or one.primary_span.parent_id
     return (one.trace_id, parent_id, _method(one), one.caller, one.callee, one.asynchronous)
 
 
-def _thing(one: Try) -> tuple[object, ...]:
+def _request_key(one: Try) -> tuple[object, ...]:
     return (*_call_key(one), one.entry, *_target(one))
 
 
 def _target(one: Try) -> tuple[str | None, ...]:
-    """Return the protocol and what was asked for, as the caller says it."""
+    """Return the protocol and the requested resource, as the caller reports them."""
 
     def get(name: str) -> str | None:
-        return as_text(read(one.seen.attributes, name))
+        return as_text(read(one.primary_span.attributes, name))
 
-    name = one.seen.name
+    name = one.primary_span.name
     if get("db.system.name"):
         return "db", get("db.system.name"), get("db.namespace"), get("db.query.text") or name
     if get("messaging.system"):
-        sent = get("messaging.destination.name"), get("messaging.message.id")
-        return "messaging", get("messaging.system"), *sent, name
+        destination = get("messaging.destination.name"), get("messaging.message.id")
+        return "messaging", get("messaging.system"), *destination, name
     if get("rpc.system.name") or get("rpc.service") or get("rpc.method"):
         return "rpc", get("rpc.service"), get("rpc.method")
     if get("url.full"):
         return "http", get("http.request.method"), get("url.full")
-    http = get("http.request.method") or get("http.response.status_code")
-    return "http" if http else "", name, get("service.peer.name") or get("server.address"), get("server.port")
+    is_http = get("http.request.method") or get("http.response.status_code")
+    return "http" if is_http else "", name, get("service.peer.name") or get("server.address"), get("server.port")

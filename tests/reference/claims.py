@@ -1,10 +1,10 @@
-"""Makes claims of every form, as text."""
+"""Generator of claims of every form, as text."""
 
 from __future__ import annotations
 
 from spanproof.tests.reference.generate import Chance, pick, rarely
 
-SERVICES = ("a", "b", "c", "*", "a", "b", "c", "*", "nobody")
+SERVICES = ("a", "b", "c", "*", "a", "b", "c", "*", "unknown")
 PEERS = ("b", "c", "bank", "pg", "nats", "unknown", "*", "a", '"b.local"', "*")
 OPERATIONS = ('"op"', '"GET *"', '"* /x"')
 ORDERS = ("==", "!=", "<", "<=", ">", ">=")
@@ -22,7 +22,7 @@ VERSIONS = ('"1"', "2")
 
 
 class ClaimMaker:
-    """Makes one claim after another."""
+    """Generator of random claims."""
 
     def __init__(self, chance: Chance) -> None:
         self.chance = chance
@@ -94,15 +94,15 @@ class ClaimMaker:
         return self._junction(self._call_comparison)
 
     def _junction(self, comparison):  # type: ignore[no-untyped-def]
-        one = comparison()
+        first = comparison()
         match self._below(7):
             case 4:
-                return f"{one} and {comparison()}"
+                return f"{first} and {comparison()}"
             case 5:
-                return f"{one} or {comparison()}"
+                return f"{first} or {comparison()}"
             case 6:
-                return f"not ({one})"
-        return one
+                return f"not ({first})"
+        return first
 
     def _span_comparison(self) -> str:
         order = self._pick(ORDERS)
@@ -181,7 +181,7 @@ class ClaimMaker:
     # ## Claims
 
     def _selection(self) -> tuple[str, str]:
-        """Return a selection, and a condition on what it selects."""
+        """Return a selection, and a condition on the selected items."""
         if self._below(2):
             return self._call(), self._call_condition()
         return self._target(), self._span_condition()

@@ -1,4 +1,4 @@
-"""Predicates: what is true of a span, a call, an event or a link."""
+"""Conditions on spans, calls, events and links."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ ORDERS: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 
 class NotCovered(Exception):
-    """The contract does not say, or the reference does not do it."""
+    """The specification does not define this, or the reference does not implement it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A value with its kind: ``number``, ``text``, ``boolean``, or ``any`` as attributes are."""
+class TypedValue:
+    """A value with its kind: ``number``, ``text``, ``boolean``, or ``any`` for attributes."""
 
     kind: str
     value: Value | Fraction
@@ -44,7 +44,7 @@ Row: TypeAlias = "SpanRow | CallRow | EventRow | LinkRow"
 
 @dataclass(frozen=True, slots=True)
 class SpanRow:
-    """A span, asked for its fields."""
+    """The fields of a span."""
 
     span: Span
     forest: Forest
@@ -90,7 +90,7 @@ class SpanRow:
 
 @dataclass(frozen=True, slots=True)
 class CallRow:
-    """A call, or one try, asked for its fields."""
+    """The fields of a logical call or an attempt."""
 
     call: Logical | Try
     calls: Calls
@@ -101,7 +101,7 @@ class CallRow:
 
     @property
     def one(self) -> Try:
-        """The try whose fields these are: of a logical call the last."""
+        """The attempt whose fields these are; for a logical call, the last one."""
         return self.call.last if isinstance(self.call, Logical) else self.call
 
     @property
@@ -144,7 +144,7 @@ class CallRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event, asked for its fields."""
+    """The fields of an event."""
 
     event: Event
 
@@ -159,7 +159,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class LinkRow:
-    """A link, asked for its fields."""
+    """The fields of a link."""
 
     link: Link
 
@@ -168,12 +168,12 @@ class LinkRow:
     def field(self, name: str) -> Value | None:
         return self.link.trace_id if name == "trace_id" else self.link.span_id
 
-    def attribute(self, name: str) -> Value | None:  # the cases' links have none
+    def attribute(self, name: str) -> Value | None:  # links of cases have no attributes
         return None
 
 
 def holds(node: s.Expression, row: Row) -> bool:
-    """Tell whether a condition is true of `row`. What is missing makes a comparison false."""
+    """Return whether a condition holds for `row`. A missing value makes a comparison false."""
     match node:
         case s.AnyOf():
             return any(holds(term, row) for term in node.terms)
@@ -191,43 +191,43 @@ def holds(node: s.Expression, row: Row) -> bool:
         case s.OneOf():
             return _one_of(node, row)
         case _:
-            found = value_of(node, row)
-            return found is not None and found.value is True
+            typed = value_of(node, row)
+            return typed is not None and typed.value is True
 
 
-def value_of(node: s.Expression | Found, row: Row | None) -> Found | None:
-    """Return the value of an expression, None where it is missing."""
+def value_of(node: s.Expression | TypedValue, row: Row | None) -> TypedValue | None:
+    """Return the value of an expression, or None if it is missing."""
     match node:
-        case Found():
+        case TypedValue():
             return node
         case s.AnyOf() | s.AllOf() | s.Not() | s.Within() | s.Compare() | s.OneOf() | s.Function(name="exists"):
             assert row is not None
-            return Found("boolean", holds(node, row))
+            return TypedValue("boolean", holds(node, row))
         case s.Number():
-            return Found("number", Fraction(node.value))
+            return TypedValue("number", Fraction(node.value))
         case s.Text():
-            return Found("text", node.plain)
+            return TypedValue("text", node.plain)
         case s.Name():
             return _name(node.text, row)
         case s.Negative():
             inner = _number(node.value, row)
-            return None if inner is None else Found("number", -inner)
+            return None if inner is None else TypedValue("number", -inner)
         case s.Arithmetic():
             left, right = _number(node.left, row), _number(node.right, row)
             if left is None or right is None or (node.operator == "/" and right == 0):
                 return None
-            return Found("number", calculate(node.operator, left, right))
+            return TypedValue("number", calculate(node.operator, left, right))
         case s.Function(name="lower" | "upper" | "len"):
-            found = value_of(node.arguments[0], row)
-            if found is not None and isinstance(found.value, list):
-                return Found("number", Fraction(len(found.value))) if node.name == "len" else None
-            text = None if found is None else as_text(found.value)  # type: ignore[arg-type]
+            typed = value_of(node.arguments[0], row)
+            if typed is not None and isinstance(typed.value, list):
+                return TypedValue("number", Fraction(len(typed.value))) if node.name == "len" else None
+            text = None if typed is None else as_text(typed.value)  # type: ignore[arg-type]
             if text is None:
                 return None
             return (
-                Found("number", Fraction(len(text)))
+                TypedValue("number", Fraction(len(text)))
                 if node.name == "len"
-                else Found("text", getattr(text, node.name)())
+                else TypedValue("text", getattr(text, node.name)())
             )
         case _:
             raise NotCovered(type(node).__name__)
@@ -238,35 +238,35 @@ def calculate(operator: str, left: Fraction, right: Fraction) -> Fraction:
 
 
 def _number(node: s.Expression, row: Row | None) -> Fraction | None:
-    found = value_of(node, row)
-    return None if found is None else convert(found, "number")
+    typed = value_of(node, row)
+    return None if typed is None else convert(typed, "number")
 
 
-def _name(text: str, row: Row | None) -> Found | None:
+def _name(text: str, row: Row | None) -> TypedValue | None:
     if text in ("true", "false"):
-        return Found("boolean", text == "true")
+        return TypedValue("boolean", text == "true")
     assert row is not None
     if text in row.fields:
         value = row.field(text)
         kind = row.fields[text]
         kind = "number" if kind in NUMBERS else "boolean" if kind == "boolean" else "text"
         if value is not None and kind == "number":
-            return Found("number", Fraction(value))  # type: ignore[arg-type]
-        return None if value is None else Found(kind, value)
+            return TypedValue("number", Fraction(value))  # type: ignore[arg-type]
+        return None if value is None else TypedValue(kind, value)
     if text.startswith("resource."):
         value = row.resource(text.removeprefix("resource."))
     else:
         value = row.attribute(text.removeprefix("span."))
-    return None if value is None else Found("any", value)
+    return None if value is None else TypedValue("any", value)
 
 
-def convert(found: Found, kind: str) -> Any:
-    """Return a value as one of `kind`, None where it does not read as one."""
-    if found.kind == kind:
-        return found.value
-    if found.kind != "any":
+def convert(typed: TypedValue, kind: str) -> Any:
+    """Return a value converted to `kind`, or None if it cannot be converted."""
+    if typed.kind == kind:
+        return typed.value
+    if typed.kind != "any":
         return None
-    value: Any = found.value
+    value: Any = typed.value
     if kind == "number":
         return as_number(value)
     if kind == "boolean":
@@ -274,15 +274,15 @@ def convert(found: Found, kind: str) -> Any:
     return as_text(value)
 
 
-def elements(found: Found) -> list[Found]:
-    """Return the elements of an array; a scalar is its own."""
-    if isinstance(found.value, list):
-        return [Found("any", element) for element in found.value]
-    return [found]
+def elements(typed: TypedValue) -> list[TypedValue]:
+    """Return the elements of an array, or a scalar as its only element."""
+    if isinstance(typed.value, list):
+        return [TypedValue("any", element) for element in typed.value]
+    return [typed]
 
 
-def relate(operator: str, left: Found, right: Found) -> bool:
-    """Compare two values; an array by its elements."""
+def relate(operator: str, left: TypedValue, right: TypedValue) -> bool:
+    """Compare two values; compare arrays by their elements."""
     if operator in ("!=", "!~") and isinstance(left.value, list):
         return all(_relate(operator, element, right) for element in elements(left))
     if isinstance(left.value, list) or not isinstance(right.value, list):
@@ -290,7 +290,7 @@ def relate(operator: str, left: Found, right: Found) -> bool:
     raise NotCovered("an array on the right")
 
 
-def _relate(operator: str, left: Found, right: Found) -> bool:
+def _relate(operator: str, left: TypedValue, right: TypedValue) -> bool:
     if left.kind == "any" and right.kind == "any":
         raise NotCovered("two attributes compared")
     if operator in ("=~", "!~", "contains"):
@@ -311,52 +311,52 @@ def _is_null(node: s.Expression) -> bool:
 
 def _compare(node: s.Compare, row: Row) -> bool:
     if _is_null(node.left) or _is_null(node.right):
-        known = value_of(node.right if _is_null(node.left) else node.left, row)
-        return {"==": known is None, "!=": known is not None}.get(node.operator, False)
+        value = value_of(node.right if _is_null(node.left) else node.left, row)
+        return {"==": value is None, "!=": value is not None}.get(node.operator, False)
     left, right = _side(node.left, node.right, row), _side(node.right, node.left, row)
     if left is None or right is None:
         return False
     if isinstance(right.value, list) and node.operator in ORDERS:
-        turned = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(node.operator, node.operator)
-        return relate(turned, right, left)
+        mirrored = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}.get(node.operator, node.operator)
+        return relate(mirrored, right, left)
     if node.operator == "contains" and isinstance(left.value, list):
         return any(_relate("==", element, right) for element in elements(left))
     return relate(node.operator, left, right)
 
 
-def _side(node: s.Expression, other: s.Expression, row: Row) -> Found | None:
-    """Return one side; beside ``kind`` and ``status`` a word stands for itself."""
+def _side(node: s.Expression, other: s.Expression, row: Row) -> TypedValue | None:
+    """Return one side of a comparison; compared with ``kind`` or ``status``, a name is a word."""
     if isinstance(node, s.Name) and isinstance(other, s.Name) and row.fields.get(other.text) in ("kind", "status"):
-        return Found("text", node.text)
+        return TypedValue("text", node.text)
     return value_of(node, row)
 
 
 def _one_of(node: s.OneOf, row: Row) -> bool:
-    found = value_of(node.value, row)
-    return found is not None and is_one_of(found, node, row)
+    typed = value_of(node.value, row)
+    return typed is not None and is_one_of(typed, node, row)
 
 
-def is_one_of(found: Found, node: s.OneOf, row: Row | None) -> bool:
-    """Tell whether a value is, or is not, among the options."""
+def is_one_of(typed: TypedValue, node: s.OneOf, row: Row | None) -> bool:
+    """Return whether a value is, or with ``not in`` is not, among the options."""
     if not node.negated:
-        return any(_is(element, option, row, node) for element in elements(found) for option in node.options)
-    if any(_is_missing(element, option) for element in elements(found) for option in node.options):
+        return any(_is(element, option, row, node) for element in elements(typed) for option in node.options)
+    if any(_is_missing(element, option) for element in elements(typed) for option in node.options):
         return False
-    return not any(_is(element, option, row, node) for element in elements(found) for option in node.options)
+    return not any(_is(element, option, row, node) for element in elements(typed) for option in node.options)
 
 
-def _is(found: Found, option: s.Expression, row: Row | None, node: s.OneOf) -> bool:
+def _is(typed: TypedValue, option: s.Expression, row: Row | None, node: s.OneOf) -> bool:
     if isinstance(option, s.ValueRange):
-        number = convert(found, "number")
+        number = convert(typed, "number")
         return number is not None and Fraction(option.low.value) <= number <= Fraction(option.high.value)
     other = _side(option, node.value, row) if row is not None else value_of(option, row)
-    return other is not None and _relate("==", found, other)
+    return other is not None and _relate("==", typed, other)
 
 
-def _is_missing(found: Found, option: s.Expression) -> bool:
-    return isinstance(option, s.ValueRange | s.Number | s.Negative) and convert(found, "number") is None
+def _is_missing(typed: TypedValue, option: s.Expression) -> bool:
+    return isinstance(option, s.ValueRange | s.Number | s.Negative) and convert(typed, "number") is None
 
 
 def is_stable(node: s.Expression | None) -> bool:
-    """Tell whether what it reads stands once a span is here."""
+    """Return whether the fields of an expression are final once a span has arrived."""
     return node is None or not any(isinstance(part, s.Name) and part.text in UNSTABLE_FIELDS for part in s.walk(node))

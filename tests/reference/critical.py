@@ -1,4 +1,4 @@
-"""The critical path: what the root's time was spent on."""
+"""The critical path: division of the root's duration among services."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
 
 
 def critical_ns(service: str, trace_id: str, world: World) -> int | None:
-    """Return the share of a service, None where it takes no part in the trace, or the trace has no root."""
+    """Return the share of a service, or None if the trace has no root or does not contain the service."""
     shares = shares_ns(trace_id, world)
-    took_part = {_owner(span, world) for span in world.forest.spans if span.trace_id == trace_id}
-    return shares[service] if shares is not None and service in took_part else None
+    services = {_owner(span, world) for span in world.forest.spans if span.trace_id == trace_id}
+    return shares[service] if shares is not None and service in services else None
 
 
 def shares_ns(trace_id: str, world: World) -> Counter[str] | None:
-    """Return the share of every service."""
+    """Return the share of every service, or None if the trace has no root."""
     roots = world.forest.roots(trace_id)
     shares: Counter[str] = Counter()
     for root in roots:
@@ -28,25 +28,25 @@ def shares_ns(trace_id: str, world: World) -> Counter[str] | None:
 
 
 def _owner(span: Span, world: World) -> str:
-    """Return whose time a span is: that of an unanswered call is its peer's."""
-    unanswered = [one for one in world.calls.tries if one.exit is span and one.server is None]
+    """Return the service that a span's time belongs to: the peer of an unanswered call, else its own service."""
+    unanswered = [attempt for attempt in world.calls.tries if attempt.exit is span and attempt.server is None]
     return unanswered[0].callee if unanswered else span.service
 
 
 def _walk_back(span: Span, start_ns: int, until_ns: int, world: World, shares: Counter[str]) -> None:
-    """Share out the time of `span` from `start_ns` up to `until_ns`.
+    """Divide the time of `span` from `start_ns` to `until_ns` among services.
 
-    It waited for a child that ended within it, and for the answer to its call, however that clock goes; for what
-    takes up a message nobody waits. Of children that end together, the last to start is the one.
+    A span waits for children that end within it, and for the answer to its call regardless of clock skew. It does
+    not wait for message consumers. Of children that end together, it waits for the one that starts last.
     """
-    waited_for = []
+    awaited = []
     for child in world.forest.children(span):
-        answer = span.kind == CLIENT and world.forest.is_entry(child)
-        start, end = max(child.start_ns, start_ns), min(child.end_ns, until_ns) if answer else child.end_ns
+        is_answer = span.kind == CLIENT and world.forest.is_entry(child)
+        start, end = max(child.start_ns, start_ns), min(child.end_ns, until_ns) if is_answer else child.end_ns
         if child.kind != CONSUMER and start < end <= until_ns:
-            waited_for.append((end, start, child))
+            awaited.append((end, start, child))
     owner = _owner(span, world)
-    for end, start, child in sorted(waited_for, key=lambda each: each[:2], reverse=True):
+    for end, start, child in sorted(awaited, key=lambda each: each[:2], reverse=True):
         if end <= until_ns:
             shares[owner] += until_ns - end
             _walk_back(child, start, end, world, shares)

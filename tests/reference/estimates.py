@@ -1,4 +1,4 @@
-"""What a sample says of the whole: exact binomial bounds of quantiles, score bounds of rates."""
+"""Confidence bounds: exact binomial bounds of quantiles, score bounds of rates."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from statistics import NormalDist
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.conditions import ORDERS, convert, value_of
-from spanproof.tests.reference.numbers import Outcome, percent_of, values_behind
+from spanproof.tests.reference.numbers import Outcome, list_values, percent_of
 from spanproof.tests.reference.selections import World
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with the bounds that each hold at the confidence asked for."""
+    """A number with bounds that each hold at the requested confidence."""
 
     value: float
     lower: float
@@ -25,7 +25,7 @@ class Estimate:
 
 
 def judge_limit(expectation: s.Expectation, world: World) -> Outcome:
-    """Judge a limit: all that is likely must be within it, or all beyond."""
+    """Judge a limit: the whole interval must lie within it, or beyond it."""
     assert isinstance(expectation.claim, s.ComparisonClaim)
     node = expectation.claim.condition
     assert isinstance(node, s.Compare)
@@ -39,66 +39,69 @@ def judge_limit(expectation: s.Expectation, world: World) -> Outcome:
 
 
 def judge_not_worse(expectation: s.Expectation, world: World) -> Outcome:
-    """Judge ``not worse than baseline by M``: the bounds of the difference against the margin."""
+    """Judge ``not worse than baseline by M``: compare the bounds of the difference with the margin."""
     claim = expectation.claim
     assert isinstance(claim, s.NotWorse)
     if not world.all_settled:
         return "open"
     confidence = confidence_of(expectation)
-    here, there = _estimate(claim.value, world, confidence), _estimate(claim.value, world.in_baseline(), confidence)
-    if here is None or there is None:
+    current, baseline = (
+        _estimate(claim.value, world, confidence),
+        _estimate(claim.value, world.in_baseline(), confidence),
+    )
+    if current is None or baseline is None:
         return "nothing"
     margin = _number(claim.margin)
-    if isinstance(claim.margin, s.Number) and claim.margin.unit == "%" and not here.is_rate:
-        margin *= there.value
-    difference = here.value - there.value
-    if difference + math.hypot(here.upper - here.value, there.value - there.lower) <= margin:
+    if isinstance(claim.margin, s.Number) and claim.margin.unit == "%" and not current.is_rate:
+        margin *= baseline.value
+    difference = current.value - baseline.value
+    if difference + math.hypot(current.upper - current.value, baseline.value - baseline.lower) <= margin:
         return "pass"
-    if difference - math.hypot(here.value - here.lower, there.upper - there.value) > margin:
+    if difference - math.hypot(current.value - current.lower, baseline.upper - baseline.value) > margin:
         return "fail"
     return "open"
 
 
 def confidence_of(expectation: s.Expectation) -> float:
-    """Return the confidence that is asked for, or 95 %."""
+    """Return the requested confidence, or 95 %."""
     return 0.95 if expectation.confidence is None else _number(expectation.confidence)
 
 
 def _number(node: s.Expression) -> float:
-    found = value_of(node, None)
-    assert found is not None
-    return float(convert(found, "number"))
+    value = value_of(node, None)
+    assert value is not None
+    return float(convert(value, "number"))
 
 
 def _estimate(node: s.Expression, world: World, confidence: float) -> Estimate | None:
     assert isinstance(node, s.Function)
-    behind = values_behind(node, world)
-    if not behind:
+    traced_values = list_values(node, world)
+    if not traced_values:
         return None
-    values = sorted(value for _, value in behind)
+    values = sorted(value for _, value in traced_values)
     if node.name == "error_rate":
-        return _rate(sum(values) / len(values), _count_independent(behind), confidence)
+        return _rate(sum(values) / len(values), _compute_effective_size(traced_values), confidence)
     share = percent_of(node) / 100
     estimate = values[math.ceil(share * len(values)) - 1]
-    below = [(trace, Fraction(value <= estimate)) for trace, value in behind]
-    return _quantile(values, estimate, math.floor(_count_independent(below)), share, confidence)
+    below = [(trace, Fraction(value <= estimate)) for trace, value in traced_values]
+    return _quantile(values, estimate, math.floor(_compute_effective_size(below)), share, confidence)
 
 
-def _count_independent(hits: list[tuple[str, Fraction]]) -> Fraction:
-    """Return as how many independent values (1 for a hit) those of some traces count (Korn & Graubard 1998).
+def _compute_effective_size(hits: list[tuple[str, Fraction]]) -> Fraction:
+    """Return the effective sample size of hits (1 for a hit) in traces (Korn & Graubard 1998).
 
-    It is their number divided by the design effect: by how much the share of hits varies more, from trace to trace,
-    than that of as many independent values would.
+    It is the number of values divided by the design effect: the variance of the share of hits between traces,
+    relative to that of as many independent values.
     """
     n, traces = len(hits), {trace for trace, _ in hits}
     share = sum(hit for _, hit in hits) / n
-    strayed = [sum(hit - share for trace, hit in hits if trace == each) for each in traces]
+    deviations = [sum(hit - share for trace, hit in hits if trace == trace_id) for trace_id in traces]
     m = len(traces)
     if m == n:
         return Fraction(n)
-    if m == 1 or not any(strayed):
+    if m == 1 or not any(deviations):
         return Fraction(m)
-    variance = Fraction(m, m - 1) * sum(each * each for each in strayed) / n**2
+    variance = Fraction(m, m - 1) * sum(trace_id * trace_id for trace_id in deviations) / n**2
     return max(Fraction(1), min(Fraction(n), share * (1 - share) / variance))
 
 
@@ -111,13 +114,13 @@ def _rate(share: Fraction, n: Fraction, confidence: float) -> Estimate:
 
 
 def _quantile(values: list[Fraction], estimate: Fraction, size: int, share: Fraction, confidence: float) -> Estimate:
-    """Take the order statistics that lie below, and above, the quantile with the confidence asked for.
+    """Return the order statistics that bound the quantile from below and above at the confidence.
 
-    Their ranks are those among `size` independent values, carried over to all.
+    Their ranks among `size` independent values are scaled to the ranks of all values.
     """
-    exactly = [math.comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)]
-    below = [rank for rank in range(1, size + 1) if sum(exactly[rank:]) >= confidence]
-    above = [rank for rank in range(1, size + 1) if sum(exactly[:rank]) >= confidence]
+    probabilities = [math.comb(size, k) * share**k * (1 - share) ** (size - k) for k in range(size + 1)]
+    below = [rank for rank in range(1, size + 1) if sum(probabilities[rank:]) >= confidence]
+    above = [rank for rank in range(1, size + 1) if sum(probabilities[:rank]) >= confidence]
     n = len(values)
     return Estimate(
         float(estimate),
@@ -127,7 +130,7 @@ def _quantile(values: list[Fraction], estimate: Fraction, size: int, share: Frac
     )
 
 
-def gravest(outcomes: Iterable[Outcome]) -> Outcome:
-    """Return the gravest of the verdicts on groups."""
-    found = set(outcomes) or {"nothing"}
-    return next(each for each in ("fail", "open", "nothing", "pass") if each in found)  # type: ignore[return-value]
+def find_worst_outcome(outcomes: Iterable[Outcome]) -> Outcome:
+    """Return the worst of the verdicts on groups."""
+    remaining = set(outcomes) or {"nothing"}
+    return next(each for each in ("fail", "open", "nothing", "pass") if each in remaining)  # type: ignore[return-value]

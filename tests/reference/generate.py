@@ -1,4 +1,4 @@
-"""Makes small trace sets in which everything that can go wrong does, and claims about them."""
+"""Generator of small trace sets with all kinds of irregularities."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ OPERATIONS = ("op", "GET /x", "POST /x")
 
 
 class Chance(Protocol):
-    """Where choices come from; small numbers are the simple choices."""
+    """A source of random choices; small numbers are the simple choices."""
 
     def below(self, n: int) -> int:
-        """Return a number from 0 up to, and not at, `n`."""
+        """Return a number from 0 to `n` - 1."""
 
 
 def pick(chance: Chance, options: Sequence[T]) -> T:
@@ -41,35 +41,35 @@ def rarely(chance: Chance, one_in: int = 8) -> bool:
 
 @dataclass(slots=True)
 class TraceSet:
-    """Spans as they are sent, and the traces with whether each is settled."""
+    """Spans in sending order, and whether each trace is settled."""
 
     spans: list[Span] = field(default_factory=list)
     settled: dict[str, bool] = field(default_factory=dict)
 
 
 class TraceMaker:
-    """Makes one trace set."""
+    """Generator of one trace set."""
 
     def __init__(self, chance: Chance, size: int = 12) -> None:
         self.chance = chance
         self.size = size
-        self.made = TraceSet()
+        self.trace_set = TraceSet()
         self.starts: set[int] = set()
 
     def make(self) -> TraceSet:
         for index in range(1 + self.chance.below(3)):
             trace_id = f"{index + 1:032x}"
-            self.made.settled[trace_id] = not rarely(self.chance, 5)
+            self.trace_set.settled[trace_id] = not rarely(self.chance, 5)
             self._request(trace_id, None, pick(self.chance, SERVICES), 10 * self.chance.below(4), 0)
         self._link()
         self._disturb()
-        return self.made
+        return self.trace_set
 
     def _below(self, n: int) -> int:
         return self.chance.below(n)
 
     def _full(self) -> bool:
-        return len(self.made.spans) >= self.size
+        return len(self.trace_set.spans) >= self.size
 
     def _span(self, trace_id: str, parent: Span | None, service: str, kind: int, start: int, length: int) -> Span:
         start_ns = start * MS
@@ -78,7 +78,7 @@ class TraceMaker:
         self.starts.add(start_ns)
         span = Span(
             trace_id=trace_id,
-            span_id=f"{len(self.made.spans) + 1:016x}",
+            span_id=f"{len(self.trace_set.spans) + 1:016x}",
             parent_id=parent.span_id if parent else None,
             service=service,
             name=pick(self.chance, OPERATIONS),
@@ -90,75 +90,75 @@ class TraceMaker:
             resource={"service.version": pick(self.chance, ("1", "2"))} if rarely(self.chance, 4) else {},
             events=(self._event(start_ns),) if rarely(self.chance, 6) else (),
         )
-        self.made.spans.append(span)
+        self.trace_set.spans.append(span)
         return span
 
     def _length(self) -> int:
         return -3 if rarely(self.chance, 20) else 5 * self._below(9)
 
     def _extras(self) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+        attributes: dict[str, Value] = {}
         if rarely(self.chance, 3):
-            found["app.n"] = pick(self.chance, (1, 2, "2", "x", 1.5, -1, True))
+            attributes["app.n"] = pick(self.chance, (1, 2, "2", "x", 1.5, -1, True))
         if rarely(self.chance, 5):
             tags: tuple[list[Value], ...] = (["x"], ["x", "y"], [], [1, 2], [2])
-            found["app.tags"] = pick(self.chance, tags)
+            attributes["app.tags"] = pick(self.chance, tags)
         if rarely(self.chance, 6):
-            found["plain"] = pick(self.chance, ("x", "y", True, "true"))
-        return found
+            attributes["plain"] = pick(self.chance, ("x", "y", True, "true"))
+        return attributes
 
     def _event(self, at_ns: int) -> Event:
         attributes: dict[str, Value] = {"exception.type": "Timeout"} if self._below(2) else {}
         return Event(pick(self.chance, ("exception", "note")), at_ns, attributes)
 
-    # ## Requests and what is done in them
+    # ## Requests and their work
 
-    def _request(self, trace_id: str, parent: Span | None, service: str, start: int, deep: int) -> Span:
+    def _request(self, trace_id: str, parent: Span | None, service: str, start: int, depth: int) -> Span:
         kind = SERVER if not rarely(self.chance, 6) else pick(self.chance, (CONSUMER, INTERNAL, CLIENT))
-        span = self._span(trace_id, parent, service, kind, start, self._length() + (60 if not deep else 0))
+        span = self._span(trace_id, parent, service, kind, start, self._length() + (60 if not depth else 0))
         if self._below(2):
             self._put(span, self._http_answer())
-        self._work(span, start, deep)
+        self._work(span, start, depth)
         return span
 
-    def _work(self, span: Span, start: int, deep: int) -> None:
-        if deep > 3:
+    def _work(self, span: Span, start: int, depth: int) -> None:
+        if depth > 3:
             return
         at = start
-        for _ in range(self._below(4) if deep else 1 + self._below(3)):
+        for _ in range(self._below(4) if depth else 1 + self._below(3)):
             if self._full():
                 return
             at += 5 * self._below(4)
             action = pick(
                 self.chance,
-                (self._call, self._call, self._tries, self._arrivals, self._publish, self._inside, self._bare),
+                (self._call, self._call, self._tries, self._repeat_server, self._publish, self._inside, self._bare),
             )
-            action(span, at, deep + 1)
+            action(span, at, depth + 1)
 
-    def _call(self, span: Span, at: int, deep: int) -> None:
+    def _call(self, span: Span, at: int, depth: int) -> None:
         client = self._span(span.trace_id, span, span.service, CLIENT, at, self._length())
         self._put(client, self._outgoing())
         if self._below(2):
-            self._request(span.trace_id, client, pick(self.chance, SERVICES), at + self._below(6), deep)
+            self._request(span.trace_id, client, pick(self.chance, SERVICES), at + self._below(6), depth)
 
-    def _tries(self, span: Span, at: int, deep: int) -> None:
-        """The same call again and again."""
-        asked = self._outgoing()
+    def _tries(self, span: Span, at: int, depth: int) -> None:
+        """Add repeated attempts of the same call."""
+        request_attributes = self._outgoing()
         name = pick(self.chance, OPERATIONS)
         for number in range(2 + self._below(3)):
             length = self._length()
             client = self._span(span.trace_id, span, span.service, CLIENT, at, length)
             client = self._change(client, name=name)
-            self._put(client, asked | self._answer(asked))
-            if rarely(self.chance, 6) and number and {"url.full", "http.url"} & set(asked):
+            self._put(client, request_attributes | self._answer(request_attributes))
+            if rarely(self.chance, 6) and number and {"url.full", "http.url"} & set(request_attributes):
                 self._put(client, {pick(self.chance, ("http.request.resend_count", "http.resend_count")): number})
             if rarely(self.chance, 4):
-                self._request(span.trace_id, client, "b", at + 1, deep + 2)
+                self._request(span.trace_id, client, "b", at + 1, depth + 2)
             gaps = (5, 0, 10, 20, -5, 60_000, 60_001) if rarely(self.chance, 12) else (5, 0, 10, 20, -5)
             at += length + pick(self.chance, gaps)
 
-    def _arrivals(self, span: Span, at: int, deep: int) -> None:
-        """One client span, several arrivals."""
+    def _repeat_server(self, span: Span, at: int, depth: int) -> None:
+        """Add one client span with several server spans."""
         client = self._span(span.trace_id, span, span.service, CLIENT, at, 5 * self._below(12))
         self._put(client, self._outgoing())
         service = pick(self.chance, SERVICES)
@@ -169,10 +169,10 @@ class TraceMaker:
             self._put(server, self._http_answer())
             self._change(server, name=OPERATIONS[0] if not rarely(self.chance, 4) else OPERATIONS[1])
             at += length + pick(self.chance, (0, 5, -5, 10))
-        if self._below(2) and deep < 3:
-            self._work(self.made.spans[-1], at, deep + 1)
+        if self._below(2) and depth < 3:
+            self._work(self.trace_set.spans[-1], at, depth + 1)
 
-    def _publish(self, span: Span, at: int, deep: int) -> None:
+    def _publish(self, span: Span, at: int, depth: int) -> None:
         producer = self._span(span.trace_id, span, span.service, PRODUCER, at, self._length())
         self._put(producer, {"messaging.system": "nats", "messaging.destination.name": "orders"})
         if self._below(2):
@@ -184,18 +184,18 @@ class TraceMaker:
                 at + self._below(30),
                 self._length(),
             )
-            self._work(consumer, at + 5, deep + 2)
+            self._work(consumer, at + 5, depth + 2)
 
-    def _inside(self, span: Span, at: int, deep: int) -> None:
+    def _inside(self, span: Span, at: int, depth: int) -> None:
         kind = pick(self.chance, (INTERNAL, INTERNAL, SERVER, CONSUMER))
         inner = self._span(span.trace_id, span, span.service, kind, at, self._length())
-        self._work(inner, at, deep)
+        self._work(inner, at, depth)
 
-    def _bare(self, span: Span, at: int, deep: int) -> None:
-        self._request(span.trace_id, span, pick(self.chance, SERVICES), at, deep + 1)
+    def _bare(self, span: Span, at: int, depth: int) -> None:
+        self._request(span.trace_id, span, pick(self.chance, SERVICES), at, depth + 1)
 
     def _outgoing(self) -> dict[str, Value]:
-        """What a client span says of what it asks."""
+        """Return the attributes of a client span about its request."""
         peer: dict[str, Value] = pick(
             self.chance,
             (
@@ -207,7 +207,7 @@ class TraceMaker:
                 {},
             ),
         )
-        made: dict[str, Value] = pick(
+        attributes: dict[str, Value] = pick(
             self.chance,
             (
                 {"http.request.method": "GET", "url.full": "http://x/1", **peer},
@@ -219,9 +219,9 @@ class TraceMaker:
                 peer,
             ),
         )
-        made = dict(made)
-        if "rpc.system" in made and self._below(2):
-            made |= pick(
+        attributes = dict(attributes)
+        if "rpc.system" in attributes and self._below(2):
+            attributes |= pick(
                 self.chance,
                 (
                     {"rpc.grpc.status_code": 0},
@@ -231,35 +231,35 @@ class TraceMaker:
                     {"previous-rpc-attempts": 1},
                 ),
             )
-        return made | (self._answer(made) if self._below(2) else {})
+        return attributes | (self._answer(attributes) if self._below(2) else {})
 
-    def _answer(self, asked: dict[str, Value]) -> dict[str, Value]:
-        if {"http.request.method", "http.method"} & set(asked):
+    def _answer(self, request_attributes: dict[str, Value]) -> dict[str, Value]:
+        if {"http.request.method", "http.method"} & set(request_attributes):
             return self._http_answer()
         return {"error.type": "timeout"} if rarely(self.chance, 3) else {}
 
     def _http_answer(self) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+        attributes: dict[str, Value] = {}
         status = pick(self.chance, (200, 503, None, 429, 404, 401, 302, 500, "503"))
         if status is not None:
-            found[pick(self.chance, ("http.response.status_code", "http.status_code"))] = status
+            attributes[pick(self.chance, ("http.response.status_code", "http.status_code"))] = status
         if rarely(self.chance, 6):
-            found["error.type"] = "timeout"
-        return found
+            attributes["error.type"] = "timeout"
+        return attributes
 
-    # ## What may be wrong with it
+    # ## Irregularities
 
     def _change(self, span: Span, **changes: object) -> Span:
-        place = self.made.spans.index(span)
-        self.made.spans[place] = replace(span, **changes)  # type: ignore[arg-type]
-        return self.made.spans[place]
+        index = self.trace_set.spans.index(span)
+        self.trace_set.spans[index] = replace(span, **changes)  # type: ignore[arg-type]
+        return self.trace_set.spans[index]
 
     def _put(self, span: Span, attributes: dict[str, Value]) -> None:
         span.attributes.update(attributes)
 
     def _link(self) -> None:
-        producers = [span for span in self.made.spans if span.kind in (PRODUCER, CLIENT)]
-        for span in list(self.made.spans):
+        producers = [span for span in self.trace_set.spans if span.kind in (PRODUCER, CLIENT)]
+        for span in list(self.trace_set.spans):
             if span.kind == CONSUMER and producers and self._below(2):
                 to = pick(self.chance, producers)
                 self._change(span, links=(Link(to.trace_id, to.span_id),))
@@ -267,37 +267,39 @@ class TraceMaker:
     def _disturb(self) -> None:
         if rarely(self.chance, 3):
             self._skew(pick(self.chance, SERVICES), pick(self.chance, (7, -7, 40)))
-        for span in list(self.made.spans):
+        for span in list(self.trace_set.spans):
             if span.parent_id is not None and rarely(self.chance, 14):
                 self._change(span, parent_id=pick(self.chance, ("f" * 16, "e" * 16)))
         if rarely(self.chance, 10):
-            self._circle()
+            self._make_cycle()
         if rarely(self.chance, 8):
             self._share_id()
         if rarely(self.chance, 8):
-            span = pick(self.chance, self.made.spans)
+            span = pick(self.chance, self.trace_set.spans)
             longer = replace(span, end_ns=span.end_ns + 7 * MS, attributes={**span.attributes, "app.n": 2})
-            self.made.spans.insert(self._below(len(self.made.spans) + 1), longer)
+            self.trace_set.spans.insert(self._below(len(self.trace_set.spans) + 1), longer)
 
     def _skew(self, service: str, by: int) -> None:
-        for span in list(self.made.spans):
+        for span in list(self.trace_set.spans):
             if span.service == service:
                 self._change(span, start_ns=span.start_ns + by * MS + 1, end_ns=span.end_ns + by * MS + 1)
 
-    def _circle(self) -> None:
-        span = pick(self.chance, self.made.spans)
-        below = [other for other in self.made.spans if other.trace_id == span.trace_id]
-        self._change(span, parent_id=pick(self.chance, below).span_id)
+    def _make_cycle(self) -> None:
+        span = pick(self.chance, self.trace_set.spans)
+        candidates = [other for other in self.trace_set.spans if other.trace_id == span.trace_id]
+        self._change(span, parent_id=pick(self.chance, candidates).span_id)
 
     def _share_id(self) -> None:
         """Give a server the span id of its client, as Zipkin's instrumentation does."""
-        for client in list(self.made.spans):
+        for client in list(self.trace_set.spans):
             if client.kind != CLIENT:
                 continue
-            servers = [span for span in self.made.spans if span.parent_id == client.span_id and span.kind == SERVER]
+            servers = [
+                span for span in self.trace_set.spans if span.parent_id == client.span_id and span.kind == SERVER
+            ]
             if len(servers) == 1:
                 (server,) = servers
-                for child in list(self.made.spans):
+                for child in list(self.trace_set.spans):
                     if child.parent_id == server.span_id and child.trace_id == server.trace_id:
                         self._change(child, parent_id=client.span_id)
                 self._change(server, span_id=client.span_id, parent_id=client.parent_id)

@@ -1,4 +1,4 @@
-"""The verdict on a claim."""
+"""Reference judge: the verdict on a claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fractions import Fraction
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
-from spanproof.tests.reference.estimates import gravest, judge_limit, judge_not_worse
+from spanproof.tests.reference.estimates import find_worst_outcome, judge_limit, judge_not_worse
 from spanproof.tests.reference.numbers import Outcome, all_hold, compare, group_keys
 from spanproof.tests.reference.order import judge_before, judge_budget
 from spanproof.tests.reference.paths import judge_path
@@ -64,7 +64,7 @@ def judge_claim(claim: s.Claim, world: World) -> Outcome:
 
 
 def _is_stable(claim: s.Every | s.Some | s.No) -> bool:
-    """Tell whether what the claim found in a trace stays so; another attempt may change a whole call."""
+    """Return whether findings of the claim cannot change; another attempt may change a logical call."""
     if isinstance(claim.selection, s.CallSelection) and not claim.selection.attempts and claim.condition is not None:
         return False
     return is_selection_stable(claim.selection) and is_stable(claim.condition)
@@ -76,13 +76,13 @@ def _judge_every(claim: s.Every, world: World) -> Outcome:
     return all_hold(oks, world, stable=_is_stable(claim))
 
 
-def _matching(claim: s.Some | s.No, world: World) -> set[str]:
+def _find_matching_traces(claim: s.Some | s.No, world: World) -> set[str]:
     rows = (world.row(item) for item in select(claim.selection, world))
     return {row.trace_id for row in rows if claim.condition is None or holds(claim.condition, row)}
 
 
 def _judge_some(claim: s.Some, world: World) -> Outcome:
-    matching, stable = _matching(claim, world), _is_stable(claim)
+    matching, stable = _find_matching_traces(claim, world), _is_stable(claim)
     outcome: Outcome = "pass"
     for trace, settled in world.settled.items():
         if trace not in matching and settled:
@@ -93,37 +93,37 @@ def _judge_some(claim: s.Some, world: World) -> Outcome:
 
 
 def _judge_no(claim: s.No, world: World) -> Outcome:
-    matching, stable = _matching(claim, world), _is_stable(claim)
+    matching, stable = _find_matching_traces(claim, world), _is_stable(claim)
     if any(world.settled[trace] or stable for trace in matching):
         return "fail"
     return "pass" if world.all_settled else "open"
 
 
 def _judge_share(claim: s.Claim, share: s.ShareClause, world: World) -> Outcome:
-    """Judge each trace by itself; what is open can become anything, and what had nothing to judge can stay so."""
-    found: Counter[str] = Counter()
+    """Judge each trace separately. Open traces may pass or fail; traces with nothing to judge may stay so."""
+    counts: Counter[str] = Counter()
     for trace, settled in world.settled.items():
         outcome = judge_claim(claim, world.only(trace))
-        found["empty" if outcome == "nothing" and not settled else outcome] += 1
+        counts["empty" if outcome == "nothing" and not settled else outcome] += 1
     limit = value_of(share.value, None)
     assert limit is not None
-    wanted = convert(limit, "number")
+    required = convert(limit, "number")
     possible: set[Outcome] = set()
-    for coming in range(found["empty"] + 1):
-        undecided = found["open"] + coming
+    for additional in range(counts["empty"] + 1):
+        undecided = counts["open"] + additional
         for passing in range(undecided + 1):
-            passed = found["pass"] + passing
-            total = found["pass"] + found["fail"] + undecided
+            passed = counts["pass"] + passing
+            total = counts["pass"] + counts["fail"] + undecided
             if total == 0:
                 possible.add("nothing")
             else:
-                possible.add("pass" if ORDERS[share.operator](Fraction(passed, total), wanted) else "fail")
+                possible.add("pass" if ORDERS[share.operator](Fraction(passed, total), required) else "fail")
     return possible.pop() if len(possible) == 1 else "open"
 
 
 def _judge_groups(expectation: s.Expectation, by: s.Name, world: World) -> Outcome:
-    """Judge each group by itself; the gravest verdict counts."""
+    """Judge each group separately; the worst verdict counts."""
     claim = expectation.claim
     assert isinstance(claim, s.ComparisonClaim | s.Every)
     keys = group_keys(claim, by, world)
-    return gravest(judge_claim(claim, replace(world, group=Group(by, key))) for key in keys)
+    return find_worst_outcome(judge_claim(claim, replace(world, group=Group(by, key))) for key in keys)

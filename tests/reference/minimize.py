@@ -1,4 +1,4 @@
-"""Makes a trace set smaller for as long as something stays true of it."""
+"""Reduction of a trace set while a predicate stays true."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from spanproof.tests.reference.generate import TraceSet
 from spanproof.tests.reference.spans import Span
 
 
-def minimize(made: TraceSet, still: Callable[[TraceSet], bool]) -> TraceSet:
-    """Return a trace set of which `still` is true, and of no simpler one that is a step away."""
-    while (smaller := next(filter(still, _simpler(made)), None)) is not None:
-        made = smaller
-    return made
+def minimize(trace_set: TraceSet, predicate: Callable[[TraceSet], bool]) -> TraceSet:
+    """Return a trace set that satisfies `predicate`, and none of whose one-step simplifications does."""
+    while (smaller := next(filter(predicate, _simplify(trace_set)), None)) is not None:
+        trace_set = smaller
+    return trace_set
 
 
-def _simpler(made: TraceSet) -> Iterator[TraceSet]:
-    for trace, settled in made.settled.items():
-        if len(made.settled) > 1:
-            others = {other: each for other, each in made.settled.items() if other != trace}
-            yield TraceSet([span for span in made.spans if span.trace_id != trace], others)
+def _simplify(trace_set: TraceSet) -> Iterator[TraceSet]:
+    for trace, settled in trace_set.settled.items():
+        if len(trace_set.settled) > 1:
+            others = {other: each for other, each in trace_set.settled.items() if other != trace}
+            yield TraceSet([span for span in trace_set.spans if span.trace_id != trace], others)
         if not settled:
-            yield TraceSet(made.spans, {**made.settled, trace: True})
-    for place, span in enumerate(made.spans):
-        yield TraceSet(made.spans[:place] + made.spans[place + 1 :], made.settled)
-        for plainer in _plainer(span):
-            yield TraceSet([*made.spans[:place], plainer, *made.spans[place + 1 :]], made.settled)
+            yield TraceSet(trace_set.spans, {**trace_set.settled, trace: True})
+    for index, span in enumerate(trace_set.spans):
+        yield TraceSet(trace_set.spans[:index] + trace_set.spans[index + 1 :], trace_set.settled)
+        for simpler_span in _simplify_span(span):
+            yield TraceSet([*trace_set.spans[:index], simpler_span, *trace_set.spans[index + 1 :]], trace_set.settled)
 
 
-def _plainer(span: Span) -> Iterator[Span]:
+def _simplify_span(span: Span) -> Iterator[Span]:
     for name in span.attributes:
         yield replace(span, attributes={key: value for key, value in span.attributes.items() if key != name})
     if span.resource:

@@ -1,4 +1,4 @@
-"""Comparisons over whole selections: bags of values, aggregates, and what may still come."""
+"""Comparisons over selections: bags of values, aggregates, and their trends."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spanproof.query_lang.syntax.vocabulary import AGGREGATES, SELECTION_FUNCTIO
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import (
     ORDERS,
-    Found,
     NotCovered,
+    TypedValue,
     calculate,
     convert,
     is_one_of,
@@ -36,17 +36,17 @@ TURNED: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up
 
 @dataclass(frozen=True, slots=True)
 class One:
-    """One value, None where there is nothing to make it of; ``trend``: where spans still to come can move it."""
+    """One value, or None if there is no data for it. ``trend`` is the direction in which later spans can move it."""
 
-    found: Found | None
+    value: TypedValue | None
     trend: Trend
 
 
 @dataclass(frozen=True, slots=True)
 class Bag:
-    """Many values, each with its trace; ``stable``: one that is here stays, as it is."""
+    """Many values, each with its trace. ``stable`` means that later spans do not change or remove a value."""
 
-    values: tuple[tuple[str, Found], ...]
+    values: tuple[tuple[str, TypedValue], ...]
     stable: bool
 
 
@@ -61,11 +61,11 @@ def compare(node: s.Expression, world: World) -> Outcome:
     bag, other = (left, right) if isinstance(left, Bag) else (right, left)
     assert isinstance(bag, Bag)
     assert isinstance(other, One)
-    if other.found is None:
+    if other.value is None:
         return "nothing"
     if other.trend != "fixed" and not world.all_settled:
-        return "open" if bag.values else "nothing"  # the limit itself may move
-    limit = other.found
+        return "open" if bag.values else "nothing"  # the limit itself may change
+    limit = other.value
     turned = isinstance(right, Bag)
     oks = [
         (trace, relate(node.operator, limit, each) if turned else relate(node.operator, each, limit))
@@ -75,7 +75,7 @@ def compare(node: s.Expression, world: World) -> Outcome:
 
 
 def all_hold(oks: list[tuple[str, bool]], world: World, *, stable: bool) -> Outcome:
-    """Judge a claim about all things: it fails on a definite violation, passes only once all is settled."""
+    """Judge a claim about all items: it fails on a definite violation, and passes only once all traces are settled."""
     if any(not ok and (stable or world.settled[trace]) for trace, ok in oks):
         return "fail"
     if not world.all_settled:
@@ -85,27 +85,27 @@ def all_hold(oks: list[tuple[str, bool]], world: World, *, stable: bool) -> Outc
 
 def _judge_membership(node: s.OneOf, world: World) -> Outcome:
     value = evaluate(node.value, world)
-    made = [evaluate(option, world) for option in node.options if isinstance(option, s.Function)]
-    if any(isinstance(option, One) and option.found is None for option in made):
+    option_values = [evaluate(option, world) for option in node.options if isinstance(option, s.Function)]
+    if any(isinstance(option, One) and option.value is None for option in option_values):
         return "nothing"
-    if made and not world.all_settled:
+    if option_values and not world.all_settled:
         return "open"
-    options = [option.found for option in made if isinstance(option, One)]
+    options = [option.value for option in option_values if isinstance(option, One)]
     others = [option for option in node.options if not isinstance(option, s.Function)]
-    node = replace(node, options=(*others, *options))  # type: ignore[arg-type]  # a value stands for itself
+    node = replace(node, options=(*others, *options))  # type: ignore[arg-type]  # values are their own expressions
     if isinstance(value, Bag):
         return all_hold(
-            [(trace, is_one_of(found, node, None)) for trace, found in value.values], world, stable=value.stable
+            [(trace, is_one_of(typed, node, None)) for trace, typed in value.values], world, stable=value.stable
         )
-    if value.found is None:
+    if value.value is None:
         return "nothing"
-    holds = is_one_of(value.found, node, None)
+    holds = is_one_of(value.value, node, None)
     if not world.all_settled and value.trend != "fixed":
         bounds = [_bounds(option) for option in node.options]
-        number = convert(value.found, "number")
-        past = value.trend == "up" and all(number > high for _, high in bounds)
-        past |= value.trend == "down" and all(number < low for low, _ in bounds)
-        if not past:
+        number = convert(value.value, "number")
+        is_decided = value.trend == "up" and all(number > high for _, high in bounds)
+        is_decided |= value.trend == "down" and all(number < low for low, _ in bounds)
+        if not is_decided:
             return "open"
     return "pass" if holds else "fail"
 
@@ -113,22 +113,22 @@ def _judge_membership(node: s.OneOf, world: World) -> Outcome:
 def _bounds(option: s.Expression) -> tuple[Fraction, Fraction]:
     if isinstance(option, s.ValueRange):
         return Fraction(option.low.value), Fraction(option.high.value)
-    found = value_of(option, None)
-    number = None if found is None else convert(found, "number")
+    typed = value_of(option, None)
+    number = None if typed is None else convert(typed, "number")
     assert number is not None
     return number, number
 
 
 def _judge_numbers(operator: str, left: One, right: One, world: World) -> Outcome:
-    if left.found is None or right.found is None:
+    if left.value is None or right.value is None:
         return "nothing"
-    holds = relate(operator, left.found, right.found)
+    holds = relate(operator, left.value, right.value)
     trend = _add(left.trend, TURNED[right.trend])
     if world.all_settled or trend == "fixed":
         return "pass" if holds else "fail"
     if trend == "unknown":
         return "open"
-    difference = convert(left.found, "number") - convert(right.found, "number")
+    difference = convert(left.value, "number") - convert(right.value, "number")
     for further in (
         (difference, difference + 1, difference + 10**30)
         if trend == "up"
@@ -141,26 +141,26 @@ def _judge_numbers(operator: str, left: One, right: One, world: World) -> Outcom
         if ORDERS[operator](further, 0) != holds:
             return "open"
     if operator in ("==", "!=") and (difference < 0 if trend == "up" else difference > 0):
-        return "open"  # it may still come to meet the limit
+        return "open"  # the difference may still reach zero
     return "pass" if holds else "fail"
 
 
-def _add(one: Trend, other: Trend) -> Trend:
-    if one == "fixed":
-        return other
-    return one if other in ("fixed", one) else "unknown"
+def _add(first: Trend, second: Trend) -> Trend:
+    if first == "fixed":
+        return second
+    return first if second in ("fixed", first) else "unknown"
 
 
 def evaluate(node: s.Expression, world: World, opposite: s.Expression | None = None) -> One | Bag:
-    """Return what an expression over selections yields; `opposite` is what it is compared with."""
+    """Return the value of an expression over selections; `opposite` is the other side of the comparison."""
     match node:
         case s.Name(text="baseline"):
             assert opposite is not None
-            there = evaluate(opposite, world.in_baseline())
-            assert isinstance(there, One)
-            return One(there.found, "fixed")
+            baseline = evaluate(opposite, world.in_baseline())
+            assert isinstance(baseline, One)
+            return One(baseline.value, "fixed")
         case s.Function(name="count" | "error_rate" | "rate"):
-            return _counted(node, world)
+            return _evaluate_count(node, world)
         case s.Function(name="duration" | "self_time" | "network" | "lag" | "attempts" | "values" | "critical"):
             return _bag(node, world)
         case s.Function(name="lower" | "upper" | "len" | "env" | "json"):
@@ -180,17 +180,17 @@ def _arithmetic(node: s.Arithmetic, world: World, opposite: s.Expression | None)
     if isinstance(left, Bag) or isinstance(right, Bag):
         bag, other = (left, right) if isinstance(left, Bag) else (right, left)
         assert isinstance(other, One)
-        if other.found is None:
+        if other.value is None:
             return Bag((), stable=False)
-        mapped = _map(bag, convert(other.found, "number"), node.operator, turned=isinstance(right, Bag))
+        mapped = _map(bag, convert(other.value, "number"), node.operator, turned=isinstance(right, Bag))
         assert isinstance(mapped, Bag)
         return replace(mapped, stable=mapped.stable and other.trend == "fixed")
     if left.trend == "fixed" or right.trend == "fixed":
         one, other, turned = (right, left, True) if left.trend == "fixed" else (left, right, False)
-        if other.found is None:
+        if other.value is None:
             return One(None, "unknown")
-        return _map(one, convert(other.found, "number"), node.operator, turned=turned)
-    values = [None if side.found is None else convert(side.found, "number") for side in (left, right)]
+        return _map(one, convert(other.value, "number"), node.operator, turned=turned)
+    values = [None if side.value is None else convert(side.value, "number") for side in (left, right)]
     trend = (
         _add(left.trend, right.trend if node.operator == "+" else TURNED[right.trend])
         if node.operator in ("+", "-")
@@ -198,23 +198,23 @@ def _arithmetic(node: s.Arithmetic, world: World, opposite: s.Expression | None)
     )
     if values[0] is None or values[1] is None or (node.operator == "/" and values[1] == 0):
         return One(None, trend)
-    return One(Found("number", calculate(node.operator, values[0], values[1])), trend)
+    return One(TypedValue("number", calculate(node.operator, values[0], values[1])), trend)
 
 
 def _map(side: One | Bag, other: Fraction, operator: str, *, turned: bool) -> One | Bag:
-    """Calculate with a fixed number; `turned`: it stands on the left."""
+    """Calculate with a fixed number; `is_left` means that the number is the left operand."""
 
-    def each(found: Found | None) -> Found | None:
-        number = None if found is None else convert(found, "number")
+    def each(typed: TypedValue | None) -> TypedValue | None:
+        number = None if typed is None else convert(typed, "number")
         if number is None:
             return None
         left, right = (other, number) if turned else (number, other)
         if operator == "/" and right == 0:
             return None
-        return Found("number", calculate(operator, left, right))
+        return TypedValue("number", calculate(operator, left, right))
 
     if isinstance(side, Bag):
-        values = tuple((trace, made) for trace, found in side.values if (made := each(found)) is not None)
+        values = tuple((trace, result) for trace, typed in side.values if (result := each(typed)) is not None)
         return Bag(values, side.stable)
     trend = side.trend
     if trend != "fixed":
@@ -222,7 +222,7 @@ def _map(side: One | Bag, other: Fraction, operator: str, *, turned: bool) -> On
             trend = TURNED[trend]
         elif operator in ("*", "/") and (other <= 0 or (operator == "/" and turned)):
             trend = TURNED[trend] if operator == "*" and other < 0 else "unknown"
-    return One(each(side.found), trend)
+    return One(each(side.value), trend)
 
 
 # ## Functions of a selection
@@ -232,11 +232,11 @@ def _is_traces(node: s.Expression) -> bool:
     return isinstance(node, s.Name) and node.text == "traces"
 
 
-def _counted(node: s.Function, world: World) -> One:
+def _evaluate_count(node: s.Function, world: World) -> One:
     argument = node.arguments[0]
     if _is_traces(argument):
         stable = True
-        errors = [any(root.error for root in _tops(trace, world)) for trace in world.settled]
+        errors = [any(root.error for root in _list_top_spans(trace, world)) for trace in world.settled]
     else:
         selection = to_selection(argument)
         assert selection is not None
@@ -246,31 +246,31 @@ def _counted(node: s.Function, world: World) -> One:
             for item in select(selection, world)
         ]
     if node.name == "count":
-        return One(Found("number", Fraction(len(errors))), "up" if stable else "unknown")
+        return One(TypedValue("number", Fraction(len(errors))), "up" if stable else "unknown")
     spans = list(world.spans())
-    lasted_ns = max((span.end_ns for span in spans), default=0) - min((span.start_ns for span in spans), default=0)
-    if not errors or (node.name == "rate" and lasted_ns == 0):
+    duration_ns = max((span.end_ns for span in spans), default=0) - min((span.start_ns for span in spans), default=0)
+    if not errors or (node.name == "rate" and duration_ns == 0):
         return One(None, "unknown")
     if node.name == "rate":
-        return One(Found("number", Fraction(len(errors) * 1_000_000_000, lasted_ns)), "unknown")
-    return One(Found("number", Fraction(sum(errors), len(errors))), "unknown")
+        return One(TypedValue("number", Fraction(len(errors) * 1_000_000_000, duration_ns)), "unknown")
+    return One(TypedValue("number", Fraction(sum(errors), len(errors))), "unknown")
 
 
-def _tops(trace_id: str, world: World) -> list[Span]:
-    """Return the spans of a trace above which none is known."""
+def _list_top_spans(trace_id: str, world: World) -> list[Span]:
+    """Return the spans of a trace without a known parent."""
     return [span for span in world.forest.spans if span.trace_id == trace_id and world.forest.parent(span) is None]
 
 
-def values_behind(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
-    """Return the values that a quantile, or an error rate (1 for an error), is made of, each with its trace."""
+def list_values(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
+    """Return the values behind a quantile or an error rate (1 for an error), each with its trace."""
     if node.name == "error_rate":
         selection = to_selection(node.arguments[0])
         assert selection is not None
-        found = (item.last if isinstance(item, Logical) else item for item in select(selection, world))
-        return [(world.row(item).trace_id, Fraction(item.error)) for item in found]  # type: ignore[union-attr]
+        typed = (item.last if isinstance(item, Logical) else item for item in select(selection, world))
+        return [(world.row(item).trace_id, Fraction(item.error)) for item in typed]  # type: ignore[union-attr]
     bag = evaluate(node.arguments[-1], world)
     assert isinstance(bag, Bag)
-    return [(trace, convert(found, "number")) for trace, found in bag.values]
+    return [(trace, convert(typed, "number")) for trace, typed in bag.values]
 
 
 def _bag(node: s.Function, world: World) -> Bag:
@@ -279,34 +279,36 @@ def _bag(node: s.Function, world: World) -> Bag:
         name = word(argument)  # type: ignore[arg-type]
         assert name is not None
         shares = ((trace, critical_ns(name, trace, world)) for trace in world.settled)
-        return Bag(tuple((t, Found("number", Fraction(ns))) for t, ns in shares if ns is not None), stable=False)
+        return Bag(tuple((t, TypedValue("number", Fraction(ns))) for t, ns in shares if ns is not None), stable=False)
     if _is_traces(argument):
         assert node.name == "duration"
-        lasted = [(trace, [s for s in world.forest.spans if s.trace_id == trace]) for trace in world.settled]
+        spans_by_trace = [(trace, [s for s in world.forest.spans if s.trace_id == trace]) for trace in world.settled]
         return Bag(
             tuple(
-                (trace, Found("number", Fraction(max(s.end_ns for s in spans) - min(s.start_ns for s in spans))))
-                for trace, spans in lasted
+                (trace, TypedValue("number", Fraction(max(s.end_ns for s in spans) - min(s.start_ns for s in spans))))
+                for trace, spans in spans_by_trace
                 if spans
             ),
             stable=False,
         )
     selection = to_selection(argument)
     assert selection is not None
-    found = [(world.row(item).trace_id, value) for item, value in _valued(node, selection, world)]
+    typed = [(world.row(item).trace_id, value) for item, value in _select_values(node, selection, world)]
     field = _field(node)
     stable = is_selection_stable(selection) and is_stable(field)
     if isinstance(selection, s.CallSelection) and not selection.attempts:
         stable = False
-    return Bag(tuple(found), stable)
+    return Bag(tuple(typed), stable)
 
 
 def _field(node: s.Function) -> s.Expression:
     return node.arguments[1] if node.name == "values" else s.Name(node.name, node.at)
 
 
-def _valued(node: s.Function, selection: s.Selection, world: World) -> Iterator[tuple[Span | Logical | Try, Found]]:
-    """Yield what is selected of which the function has a value."""
+def _select_values(
+    node: s.Function, selection: s.Selection, world: World
+) -> Iterator[tuple[Span | Logical | Try, TypedValue]]:
+    """Yield the selected items for which the function has a value."""
     for item in select(selection, world):
         value = value_of(_field(node), world.row(item))
         if value is not None:
@@ -314,7 +316,7 @@ def _valued(node: s.Function, selection: s.Selection, world: World) -> Iterator[
 
 
 def group_keys(claim: s.ComparisonClaim | s.Every, by: s.Name, world: World) -> set[str | None]:
-    """Return the groups of what is compared: of many values, theirs, else of all that numbers are made of."""
+    """Return the groups of a claim: those of its bag of values, else those of all aggregated items."""
     if isinstance(claim, s.Every):
         return {world.group_of(item, by) for item in select(claim.selection, world)}
     functions = list(_functions(claim.condition, AGGREGATES)) or list(_functions(claim.condition, {}))
@@ -333,14 +335,14 @@ def group_keys(claim: s.ComparisonClaim | s.Every, by: s.Name, world: World) -> 
         else:
             keys |= {
                 world.group_of(item, by)
-                for item, value in _valued(node, selection, world)
+                for item, value in _select_values(node, selection, world)
                 if node not in calculated or convert(value, "number") is not None
             }
     return keys
 
 
 def _functions(node: object, outside: Collection[str]) -> Iterator[s.Function]:
-    """Yield the functions of a selection; with `outside` only those that yield many values beside such functions."""
+    """Yield the functions over selections; with `outside`, only bags of values outside these functions."""
     if isinstance(node, s.Function):
         if node.name in outside:
             return
@@ -356,25 +358,25 @@ def _aggregate(node: s.Function, world: World) -> One:
     if not isinstance(inner, Bag):
         raise NotCovered(f"{node.name} of one value")
     if node.name == "distinct":
-        different = len({_identity(found) for _, found in inner.values})
+        distinct_count = len({_identity(typed) for _, typed in inner.values})
         trend: Trend = "up" if inner.stable else "unknown"
-        return One(Found("number", Fraction(different)) if different else None, trend)
-    numbers = sorted(number for _, found in inner.values if (number := convert(found, "number")) is not None)
+        return One(TypedValue("number", Fraction(distinct_count)) if distinct_count else None, trend)
+    numbers = sorted(number for _, typed in inner.values if (number := convert(typed, "number")) is not None)
     if node.name == "sum":
-        return One(Found("number", Fraction(sum(numbers))), "unknown")
+        return One(TypedValue("number", Fraction(sum(numbers))), "unknown")
     trend = "unknown"
     if inner.stable:
         trend = "up" if node.name == "max" else "down" if node.name == "min" else "unknown"
     if not numbers or (node.name == "stddev" and len(numbers) == 1):
         return One(None, trend)
-    return One(Found("number", _made(node, numbers)), trend)
+    return One(TypedValue("number", _compute_aggregate(node, numbers)), trend)
 
 
-def _identity(found: Found) -> object:
-    return (found.kind, str(found.value))
+def _identity(typed: TypedValue) -> object:
+    return (typed.kind, str(typed.value))
 
 
-def _made(node: s.Function, numbers: list[Fraction]) -> Fraction:
+def _compute_aggregate(node: s.Function, numbers: list[Fraction]) -> Fraction:
     match node.name:
         case "min":
             return numbers[0]
@@ -388,7 +390,7 @@ def _made(node: s.Function, numbers: list[Fraction]) -> Fraction:
 
 
 def percent_of(node: s.Function) -> Fraction:
-    """Return which percentile ``p50`` … ``p99`` or ``p(99.9, …)`` is."""
+    """Return the percentage of ``p50`` … ``p99`` or ``p(99.9, …)``."""
     if node.name == "p":
         assert isinstance(node.arguments[0], s.Number)
         return Fraction(node.arguments[0].value)

@@ -1,4 +1,4 @@
-"""``before`` and ``budget``: what came first, and what the time was spent on."""
+"""``before`` and ``budget``: the order of spans, and the use of time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from spanproof.tests.reference.spans import CONSUMER, Span
 
 
 def judge_before(node: s.Before, world: World) -> Outcome:
-    """Judge ``A before B`` in each trace: the last of the first ends before the first of the second starts."""
-    found = [_before(node, world.only(trace)) for trace in world.settled]
+    """Judge ``A before B`` in each trace: the last A ends before the first B starts."""
+    outcomes = [_before(node, world.only(trace)) for trace in world.settled]
     for outcome in ("fail", "open"):
-        if outcome in found:
+        if outcome in outcomes:
             return outcome  # type: ignore[return-value]
-    if "pass" not in found:
+    if "pass" not in outcomes:
         return "nothing"
     return "pass" if world.all_settled else "open"
 
@@ -30,15 +30,15 @@ def _before(node: s.Before, world: World) -> Outcome:
     decided = world.all_settled or (is_selection_stable(node.first) and is_selection_stable(node.second))
     if not first or not second:
         return "nothing"
-    last, next_ = max(first, key=lambda item: item.end_ns), min(second, key=lambda item: item.start_ns)
-    gap_ns = next_.start_ns - last.end_ns
-    one, other = _span(last), _span(next_)
-    descends = one in world.forest.above(other) or other in world.forest.above(one)
-    if not _in_one_process(one, other) and abs(gap_ns) <= world.rules.max_clock_skew_ns and not descends:
-        chain = _ordered_by_cause(one, other, world)
-        if chain is None:
+    last, next_item = max(first, key=lambda item: item.end_ns), min(second, key=lambda item: item.start_ns)
+    gap_ns = next_item.start_ns - last.end_ns
+    last_span, next_span = _span(last), _span(next_item)
+    descends = last_span in world.forest.above(next_span) or next_span in world.forest.above(last_span)
+    if not _in_one_process(last_span, next_span) and abs(gap_ns) <= world.rules.max_clock_skew_ns and not descends:
+        is_ordered = _ordered_by_cause(last_span, next_span, world)
+        if is_ordered is None:
             return "open"
-        gap_ns = 0 if chain else -1
+        gap_ns = 0 if is_ordered else -1
     if gap_ns < 0:
         return "fail" if decided else "open"
     return "pass" if world.all_settled else "open"
@@ -47,29 +47,32 @@ def _before(node: s.Before, world: World) -> Outcome:
 def _span(item: Span | Logical | Try) -> Span:
     if isinstance(item, Span):
         return item
-    return (item.last if isinstance(item, Logical) else item).seen
+    return (item.last if isinstance(item, Logical) else item).primary_span
 
 
-def _in_one_process(one: Span, other: Span) -> bool:
-    return (one.service, one.resource) == (other.service, other.resource)
+def _in_one_process(first: Span, second: Span) -> bool:
+    return (first.service, first.resource) == (second.service, second.resource)
 
 
-def _ordered_by_cause(one: Span, other: Span, world: World) -> bool | None:
-    """Tell which came first by what is above the two in one process; None where that says neither, or both."""
-    ways = set()
-    for above_one in _waiting_for(one, world):
-        for above_other in _waiting_for(other, world):
-            if above_one is above_other or not _in_one_process(above_one, above_other):
+def _ordered_by_cause(first: Span, second: Span, world: World) -> bool | None:
+    """Return whether `first` comes first, by their ancestors in one process; None if these give no or both orders."""
+    orders = set()
+    for above_first in _list_waiting_spans(first, world):
+        for above_second in _list_waiting_spans(second, world):
+            if above_first is above_second or not _in_one_process(above_first, above_second):
                 continue
-            if above_one.end_ns <= above_other.start_ns:
-                ways.add(True)
-            if above_other.end_ns <= above_one.start_ns:
-                ways.add(False)
-    return ways.pop() if len(ways) == 1 else None
+            if above_first.end_ns <= above_second.start_ns:
+                orders.add(True)
+            if above_second.end_ns <= above_first.start_ns:
+                orders.add(False)
+    return orders.pop() if len(orders) == 1 else None
 
 
-def _waiting_for(span: Span, world: World) -> Iterator[Span]:
-    """Yield a span and those above that waited for it: not for a message, nor for what their process ended later."""
+def _list_waiting_spans(span: Span, world: World) -> Iterator[Span]:
+    """Yield a span and the ancestors that waited for it.
+
+    An ancestor does not wait for a message, nor for a span of its process that ends later.
+    """
     yield span
     for parent in world.forest.above(span):
         if span.kind == CONSUMER or (_in_one_process(span, parent) and span.end_ns > parent.end_ns):
@@ -79,7 +82,7 @@ def _waiting_for(span: Span, world: World) -> Iterator[Span]:
 
 
 def judge_budget(node: s.Budget, world: World) -> Outcome:
-    """Judge ``budget``: the root's duration, and each service's share of it."""
+    """Judge ``budget``: the duration of the root, and the share of each service."""
     parts = {word(name): _number(value) for name, value in node.parts}
     oks = []
     for trace in world.settled:
@@ -87,14 +90,14 @@ def judge_budget(node: s.Budget, world: World) -> Outcome:
         if shares is None:
             continue
         if any(root.duration_ns > _number(node.total) for root in world.forest.roots(trace)):
-            return "fail"  # a root stays as long as it is
+            return "fail"  # the duration of a root does not change
         within = all(ns <= parts.get(service, parts.get(None, ns)) for service, ns in shares.items())
         oks.append((trace, within))
     return all_hold(oks, world, stable=False)
 
 
 def _number(node: s.Expression) -> Fraction:
-    found = value_of(node, None)
-    number = None if found is None else convert(found, "number")
+    value = value_of(node, None)
+    number = None if value is None else convert(value, "number")
     assert number is not None
     return number

@@ -1,4 +1,4 @@
-"""Paths of calls from instance to instance."""
+"""Paths: calls from entry span to entry span."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from spanproof.tests.reference.spans import Span
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """Where a path has come to: a request served, or an unanswered call to a peer."""
+class Hop:
+    """One position of a path: an entry span, or an unanswered attempt to call a peer."""
 
     served: Span | None
     unanswered: Try | None
-    arrival: Span | None = None  # what came first of the request: a message may be taken up within another
+    callee_span: Span | None = None  # the callee span; a message may be consumed within another request
 
     @property
     def span(self) -> Span:
-        """The span that shows it."""
+        """The witness span of this position."""
         span = self.served or (self.unanswered and self.unanswered.exit)
         assert span is not None
         return span
@@ -32,125 +32,131 @@ class Stop:
 
 def judge_path(node: s.Path, world: World) -> Outcome:
     """Judge ``path``, ``no path`` and ``only path``."""
-    witnessed = {
+    matching_traces = {
         span.trace_id
         for span in world.spans()
-        if _is_step(node.segment.step, Stop(span, None), world) and _goes_on(node.segment, Stop(span, None), world)
+        if _is_step(node.segment.step, Hop(span, None), world)
+        and _matches_branches(node.segment, Hop(span, None), world)
     }
     if node.mode == "no":
-        return "fail" if witnessed else "pass" if world.all_settled else "open"
-    missing = set(world.settled) - witnessed
+        return "fail" if matching_traces else "pass" if world.all_settled else "open"
+    missing = set(world.settled) - matching_traces
     if any(world.settled[trace] for trace in missing):
         return "fail"
     if node.mode == "only":
-        used = _used_by(node, world)
-        others = {one.trace_id for one in world.tries() if one.server is not None and one not in used}
+        used_attempts = _list_used_attempts(node, world)
+        others = {
+            attempt.trace_id for attempt in world.tries() if attempt.server is not None and attempt not in used_attempts
+        }
         if any(world.settled[trace] for trace in others):
             return "fail"
         return "pass" if world.all_settled else "open"
     return "open" if missing else "pass"
 
 
-def ways_through(node: s.Path, world: World) -> Iterator[frozenset[Span]]:
-    """Yield, for each way to go the path, the spans that it comes by: of requests served, else of their callers."""
+def find_matches(node: s.Path, world: World) -> Iterator[frozenset[Span]]:
+    """Yield the witness spans of each match of the path."""
     for span in world.spans():
-        if _is_step(node.segment.step, start := Stop(span, None), world):
-            yield from (way | {span} for way in _spans_on(node.segment, start, world))
+        if _is_step(node.segment.step, start := Hop(span, None), world):
+            yield from (route | {span} for route in _list_matches(node.segment, start, world))
 
 
-def _spans_on(leg: s.PathSegment, stop: Stop, world: World) -> Iterator[frozenset[Span]]:
+def _list_matches(segment: s.PathSegment, hop: Hop, world: World) -> Iterator[frozenset[Span]]:
     choices = [
         [
-            way | {next_.span}
-            for next_ in _next(stop, leg, world)
+            route | {next_.span}
+            for next_ in _find_next_hops(hop, segment, world)
             if _is_step(branch.step, next_, world)
-            for way in _spans_on(branch, next_, world)
+            for route in _list_matches(branch, next_, world)
         ]
-        for branch in leg.branches
+        for branch in segment.branches
     ]
     return (frozenset[Span]().union(*chosen) for chosen in itertools.product(*choices))
 
 
-def _used_by(node: s.Path, world: World) -> set[Try]:
-    """Return the calls of every way to go the path."""
-    used: set[Try] = set()
+def _list_used_attempts(node: s.Path, world: World) -> set[Try]:
+    """Return the attempts of all matches of the path."""
+    used_attempts: set[Try] = set()
     for span in world.spans():
-        start = Stop(span, None)
-        if _is_step(node.segment.step, start, world) and _goes_on(node.segment, start, world):
-            used |= _used(node.segment, start, world)
-    return used
+        start = Hop(span, None)
+        if _is_step(node.segment.step, start, world) and _matches_branches(node.segment, start, world):
+            used_attempts |= _collect_used_attempts(node.segment, start, world)
+    return used_attempts
 
 
-def _is_step(step: s.Step, stop: Stop, world: World) -> bool:
-    return any(_is_target(target, stop, world) for target in step.targets)
+def _is_step(step: s.Step, hop: Hop, world: World) -> bool:
+    return any(_is_target(target, hop, world) for target in step.targets)
 
 
-def _is_target(target: s.SpanSelection, stop: Stop, world: World) -> bool:
-    if stop.arrival is not None:
+def _is_target(target: s.SpanSelection, hop: Hop, world: World) -> bool:
+    if hop.callee_span is not None:
         return (
-            fits_service(target, stop.arrival.service)
-            and matches(target.operation, stop.arrival.name)
-            and (target.where is None or holds(target.where, world.row(stop.served or stop.arrival)))
+            fits_service(target, hop.callee_span.service)
+            and matches(target.operation, hop.callee_span.name)
+            and (target.where is None or holds(target.where, world.row(hop.served or hop.callee_span)))
         )
-    if stop.served is not None:
-        return fits(target, stop.served, world)
-    one = stop.unanswered
-    assert one is not None
-    assert one.exit is not None
+    if hop.served is not None:
+        return fits(target, hop.served, world)
+    attempt = hop.unanswered
+    assert attempt is not None
+    assert attempt.exit is not None
     return (
-        fits_service(target, one.callee)
-        and matches(target.operation, one.exit.name)
-        and (target.where is None or holds(target.where, world.row(one.exit)))
+        fits_service(target, attempt.callee)
+        and matches(target.operation, attempt.exit.name)
+        and (target.where is None or holds(target.where, world.row(attempt.exit)))
     )
 
 
-def _goes_on(leg: s.PathSegment, stop: Stop, world: World) -> bool:
-    """Tell whether every branch can be gone from this very instance."""
+def _matches_branches(segment: s.PathSegment, hop: Hop, world: World) -> bool:
+    """Return whether every branch matches from this entry span."""
     return all(
-        any(_is_step(branch.step, next_, world) and _goes_on(branch, next_, world) for next_ in _next(stop, leg, world))
-        for branch in leg.branches
+        any(
+            _is_step(branch.step, next_, world) and _matches_branches(branch, next_, world)
+            for next_ in _find_next_hops(hop, segment, world)
+        )
+        for branch in segment.branches
     )
 
 
-def _next(stop: Stop, leg: s.PathSegment, world: World) -> Iterator[Stop]:
-    reached: list[Stop] = []
-    ahead = [stop]
-    while ahead:
-        here = ahead.pop()
-        for _, next_ in _calls_from(here, asynchronous=leg.arrow == "~>", world=world):
+def _find_next_hops(hop: Hop, segment: s.PathSegment, world: World) -> Iterator[Hop]:
+    reached: list[Hop] = []
+    pending = [hop]
+    while pending:
+        current = pending.pop()
+        for _, next_ in _calls_from(current, asynchronous=segment.arrow == "~>", world=world):
             if next_ not in reached:
                 reached.append(next_)
-                if leg.arrow == "->>":
-                    ahead.append(next_)
+                if segment.arrow == "->>":
+                    pending.append(next_)
     yield from reached
 
 
-def _calls_from(stop: Stop, *, asynchronous: bool, world: World) -> Iterator[tuple[Try, Stop]]:
-    if stop.served is None:
+def _calls_from(hop: Hop, *, asynchronous: bool, world: World) -> Iterator[tuple[Try, Hop]]:
+    if hop.served is None:
         return
-    for one in world.calls.tries:
-        if one.entry is stop.served and one.asynchronous == asynchronous:
-            if one.server is None:
-                yield one, Stop(None, one)
-            for arrival in one.arrivals:
-                yield one, Stop(world.forest.entry(arrival), None, arrival)
+    for attempt in world.calls.tries:
+        if attempt.entry is hop.served and attempt.asynchronous == asynchronous:
+            if attempt.server is None:
+                yield attempt, Hop(None, attempt)
+            for callee_span in attempt.callee_spans:
+                yield attempt, Hop(world.forest.entry(callee_span), None, callee_span)
 
 
-def _used(leg: s.PathSegment, stop: Stop, world: World) -> set[Try]:
-    """Return the calls of all ways to go the branches from this instance."""
-    found: set[Try] = set()
-    for branch in leg.branches:
-        for way, next_ in _ways(stop, leg, world, ()):
-            if _is_step(branch.step, next_, world) and _goes_on(branch, next_, world):
-                found |= set(way) | _used(branch, next_, world)
-    return found
+def _collect_used_attempts(segment: s.PathSegment, hop: Hop, world: World) -> set[Try]:
+    """Return the attempts of all matches of the branches from this entry span."""
+    used_attempts: set[Try] = set()
+    for branch in segment.branches:
+        for route, next_ in _find_routes(hop, segment, world, ()):
+            if _is_step(branch.step, next_, world) and _matches_branches(branch, next_, world):
+                used_attempts |= set(route) | _collect_used_attempts(branch, next_, world)
+    return used_attempts
 
 
-def _ways(
-    stop: Stop, leg: s.PathSegment, world: World, gone: tuple[Try, ...]
-) -> Iterator[tuple[tuple[Try, ...], Stop]]:
-    for one, next_ in _calls_from(stop, asynchronous=leg.arrow == "~>", world=world):
-        if one not in gone:
-            yield (*gone, one), next_
-            if leg.arrow == "->>":
-                yield from _ways(next_, leg, world, (*gone, one))
+def _find_routes(
+    hop: Hop, segment: s.PathSegment, world: World, previous: tuple[Try, ...]
+) -> Iterator[tuple[tuple[Try, ...], Hop]]:
+    for attempt, next_ in _calls_from(hop, asynchronous=segment.arrow == "~>", world=world):
+        if attempt not in previous:
+            yield (*previous, attempt), next_
+            if segment.arrow == "->>":
+                yield from _find_routes(next_, segment, world, (*previous, attempt))

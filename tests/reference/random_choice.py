@@ -1,4 +1,4 @@
-"""What tests of generated traces have in common: how these are drawn, and how many verdicts on them are compared."""
+"""Common part of the tests of generated traces: random choices, and the number of compared verdicts."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Final
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-# How many verdicts are compared, where it is said. Other traces are made up at every run then.
+# The number of compared verdicts from the environment. If it is set, every run generates other traces.
 WANTED: Final = os.environ.get("TESTS_FUZZ")
-CLAIMS: Final = 25  # for each trace set
+CLAIMS: Final = 25  # per trace set
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Choices made by hypothesis, so that it can find simpler ones."""
+    """Choices drawn by hypothesis."""
 
     draw: Callable[[st.SearchStrategy[int]], int]
 
@@ -26,12 +26,12 @@ class Drawn:
 
 
 def compare(verdicts: int) -> settings:
-    """Return settings for a test that compares `CLAIMS` verdicts a time, and so many in all."""
+    """Return settings for a test that compares `CLAIMS` verdicts per example, and `verdicts` in total."""
     return settings(
         max_examples=-(-verdicts // CLAIMS),
         derandomize=WANTED is None,
         database=None,
         deadline=None,
-        phases=(Phase.generate,),  # what is found is made smaller by its spans
+        phases=(Phase.generate,),  # the tests minimize a failing trace set themselves
         suppress_health_check=list(HealthCheck),
     )

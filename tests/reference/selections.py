@@ -1,4 +1,4 @@
-"""Selecting: which spans and calls a claim speaks of."""
+"""Selections: the spans and calls that a claim concerns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """All that is known, and of it the traces to judge: whether each is settled."""
+    """All spans and calls, and the traces to judge with whether each is settled."""
 
     forest: Forest
     calls: Calls
@@ -47,19 +47,19 @@ class World:
         return cls(forest, Calls(forest, rules.max_retry_gap_ns), settled, rules, baseline or {})
 
     def in_baseline(self) -> World:
-        """Return the same with the baseline's traces to judge."""
+        """Return the world with the baseline traces to judge."""
         return replace(self, settled=self.baseline)
 
     def is_grouped(self, item: Span | Logical | Try) -> bool:
-        """Tell whether a span or call belongs to the group to judge."""
+        """Return whether a span or call belongs to the group to judge."""
         return self.group is None or self.group_of(item, self.group.by) == self.group.key
 
     def group_of(self, item: Span | Logical | Try, by: s.Name) -> str | None:
-        found = value_of(by, self.row(item))
-        return None if found is None else as_text(convert(found, found.kind))
+        value = value_of(by, self.row(item))
+        return None if value is None else as_text(convert(value, value.kind))
 
     def only(self, trace_id: str) -> World:
-        """Return the same with one trace to judge."""
+        """Return the world with one trace to judge."""
         return replace(self, settled={trace_id: self.settled[trace_id]})
 
     @property
@@ -82,16 +82,16 @@ class World:
         return (call for call in self.calls.logical if call.last.trace_id in self.settled)
 
     def tries(self) -> Iterator[Try]:
-        return (one for one in self.calls.tries if one.trace_id in self.settled)
+        return (attempt for attempt in self.calls.tries if attempt.trace_id in self.settled)
 
 
 def word(node: s.Name | s.Text | None) -> str | None:
-    """Return the name of a service, None for any."""
+    """Return the name of a service; None for any."""
     return None if node is None else node.text if isinstance(node, s.Name) else node.plain
 
 
 def matches(pattern: s.Text | None, text: str) -> bool:
-    """Tell whether the name of an operation fits; ``*`` stands for any text."""
+    """Return whether the name of an operation matches; ``*`` matches any text."""
     if pattern is None:
         return True
     return bool(re.fullmatch(".*".join(re.escape(part) for part in pattern.plain.split("*")), text, re.DOTALL))
@@ -102,7 +102,7 @@ def fits_service(target: s.SpanSelection, service: str) -> bool:
 
 
 def fits(target: s.SpanSelection, span: Span, world: World) -> bool:
-    """Tell whether a target means this span."""
+    """Return whether a target selects this span."""
     return (
         (target.spans == "any" or world.forest.is_entry(span))
         and fits_service(target, span.service)
@@ -112,35 +112,35 @@ def fits(target: s.SpanSelection, span: Span, world: World) -> bool:
 
 
 def fits_call(selection: s.CallSelection, call: Logical | Try, world: World) -> bool:
-    """Tell whether a selection means this call."""
-    one = call.last if isinstance(call, Logical) else call
+    """Return whether a selection selects this call."""
+    attempt = call.last if isinstance(call, Logical) else call
     caller, callee = selection.caller, selection.callee
-    if not fits_service(caller, one.caller):
+    if not fits_service(caller, attempt.caller):
         return False
     if (caller.operation is not None or caller.where is not None) and (
-        one.entry is None or not fits(caller, one.entry, world)
+        attempt.entry is None or not fits(caller, attempt.entry, world)
     ):
         return False
     return (
-        one.asynchronous == (selection.arrow == "~>")
-        and fits_service(callee, one.callee)
-        and matches(callee.operation, one.operation)
+        attempt.asynchronous == (selection.arrow == "~>")
+        and fits_service(callee, attempt.callee)
+        and matches(callee.operation, attempt.operation)
         and (callee.where is None or holds(callee.where, world.row(call)))
     )
 
 
 def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] | list[Try]:
-    """Return what a selection means, in the traces to judge."""
+    """Return the selected spans or calls of the traces to judge."""
     if isinstance(selection, s.SpanSelection):
         return [span for span in world.spans() if fits(selection, span, world) and world.is_grouped(span)]
     if selection.attempts:
-        tries = (one for call in world.logical() for one in call.each)
-        return [one for one in tries if fits_call(selection, one, world) and world.is_grouped(one)]
+        tries = (attempt for call in world.logical() for attempt in call.each)
+        return [attempt for attempt in tries if fits_call(selection, attempt, world) and world.is_grouped(attempt)]
     return [call for call in world.logical() if fits_call(selection, call, world) and world.is_grouped(call)]
 
 
 def is_selection_stable(selection: s.Selection) -> bool:
-    """Tell whether what is selected stays selected while spans are still to come."""
+    """Return whether selected items stay selected when more spans arrive."""
     if isinstance(selection, s.SpanSelection):
         return is_stable(selection.where)
     if selection.attempts:

@@ -1,4 +1,4 @@
-"""Spans, and where each stands among the others: its parent, its entry span, its children."""
+"""Spans and their topology: parents, entry spans, children."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SERVER: Final = 2
 CLIENT: Final = 3
 PRODUCER: Final = 4
 CONSUMER: Final = 5
-ARRIVALS: Final = (SERVER, CONSUMER)
-EXITS: Final = (CLIENT, PRODUCER)
+ENTRY_KINDS: Final = (SERVER, CONSUMER)
+EXIT_KINDS: Final = (CLIENT, PRODUCER)
 ERROR: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened within a span."""
+    """An event of a span."""
 
     name: str
     at_ns: int
@@ -33,7 +33,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """A reference to a span, here or elsewhere."""
+    """A reference to a span of this or another trace."""
 
     trace_id: str
     span_id: str
@@ -41,7 +41,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span:
-    """A span as in OTLP; each is equal to itself alone."""
+    """A span as in OTLP, compared by identity."""
 
     trace_id: str
     span_id: str
@@ -63,12 +63,12 @@ class Span:
 
     @property
     def is_rpc_attempt(self) -> bool:
-        """Tell an attempt as gRPC's own instrumentation records it, of no certain kind."""
+        """Return whether this is an attempt of gRPC's own instrumentation, which sets no fixed kind."""
         return self.name.startswith("Attempt.") and "previous-rpc-attempts" in self.attributes
 
     @property
     def is_exit(self) -> bool:
-        return self.kind in EXITS or self.is_rpc_attempt
+        return self.kind in EXIT_KINDS or self.is_rpc_attempt
 
     @property
     def http_status(self) -> Fraction | None:
@@ -80,7 +80,7 @@ class Span:
 
 
 def read(attributes: dict[str, Value], name: str) -> Value | None:
-    """Read an attribute under its stable name, else under a deprecated one."""
+    """Return an attribute by its stable name, else by a deprecated name."""
     for spelling in (name, *DEPRECATED_NAMES.get(name, ())):
         if spelling in attributes:
             return attributes[spelling]
@@ -88,7 +88,7 @@ def read(attributes: dict[str, Value], name: str) -> Value | None:
 
 
 def as_text(value: Value | None) -> str | None:
-    """Return a scalar as a text."""
+    """Return a scalar as text."""
     if value is None or isinstance(value, list):
         return None
     if isinstance(value, bool):
@@ -97,7 +97,7 @@ def as_text(value: Value | None) -> str | None:
 
 
 def as_number(value: Value | None) -> Fraction | None:
-    """Return a scalar as a number, where it is one or reads as one."""
+    """Return a scalar as a number, or None if its text is not a number."""
     text = as_text(value)
     try:
         return None if text is None or "/" in text else Fraction(text)
@@ -106,14 +106,14 @@ def as_number(value: Value | None) -> Fraction | None:
 
 
 def is_error(status: int, http_status: Fraction | None, rpc_status: Value | None) -> bool:
-    """Tell an error: status ERROR, or HTTP status ≥ 500, or a non-OK RPC status."""
+    """Return whether there is an error: status ERROR, HTTP status ≥ 500, or an RPC status other than OK."""
     if status == ERROR or (http_status is not None and http_status >= 500):
         return True
     return rpc_status is not None and as_text(rpc_status) not in ("0", "OK")
 
 
 class Forest:
-    """All spans there are. Of duplicates the one that ends last is kept."""
+    """The topology of all spans. Of duplicates, the span that ends last is kept."""
 
     def __init__(self, spans: Iterable[Span], proxies: Iterable[str] = ()) -> None:
         self.proxies = frozenset(proxies)
@@ -127,25 +127,25 @@ class Forest:
         for span in self.spans:
             self.by_id[span.trace_id, span.span_id].append(span)
         self._parents = {span: self._find_parent(span) for span in self.spans}
-        for span in [span for span in self.spans if self._leads_round(span)]:
+        for span in [span for span in self.spans if self._has_cycle(span)]:
             self._parents[span] = None
-        self._parents |= {span: self._past_proxies(span) for span in self.spans if span.service not in self.proxies}
+        self._parents |= {span: self._skip_proxies(span) for span in self.spans if span.service not in self.proxies}
         self._children: dict[Span, list[Span]] = defaultdict(list)
         for span, parent in self._parents.items():
             if parent is not None:
                 self._children[parent].append(span)
 
     def parent(self, span: Span) -> Span | None:
-        """Return the parent, None where there is none or it is missing."""
+        """Return the parent, or None if there is none or it is missing."""
         return self._parents[span]
 
     def _find_parent(self, span: Span) -> Span | None:
-        """Find the parent; client and server may share one span id.
+        """Return the parent; a client and a server span may share one span id.
 
-        The server of such a pair is below its client. Of such a pair, a span is below the one of its own service,
-        else below the server.
+        The server span of such a pair is the child of the client span. A child of such a pair is the child of the
+        span in its own service, else of the server span.
         """
-        if span.kind in ARRIVALS:
+        if span.kind in ENTRY_KINDS:
             for other in self.by_id[span.trace_id, span.span_id]:
                 if other.is_exit and other is not span:
                     return other
@@ -153,31 +153,31 @@ class Forest:
             return None
         named = [other for other in self.by_id[span.trace_id, span.parent_id] if other is not span]
         if not named:
-            return None  # it is missing, or the span names itself
-        return min(named, key=lambda other: (other.service != span.service, other.kind not in ARRIVALS))
+            return None  # the parent is missing, or the span names itself
+        return min(named, key=lambda other: (other.service != span.service, other.kind not in ENTRY_KINDS))
 
-    def _past_proxies(self, span: Span) -> Span | None:
-        """Return the parent; what came through a sidecar comes from whoever asked the sidecar."""
+    def _skip_proxies(self, span: Span) -> Span | None:
+        """Return the nearest parent that is not a sidecar."""
         parent = self._parents[span]
         while parent is not None and parent.service in self.proxies:
             parent = self._parents[parent]
         return parent
 
-    def _leads_round(self, span: Span) -> bool:
-        """Tell whether the way up ends in a circle; then nobody can say what stands above what."""
-        seen = {span}
-        here: Span | None = span
-        while (here := self._parents[here]) is not None:
-            if here in seen:
+    def _has_cycle(self, span: Span) -> bool:
+        """Return whether the ancestors form a cycle."""
+        visited = {span}
+        ancestor: Span | None = span
+        while (ancestor := self._parents[ancestor]) is not None:
+            if ancestor in visited:
                 return True
-            seen.add(here)
+            visited.add(ancestor)
         return False
 
     def children(self, span: Span) -> list[Span]:
         return self._children[span]
 
     def above(self, span: Span) -> Iterator[Span]:
-        """Go up through the parents."""
+        """Yield the ancestors, the nearest first."""
         while (parent := self.parent(span)) is not None:
             yield parent
             span = parent
@@ -186,23 +186,23 @@ class Forest:
         return span.parent_id is None and self.parent(span) is None
 
     def is_entry(self, span: Span) -> bool:
-        """Tell a request that a service served."""
+        """Return whether a span is an entry span: a request that a service receives."""
         parent = self.parent(span)
         if parent is None:
-            return span.parent_id is None or span.kind in ARRIVALS
+            return span.parent_id is None or span.kind in ENTRY_KINDS
         if parent.service != span.service:
             return True
-        if span.kind not in ARRIVALS:
+        if span.kind not in ENTRY_KINDS:
             return False
         for other in self.above(span):
             if other.service != span.service or other.is_exit:
                 return True
-            if other.kind in ARRIVALS:
+            if other.kind in ENTRY_KINDS:
                 return False
         return True
 
     def entry(self, span: Span) -> Span | None:
-        """Return the request that `span` is part of: itself, or the nearest entry span above it in its service."""
+        """Return the entry span of a span: itself, or its nearest ancestor that is one in the same service."""
         if self.is_entry(span):
             return span
         for other in self.above(span):
@@ -216,7 +216,7 @@ class Forest:
         return sum(1 for _ in self.above(span))
 
     def self_time_ns(self, span: Span) -> int:
-        """Return the duration less the union of the children's intervals, clipped to the span."""
+        """Return the duration minus the union of the children's intervals, clipped to the span."""
         covered = 0
         reached = span.start_ns
         for child in sorted(self.children(span), key=lambda child: child.start_ns):

@@ -1,4 +1,4 @@
-"""The engine's own verdicts: spans go through the decoder, the derivation and the judge."""
+"""Verdicts of the engine: decodes and stores spans, derives calls, judges claims."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyVa
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
-from spanproof.assertions.cases.case_runner import BASE_TIME_NS
+from spanproof.assertions.cases.scenario_requests import BASE_TIME_NS
 from spanproof.assertions.findings.judged_traces import SelectedTraces
 from spanproof.assertions.judge.evaluate import Judge
 from spanproof.collector.calls.derivation import derive_calls
@@ -21,38 +21,38 @@ from spanproof.tests.reference.spans import Span, Value
 
 
 @contextmanager
-def open_judge(made: TraceSet) -> Iterator[Judge]:
-    """Yield a judge of a store that was sent a trace set."""
+def open_judge(trace_set: TraceSet) -> Iterator[Judge]:
+    """Yield a judge of a store that contains a trace set."""
     with Store.open(settings={"threads": "1"}) as store:
-        store.append(Decoder().decode([trace_request(made.spans).SerializeToString()]))
+        store.append(Decoder().decode([make_request(trace_set.spans).SerializeToString()]))
         derive_calls(store)
         connection = store.cursor()
         judge = Judge(connection)
-        judge.select_traces(SelectedTraces(made.settled))
+        judge.select_traces(SelectedTraces(trace_set.settled))
         yield judge
         connection.close()
 
 
-def trace_request(spans: Sequence[Span]) -> ExportTraceServiceRequest:
-    """Make a request that exports spans."""
-    return ExportTraceServiceRequest(resource_spans=_by_resource(spans))
+def make_request(spans: Sequence[Span]) -> ExportTraceServiceRequest:
+    """Return a request that exports spans."""
+    return ExportTraceServiceRequest(resource_spans=_group_by_resource(spans))
 
 
-def _by_resource(spans: Sequence[Span]) -> list[ResourceSpans]:
-    found: dict[str, ResourceSpans] = {}
+def _group_by_resource(spans: Sequence[Span]) -> list[ResourceSpans]:
+    groups: dict[str, ResourceSpans] = {}
     for span in spans:
         resource = {"service.name": span.service, **span.resource}
         key = repr(sorted(resource.items()))
-        if key not in found:
-            found[key] = ResourceSpans()
-            found[key].resource.attributes.extend(key_values(resource))
-            found[key].scope_spans.add()
-        found[key].scope_spans[0].spans.append(_wire(span))
-    return list(found.values())
+        if key not in groups:
+            groups[key] = ResourceSpans()
+            groups[key].resource.attributes.extend(key_values(resource))
+            groups[key].scope_spans.add()
+        groups[key].scope_spans[0].spans.append(_make_wire_span(span))
+    return list(groups.values())
 
 
-def _wire(span: Span) -> WireSpan:
-    made = WireSpan(
+def _make_wire_span(span: Span) -> WireSpan:
+    wire_span = WireSpan(
         trace_id=bytes.fromhex(span.trace_id),
         span_id=bytes.fromhex(span.span_id),
         parent_span_id=bytes.fromhex(span.parent_id or ""),
@@ -62,14 +62,14 @@ def _wire(span: Span) -> WireSpan:
         end_time_unix_nano=BASE_TIME_NS + span.end_ns,
         attributes=key_values(span.attributes),
     )
-    made.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers
+    wire_span.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers
     for event in span.events:
-        made.events.add(
+        wire_span.events.add(
             name=event.name, time_unix_nano=BASE_TIME_NS + event.at_ns, attributes=key_values(event.attributes)
         )
     for link in span.links:
-        made.links.add(trace_id=bytes.fromhex(link.trace_id), span_id=bytes.fromhex(link.span_id))
-    return made
+        wire_span.links.add(trace_id=bytes.fromhex(link.trace_id), span_id=bytes.fromhex(link.span_id))
+    return wire_span
 
 
 def key_values(attributes: dict[str, Value]) -> list[KeyValue]:

@@ -1,4 +1,4 @@
-"""The reference and the engine come to the same verdict on whatever is made up, and what is shown for it is so.
+"""Agreement of the reference and the engine on generated traces: verdicts and their evidence.
 
 ``TESTS_FUZZ`` is the number of verdicts to compare.
 """
@@ -17,7 +17,7 @@ from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.tests.reference.claims import ClaimMaker
 from spanproof.tests.reference.conditions import NotCovered
-from spanproof.tests.reference.evidence import find_fault
+from spanproof.tests.reference.evidence import find_mismatch
 from spanproof.tests.reference.generate import TraceMaker, TraceSet
 from spanproof.tests.reference.judge import judge
 from spanproof.tests.reference.minimize import minimize
@@ -30,41 +30,47 @@ from spanproof.tests.reference.write_case import write_case
 @pytest.mark.timeout(0)
 @compare(verdicts=int(WANTED or 1000))
 @given(st.data())
-def test_same_verdict(data: st.DataObject) -> None:
-    chance = Drawn(data.draw)
-    made = TraceMaker(chance).make()
-    claims = ClaimMaker(chance)
+def test_engine_agrees_with_reference(data: st.DataObject) -> None:
+    choices = Drawn(data.draw)
+    trace_set = TraceMaker(choices).make()
+    claims = ClaimMaker(choices)
     compared = 0
-    with open_judge(made) as engine:
+    with open_judge(trace_set) as engine:
         while compared < CLAIMS:
             claim = claims.make()
             parsed = parse_claim(claim)
             assert not parsed.diagnostics, claim
             if check_claim(parsed):
                 continue
-            found = verdicts(claim, made, engine)
-            if found is None:
+            verdicts = find_verdicts(claim, trace_set, engine)
+            if verdicts is None:
                 continue
             compared += 1
-            if found[0] != found[1]:
-                smaller = minimize(made, lambda less, claim=claim, found=found: verdicts(claim, less) == found)
-                pytest.fail(f"the engine says {found[1]}:\n\n{write_case(smaller, claim, found[0])}", pytrace=False)
+            if verdicts[0] != verdicts[1]:
+                smaller = minimize(
+                    trace_set,
+                    lambda candidate, claim=claim, verdicts=verdicts: find_verdicts(claim, candidate) == verdicts,
+                )
+                pytest.fail(
+                    f"the engine says {verdicts[1]}:\n\n{write_case(smaller, claim, verdicts[0])}",
+                    pytrace=False,
+                )
 
 
-def verdicts(claim: str, made: TraceSet, engine: Judge | None = None) -> tuple[str, str] | None:
-    """Return what the reference and the engine say of a claim; None where the reference says nothing.
+def find_verdicts(claim: str, trace_set: TraceSet, engine: Judge | None = None) -> tuple[str, str] | None:
+    """Return the verdicts of the reference and the engine on a claim; None if the reference does not cover it.
 
-    What the engine shows for it has to be so, too.
+    The verdict of the engine also names a fault in its evidence.
     """
     expectation = parse_claim(claim).expectation
     assert expectation is not None
-    world = World.of(made.spans, made.settled)
+    world = World.of(trace_set.spans, trace_set.settled)
     try:
         expected = judge(expectation, world)
     except NotCovered:
         return None
-    with nullcontext(engine) if engine else open_judge(made) as open_:
-        assert open_ is not None
-        verdict = open_.judge(expectation, claim, Bindings())
-    fault = find_fault(expectation, verdict, world)
-    return expected, str(verdict.outcome) + (f", but {fault}" if fault else "")
+    with nullcontext(engine) if engine else open_judge(trace_set) as open_engine:
+        assert open_engine is not None
+        verdict = open_engine.judge(expectation, claim, Bindings())
+    mismatch = find_mismatch(expectation, verdict, world)
+    return expected, str(verdict.outcome) + (f", but {mismatch}" if mismatch else "")

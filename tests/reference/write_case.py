@@ -1,4 +1,4 @@
-"""Spans as the text of a ``.case`` file, to be added to the cases."""
+"""Writer of ``.case`` files from spans."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ KINDS = {number: word for word, number in SPAN_KINDS.items()}
 STATUSES = {0: "", 1: " ok", 2: " error"}
 
 
-def write_case(made: TraceSet, claim: str, outcome: str) -> str:
-    """Return a case; what the format cannot say (circles, shared span ids) stands there as a comment."""
+def write_case(trace_set: TraceSet, claim: str, outcome: str) -> str:
+    """Return a case; cycles and shared span ids, which the format cannot express, become comments."""
     lines = []
-    linked = {(link.trace_id, link.span_id) for span in made.spans for link in span.links}
-    for number, (trace_id, settled) in enumerate(made.settled.items(), 1):
-        spans = [span for span in made.spans if span.trace_id == trace_id]
+    linked = {(link.trace_id, link.span_id) for span in trace_set.spans for link in span.links}
+    for number, (trace_id, settled) in enumerate(trace_set.settled.items(), 1):
+        spans = [span for span in trace_set.spans if span.trace_id == trace_id]
         lines.append(f"trace t{number}" + ("" if settled else " unsettled"))
         lines += _lines(spans, linked)
     return "\n".join([*lines, "", f"assert {claim}", f"  {outcome}", ""])
@@ -43,7 +43,7 @@ def _lines(spans: list[Span], linked: set[tuple[str, str]]) -> Iterator[str]:
             yield from write(span, 1)
     for span in spans:
         if id(span) not in written:
-            yield f"  # its parent {span.parent_id} goes round in a circle:"
+            yield f"  # its parent {span.parent_id} is part of a cycle:"
             yield from write(span, 1)
     if len(ids) < len(spans):
         yield "  # shared or repeated span ids: " + ", ".join(f"{span.span_id} ({span.service})" for span in spans)

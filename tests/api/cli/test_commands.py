@@ -369,13 +369,13 @@ def test_cases_that_get_their_verdicts_leave_with_0(spanproof: Command, write: C
 def test_cases_that_get_another_verdict_leave_with_1(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("case", write("bad.case", CASE.replace("< 5ms", "< 50ms")))
     assert ran.code == 1, ran
-    assert "bad.case:7: duration(shop) < 50ms\n    must fail, got pass" in ran.out
+    assert "bad.case:7: duration(shop) < 50ms\n    expected fail, got pass" in ran.out
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("nonsense\n", "line 1: `nonsense` begins nothing here"),
+        ("nonsense\n", "line 1: `nonsense` is not a statement"),
         ("assert path a -> b\n", "line 1: no verdict follows"),
         ('trace t\n  a "x" sever 0ms..1ms\n', "line 2: `sever` is not a span kind"),
         ('trace t\n  a "x" server 0ms..1ms link nobody\nassert count(a) == 1\n  pass\n', "nobody"),

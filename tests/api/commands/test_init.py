@@ -109,9 +109,12 @@ def test_nothing_is_written_where_nobody_answers() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("localhost:8080",), "'localhost:8080' is no URL; write it as http://127.0.0.1:8080/orders"),
-        (("http://127.0.0.1:99999/",), "'http://127.0.0.1:99999/' is no URL; write it as http://127.0.0.1:8080/orders"),
-        (("http://ann:secret@x/",), "leave the password out of the URL: it would stand in the proof"),
+        (("localhost:8080",), "'localhost:8080' is not a URL; write it as http://127.0.0.1:8080/orders"),
+        (
+            ("http://127.0.0.1:99999/",),
+            "'http://127.0.0.1:99999/' is not a URL; write it as http://127.0.0.1:8080/orders",
+        ),
+        (("http://ann:secret@x/",), "leave the password out of the URL: the proof would contain it"),
         (("http://x/", "--json", "{a}"), "--json is not JSON at column 2: '{a}'"),
         (("http://x/", "--json", "[1e99]"), "--json is not JSON: '[1e99]'"),
         (("http://x/", "-X", "GOT"), "--method is one of GET, HEAD, "),

@@ -233,10 +233,10 @@ def test_an_env_file_is_read_as_shells_and_others_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("A=1\nnonsense\n", ".env:2: this is no NAME=VALUE"),
-        ("1A=1\n", ".env:1: this is no NAME=VALUE"),
+        ("A=1\nnonsense\n", ".env:2: this is not NAME=VALUE"),
+        ("1A=1\n", ".env:1: this is not NAME=VALUE"),
         ('A="open\n', ".env:1: the quote is not closed"),
-        ("A='a' b\n", ".env:1: what follows the quote is no comment"),
+        ("A='a' b\n", ".env:1: only a comment may follow the closing quote"),
     ],
 )
 def test_a_wrong_env_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:

@@ -265,10 +265,10 @@ def test_requests_are_sent_to_listed_targets_alone(
     run = allowed.run(asks).json()
     assert run["proofs"][0]["verdicts"][0]["outcome"] == "pass"
     elsewhere = allowed.run(ASKS.format(url="http://127.0.0.1:9/")).json()
-    assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is no target that this server may ask"
+    assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is not a target that this server may call"
     for asked in ('grpc "127.0.0.1:9" "a.B/C"', 'publish nats "a" { broker "nats://127.0.0.1:9" }'):
         elsewhere = allowed.run(f'proof "asks" {{ when {asked}\n expect response.status == 0 }}\n').json()
-        assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is no target that this server may ask"
+        assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is not a target that this server may call"
     many = allowed.run(asks.replace('"\n', '" { repeat 4 at 10/s }\n', 1), wait="0s").json()
     told = read_events(allowed, many["id"])
     assert [data for name, data in told if name == "sending"][-1] == {"done": 4, "total": 4}

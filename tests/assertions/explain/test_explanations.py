@@ -1,4 +1,4 @@
-"""How failures are explained: marks, what they follow from, what was missing, and which trace shows it."""
+"""Explanations of failures: marks, consequences, missing spans, and the displayed trace."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ GIVEN = 'given traces since "2020-01-01T00:00:00Z"'
 
 
 @pytest.fixture
-def told() -> list[RunEvent]:
+def events() -> list[RunEvent]:
     return []
 
 
 @pytest.fixture
-def prove(store: Store, told: list[RunEvent]) -> Prove:
-    """Judges claims about trace 1, or about what `given` says; returns what is printed."""
+def prove(store: Store, events: list[RunEvent]) -> Prove:
+    """Return a function that judges claims about trace 1, or about `given`, and returns the printed text."""
 
     def prove(*claims: str, given: str = f'when trace "{1:032x}"\n  settle within 150ms quiet 10ms') -> str:
         text = f'proof "p" {{\n  {given}\n' + "".join(f"  expect {claim}\n" for claim in claims) + "}\n"
@@ -40,19 +40,19 @@ def prove(store: Store, told: list[RunEvent]) -> Prove:
         out = io.StringIO()
         report = TerminalReport(Console(file=out, width=200, highlight=False, soft_wrap=True))
 
-        def tell(event: RunEvent) -> None:
-            told.append(event)
+        def emit(event: RunEvent) -> None:
+            events.append(event)
             report(event)
 
-        Runner(store, tell).run([(module, proof) for proof in module.proofs])
+        Runner(store, emit).run([(module, proof) for proof in module.proofs])
         return out.getvalue()
 
     return prove
 
 
 @pytest.fixture
-def called(add: Add) -> Add:
-    """A shop that asks a stock, which asks an old bank twice in vain."""
+def shop_trace(add: Add) -> Add:
+    """A shop calls a stock service, which calls an old bank twice; both calls fail."""
     add("shop", 1, ms=(0, 100))
     add("shop", 2, 1, "client", ms=(10, 40))
     add("stock", 3, 2, ms=(15, 35))
@@ -66,7 +66,7 @@ def called(add: Add) -> Add:
 
 
 @pytest.mark.parametrize(
-    ("claim", "marked"),
+    ("claim", "marks"),
     [
         (
             "path shop -> stock -> bank",
@@ -76,7 +76,7 @@ def called(add: Add) -> Add:
         (
             "stock before shop",
             "   |          -----        ^^^^ 1 of 1 traces\n"
-            "   |          this was to end first\n",
+            "   |          this must end first\n",
         ),
         (
             "every span has duration < 50ms",
@@ -92,7 +92,7 @@ def called(add: Add) -> Add:
         (
             "fallback stock -> bank-old => bank-new",
             "   |                   -----------------    ^^^^^^^^ 1 of 1 failed calls\n"
-            "   |                   1 call failed for good\n",
+            "   |                   1 call failed\n",
         ),
         (
             "budget 800ms { shop: 5ms }",
@@ -100,53 +100,51 @@ def called(add: Add) -> Add:
         ),
     ],
 )  # fmt: skip
-def test_a_failure_marks_what_failed_and_what_it_goes_with(called: Add, prove: Prove, claim: str, marked: str) -> None:
+def test_failure_marks_failed_and_related_parts(shop_trace: Add, prove: Prove, claim: str, marks: str) -> None:
     shown = prove(claim)
-    assert f"4  |   expect {claim}\n{marked}" in shown, shown
+    assert f"4  |   expect {claim}\n{marks}" in shown, shown
 
 
-def test_a_gap_that_was_observed_has_its_unit(called: Add, prove: Prove, told: list[RunEvent]) -> None:
+def test_observed_gap_has_unit(shop_trace: Add, prove: Prove, events: list[RunEvent]) -> None:
     prove("retry stock -> bank-old { backoff >= 1s }")
-    (judged,) = (event for event in told if isinstance(event, ClaimJudged))
+    (judged,) = (event for event in events if isinstance(event, ClaimJudged))
     assert (judged.verdict.id, judged.verdict.observed) == ("retry-mismatch", "2ms")
 
 
 @pytest.mark.parametrize("second_ms", [(20, 30), (30, 40)])  # at the same time, and later
-def test_what_was_observed_is_of_the_span_that_shows_it(
-    add: Add, prove: Prove, told: list[RunEvent], second_ms: tuple[int, int]
+def test_observed_value_belongs_to_witness(
+    add: Add, prove: Prove, events: list[RunEvent], second_ms: tuple[int, int]
 ) -> None:
     add("bank", 1, ms=(20, 30))
     add("bank", 2, ms=second_ms, http__response__status_code=503)
     prove("some bank has http.response.status_code == null or http.response.status_code == 503")
-    (judged,) = (event for event in told if isinstance(event, ClaimJudged))
+    (judged,) = (event for event in events if isinstance(event, ClaimJudged))
     assert judged.verdict.observed == "missing"
     assert [witness.span_id for witness in judged.verdict.witnesses] == [f"{1:016x}"]
 
 
-def test_in_many_traces_the_nearest_is_counted(
-    called: Add, prove: Prove, connection: duckdb.DuckDBPyConnection
+def test_nearest_miss_is_counted_over_traces(
+    shop_trace: Add, prove: Prove, connection: duckdb.DuckDBPyConnection
 ) -> None:
     for trace in range(2, 5):
-        called("shop", 1, trace=trace)
-        called("stock", 2, 1, trace=trace)
-        called("bank-old" if trace < 4 else "mint", 3, 2, trace=trace)
-    age(connection)
+        shop_trace("shop", 1, trace=trace)
+        shop_trace("stock", 2, 1, trace=trace)
+        shop_trace("bank-old" if trace < 4 else "mint", 3, 2, trace=trace)
+    backdate_arrivals(connection)
     assert "^^^^ 0 of 4 traces; nearest: `bank-old` (3)" in prove("path shop -> stock -> bank", given=GIVEN)
 
 
-def test_the_trace_that_shows_the_number_is_shown(
-    called: Add, prove: Prove, connection: duckdb.DuckDBPyConnection
-) -> None:
+def test_trace_at_aggregate_is_shown(shop_trace: Add, prove: Prove, connection: duckdb.DuckDBPyConnection) -> None:
     for trace in range(2, 22):
-        called("shop", 1, trace=trace, ms=(0, trace))
-    age(connection)
+        shop_trace("shop", 1, trace=trace, ms=(0, trace))
+    backdate_arrivals(connection)
     assert f"= trace {1:032x}, 100 ms, the one at the maximum" in prove("max(duration(shop)) < 50ms", given=GIVEN)
     assert f"= trace {21:032x}, 21 ms, the one at p95" in prove("p95(duration(shop)) < 5ms", given=GIVEN)
     assert ", the one" not in prove("every shop has duration < 5ms", given=GIVEN)
 
 
-def age(connection: duckdb.DuckDBPyConnection) -> None:
-    """Let what is stored have come long ago, so that its traces are complete."""
+def backdate_arrivals(connection: duckdb.DuckDBPyConnection) -> None:
+    """Move all arrival times into the past, so that the traces are complete."""
     connection.execute("UPDATE spans SET arrived_ns = arrived_ns - ?", [60 * SECOND_NS])
 
 
@@ -167,21 +165,19 @@ def age(connection: duckdb.DuckDBPyConnection) -> None:
         (ExcerptLine(1, "ab", (MarkedPart(1, 1, "", False), MarkedPart(2, 1, "y", True))), ["-^ y"]),
     ],
 )
-def test_marks_are_drawn_below_their_line(line: ExcerptLine, rows: list[str]) -> None:
+def test_marks_are_drawn_below_line(line: ExcerptLine, rows: list[str]) -> None:
     assert draw_marks(line) == rows
 
 
 # ## Consequences
 
 
-def follows(told: list[RunEvent]) -> list[int | None]:
-    (event,) = (event for event in told if isinstance(event, ProofFinished))
+def list_causes(events: list[RunEvent]) -> list[int | None]:
+    (event,) = (event for event in events if isinstance(event, ProofFinished))
     return [each.verdict.follows_from for each in event.judged]
 
 
-def test_what_fails_for_want_of_the_same_service_follows_from_the_path(
-    called: Add, prove: Prove, told: list[RunEvent]
-) -> None:
+def test_missing_service_failures_follow_from_path(shop_trace: Add, prove: Prove, events: list[RunEvent]) -> None:
     shown = prove(
         "count(stock -> bank) == 1",
         "every bank has duration < 50ms",
@@ -190,7 +186,7 @@ def test_what_fails_for_want_of_the_same_service_follows_from_the_path(
         "retry bank -> vault { recovered }",
         "some mint",
     )
-    assert follows(told) == [2, 2, None, None, 2, None]
+    assert list_causes(events) == [2, 2, None, None, 2, None]
     assert "4 failed (1 is a consequence), 2 inconclusive (2 are consequences)" in shown
     explained = [line for line in shown.splitlines() if "a consequence of" in line]
     assert explained == ["   = a consequence of line 6: `stock` called `bank-old`, not `bank`"] * 3
@@ -209,23 +205,23 @@ def test_what_fails_for_want_of_the_same_service_follows_from_the_path(
         (["path shop -> bank-old", "path bank-old -> shop"], [None, None]),
     ],
 )
-def test_only_what_has_the_same_cause_follows(
-    called: Add, prove: Prove, told: list[RunEvent], claims: list[str], expected: list[int | None]
+def test_only_same_cause_gives_consequence(
+    shop_trace: Add, prove: Prove, events: list[RunEvent], claims: list[str], expected: list[int | None]
 ) -> None:
     prove(*claims)
-    assert follows(told) == expected
+    assert list_causes(events) == expected
 
 
-def test_claims_about_another_request_have_their_own_cause(called: Add, prove: Prove, told: list[RunEvent]) -> None:
-    called("shop", 1, trace=2)
+def test_each_request_has_its_own_cause(shop_trace: Add, prove: Prove, events: list[RunEvent]) -> None:
+    shop_trace("shop", 1, trace=2)
     prove("some bank", f'1 == 1\n  when trace "{2:032x}"\n  expect some bank')
-    assert follows(told) == [None, None, None]
+    assert list_causes(events) == [None, None, None]
 
 
-# ## What was missing
+# ## Missing spans
 
 
-def test_what_was_missing_says_how_often_its_service_exports(
+def test_missing_span_names_export_interval(
     add: Add, store: Store, connection: duckdb.DuckDBPyConnection, prove: Prove
 ) -> None:
     for number in range(6):
@@ -243,34 +239,35 @@ def test_what_was_missing_says_how_often_its_service_exports(
     ) in shown
 
 
-def test_of_a_service_that_exported_once_nobody_knows_how_often(add: Add, prove: Prove) -> None:
+def test_single_export_gives_no_interval(add: Add, prove: Prove) -> None:
     add("bank", 1, trace=10)
     add("shop", 1)
     add("shop", 2, 1, "client", server__address="bank")
     assert "whose own span has not arrived: `bank` exported nothing of it\n" in prove("no shop -> mint")
 
 
-def test_where_nothing_was_exported_at_all_that_is_said(add: Add, prove: Prove) -> None:
-    none = "no span of this trace has arrived"
-    assert f"{none}: nothing has been exported to this collector yet\n" in prove("some shop")
+def test_empty_store_is_reported(add: Add, prove: Prove) -> None:
+    message = "no span of this trace has arrived"
+    assert f"{message}: nothing has been exported to this collector yet\n" in prove("some shop")
     add("shop", 1, trace=2)
-    assert f"inconclusive[incomplete]: {none}\n" in prove("some shop")
+    assert f"inconclusive[incomplete]: {message}\n" in prove("some shop")
 
 
 @pytest.mark.parametrize(
     ("gaps_ms", "flush_ms"),
     [([], None), ([5000], None), ([5000, 5000], 5000), ([5000, 20, 5001, 15000, 10000], 5000), ([20, 20, 20], None)],
 )
-def test_an_exporter_is_known_by_the_times_between_its_exports(
+def test_export_interval_is_derived_from_gaps(
     add: Add, connection: duckdb.DuckDBPyConnection, gaps_ms: list[int], flush_ms: int | None
 ) -> None:
-    at = 1_000_000_000_000
+    arrived_ms = 1_000_000_000_000
     for number, gap in enumerate((0, *gaps_ms)):
-        at += gap
+        arrived_ms += gap
         add("bank", number + 1)
         connection.execute(
-            "UPDATE spans SET arrived_ns = ? WHERE span_key = (SELECT max(span_key) FROM spans)", [at * 1_000_000]
+            "UPDATE spans SET arrived_ns = ? WHERE span_key = (SELECT max(span_key) FROM spans)",
+            [arrived_ms * 1_000_000],
         )
-    found = read_export_interval_ns(connection, "bank")
-    assert found == (None if flush_ms is None else flush_ms * 1_000_000)
-    assert read_export_interval_ns(connection, "nobody") is None
+    interval_ns = read_export_interval_ns(connection, "bank")
+    assert interval_ns == (None if flush_ms is None else flush_ms * 1_000_000)
+    assert read_export_interval_ns(connection, "unknown") is None

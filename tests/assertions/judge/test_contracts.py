@@ -1,4 +1,4 @@
-"""Responses against a JSON schema and an OpenAPI document."""
+"""Responses judged against JSON Schema and OpenAPI documents."""
 
 import json
 from pathlib import Path
@@ -52,7 +52,7 @@ def respond(body: str, status: int = 200, path: str = "/v1/orders/3") -> HttpRes
 
 
 @pytest.mark.parametrize(
-    ("body", "outcome", "said"),
+    ("body", "outcome", "message"),
     [
         ('{"order": {"total": 1}}', "pass", "order.schema.json"),
         ('{"order": {"total": "x"}}', "fail", "`$.order.total`: 'x' is not of type 'integer'"),
@@ -60,14 +60,14 @@ def respond(body: str, status: int = 200, path: str = "/v1/orders/3") -> HttpRes
         ("no", "fail", "not JSON"),
     ],
 )
-def test_a_schema_names_the_place_that_differs(folder: Path, body: str, outcome: str, said: str) -> None:
+def test_schema_violation_names_position(folder: Path, body: str, outcome: str, message: str) -> None:
     verdict = judge_contract(claim('response matches schema "order.schema.json"'), respond(body), folder)
     assert verdict.outcome == outcome
-    assert said in verdict.reason
+    assert message in verdict.reason
 
 
 @pytest.mark.parametrize(
-    ("response", "outcome", "said"),
+    ("response", "outcome", "message"),
     [
         (respond('{"id": "a"}'), "pass", "api.yaml"),
         (respond('{"id": 1}'), "fail", "1 is not of type 'string'"),
@@ -75,16 +75,14 @@ def test_a_schema_names_the_place_that_differs(folder: Path, body: str, outcome:
         (respond("{}", path="/v1/carts"), "fail", "/v1/carts"),
     ],
 )
-def test_an_api_is_known_by_its_paths_whatever_the_host(
-    folder: Path, response: HttpResponse, outcome: str, said: str
-) -> None:
+def test_openapi_ignores_host(folder: Path, response: HttpResponse, outcome: str, message: str) -> None:
     verdict = judge_contract(claim('response conforms to openapi "api.yaml"'), response, folder)
     assert verdict.outcome == outcome
-    assert said in verdict.reason
+    assert message in verdict.reason
 
 
 @pytest.mark.parametrize("name", ["broken.json", "absent.json"])
-def test_a_document_that_cannot_be_used_is_an_error(folder: Path, name: str) -> None:
+def test_unusable_document_is_error(folder: Path, name: str) -> None:
     verdict = judge_contract(claim(f'response matches schema "{name}"'), respond("{}"), folder)
     assert verdict.outcome == "error"
     assert name in verdict.reason

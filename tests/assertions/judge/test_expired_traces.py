@@ -1,4 +1,4 @@
-"""What may be said of a window whose traces the store has forgotten in part."""
+"""Verdicts on a window some of whose traces the store has deleted."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
 from spanproof.tests.api.stored_traces import Sent, Value, append
 
 DAY_NS = 86_400_000_000_000
-# traces 1 to 10 begin 1000 s after one another; 1 to 5 are forgotten
+# traces 1 to 10 start 1000 s apart; 1 to 5 are deleted
 FIRST, FIFTH, SIXTH = "2026-01-31T12:10:00Z", "2026-01-31T13:23:20Z", "2026-01-31T13:23:21Z"
-NOTE = f"but traces of its window up to {FIFTH} were forgotten"
+NOTE = f"but traces of its window up to {FIFTH} were deleted"
 Judge = Callable[..., Verdict]
 
 
@@ -45,11 +45,11 @@ def judge(store: Store) -> Judge:
         assert module.diagnostics == ()
         judged: list[ClaimJudged] = []
 
-        def take(event: RunEvent) -> None:
+        def collect(event: RunEvent) -> None:
             if isinstance(event, ClaimJudged):
                 judged.append(event)
 
-        Runner(store, take).run([(module, proof) for proof in module.proofs])
+        Runner(store, collect).run([(module, proof) for proof in module.proofs])
         (one,) = judged
         return one.verdict
 
@@ -74,14 +74,14 @@ def judge(store: Store) -> Judge:
         "no retry gateway -> orders",
     ],
 )
-def test_what_more_traces_could_undo_does_not_pass(judge: Judge, claim: str) -> None:
-    whole = judge(claim, SIXTH)
-    assert (whole.outcome, "forgotten" in whole.reason) == (Outcome.PASS, False)
+def test_pass_is_inconclusive_with_deleted_traces(judge: Judge, claim: str) -> None:
+    complete = judge(claim, SIXTH)
+    assert (complete.outcome, "deleted" in complete.reason) == (Outcome.PASS, False)
     for since in (FIRST, FIFTH):
-        part = judge(claim, since)
-        assert (part.outcome, part.id) == (Outcome.INCONCLUSIVE, "forgotten")
-        assert part.reason == f"{whole.reason}, {NOTE}"
-        assert replace(part, outcome=whole.outcome, id=whole.id, reason=whole.reason) == whole
+        partial = judge(claim, since)
+        assert (partial.outcome, partial.id) == (Outcome.INCONCLUSIVE, "forgotten")
+        assert partial.reason == f"{complete.reason}, {NOTE}"
+        assert replace(partial, outcome=complete.outcome, id=complete.id, reason=complete.reason) == complete
 
 
 @pytest.mark.parametrize(
@@ -96,13 +96,13 @@ def test_what_more_traces_could_undo_does_not_pass(judge: Judge, claim: str) -> 
         ("duration(payments) < 1s", Outcome.INCONCLUSIVE),  # nothing matched
     ],
 )
-def test_other_verdicts_stay_and_say_so(judge: Judge, claim: str, outcome: Outcome) -> None:
-    whole, part = judge(claim, SIXTH), judge(claim)
-    assert (whole.outcome, "forgotten" in whole.reason) == (outcome, False)
-    assert part == replace(whole, reason=f"{whole.reason}, {NOTE}")
+def test_other_verdicts_mention_deleted_traces(judge: Judge, claim: str, outcome: Outcome) -> None:
+    complete, partial = judge(claim, SIXTH), judge(claim)
+    assert (complete.outcome, "deleted" in complete.reason) == (outcome, False)
+    assert partial == replace(complete, reason=f"{complete.reason}, {NOTE}")
 
 
-def test_a_baseline_counts_for_what_is_compared_with_it(judge: Judge) -> None:
+def test_deleted_baseline_affects_comparisons_only(judge: Judge) -> None:
     claim = "p95(duration(gateway)) <= baseline * 2"
     assert judge(claim, SIXTH, baseline=SIXTH).outcome is Outcome.PASS
     assert judge(claim, SIXTH, baseline=FIRST).id == "forgotten"

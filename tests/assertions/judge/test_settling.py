@@ -1,4 +1,4 @@
-"""When a trace is complete, and which verdicts can be given before it is."""
+"""Completeness of traces, and the verdicts that are final before it."""
 
 from __future__ import annotations
 
@@ -29,155 +29,149 @@ FIRST = f"{1:032x}"
 Missed = tuple[str, bool, str | None, str | None]
 
 
-def look(connection: duckdb.DuckDBPyConnection, trace_id: str) -> Completeness:
+def check_trace(connection: duckdb.DuckDBPyConnection, trace_id: str) -> Completeness:
     return check_completeness(connection, find_related_traces(connection, trace_id))
 
 
-def missing(connection: duckdb.DuckDBPyConnection) -> list[Missed]:
-    return [(each.kind, each.is_certain, each.caller, each.callee) for each in look(connection, FIRST).missing]
+def list_missing(connection: duckdb.DuckDBPyConnection) -> list[Missed]:
+    return [(each.kind, each.is_certain, each.caller, each.callee) for each in check_trace(connection, FIRST).missing]
 
 
-def quiet(state: Completeness, asked_ns: int | None = None) -> int | None:
-    """How long after the last arrival it is settled."""
-    until = state.compute_settle_time_ns(asked_ns)
+def compute_settle_delay_ns(state: Completeness, quiet_ns: int | None = None) -> int | None:
+    """Return the time from the last arrival until the trace is settled, in nanoseconds."""
+    until = state.compute_settle_time_ns(quiet_ns)
     return None if until is None or state.last_arrived_ns is None else until - state.last_arrived_ns
 
 
-# ## What is missing
+# ## Missing spans
 
 
-def test_of_a_trace_without_spans_everything_is_missing(connection: duckdb.DuckDBPyConnection) -> None:
-    state = look(connection, FIRST)
+def test_empty_trace_misses_everything(connection: duckdb.DuckDBPyConnection) -> None:
+    state = check_trace(connection, FIRST)
     assert [str(each) for each in state.missing] == ["no span of this trace has arrived"]
-    assert quiet(state) is None
-    assert quiet(state, 0) is None
+    assert compute_settle_delay_ns(state) is None
+    assert compute_settle_delay_ns(state, 0) is None
 
 
-def test_a_trace_with_its_root_and_no_call_misses_nothing(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_root_without_calls_is_complete(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1)
-    state = look(connection, FIRST)
+    state = check_trace(connection, FIRST)
     assert state.missing == ()
-    assert quiet(state) == DEFAULT_IDLE_NS
-    assert quiet(state, 7) == 7
+    assert compute_settle_delay_ns(state) == DEFAULT_IDLE_NS
+    assert compute_settle_delay_ns(state, 7) == 7
 
 
-def test_without_the_root_nothing_is_settled(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_missing_root_prevents_settling(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("bank", 2, parent=1)
-    assert ("root", True, None, None) in missing(connection)
-    assert ("parent", True, "bank", "bank server") in missing(connection)
-    assert quiet(look(connection, FIRST), 0) is None
+    assert ("root", True, None, None) in list_missing(connection)
+    assert ("parent", True, "bank", "bank server") in list_missing(connection)
+    assert compute_settle_delay_ns(check_trace(connection, FIRST), 0) is None
 
 
-def test_a_parent_that_is_missing_below_the_root_is_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_missing_parent_is_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1)
     add("bank", 3, parent=2)
-    assert missing(connection) == [("parent", True, "bank", "bank server")]
+    assert list_missing(connection) == [("parent", True, "bank", "bank server")]
 
 
-def test_our_own_request_is_no_parent_to_wait_for(
-    add: Add, store: Store, connection: duckdb.DuckDBPyConnection
-) -> None:
+def test_trigger_span_is_not_awaited(add: Add, store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("INSERT INTO triggers VALUES ($trace::UUID, 99)", {"trace": FIRST})
     add("shop", 1, parent=99)
-    assert missing(connection) == []
+    assert list_missing(connection) == []
 
 
-def test_a_call_to_a_known_service_must_be_answered(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_answer_of_known_service_is_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("bank", 1, trace=2)
     add("shop", 1)
     add("shop", 2, 1, "client", server__address="bank.internal")
-    assert missing(connection) == [("answer", True, "shop", "bank")]
-    assert str(look(connection, FIRST).missing[0]) == "`shop` called `bank`, whose own span has not arrived"
+    assert list_missing(connection) == [("answer", True, "shop", "bank")]
+    assert str(check_trace(connection, FIRST).missing[0]) == "`shop` called `bank`, whose own span has not arrived"
     add("bank", 3, 2)
-    assert missing(connection) == []
+    assert list_missing(connection) == []
 
 
-def test_a_call_to_an_address_that_answered_before_must_be_answered(
-    add: Add, connection: duckdb.DuckDBPyConnection
-) -> None:
-    there = {"server__address": "10.0.0.7", "server__port": 8080}
+def test_answer_of_known_address_is_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+    address = {"server__address": "10.0.0.7", "server__port": 8080}
     add("shop", 1, trace=2)
-    add("shop", 2, 1, "client", trace=2, **there)
+    add("shop", 2, 1, "client", trace=2, **address)
     add("bank", 3, 2, trace=2)
     add("shop", 1)
-    add("shop", 2, 1, "client", **there)
-    assert missing(connection) == [("answer", True, "shop", "bank")]
+    add("shop", 2, 1, "client", **address)
+    assert list_missing(connection) == [("answer", True, "shop", "bank")]
 
 
-def test_a_call_that_failed_may_never_be_answered(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_answer_of_failed_call_is_uncertain(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("bank", 1, trace=2)
     add("shop", 1)
     add("shop", 2, 1, "client", error=True, server__address="bank")
-    assert missing(connection) == [("answer", False, "shop", "bank")]
-    assert quiet(look(connection, FIRST)) == UNCERTAIN_IDLE_NS
-    assert quiet(look(connection, FIRST), DEFAULT_IDLE_NS) == DEFAULT_IDLE_NS
+    assert list_missing(connection) == [("answer", False, "shop", "bank")]
+    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == UNCERTAIN_IDLE_NS
+    assert compute_settle_delay_ns(check_trace(connection, FIRST), DEFAULT_IDLE_NS) == DEFAULT_IDLE_NS
 
 
-def test_a_database_is_not_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_database_span_is_not_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1)
     add("shop", 2, 1, "client", db__system__name="postgresql", server__address="db.internal")
-    assert missing(connection) == []
+    assert list_missing(connection) == []
 
 
-def test_whether_an_unknown_peer_answers_only_time_can_tell(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_answer_of_unknown_peer_is_uncertain(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1)
     add("shop", 2, 1, "client", server__address="api.example.com")
-    assert missing(connection) == [("peer", False, "shop", "api.example.com")]
-    assert quiet(look(connection, FIRST)) == UNCERTAIN_IDLE_NS
+    assert list_missing(connection) == [("peer", False, "shop", "api.example.com")]
+    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == UNCERTAIN_IDLE_NS
 
 
-def test_a_peer_that_never_answered_is_not_awaited_again(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_silent_peer_is_not_awaited_again(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1, trace=2)
     add("shop", 2, 1, "client", trace=2, server__address="api.example.com", server__port=443)
     add("shop", 1)
     add("shop", 2, 1, "client", server__address="api.example.com", server__port=443)
-    assert [kind for kind, *_ in missing(connection)] == ["peer"]
+    assert [kind for kind, *_ in list_missing(connection)] == ["peer"]
     connection.execute(
         "UPDATE spans SET arrived_ns = arrived_ns - $long WHERE trace_id <> $first::UUID",
         {"long": UNCERTAIN_IDLE_NS + SECOND_NS, "first": FIRST},
     )
-    assert missing(connection) == []
-    assert quiet(look(connection, FIRST)) == DEFAULT_IDLE_NS
+    assert list_missing(connection) == []
+    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == DEFAULT_IDLE_NS
 
 
-def test_a_message_that_nobody_took_is_awaited_for_a_while(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_consumer_of_message_is_uncertain(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1)
     add("shop", 2, 1, "producer", messaging__system="nats")
-    assert missing(connection) == [("consumer", False, "shop", "nats")]
-    assert quiet(look(connection, FIRST)) == UNCERTAIN_IDLE_NS
+    assert list_missing(connection) == [("consumer", False, "shop", "nats")]
+    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == UNCERTAIN_IDLE_NS
 
 
-def test_a_trace_that_a_message_leads_to_is_judged_along(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_linked_consumer_trace_is_included(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     add("shop", 1)
     add("shop", 2, 1, "producer")
     add("mail", 1, 0, "consumer", trace=2, link=(1, 2))
-    state = look(connection, FIRST)
+    state = check_trace(connection, FIRST)
     assert state.missing == ()
     assert state.trace_ids == (FIRST, f"{2:032x}")
     add("mail", 9, 8, "internal", trace=2)
-    assert missing(connection) == [("parent", True, "mail", "mail internal")]
+    assert list_missing(connection) == [("parent", True, "mail", "mail internal")]
 
 
 # ## Late and repeated spans
 
 
-def derived(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[object, ...]]]:
+def read_derived_tables(connection: duckdb.DuckDBPyConnection) -> dict[str, list[tuple[object, ...]]]:
     return {table: sorted(connection.execute(f"FROM {table}").fetchall(), key=str) for table in DERIVED_TABLES}
 
 
-def test_a_late_parent_puts_its_children_in_their_place(
-    add: Add, store: Store, connection: duckdb.DuckDBPyConnection
-) -> None:
+def test_late_parent_places_children(add: Add, store: Store, connection: duckdb.DuckDBPyConnection) -> None:
     add("bank", 3, 2)
     add("shop", 1)
     assert connection.execute("SELECT count(*) FROM calls").fetchall() == [(0,)]
     add("shop", 2, 1, "client")
     assert connection.execute("SELECT caller, callee, definite FROM calls").fetchall() == [("shop", "bank", True)]
-    assert missing(connection) == []
+    assert list_missing(connection) == []
     assert derive_calls(store) == 0
 
 
-def test_repeated_spans_change_nothing(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_duplicate_spans_change_nothing(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     def send() -> None:
         add("shop", 1)
         add("shop", 2, 1, "client", server__address="bank")
@@ -186,19 +180,22 @@ def test_repeated_spans_change_nothing(add: Add, connection: duckdb.DuckDBPyConn
         add("mail", 1, 0, "consumer", trace=2, link=(1, 4))
 
     send()
-    before, state = derived(connection), look(connection, FIRST)
+    before, state = read_derived_tables(connection), check_trace(connection, FIRST)
     send()
-    assert derived(connection) == before
-    assert (look(connection, FIRST).trace_ids, look(connection, FIRST).missing) == (state.trace_ids, state.missing)
+    assert read_derived_tables(connection) == before
+    assert (check_trace(connection, FIRST).trace_ids, check_trace(connection, FIRST).missing) == (
+        state.trace_ids,
+        state.missing,
+    )
 
 
-def test_of_a_span_sent_again_the_one_that_ends_last_stays(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+def test_duplicate_with_latest_end_is_kept(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
     for end in (10, 30, 20):
         add("shop", 1, ms=(0, end))
     assert connection.execute("SELECT (end_ns - start_ns) // 1000000 FROM spans").fetchall() == [(30,)]
 
 
-# ## Verdicts while spans may still come
+# ## Verdicts before all spans have arrived
 
 
 @pytest.fixture
@@ -208,7 +205,7 @@ def judge(connection: duckdb.DuckDBPyConnection) -> Callable[..., Verdict]:
         assert check_claim(parsed) == ()
         assert parsed.expectation is not None
         judge = Judge(connection)
-        state = look(connection, FIRST)
+        state = check_trace(connection, FIRST)
         judge.select_traces(
             SelectedTraces(dict.fromkeys(state.trace_ids, settled), live, tuple(str(each) for each in state.missing))
         )
@@ -218,8 +215,8 @@ def judge(connection: duckdb.DuckDBPyConnection) -> Callable[..., Verdict]:
 
 
 @pytest.fixture
-def called(add: Add) -> Add:
-    """A shop that has called a bank, and may call others."""
+def shop_trace(add: Add) -> Add:
+    """A shop has called a bank and may call other services."""
     add("shop", 1, ms=(0, 100))
     add("shop", 2, 1, "client", ms=(10, 40))
     add("bank", 3, 2, ms=(15, 35))
@@ -265,8 +262,8 @@ FINAL_PASS, FINAL_FAIL, OPEN = (Outcome.PASS, True), (Outcome.FAIL, True), (Outc
         ("1 + 1 == 3", FINAL_FAIL, FINAL_FAIL),
     ],
 )
-def test_a_verdict_is_given_as_soon_as_nothing_can_change_it(
-    called: Add,
+def test_verdict_is_final_once_unchangeable(
+    shop_trace: Add,
     judge: Callable[..., Verdict],
     claim: str,
     verdict: tuple[Outcome, bool],
@@ -277,7 +274,7 @@ def test_a_verdict_is_given_as_soon_as_nothing_can_change_it(
     assert (settled.outcome, settled.final) == settled_verdict, settled
 
 
-def test_a_witness_whose_place_may_change_is_no_witness_yet(add: Add, judge: Callable[..., Verdict]) -> None:
+def test_indefinite_witness_does_not_decide(add: Add, judge: Callable[..., Verdict]) -> None:
     add("shop", 2, 1, "client")
     add("bank", 3, 2)
     assert (judge("path shop -> bank").outcome, judge("path shop -> bank").final) == OPEN
@@ -285,23 +282,23 @@ def test_a_witness_whose_place_may_change_is_no_witness_yet(add: Add, judge: Cal
     assert (judge("path shop -> bank").outcome, judge("path shop -> bank").final) == FINAL_PASS
 
 
-def test_an_absence_broken_late_is_a_failure(called: Add, judge: Callable[..., Verdict]) -> None:
+def test_late_span_breaks_absence(shop_trace: Add, judge: Callable[..., Verdict]) -> None:
     assert judge("no path shop -> mail").outcome is Outcome.INCONCLUSIVE
-    called("shop", 4, 1, "client", ms=(50, 60))
-    called("mail", 5, 4, ms=(51, 59))
+    shop_trace("shop", 4, 1, "client", ms=(50, 60))
+    shop_trace("mail", 5, 4, ms=(51, 59))
     assert judge("no path shop -> mail").outcome is Outcome.FAIL
 
 
-def test_at_the_deadline_what_is_open_names_what_is_missing(called: Add, judge: Callable[..., Verdict]) -> None:
-    called("mail", 9, 8)
+def test_verdict_at_deadline_names_missing_span(shop_trace: Add, judge: Callable[..., Verdict]) -> None:
+    shop_trace("mail", 9, 8)
     verdict = judge("no path shop -> backup", live=False)
     assert verdict.outcome is Outcome.INCONCLUSIVE
     assert "`mail` sent the span `mail server`, whose parent has not arrived" in verdict.reason
 
 
 @pytest.mark.parametrize("claim", ["no path shop -> mail", "every span has duration < 1s", "count(mail) == 0"])
-def test_what_was_dropped_or_not_sampled_makes_a_bound_inconclusive(
-    called: Add, connection: duckdb.DuckDBPyConnection, judge: Callable[..., Verdict], claim: str
+def test_dropped_data_makes_bound_inconclusive(
+    shop_trace: Add, connection: duckdb.DuckDBPyConnection, judge: Callable[..., Verdict], claim: str
 ) -> None:
     connection.execute("UPDATE spans SET dropped_attributes_count = 2 WHERE service = 'bank'")
     verdict = judge(claim, settled=True)
@@ -310,8 +307,8 @@ def test_what_was_dropped_or_not_sampled_makes_a_bound_inconclusive(
 
 
 @pytest.mark.parametrize("claim", ["no path shop -> mail", "every span has duration < 1s", "count(mail) == 0"])
-def test_nor_does_such_a_trace_count_in_a_share(
-    called: Add, connection: duckdb.DuckDBPyConnection, judge: Callable[..., Verdict], claim: str
+def test_lossy_trace_does_not_count_in_share(
+    shop_trace: Add, connection: duckdb.DuckDBPyConnection, judge: Callable[..., Verdict], claim: str
 ) -> None:
     assert judge(f"{claim} in >= 99% of traces", settled=True).outcome is Outcome.PASS
     connection.execute("UPDATE spans SET dropped_attributes_count = 2 WHERE service = 'bank'")

@@ -5,10 +5,10 @@ from importlib import import_module
 
 import pytest
 
-# pytester forgets what a run imports, unless it was there before; to import all of this each time takes a second
+# pytester unloads modules that a run imports, unless they were loaded before; importing these takes a second
 PRELOADED = [import_module(f"spanproof.assertions.pytest_plugin.{name}") for name in ("items", "traces_fixture")]
-import_module("httpcore")  # and httpx keeps what it knows of it, although it imports it only with its first client
-# Starts the service of the tests once the collector is there, as projects do; proofs find it by its variable.
+import_module("httpcore")  # httpx imports it with its first client and keeps references to it
+# Starts the service of the tests after the collector, as projects do; proofs find it by an environment variable.
 CONFTEST = """
 import os, pytest
 from spanproof.tests.command import open_service
@@ -23,17 +23,17 @@ def service(spanproof):
 PROOFS = """
 let base = env("BASE_URL")
 
-proof "the bank is asked" [smoke] {
+proof "the bank is called" [smoke] {
   when GET "{base}/x"
   expect path shop -> bank
 }
 
-proof "payments: :: [are] asked" {
+proof "payments: :: [are] used" {
   when GET "{base}/x"
   expect path shop -> payments
 }
 
-proof "nothing is known of the silent" {
+proof "a silent service is unknown" {
   when GET "{base}/silent"
   settle within 10ms
   expect path shop -> bank
@@ -44,11 +44,11 @@ Run = Callable[..., pytest.RunResult]
 
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
-    """A project with a service and a file of three proofs, of which the first passes; no other plugins disturb it."""
+    """A project with a service and a file of three proofs, of which the first passes; other plugins are disabled."""
     for name in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_BSP_SCHEDULE_DELAY", "BASE_URL"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
-    # in our own process it is imported already
+    # the plugin is already imported in this process
     monkeypatch.setenv(
         "PYTEST_ADDOPTS", "-p spanproof.assertions.pytest_plugin -W ignore::pytest.PytestAssertRewriteWarning"
     )

@@ -1,4 +1,4 @@
-"""The fixtures ``spanproof`` and ``traces``, with services, commands and code in the test's own process."""
+"""The fixtures ``spanproof`` and ``traces``, with services, commands and code in the process of the test."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ HTTP, GRPC = "http://127.0.0.1:1", "http://127.0.0.1:2"
 SERVICES = '''
 import os, subprocess, sys, httpx, pytest
 
-def ask(service, headers):
+def call(service, headers):
     httpx.get(service.base_url + "/x", headers=headers)
 
 def test_passes(traces, service):
-    ask(service, traces.headers)
+    call(service, traces.headers)
     traces.expect("path shop -> bank", "count(shop) == 1", quiet="0s")
 
-def test_has_no_part_in_others(traces, service):
-    ask(service, traces.headers)
-    ask(service, {})
+def test_ignores_other_requests(traces, service):
+    call(service, traces.headers)
+    call(service, {})
     traces.expect("count(shop) == 1", quiet="0s")
 
 def test_fails(traces, service):
-    ask(service, traces.headers)
+    call(service, traces.headers)
     traces.expect(
         "some shop",
         'path "shop" -> payments',
@@ -37,10 +37,10 @@ def test_fails(traces, service):
 def test_is_inconclusive(traces):
     traces.expect("some shop", f"path {'shop'} -> bank", within="0s")
 
-def test_is_no_claim(traces):
+def test_invalid_claim(traces):
     traces.expect("path shop -> ")
 
-def test_is_no_duration(traces):
+def test_invalid_duration(traces):
     traces.expect("some shop", within="soon")
 
 COMMAND = """
@@ -64,7 +64,7 @@ def test_commands(traces, spanproof):
 '''
 
 
-def test_claims_are_about_what_the_test_leads_to(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claims_concern_traces_of_test(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     project.makepyfile(SERVICES)
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")
@@ -74,7 +74,7 @@ def test_claims_are_about_what_the_test_leads_to(project: pytest.Pytester, monke
     ran.stdout.fnmatch_lines(
         [
             "*::test_passes PASSED*",
-            "*::test_has_no_part_in_others PASSED*",
+            "*::test_ignores_other_requests PASSED*",
             "*::test_commands PASSED*",
             "E       AssertionError: `\"shop\"` called `bank`, not `payments`",
             "E       FAIL  *.py::test_fails   1 passed, 1 failed*",
@@ -86,7 +86,7 @@ def test_claims_are_about_what_the_test_leads_to(project: pytest.Pytester, monke
             "E       AssertionError: inconclusive: no span of this trace has arrived",
             "E       INCONCLUSIVE *.py::test_is_inconclusive   2 inconclusive*",
             "E       23  | some shop, path shop -> bank",
-            "E       *ClaimError: this is no claim",
+            "E       *ClaimError: this is not a claim",
             "E       26  |     traces.expect(\"path shop -> \")",
             "E *ValueError: `soon` is not a duration",
         ]
@@ -109,9 +109,7 @@ def read_environment() -> dict[str, str]:
         ({"OTEL_EXPORTER_OTLP_PROTOCOL": "http/json", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, GRPC, "grpc"),
     ],
 )
-def test_the_endpoint_suits_the_protocol_that_is_asked_for(
-    present: dict[str, str], endpoint: str, protocol: str
-) -> None:
+def test_endpoint_matches_requested_protocol(present: dict[str, str], endpoint: str, protocol: str) -> None:
     assert make_environment(present, HTTP, GRPC) == {
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
         "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
@@ -119,11 +117,11 @@ def test_the_endpoint_suits_the_protocol_that_is_asked_for(
     }
 
 
-def test_a_delay_that_was_chosen_is_kept() -> None:
+def test_configured_delay_is_kept() -> None:
     assert make_environment({"OTEL_BSP_SCHEDULE_DELAY": "50"}, HTTP, GRPC)["OTEL_BSP_SCHEDULE_DELAY"] == "50"
 
 
-# ## In the test's own process
+# ## In the process of the test
 
 SHOP = """
 from opentelemetry import trace
@@ -147,7 +145,7 @@ from opentelemetry import trace
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from shop import check_out, instrument
 
-# both are there before the collector is, and export elsewhere
+# both exist before the collector and export elsewhere
 trace.set_tracer_provider(instrument("shop", InMemorySpanExporter()))
 BANK = instrument("bank", InMemorySpanExporter())
 
@@ -183,7 +181,7 @@ def test_late(traces):
 
 
 @pytest.mark.parametrize(("module", "passed"), [(EARLY, 3), (LATE, 1)], ids=["early", "late"])
-def test_code_of_the_same_process_goes_on_with_the_trace_of_the_test(
+def test_in_process_code_continues_trace_of_test(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, module: str, passed: int
 ) -> None:
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")

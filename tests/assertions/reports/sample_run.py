@@ -1,4 +1,4 @@
-"""One proof for each way in which proofs end, the same each time."""
+"""Deterministic sample run with one proof for each outcome."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ WAITS = (
 )
 
 
-def place(text: str) -> s.TextRange:
+def find_range(text: str) -> s.TextRange:
     start = TEXT.index(text)
     return s.TextRange(start, start + len(text))
 
 
 STATUS, PATH, COUNT, DURATION = (
-    place(text)
+    find_range(text)
     for text in (
         "response.status == 201",
         "path gateway -> orders -> payments",
@@ -68,11 +68,11 @@ PASSED = (
 FAILED = (
     PASSED[0],
     Verdict(
-        Outcome.FAIL, "path-mismatch", "`orders` called `payments-legacy`, not `payments`", place("payments"),
+        Outcome.FAIL, "path-mismatch", "`orders` called `payments-legacy`, not `payments`", find_range("payments"),
         "not taken; nearest: `payments-legacy`", 1, "`payments-legacy`",
         (Witness(TRACE_ID, "02"), Witness(TRACE_ID, "04")),
         "if that is intended, write `(payments | payments-legacy)`",
-        marks=(Mark(place("orders"), "the path was followed up to here"),), missing_services=("payments",),
+        marks=(Mark(find_range("orders"), "the path was followed up to here"),), missing_services=("payments",),
     ),
     Verdict(
         Outcome.FAIL, "comparison", "count(orders -> payments) is 0, not == 1", COUNT, "0 (n = 0)", 0, "0",
@@ -111,7 +111,7 @@ FINISHED = {
 
 
 def make_run(*endings: str) -> RunDocument:
-    """Make a run whose proofs ended so."""
+    """Return a run whose proofs have these outcomes."""
     proofs = tuple(describe_proof(FINISHED[ending]) for ending in endings)
     outcome = find_worst_outcome([proof.outcome for proof in proofs])
     return RunDocument("0123456789abcdef", "run", BEGIN_NS, BEGIN_NS + 1_500 * MS, outcome, proofs)

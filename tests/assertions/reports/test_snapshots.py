@@ -1,4 +1,4 @@
-"""What each report says of each way in which proofs end, as files in `snapshots`."""
+"""Snapshot tests: each report of each outcome, as files in `snapshots`."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ FORMS: dict[str, Callable[[str], str]] = {
     "terminal.txt": lambda ending: print_run(ending),
     "junit.xml": lambda ending: render_junit(make_run(ending)).decode(),
     "report.json": lambda ending: render_json(make_run(ending)).decode(),
-    "report.html": lambda ending: leave_out_shared(render_html(make_run(ending)).decode()),
+    "report.html": lambda ending: remove_shared_parts(render_html(make_run(ending)).decode()),
     "annotations.txt": lambda ending: render_annotations(make_run(ending)),
     "summary.md": lambda ending: render_step_summary(make_run(ending)),
 }
 
 
-def leave_out_shared(page: str) -> str:
-    """Return a page without the style and the script that all pages have."""
+def remove_shared_parts(page: str) -> str:
+    """Return a page without the style and script that all pages share."""
     page = re.sub(r"(<(style|script)>).*?(</\2>)", r"\1…\3", page, flags=re.DOTALL)
     return re.sub(r"'sha256-[^']*'", "'sha256-…'", page)
 
@@ -57,8 +57,8 @@ def print_run(ending: str) -> str:
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @pytest.mark.parametrize("form", FORMS)
-def test_reports_are_as_they_were(form: str, ending: str) -> None:
-    """With TESTS_RENEW set, the files are written anew, to be looked at."""
+def test_reports_match_snapshots(form: str, ending: str) -> None:
+    """TESTS_RENEW rewrites the snapshots; review the changes."""
     path = HERE / "snapshots" / ending / form
     rendered = FORMS[form](ending).replace(__version__, "VERSION")
     if os.environ.get("TESTS_RENEW"):
@@ -68,15 +68,15 @@ def test_reports_are_as_they_were(form: str, ending: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole() -> RunDocument:
+def all_outcomes() -> RunDocument:
     return make_run(*ENDINGS)
 
 
-def test_junit_is_as_jenkins_and_gitlab_read_it(whole: RunDocument) -> None:
+def test_junit_matches_schema(all_outcomes: RunDocument) -> None:
     schema = etree.XMLSchema(etree.parse(HERE / "junit.xsd"))
-    for run in (whole, make_run(), *(make_run(ending) for ending in ENDINGS)):
+    for run in (all_outcomes, make_run(), *(make_run(ending) for ending in ENDINGS)):
         schema.assertValid(etree.fromstring(render_junit(run)))
-    root = etree.fromstring(render_junit(whole))
+    root = etree.fromstring(render_junit(all_outcomes))
     (suite,) = root
     assert dict(suite.attrib) == {
         "name": "checks/checkout.proof", "timestamp": "2026-01-31T12:00:00",
@@ -87,37 +87,37 @@ def test_junit_is_as_jenkins_and_gitlab_read_it(whole: RunDocument) -> None:
     ]  # fmt: skip
 
 
-def test_the_schema_of_junit_refuses_what_is_none() -> None:
+def test_junit_schema_rejects_invalid_documents() -> None:
     schema = etree.XMLSchema(etree.parse(HERE / "junit.xsd"))
-    for wrong in (
+    for invalid in (
         "<testsuites><testcase name='a'/></testsuites>",
         "<testsuites><testsuite name='a' tests='1' failures='0' errors='0'><case/></testsuite></testsuites>",
         "<testsuites><testsuite name='a' tests='x' failures='0' errors='0'/></testsuites>",
         "<testsuites><testsuite name='a'/></testsuites>",
     ):
-        assert not schema.validate(etree.fromstring(wrong)), wrong
+        assert not schema.validate(etree.fromstring(invalid)), invalid
 
 
-def test_the_json_is_as_its_schema_says(whole: RunDocument) -> None:
+def test_json_matches_schema(all_outcomes: RunDocument) -> None:
     schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
     validator = jsonschema.Draft202012Validator(schema)
     validator.check_schema(schema)
-    for run in (whole, make_run()):
+    for run in (all_outcomes, make_run()):
         validator.validate(json.loads(render_json(run)))
-    report = json.loads(render_json(whole))
+    report = json.loads(render_json(all_outcomes))
     assert report["counts"] == {"pass": 2, "fail": 1, "inconclusive": 1, "error": 1, "flaky": 1}
     del report["run"]["proofs"][0]["outcome"]
     assert not validator.is_valid(report)
 
 
-def test_the_schema_that_is_shipped_is_that_of_what_is_rendered() -> None:
+def test_shipped_schema_matches_report() -> None:
     if os.environ.get("TESTS_RENEW"):
         SCHEMA.write_text(write_schema(), encoding="utf-8")
     assert json.loads(SCHEMA.read_text(encoding="utf-8")) == describe_report()
 
 
-def test_the_page_needs_nothing_else(whole: RunDocument) -> None:
-    page = etree.HTML(render_html(whole))
+def test_page_is_self_contained(all_outcomes: RunDocument) -> None:
+    page = etree.HTML(render_html(all_outcomes))
     assert page.xpath("//link | //img | //iframe | //*[@src] | //a[not(starts-with(@href, '#'))]") == []
     templates = SCHEMA.parent / "templates"
     (style,), (script,) = (page.xpath(f"//{name}/text()") for name in ("style", "script"))
@@ -130,8 +130,8 @@ def test_the_page_needs_nothing_else(whole: RunDocument) -> None:
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_the_page_is_named_ordered_and_labelled(whole: RunDocument) -> None:
-    page = etree.HTML(render_html(whole))
+def test_page_is_accessible(all_outcomes: RunDocument) -> None:
+    page = etree.HTML(render_html(all_outcomes))
     assert page.xpath("string(/html/@lang)") == "en"
     assert page.xpath("string(//title)") == "error: 5 proofs – spanproof"
     assert page.xpath("//details[@class and contains(@class, 'proof ')]/@data-outcome") == list(ENDINGS)
@@ -141,27 +141,27 @@ def test_the_page_is_named_ordered_and_labelled(whole: RunDocument) -> None:
     assert page.xpath("//table[not(thead/tr/th[@scope='col'])] | //tbody/tr[not(th[@scope='row'])]") == []
 
 
-def test_nothing_of_a_run_is_markup(whole: RunDocument) -> None:
-    page = etree.HTML(render_html(whole))
+def test_page_escapes_markup(all_outcomes: RunDocument) -> None:
+    page = etree.HTML(render_html(all_outcomes))
     assert "GET /stock?a=1&b=<2>" in page.xpath("//span[@class='operation']/text()")
 
 
-def test_the_documentation_shows_a_report_that_is_one() -> None:
+def test_documented_report_matches_schema() -> None:
     page = (HERE.parents[2] / "docs" / "reports.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
-    jsonschema.validate(json.loads(shown), describe_report())
+    (example,) = re.findall(r"^```json\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    jsonschema.validate(json.loads(example), describe_report())
 
 
-def test_a_summary_stays_within_what_github_takes(whole: RunDocument) -> None:
-    run = replace(whole, proofs=whole.proofs[1:2] * 3000)
+def test_summary_stays_below_github_limit(all_outcomes: RunDocument) -> None:
+    run = replace(all_outcomes, proofs=all_outcomes.proofs[1:2] * 3000)
     summary = render_step_summary(run)
     assert len(summary.encode()) < 2**20
     shown = summary.count("\n### ")
     assert 100 < shown < 3000
-    assert summary.endswith(f"\n\n{3000 - shown} more proofs did not pass; the other reports have them all.\n")
+    assert summary.endswith(f"\n\n{3000 - shown} more proofs did not pass; the other reports contain them.\n")
 
 
-def test_annotations_are_one_line_each(whole: RunDocument) -> None:
-    lines = render_annotations(whole).splitlines()
+def test_annotation_is_one_line(all_outcomes: RunDocument) -> None:
+    lines = render_annotations(all_outcomes).splitlines()
     assert [line.split(" ")[0] for line in lines] == ["::error", "::warning", "::error", "::warning"]
     assert all("file=checks/checkout.proof,line=" in line for line in lines)

@@ -1,4 +1,4 @@
-"""What the terminal shows, word for word."""
+"""Terminal report, word for word."""
 
 from __future__ import annotations
 
@@ -84,22 +84,22 @@ def finish(
     return ProofFinished(file, proof, outcome, judged, view, 1_234 * MS, error)
 
 
-def place(text: str) -> s.TextRange:
+def find_range(text: str) -> s.TextRange:
     start = TEXT.index(text)
     return s.TextRange(start, start + len(text))
 
 
 def passed(reason: str = "in 1 trace") -> Verdict:
-    return Verdict(Outcome.PASS, "pass", reason, place("path"), "")
+    return Verdict(Outcome.PASS, "pass", reason, find_range("path"), "")
 
 
 def failed() -> Verdict:
     reason = "`gateway` called `legacy`, not `payments`"
     mark, help_ = "not taken; nearest: `legacy`", "if that is intended, write `(payments | legacy)`"
-    return Verdict(Outcome.FAIL, "path-mismatch", reason, place("payments"), mark, 1, help=help_)
+    return Verdict(Outcome.FAIL, "path-mismatch", reason, find_range("payments"), mark, 1, help=help_)
 
 
-def test_a_proof_that_holds_is_one_line_and_one_for_each_claim(file: ParsedFile) -> None:
+def test_passing_proof_is_one_line_per_claim(file: ParsedFile) -> None:
     assert print_events(finish(file, passed(), passed("1 call, 3 attempts"))) == (
         "PASS  checks/checkout.proof::card is charged   2 passed, 1.2 s\n"
         "  ✓ path gateway -> payments   in 1 trace\n"
@@ -108,7 +108,7 @@ def test_a_proof_that_holds_is_one_line_and_one_for_each_claim(file: ParsedFile)
     )
 
 
-def test_a_proof_that_fails_shows_the_place_the_trace_and_how_to_rerun(file: ParsedFile) -> None:
+def test_failing_proof_shows_excerpt_trace_and_rerun(file: ParsedFile) -> None:
     assert print_events(finish(file, failed(), passed("1 call, 3 attempts"), view=TRACE)) == (
         "FAIL  checks/checkout.proof::card is charged   1 passed, 1 failed, 1.2 s\n"
         "  ✗ path gateway -> payments   `gateway` called `legacy`, not `payments`\n"
@@ -131,9 +131,9 @@ def test_a_proof_that_fails_shows_the_place_the_trace_and_how_to_rerun(file: Par
     )
 
 
-def test_a_claim_over_several_lines_is_marked_on_its_first(file: ParsedFile) -> None:
+def test_multiline_claim_is_marked_on_first_line(file: ParsedFile) -> None:
     text = "retry payments -> bank {\n    attempts == 3\n    backoff grows\n  }"
-    verdict = Verdict(Outcome.INCONCLUSIVE, "not-exercised", "not exercised", place(text), "not exercised")
+    verdict = Verdict(Outcome.INCONCLUSIVE, "not-exercised", "not exercised", find_range(text), "not exercised")
     shown = print_events(finish(file, passed(), verdict))
     assert (
         "inconclusive[not-exercised]: not exercised\n"
@@ -147,13 +147,13 @@ def test_a_claim_over_several_lines_is_marked_on_its_first(file: ParsedFile) -> 
     assert "  ? retry payments -> bank { attempts == 3 backoff grows }   not exercised\n" in shown
 
 
-def test_a_clause_is_marked_on_its_own_line(file: ParsedFile) -> None:
-    verdict = replace(failed(), id="retry-mismatch", at=place("backoff grows"), mark="1 of 1 calls", help=None)
+def test_clause_is_marked_on_own_line(file: ParsedFile) -> None:
+    verdict = replace(failed(), id="retry-mismatch", at=find_range("backoff grows"), mark="1 of 1 calls", help=None)
     shown = print_events(finish(file, passed(), verdict))
     assert "6  |     backoff grows\n   |     ^^^^^^^^^^^^^ 1 of 1 calls\n" in shown
 
 
-def test_a_proof_that_could_not_be_carried_out_says_why(file: ParsedFile) -> None:
+def test_proof_error_is_shown(file: ParsedFile) -> None:
     assert print_events(finish(file, error="POST http://x/ failed: Connection refused")) == (
         "ERROR checks/checkout.proof::card is charged   1.2 s\n"
         "  ! POST http://x/ failed: Connection refused\n"
@@ -162,8 +162,8 @@ def test_a_proof_that_could_not_be_carried_out_says_why(file: ParsedFile) -> Non
     )
 
 
-def test_a_claim_that_could_not_be_judged_is_marked(file: ParsedFile) -> None:
-    verdict = Verdict(Outcome.ERROR, "error", "`base` has no value", place("path gateway -> payments"), "")
+def test_claim_error_is_marked(file: ParsedFile) -> None:
+    verdict = Verdict(Outcome.ERROR, "error", "`base` has no value", find_range("path gateway -> payments"), "")
     shown = print_events(finish(file, verdict, passed()))
     assert shown.startswith("ERROR checks/checkout.proof::card is charged   1 passed, 1 in error, 1.2 s\n")
     assert "broken[error]: `base` has no value\n" in shown
@@ -178,14 +178,14 @@ def test_a_claim_that_could_not_be_judged_is_marked(file: ParsedFile) -> None:
         ([Outcome.FAIL] * 3, "\n3 proofs: 3 failed in 2.0 s\n"),
     ],
 )
-def test_the_last_line_counts_the_verdicts(outcomes: list[Outcome], line: str) -> None:
+def test_summary_counts_verdicts(outcomes: list[Outcome], line: str) -> None:
     assert print_events(RunFinished(tuple(outcomes), 2_000 * MS)) == line
 
 
 # ## Diagnostics
 
 
-def refuse(text: str) -> str:
+def render_problems(text: str) -> str:
     file = parse_file(text, "x.proof")
     return str(render_diagnostics(file.path, file.text, check_file(file)))
 
@@ -204,19 +204,19 @@ def refuse(text: str) -> str:
         ("proof", "1  | proof\n   |      ^\n"),
     ],
 )
-def test_the_caret_stands_under_the_culprit(text: str, shown: str) -> None:
-    assert shown in refuse(text)
+def test_caret_marks_error_position(text: str, shown: str) -> None:
+    assert shown in render_problems(text)
 
 
-def test_the_caret_stands_under_the_culprit_behind_a_tab() -> None:
-    line, caret = refuse("\tlet a =\tb").splitlines()[3:5]
+def test_caret_is_aligned_after_tab() -> None:
+    line, caret = render_problems("\tlet a =\tb").splitlines()[3:5]
     assert line.index("b") == caret.index("^")
 
 
 # ## The waterfall
 
 
-def test_bars_stay_within_the_trace_whatever_the_clocks_say() -> None:
+def test_bars_stay_within_trace() -> None:
     spans = (
         SpanView("01", "a", "x", "server", 0, 100, False, False, False, ()),
         SpanView("02", "b", "ends before it starts", "server", 50, -20, False, False, False, (False,)),
@@ -228,12 +228,12 @@ def test_bars_stay_within_the_trace_whatever_the_clocks_say() -> None:
     assert [bar.count("█") for bar in bars] == [26, 1, 1]
 
 
-def test_a_trace_of_no_length_is_drawn() -> None:
+def test_trace_without_duration_is_drawn() -> None:
     span = SpanView("01", "a", "x", "server", 5, 0, False, False, False, ())
     assert "█" in render_trace(TraceView("0" * 32, 5, 0, (span,), 0)).plain
 
 
-def test_long_names_are_cut() -> None:
+def test_long_names_are_truncated() -> None:
     span = SpanView("01", "s" * 90, "o" * 90, "server", 0, 5, False, False, False, ())
     (line,) = render_trace(TraceView("0" * 32, 0, 5, (span,), 0)).plain.splitlines()
     assert f" {'s' * 40} {'o' * 32} █" in line
@@ -247,14 +247,14 @@ def test_long_names_are_cut() -> None:
         (999_999, "1 ms"), (1_234_567_000_000, "1235 s"), (999_999_999, "1 s"),
     ],
 )  # fmt: skip
-def test_durations_are_short(ns: int, shown: str) -> None:
+def test_durations_have_three_digits(ns: int, shown: str) -> None:
     assert format_short_duration(ns) == shown
 
 
-# ## Where it is printed
+# ## Consoles
 
 
-def test_brackets_of_a_claim_are_no_markup() -> None:
+def test_brackets_are_not_markup() -> None:
     text = 'proof "p [bold]" {\n  when GET "http://x/"\n  expect no span[name == "[red]x[/red]"]\n}\n'
     file = parse_file(text, "[x].proof")
     shown = print_events(finish(file, Verdict(Outcome.PASS, "pass", "[/] none", s.TextRange(0, 1), "")))
@@ -262,18 +262,18 @@ def test_brackets_of_a_claim_are_no_markup() -> None:
     assert '✓ no span[name == "[red]x[/red]"]   [/] none' in shown
 
 
-def test_long_lines_are_not_broken(file: ParsedFile) -> None:
+def test_long_lines_are_not_wrapped(file: ParsedFile) -> None:
     shown = print_events(finish(file, replace(passed(), reason="r" * 300)), width=40)
     assert f"  ✓ path gateway -> payments   {'r' * 300}\n" in shown
 
 
-def test_without_a_terminal_no_live_line_is_shown(file: ParsedFile) -> None:
+def test_live_line_needs_terminal(file: ParsedFile) -> None:
     (proof,) = file.items
     assert isinstance(proof, s.Proof)
     assert print_events(ProofStarted(file, proof), WaitingForSpans(proof, ("spans",), 2)) == ""
 
 
-def test_in_a_terminal_a_live_line_says_what_is_awaited(file: ParsedFile) -> None:
+def test_live_line_shows_awaited_spans(file: ParsedFile) -> None:
     (proof,) = file.items
     assert isinstance(proof, s.Proof)
     shown = print_events(
@@ -283,7 +283,7 @@ def test_in_a_terminal_a_live_line_says_what_is_awaited(file: ParsedFile) -> Non
     assert "PASS  checks" in shown
 
 
-def test_the_live_line_says_how_many_proofs_are_under_way(file: ParsedFile) -> None:
+def test_live_line_counts_running_proofs(file: ParsedFile) -> None:
     (proof,) = file.items
     assert isinstance(proof, s.Proof)
     other = replace(proof)
@@ -291,13 +291,11 @@ def test_the_live_line_says_how_many_proofs_are_under_way(file: ParsedFile) -> N
         ProofStarted(file, proof), ProofStarted(file, other), WaitingForSpans(proof, (), 1), finish(file, passed()),
         WaitingForSpans(other, (), 2), terminal=True,
     )  # fmt: skip
-    assert "1 claim open, waiting for: quiet (1 more under way)" in shown
+    assert "1 claim open, waiting for: quiet (1 more running)" in shown
     assert "2 claims open, waiting for: quiet (" not in shown
 
 
-def test_colours_are_shown_where_there_are_any_unless_unwanted(
-    file: ParsedFile, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colours_need_terminal_and_respect_no_color(file: ParsedFile, monkeypatch: pytest.MonkeyPatch) -> None:
     event = finish(file, failed(), view=TRACE)
     monkeypatch.delenv("NO_COLOR", raising=False)
     assert "\x1b[1;31mFAIL" in print_events(event, terminal=True, color=True)

@@ -1,4 +1,4 @@
-"""Which arrivals wake a proof, and which of them may decide a claim."""
+"""Arrivals that wake a proof, and services that a claim requires."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Add = Callable[..., None]
 
 
 @pytest.mark.parametrize(
-    ("claim", "needs"),
+    ("claim", "required"),
     [
         ("path shop -> bank", [{"shop"}, {"bank"}]),
         ("path shop ->> (bank | post) ~> to", [{"shop"}, {"bank", "post"}, {"mail"}]),
@@ -31,35 +31,35 @@ Add = Callable[..., None]
         ("count(shop) == 1", []),
     ],
 )
-def test_what_a_claim_needs(claim: str, needs: list[set[str]]) -> None:
+def test_claim_requires_services(claim: str, required: list[set[str]]) -> None:
     parsed = parse_claim(claim)
     assert parsed.expectation is not None, parsed.diagnostics
-    found = find_required_services(parsed.expectation, Bindings({"to": Constant("mail", "text")}))
-    assert [set(each) for each in found] == needs
+    services = find_required_services(parsed.expectation, Bindings({"to": Constant("mail", "text")}))
+    assert [set(each) for each in services] == required
 
 
-def test_it_is_woken_by_its_own_traces_and_by_those_that_nobody_began(store: Store, add: Add) -> None:
+def test_own_and_unowned_traces_wake_listener(store: Store, add: Add) -> None:
     other = object()
-    with ArrivalListener(store, {f"{1:032x}": other}, "this") as arrivals:
+    with ArrivalListener(store, {f"{1:032x}": other}, "this") as listener:
         add("shop", 1, trace=1)
-        assert not arrivals.wait(0)
+        assert not listener.wait(0)
         add("shop", 1, trace=2)
-        assert arrivals.wait(0)
-        arrivals.acknowledge()
-        assert not arrivals.wait(0)
+        assert listener.wait(0)
+        listener.acknowledge()
+        assert not listener.wait(0)
     add("shop", 1, trace=3)
-    assert not arrivals.wait(0)
+    assert not listener.wait(0)
 
 
-def test_a_service_is_lacking_that_is_known_to_send_spans_and_has_not(store: Store, add: Add) -> None:
+def test_known_service_without_spans_is_missing(store: Store, add: Add) -> None:
     shop, bank = frozenset({"shop"}), frozenset({"bank"})
     add("bank", 9, trace=9)
-    with ArrivalListener(store, {}, "this") as arrivals:
-        assert arrivals.is_service_missing((shop, bank))
-        assert not arrivals.is_service_missing((shop,)), "perhaps it never sends any"
-        assert not arrivals.is_service_missing((bank | {"post"},)), "the other one may be there"
+    with ArrivalListener(store, {}, "this") as listener:
+        assert listener.is_service_missing((shop, bank))
+        assert not listener.is_service_missing((shop,)), "the shop may never send spans"
+        assert not listener.is_service_missing((bank | {"post"},)), "the other service may have sent spans"
         add("shop", 1)
-        assert arrivals.is_service_missing((shop, bank))
+        assert listener.is_service_missing((shop, bank))
         add("bank", 2, 1)
-        assert not arrivals.is_service_missing((shop, bank))
-        assert not arrivals.is_service_missing(())
+        assert not listener.is_service_missing((shop, bank))
+        assert not listener.is_service_missing(())

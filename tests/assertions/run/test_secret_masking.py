@@ -1,4 +1,4 @@
-"""Secrets are told to nobody, however they get into what is told."""
+"""Masking of secrets in events, reports and stored runs."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def app(store: Store) -> Iterator[App]:
 
 
 @pytest.fixture
-def carry_out(
+def run_proof(
     store: Store, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[str], tuple[list[RunEvent], RunDocument, str]]:
-    """Carries out the statements of a proof; returns its events, its document, and all that is printed and stored."""
+    """Return a function that runs statements and returns events, document, and all printed and stored text."""
     monkeypatch.setenv("SECRET", ENV)
 
-    def carry_out(statements: str, within: str = "300ms") -> tuple[list[RunEvent], RunDocument, str]:
+    def run_proof(statements: str, within: str = "300ms") -> tuple[list[RunEvent], RunDocument, str]:
         text = f"""let token = env("SECRET")
 let given = "set from outside"
 proof "p" {{
@@ -57,42 +57,42 @@ proof "p" {{
         assert module.diagnostics == ()
         out = io.StringIO()
         terminal = TerminalReport(Console(file=out, width=200, soft_wrap=True, force_terminal=True, color_system=None))
-        told: list[RunEvent] = []
+        events: list[RunEvent] = []
         secrets = Secrets()
         if "given" in statements:
             secrets.add(GIVEN)
 
-        def tell(event: RunEvent) -> None:
-            told.append(event)
+        def emit(event: RunEvent) -> None:
+            events.append(event)
             terminal(event)
             history(event)
 
-        runner = Runner(store, tell, RunSettings({"given": GIVEN}, secrets=secrets), retries=1)
+        runner = Runner(store, emit, RunSettings({"given": GIVEN}, secrets=secrets), retries=1)
         history = HistoryWriter(store, runner.run_settings.run_id, "run")
         runner.run([(module, proof) for proof in module.proofs])
         run = history.document
         with closing(store.cursor()) as cursor:
             stored = cursor.execute("FROM runs").fetchall() + cursor.execute("FROM run_proofs").fetchall()
         reports = [render_junit(run), render_json(run), render_html(run)]
-        documents = [describe_verdict(event) for event in told if isinstance(event, ClaimJudged)]
+        documents = [describe_verdict(event) for event in events if isinstance(event, ClaimJudged)]
         shown = [out.getvalue(), repr(documents), repr(stored), render_annotations(run), render_step_summary(run)]
-        return told, run, "\n".join([*shown, *(each.decode() for each in reports)])
+        return events, run, "\n".join([*shown, *(each.decode() for each in reports)])
 
-    return carry_out
+    return run_proof
 
 
 def check_hidden(shown: str, *secrets: str) -> None:
     assert "***" in shown
     for secret in secrets:
-        for written in (secret, json.dumps(secret)[1:-1], secret.lower(), secret.upper()):
-            assert written not in shown, shown[max(0, shown.index(written) - 200) : shown.index(written) + 100]
+        for variant in (secret, json.dumps(secret)[1:-1], secret.lower(), secret.upper()):
+            assert variant not in shown, shown[max(0, shown.index(variant) - 200) : shown.index(variant) + 100]
     assert not {"Env%2FSecret", "Env/Secret"} & set(shown.replace("&", " ").replace('"', " ").split())
 
 
 @pytest.mark.parametrize(
     ("statements", "secret", "part"),
     [
-        # what a claim has seen
+        # a value that a claim reads
         ('when GET "BASE/"\n expect token == "x"', ENV, "reason"),
         ('when GET "BASE/"\n expect upper(token) == "x"', ENV, "reason"),
         ('when GET "BASE/"\n expect given == "x"', GIVEN, "reason"),
@@ -104,13 +104,13 @@ def check_hidden(shown: str, *secrets: str) -> None:
             f'let x = "{HEADER}"\n when GET "BASE/" {{ header "authorization": x }}\n expect response.body == "x"',
             HEADER, "reason",
         ),
-        # the proof's own text
+        # the text of the proof
         (
             f'when GET "BASE/" {{ header "authorization": "Bearer {LITERAL}" }}\n'
             f' expect response.json.echo == "{LITERAL}"', LITERAL, "claim",
         ),
         (f'when GET "BASE/" {{ header "x-key": "{LITERAL}" }}\n expect 1 == 2 as "{LITERAL}"', LITERAL, "claim"),
-        # a path with another operation: the span's name is in the reason and in the trace
+        # a path with another operation: the name of the span is in the reason and in the trace
         ('when GET "BASE/{given}"\n expect path shop "GET /other"', GIVEN, "trace"),
         ('when GET "BASE/{given}"\n expect every shop has name == "x"', GIVEN, "reason"),
         ('when GET "BASE/{given}"\n expect 1 == 2\n expect count(span) == 3', GIVEN, "trace"),
@@ -121,15 +121,15 @@ def check_hidden(shown: str, *secrets: str) -> None:
         ('when run "no-such-{given}"\n expect 1 == 1', GIVEN, "error"),
     ],
 )  # fmt: skip
-def test_no_secret_is_told(
-    carry_out: Callable[[str], tuple[list[RunEvent], RunDocument, str]], statements: str, secret: str, part: str
+def test_secrets_are_masked_everywhere(
+    run_proof: Callable[[str], tuple[list[RunEvent], RunDocument, str]], statements: str, secret: str, part: str
 ) -> None:
-    _, run, shown = carry_out(statements)
+    _, run, shown = run_proof(statements)
     check_hidden(shown, ENV, secret)
     (proof,) = run.proofs
     assert len(proof.tries) == 1
     for each in (proof, *proof.tries):
-        held = {
+        texts = {
             "reason": [verdict.reason for verdict in each.verdicts],
             "claim": [verdict.claim.replace("*****", "***") for verdict in each.verdicts],
             "trace": [span.name for span in each.trace.spans] if each.trace else [],
@@ -138,15 +138,15 @@ def test_no_secret_is_told(
             else [],
             "error": [each.error or ""],
         }
-        assert any("***" in text for text in held[part]), held
+        assert any("***" in text for text in texts[part]), texts
 
 
-def test_what_is_awaited_is_masked(
-    carry_out: Callable[..., tuple[list[RunEvent], RunDocument, str]], store: Store
+def test_awaited_spans_are_masked(
+    run_proof: Callable[..., tuple[list[RunEvent], RunDocument, str]], store: Store
 ) -> None:
     append(store, Sent(GIVEN, "GET", 1, 3, 2))
-    # on a machine that is busy with other things, too, it is to be looked at once before its time is up
-    _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank', within="2s")
+    # the limit is long enough for one evaluation on a busy machine
+    _, run, shown = run_proof(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank', within="2s")
     check_hidden(shown, GIVEN)
     (proof,) = run.proofs
     awaited = "`***` sent the span `GET`, whose parent has not arrived"
@@ -154,15 +154,15 @@ def test_what_is_awaited_is_masked(
     assert awaited in proof.verdicts[0].reason
 
 
-def test_plain_headers_are_no_secrets(carry_out: Callable[..., tuple[list[RunEvent], RunDocument, str]]) -> None:
-    _, run, _ = carry_out('when GET "BASE/" { header "Accept": "text/plain" }\n expect "text/plain" == "x"')
+def test_public_headers_are_not_secret(run_proof: Callable[..., tuple[list[RunEvent], RunDocument, str]]) -> None:
+    _, run, _ = run_proof('when GET "BASE/" { header "Accept": "text/plain" }\n expect "text/plain" == "x"')
     assert run.proofs[0].verdicts[0].reason.startswith('"text/plain" is text/plain')
 
 
-# ## What is masked
+# ## Masked texts
 
 
-def hide(*values: str) -> Secrets:
+def make_secrets(*values: str) -> Secrets:
     secrets = Secrets()
     for value in values:
         secrets.add(value)
@@ -187,12 +187,12 @@ def hide(*values: str) -> Secrets:
         (["first line\nsecond line"], "first line\\nsecond line", "***"),
     ],
 )
-def test_secrets_are_found_however_they_are_written(values: list[str], text: str, masked: str) -> None:
-    assert hide(*values).mask(text) == masked
+def test_encoded_secrets_are_masked(values: list[str], text: str, masked: str) -> None:
+    assert make_secrets(*values).mask(text) == masked
 
 
-def test_a_text_is_blotted_without_moving_anything() -> None:
-    secrets = hide("first line\nsecond line")
+def test_masking_keeps_length() -> None:
+    secrets = make_secrets("first line\nsecond line")
     assert secrets.mask_keeping_length("a first line\nsecond line b") == "a **********\n*********** b"
     assert Secrets().is_empty
     assert Secrets().mask("abcd") == "abcd"

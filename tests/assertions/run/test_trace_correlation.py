@@ -1,4 +1,4 @@
-"""Services that begin a trace of their own: found by link, by baggage that they note, or by the response."""
+"""Services that start a separate trace: found by link, by recorded baggage, or by a response header."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from spanproof.assertions.run.trace_correlation import TraceCorrelation
 from spanproof.assertions.triggers.context import TraceContext
 from spanproof.assertions.triggers.responses import TriggerResponse
 from spanproof.collector.traces.completeness import UNCERTAIN_IDLE_NS
-from spanproof.tests.assertions.traced_service import Prove, Traced, link_to, read_context
+from spanproof.tests.assertions.traced_service import Prove, TracedService, link_to, read_context
 from spanproof.tests.assertions.triggers.http_service import Reply, serve_http
 
 Headers = Mapping[str, str]
@@ -25,7 +25,7 @@ Headers = Mapping[str, str]
 
 @dataclass
 class Edge:
-    """A service that is asked over HTTP; `answer` makes its spans and returns the headers of the response."""
+    """An HTTP service; `answer` creates its spans and returns the response headers."""
 
     url: str = ""
     answer: Callable[[Headers], Headers] = field(default=lambda _: {})
@@ -35,7 +35,7 @@ class Edge:
 def edge() -> Iterator[Edge]:
     edge = Edge()
 
-    with serve_http(lambda asked: Reply(headers=edge.answer(asked.headers))) as edge.url:
+    with serve_http(lambda request: Reply(headers=edge.answer(request.headers))) as edge.url:
         yield edge
 
 
@@ -49,7 +49,9 @@ HEADERS = {
 
 
 @pytest.mark.parametrize("header", HEADERS)
-def test_a_response_names_its_trace(edge: Edge, trace: Callable[[str], Traced], prove: Prove, header: str) -> None:
+def test_response_header_names_trace(
+    edge: Edge, trace: Callable[[str], TracedService], prove: Prove, header: str
+) -> None:
     shop = trace("shop")
 
     def answer(_: Headers) -> Headers:
@@ -59,21 +61,21 @@ def test_a_response_names_its_trace(edge: Edge, trace: Callable[[str], Traced], 
         return {header: HEADERS[header].format(**ids)}
 
     edge.answer = answer
-    carried = prove(f'when GET "{edge.url}/"{CLAIMS}')
-    assert carried.outcome is Outcome.PASS, carried.reasons
-    (note,) = carried.finished.notes
-    assert note.startswith("`shop` began trace ")
-    assert note.endswith(f" of its own, found by the response's header `{header.lower()}`")
+    result = prove(f'when GET "{edge.url}/"{CLAIMS}')
+    assert result.outcome is Outcome.PASS, result.reasons
+    (note,) = result.finished.notes
+    assert note.startswith("`shop` started separate trace ")
+    assert note.endswith(f", found by the response header `{header.lower()}`")
 
 
-def test_a_trace_that_a_response_names_is_waited_for(edge: Edge, trace: Callable[[str], Traced], prove: Prove) -> None:
+def test_trace_named_by_response_is_awaited(edge: Edge, trace: Callable[[str], TracedService], prove: Prove) -> None:
     edge.answer = lambda _: {"x-trace-id": "4bf92f3577b34da6a3ce929d0e0e4736"}
-    carried = prove(f'when GET "{edge.url}/"\nexpect no shop', within="300ms")
-    assert carried.outcome is Outcome.INCONCLUSIVE
-    assert "no span of this trace has arrived" in carried.reasons[0]
+    result = prove(f'when GET "{edge.url}/"\nexpect no shop', within="300ms")
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "no span of this trace has arrived" in result.reasons[0]
 
 
-def test_nor_does_it_hold_up_a_trace_that_is_there(edge: Edge, trace: Callable[[str], Traced], prove: Prove) -> None:
+def test_named_trace_does_not_delay_own_trace(edge: Edge, trace: Callable[[str], TracedService], prove: Prove) -> None:
     shop = trace("shop")
 
     def answer(headers: Headers) -> Headers:
@@ -82,12 +84,12 @@ def test_nor_does_it_hold_up_a_trace_that_is_there(edge: Edge, trace: Callable[[
         return {"x-trace-id": "4bf92f3577b34da6a3ce929d0e0e4736", "traceresponse": "nonsense"}
 
     edge.answer = answer
-    carried = prove(f'when GET "{edge.url}/"{CLAIMS}')
-    assert carried.outcome is Outcome.PASS, carried.reasons
-    assert carried.finished.notes == ()
+    result = prove(f'when GET "{edge.url}/"{CLAIMS}')
+    assert result.outcome is Outcome.PASS, result.reasons
+    assert result.finished.notes == ()
 
 
-def test_a_link_to_our_span_leads_to_the_trace(edge: Edge, trace: Callable[[str], Traced], prove: Prove) -> None:
+def test_link_to_trigger_span_finds_trace(edge: Edge, trace: Callable[[str], TracedService], prove: Prove) -> None:
     shop = trace("shop")
 
     def answer(headers: Headers) -> Headers:
@@ -96,66 +98,64 @@ def test_a_link_to_our_span_leads_to_the_trace(edge: Edge, trace: Callable[[str]
         return {}
 
     edge.answer = answer
-    carried = prove(f'when GET "{edge.url}/"{CLAIMS}')
-    assert carried.outcome is Outcome.PASS, carried.reasons
-    assert carried.finished.notes[0].endswith(" of its own, found by its link")
+    result = prove(f'when GET "{edge.url}/"{CLAIMS}')
+    assert result.outcome is Outcome.PASS, result.reasons
+    assert result.finished.notes[0].endswith(", found by its link")
     failing = prove(f'when GET "{edge.url}/"\nexpect no shop')
     assert failing.outcome is Outcome.FAIL
     assert failing.finished.view is not None
     assert [span.service for span in failing.finished.view.spans] == ["shop"]
 
 
-def note_baggage(shop: Traced) -> Callable[[Headers], Headers]:
-    """Answers with a trace of its own, which bears the baggage that came."""
+def record_baggage(shop: TracedService) -> Callable[[Headers], Headers]:
+    """Return an answer function that starts a separate trace with the received baggage as attributes."""
 
     def answer(headers: Headers) -> Headers:
-        noted = {name: str(value) for name, value in get_all(read_context(headers)).items()}
-        with shop.begin("GET /", Context(), attributes=noted):
+        attributes = {name: str(value) for name, value in get_all(read_context(headers)).items()}
+        with shop.begin("GET /", Context(), attributes=attributes):
             pass
         return {}
 
     return answer
 
 
-def test_baggage_that_a_service_notes_leads_to_the_trace(
-    edge: Edge, trace: Callable[[str], Traced], prove: Prove
-) -> None:
-    edge.answer = note_baggage(trace("shop"))
-    carried = prove(f'when GET "{edge.url}/"{CLAIMS}')
-    assert carried.outcome is Outcome.PASS, carried.reasons
-    assert carried.finished.notes[0].endswith(" of its own, found by the attribute `spanproof.run_id`")
-    many = prove(f'when GET "{edge.url}/" {{ repeat 5 at 100/s }}\nexpect count(shop) == 5\nexpect path shop')
-    assert many.outcome is Outcome.PASS, many.reasons
-    (note,) = many.finished.notes
-    assert note == "`shop` began 5 traces of their own, found by the attribute `spanproof.run_id`"
+def test_recorded_baggage_finds_trace(edge: Edge, trace: Callable[[str], TracedService], prove: Prove) -> None:
+    edge.answer = record_baggage(trace("shop"))
+    result = prove(f'when GET "{edge.url}/"{CLAIMS}')
+    assert result.outcome is Outcome.PASS, result.reasons
+    assert result.finished.notes[0].endswith(", found by the attribute `spanproof.run_id`")
+    repeated = prove(f'when GET "{edge.url}/" {{ repeat 5 at 100/s }}\nexpect count(shop) == 5\nexpect path shop')
+    assert repeated.outcome is Outcome.PASS, repeated.reasons
+    (note,) = repeated.finished.notes
+    assert note == "`shop` started 5 separate traces, found by the attribute `spanproof.run_id`"
 
 
-def test_a_trace_of_ours_may_go_on_beside_one_that_bears_its_baggage(
+def test_own_trace_may_continue_beside_replacement(
     add: Callable[..., None], connection: duckdb.DuckDBPyConnection
 ) -> None:
-    """Only where nothing of our own trace is here; then it takes its time."""
+    """It may do so only while no span of our own trace has arrived; then the longer idle time applies."""
     context = TraceContext("r1", f"{1:032x}", f"{99:016x}")
-    belonging = TraceCorrelation(SentRequests((context,), (TriggerResponse(200, "", 1),)))
+    correlation = TraceCorrelation(SentRequests((context,), (TriggerResponse(200, "", 1),)))
     connection.execute("INSERT INTO triggers VALUES ($trace::UUID, 99)", {"trace": context.trace_id})
     add("bank", 7, trace=2, spanproof__run_id=context.request_id)
     add("bank", 7, trace=3, spanproof__run_id="r2.0000000000000063")
-    state = belonging.examine_completeness(connection, belonging.find_traces(connection))
+    state = correlation.examine_completeness(connection, correlation.find_traces(connection))
     assert (state.trace_ids, [each.kind for each in state.missing]) == ((f"{2:032x}",), ["own"])
     assert state.compute_settle_time_ns(None) == (state.last_arrived_ns or 0) + UNCERTAIN_IDLE_NS
     add("shop", 5, 99)
-    state = belonging.examine_completeness(connection, belonging.find_traces(connection))
+    state = correlation.examine_completeness(connection, correlation.find_traces(connection))
     assert (state.trace_ids, state.missing) == ((f"{1:032x}", f"{2:032x}"), ())
 
 
-def test_requests_side_by_side_are_told_apart(edge: Edge, trace: Callable[[str], Traced], prove: Prove) -> None:
-    """Two requests of one run to a service that notes baggage: each finds its own trace."""
-    edge.answer = note_baggage(trace("shop"))
-    asked = f'when GET "{edge.url}/"\nexpect count(shop) == 1\n'
-    assert prove(asked + asked).outcome is Outcome.PASS
+def test_requests_of_one_run_are_distinguished(edge: Edge, trace: Callable[[str], TracedService], prove: Prove) -> None:
+    """Each of two requests of one run finds its own trace at a service that records baggage."""
+    edge.answer = record_baggage(trace("shop"))
+    statements = f'when GET "{edge.url}/"\nexpect count(shop) == 1\n'
+    assert prove(statements + statements).outcome is Outcome.PASS
 
 
-def test_a_service_within_may_begin_a_trace_too(edge: Edge, trace: Callable[[str], Traced], prove: Prove) -> None:
-    """The edge goes on with our trace; what it asks links to it from a trace of its own, which comes later."""
+def test_inner_service_may_start_trace(edge: Edge, trace: Callable[[str], TracedService], prove: Prove) -> None:
+    """The edge continues our trace; the service that it calls links to it from a separate trace."""
     shop, mail = trace("shop"), trace("mail")
 
     def answer(headers: Headers) -> Headers:
@@ -169,7 +169,7 @@ def test_a_service_within_may_begin_a_trace_too(edge: Edge, trace: Callable[[str
         return {}
 
     edge.answer = answer
-    carried = prove(f'when GET "{edge.url}/"\nexpect count(shop) == 1\nexpect count(mail) == 1')
-    assert carried.outcome is Outcome.PASS, carried.reasons
-    (note,) = carried.finished.notes
-    assert note.startswith("`mail` began trace ")
+    result = prove(f'when GET "{edge.url}/"\nexpect count(shop) == 1\nexpect count(mail) == 1')
+    assert result.outcome is Outcome.PASS, result.reasons
+    (note,) = result.finished.notes
+    assert note.startswith("`mail` started separate trace ")

@@ -1,4 +1,4 @@
-"""Servers for tests: on free ports of loopback, in threads of this process."""
+"""HTTP servers for tests: on free loopback ports, in threads of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     path: str
     headers: dict[str, str]
     body: bytes
@@ -29,27 +29,27 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve_http(answer: Callable[[Asked], Reply]) -> Iterator[str]:
-    """Serve over HTTP; yields the URL."""
+def serve_http(answer: Callable[[ReceivedRequest], Reply]) -> Iterator[str]:
+    """Serve over HTTP; yield the URL."""
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
-            reply = answer(Asked(self.path, dict(self.headers), body))
+            reply = answer(ReceivedRequest(self.path, dict(self.headers), body))
             self.send_response(reply.status)
             for name, value in {**reply.headers, "content-length": str(len(reply.body))}.items():
                 self.send_header(name, value)
             self.end_headers()
             self.wfile.write(reply.body)
 
-        do_POST = do_GET  # noqa: N815 (as the base class looks for it)
+        do_POST = do_GET  # noqa: N815 (the name that the base class calls)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = _Server(("127.0.0.1", 0), Door)
+    server = _Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

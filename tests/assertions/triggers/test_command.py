@@ -1,4 +1,4 @@
-"""Commands that carry on a trace of ours, up to when nobody waits for them any more."""
+"""Commands with a trace context, until their trigger is closed."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from spanproof.query_lang.check.modules import load_module_text
 from spanproof.query_lang.syntax import nodes as s
 
 
-def test_what_nobody_waits_for_any_more_is_not_begun(tmp_path: Path) -> None:
-    text = f'proof "p" {{\n  when run "touch {tmp_path}/begun"\n  expect response.status == 0\n}}\n'
+def test_closed_trigger_starts_no_command(tmp_path: Path) -> None:
+    text = f'proof "p" {{\n  when run "touch {tmp_path}/started"\n  expect response.status == 0\n}}\n'
     (proof,) = load_module_text(text, Path("p.proof"), "p.proof").proofs
     (when,) = (each for each in s.walk(proof) if isinstance(each, s.When))
     with open_command(TriggerRequest(when, Bindings(), tmp_path)) as run:
         assert run(TraceContext()).status == 0
-        (tmp_path / "begun").unlink()
-    with pytest.raises(TriggerFailed, match="nobody waits for it any more"):
+        (tmp_path / "started").unlink()
+    with pytest.raises(TriggerFailed, match="the trigger is closed"):
         run(TraceContext())
-    assert not (tmp_path / "begun").exists()
+    assert not (tmp_path / "started").exists()

@@ -1,4 +1,4 @@
-"""`when grpc`: against real servers, with reflection of either version and without."""
+"""`when grpc` against real servers, with both versions of reflection and without it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.triggers.allowed_targets import read_allowed_targets
-from spanproof.tests.assertions.traced_service import Prove, Traced
+from spanproof.tests.assertions.traced_service import Prove, TracedService
 
 SHOP = text_format.Parse(
     """
@@ -69,37 +69,37 @@ CHARGE, RECEIPT = (
 
 @dataclass
 class Payments:
-    """The service, and where it is."""
+    """The service and its address."""
 
-    traced: Traced
+    service: TracedService
     address: str = ""
 
     def charge(self, charge: Any, context: grpc.ServicerContext) -> Any:
         headers = {key: str(value) for key, value in context.invocation_metadata()}
-        with self.traced.serve("shop.Payments/Charge", headers):
+        with self.service.serve("shop.Payments/Charge", headers):
             context.set_trailing_metadata((("x-shop", charge.order_id),))
             if charge.amount < 0:
                 context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an amount is positive")
             return RECEIPT(state="paid", amount_paid=charge.amount + sum(part.amount for part in charge.parts))
 
 
-class Renamed(grpc.GenericRpcHandler):
-    """A handler, offered under another service's name."""
+class RenamedHandler(grpc.GenericRpcHandler):
+    """A handler that serves under the name of another service."""
 
-    def __init__(self, handler: grpc.GenericRpcHandler, name: str, instead: str) -> None:
-        self._handler, self._name, self._instead = handler, name, instead
+    def __init__(self, handler: grpc.GenericRpcHandler, name: str, alias: str) -> None:
+        self._handler, self._name, self._alias = handler, name, alias
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:
-        if not details.method.startswith(f"/{self._instead}/"):
+        if not details.method.startswith(f"/{self._alias}/"):
             return None
-        method = details.method.replace(self._instead, self._name)
+        method = details.method.replace(self._alias, self._name)
         return self._handler.service(type("Details", (), {"method": method, "invocation_metadata": ()})())
 
 
 @pytest.fixture
-def payments(trace: Callable[[str], Traced], request: pytest.FixtureRequest) -> Iterator[Payments]:
-    """Serves on a free port; the parameter says with which version of reflection, or with TLS."""
-    how = getattr(request, "param", "v1alpha")
+def payments(trace: Callable[[str], TracedService], request: pytest.FixtureRequest) -> Iterator[Payments]:
+    """Serve on a free port; the parameter chooses the version of reflection, or TLS."""
+    mode = getattr(request, "param", "v1alpha")
     payments = Payments(trace("payments"))
     server = grpc.server(ThreadPoolExecutor(8))
     handler = grpc.unary_unary_rpc_method_handler(
@@ -107,24 +107,27 @@ def payments(trace: Callable[[str], Traced], request: pytest.FixtureRequest) -> 
     )
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("shop.Payments", {"Charge": handler})])
     names = ("shop.Payments", reflection.SERVICE_NAME)
-    if how in ("v1alpha", "tls"):
+    if mode in ("v1alpha", "tls"):
         reflection.enable_server_reflection(names, server, POOL)
-    elif how == "v1":
+    elif mode == "v1":
         servicer = reflection.ReflectionServicer(names, POOL)
-        taken: list[grpc.GenericRpcHandler] = []
+        reflection_handlers: list[grpc.GenericRpcHandler] = []
         catcher = type(
             "Catcher",
             (),
             {
-                "add_generic_rpc_handlers": lambda self, each: taken.extend(each),
+                "add_generic_rpc_handlers": lambda self, each: reflection_handlers.extend(each),
                 "add_registered_method_handlers": lambda *_: None,
             },
         )()
         reflection._reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, catcher)
         server.add_generic_rpc_handlers(
-            [Renamed(each, reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection") for each in taken]
+            [
+                RenamedHandler(each, reflection.SERVICE_NAME, "grpc.reflection.v1.ServerReflection")
+                for each in reflection_handlers
+            ]
         )
-    if how == "tls":
+    if mode == "tls":
         authority = trustme.CA()
         issued = authority.issue_cert("localhost", "127.0.0.1")
         credentials = grpc.ssl_server_credentials(
@@ -140,7 +143,7 @@ def payments(trace: Callable[[str], Traced], request: pytest.FixtureRequest) -> 
 
 
 CALL = 'when grpc "%s" "shop.Payments/Charge" { %s }\nexpect response.status == 0'
-WHOLE = """
+CALL_WITH_OPTIONS = """
 when grpc "{address}" "shop.Payments/Charge" {{
   header "X-Fault": "none"
   timeout 5s
@@ -157,39 +160,39 @@ expect count(payments "shop.Payments/Charge") == 1
 
 
 @pytest.mark.parametrize("payments", ["v1alpha", "v1"], indirect=True)
-def test_a_call_is_described_by_reflection(payments: Payments, prove: Prove) -> None:
-    carried = prove(WHOLE.format(address=payments.address))
-    assert carried.outcome is Outcome.PASS, (carried.reasons, carried.finished.error)
-    (headers,) = payments.traced.seen
+def test_reflection_describes_call(payments: Payments, prove: Prove) -> None:
+    result = prove(CALL_WITH_OPTIONS.format(address=payments.address))
+    assert result.outcome is Outcome.PASS, (result.reasons, result.finished.error)
+    (headers,) = payments.service.received_headers
     assert headers["traceparent"].endswith("-01")
     assert headers["baggage"] == f"spanproof.run_id=r1.{headers['traceparent'].split('-')[2]}"
     assert headers["x-fault"] == "none"
 
 
 @pytest.mark.parametrize("payments", ["none"], indirect=True)
-def test_a_call_is_described_by_a_descriptor_set(payments: Payments, prove: Prove, tmp_path: Path) -> None:
-    described = descriptor_pb2.FileDescriptorSet(file=[TIMESTAMP, SHOP])
-    (tmp_path / "shop.binpb").write_bytes(described.SerializeToString())
-    carried = prove(WHOLE.format(address=payments.address).replace("timeout 5s", 'descriptors "shop.binpb"'))
-    assert carried.outcome is Outcome.PASS, (carried.reasons, carried.finished.error)
+def test_descriptor_set_describes_call(payments: Payments, prove: Prove, tmp_path: Path) -> None:
+    descriptors = descriptor_pb2.FileDescriptorSet(file=[TIMESTAMP, SHOP])
+    (tmp_path / "shop.binpb").write_bytes(descriptors.SerializeToString())
+    result = prove(CALL_WITH_OPTIONS.format(address=payments.address).replace("timeout 5s", 'descriptors "shop.binpb"'))
+    assert result.outcome is Outcome.PASS, (result.reasons, result.finished.error)
 
 
 @pytest.mark.parametrize("payments", ["tls"], indirect=True)
-def test_a_call_goes_over_tls(payments: Payments, prove: Prove) -> None:
+def test_grpc_call_over_tls(payments: Payments, prove: Prove) -> None:
     assert prove(CALL % (payments.address, 'tls "ca.pem"')).outcome is Outcome.PASS
     assert "cannot be reached: " in prove(CALL % (payments.address, "tls")).error
     assert "cannot be reached: " in prove(CALL % (payments.address, "")).error
 
 
-def test_a_status_that_is_not_ok_is_an_answer(payments: Payments, prove: Prove) -> None:
-    carried = prove(
+def test_grpc_error_status_is_a_response(payments: Payments, prove: Prove) -> None:
+    result = prove(
         f'when grpc "{payments.address}" "shop.Payments/Charge" {{ json {{ "amount": -1 }} }}\n'
         'expect response.status == 3\nexpect response.body == "an amount is positive"\nexpect some payments'
     )
-    assert carried.outcome is Outcome.PASS, carried.reasons
+    assert result.outcome is Outcome.PASS, result.reasons
 
 
-def test_what_prepares_must_be_answered_with_ok(payments: Payments, prove: Prove) -> None:
+def test_hook_requires_ok_status(payments: Payments, prove: Prove) -> None:
     call = f'when grpc "{payments.address}" "shop.Payments/Charge" {{ json {{ "amount": %d }} }}'
     judged = f"{call % 1}\nexpect count(payments) == 1"
     assert prove(f"before {{ {call % 1} }}\n{judged}").outcome is Outcome.PASS
@@ -197,7 +200,7 @@ def test_what_prepares_must_be_answered_with_ok(payments: Payments, prove: Prove
 
 
 @pytest.mark.parametrize(
-    ("method", "options", "said"),
+    ("method", "options", "message"),
     [
         ("shop.Payment/Charge", "", "has no service `shop.Payment`; did you mean `shop.Payments`?"),
         ("shop.Payments/Charg", "", "`shop.Payments` has no method `Charg`; did you mean `Charge`?"),
@@ -217,37 +220,39 @@ def test_what_prepares_must_be_answered_with_ok(payments: Payments, prove: Prove
             '\n  json { "cards": { "a": { "numbr": "1" } } }\n',
             "it.proof:4:28: `shop.Card` has no field `numbr`",
         ),
-        ("shop.Payments/Charge", '\n  json { "amount": "much" }\n', "it.proof:4:3: this is no `shop.Charge`: "),
+        ("shop.Payments/Charge", '\n  json { "amount": "much" }\n', "it.proof:4:3: this is not a `shop.Charge`: "),
         ("shop.Payments/Charge", "\n  json [1]\n", "it.proof:4:3: a `shop.Charge` is written as a JSON object"),
         ("shop.Payments/Charge", '\n  descriptors "no.binpb"\n', "no.binpb cannot be read: No such file"),
-        ("shop.Payments/Charge", '\n  descriptors "it.proof"\n', "it.proof is no descriptor set"),
+        ("shop.Payments/Charge", '\n  descriptors "it.proof"\n', "it.proof is not a descriptor set"),
     ],
 )
-def test_what_cannot_be_called_is_named(payments: Payments, prove: Prove, method: str, options: str, said: str) -> None:
-    carried = prove(f'when grpc "{payments.address}" "{method}" {{{options}}}\nexpect response.status == 0')
-    assert carried.outcome is Outcome.ERROR
-    assert said in carried.error
+def test_invalid_call_is_explained(payments: Payments, prove: Prove, method: str, options: str, message: str) -> None:
+    result = prove(f'when grpc "{payments.address}" "{method}" {{{options}}}\nexpect response.status == 0')
+    assert result.outcome is Outcome.ERROR
+    assert message in result.error
 
 
 @pytest.mark.parametrize("payments", ["none"], indirect=True)
-def test_without_reflection_a_descriptor_set_is_asked_for(payments: Payments, prove: Prove, tmp_path: Path) -> None:
+def test_missing_reflection_suggests_descriptor_set(payments: Payments, prove: Prove, tmp_path: Path) -> None:
     assert "has no reflection service: name a descriptor set" in prove(CALL % (payments.address, "")).error
     (tmp_path / "part.binpb").write_bytes(descriptor_pb2.FileDescriptorSet(file=[SHOP]).SerializeToString())
-    assert prove(CALL % (payments.address, 'descriptors "part.binpb"')).outcome is Outcome.PASS  # what everybody has
+    assert (
+        prove(CALL % (payments.address, 'descriptors "part.binpb"')).outcome is Outcome.PASS
+    )  # protobuf includes the missing file
 
 
-def test_a_server_that_is_not_there_is_told_at_once(prove: Prove) -> None:
-    carried = prove(CALL % ("127.0.0.1:1", ""))
-    assert "127.0.0.1:1 cannot be reached: " in carried.error
-    assert "Connection refused" in carried.error
-    assert carried.finished.duration_ns < 5_000_000_000
+def test_unreachable_grpc_server_fails_fast(prove: Prove) -> None:
+    result = prove(CALL % ("127.0.0.1:1", ""))
+    assert "127.0.0.1:1 cannot be reached: " in result.error
+    assert "Connection refused" in result.error
+    assert result.finished.duration_ns < 5_000_000_000
 
 
-def test_a_server_calls_listed_targets_alone(payments: Payments, prove: Prove) -> None:
+def test_grpc_target_must_be_listed(payments: Payments, prove: Prove) -> None:
     allowed = read_allowed_targets([payments.address])
     assert prove(CALL % (payments.address, ""), targets=allowed).outcome is Outcome.PASS
-    refused = prove(CALL % ("127.0.0.1:1", ""), targets=allowed)
-    assert refused.error == "127.0.0.1:1 is no target that this server may ask"
+    rejected = prove(CALL % ("127.0.0.1:1", ""), targets=allowed)
+    assert rejected.error == "127.0.0.1:1 is not a target that this server may call"
     port = payments.address.split(":")[1]
     named = prove(CALL % (f"localhost:{port}", ""), targets=read_allowed_targets([f"localhost:{port}"]))
-    assert "localhost leads to " in named.error
+    assert "localhost resolves to " in named.error

@@ -1,4 +1,4 @@
-"""`before` and `after`, tried against a real stub: Mountebank answers for a bank, wrongly, late, or not at all."""
+"""`before` and `after` against a real stub: Mountebank acts as a bank that fails, resets, or responds late."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from opentelemetry.context import get_current
 from opentelemetry.trace import SpanKind
 
 from spanproof.assertions.findings.verdict import Outcome
-from spanproof.tests.assertions.traced_service import Carried, Prove, Traced
-from spanproof.tests.assertions.triggers.http_service import Asked, Reply, serve_http
+from spanproof.tests.assertions.traced_service import ProofResult, Prove, TracedService
+from spanproof.tests.assertions.triggers.http_service import ReceivedRequest, Reply, serve_http
 from spanproof.tests.command import wait_until
 from spanproof.tests.node import find_node
 from spanproof.tests.ports import find_free_port
@@ -25,7 +25,7 @@ TRIES = 3
 
 @pytest.fixture(scope="module")
 def mountebank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve Mountebank on a free port."""
+    """Start Mountebank on a free port; yield its URL."""
     node, port = find_node(FOLDER), find_free_port()
     server = subprocess.Popen(
         [node, "node_modules/mountebank/bin/mb", "start", "--port", str(port), "--host", "127.0.0.1", "--nologfile",
@@ -34,27 +34,27 @@ def mountebank(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
 
-    def answers() -> bool:
+    def is_ready() -> bool:
         assert server.poll() is None, "Mountebank has ended"
         try:
             return httpx.get(f"{url}/imposters").json() == {"imposters": []}
         except httpx.TransportError:
             return False
 
-    wait_until(answers, "Mountebank answers")
+    wait_until(is_ready, "Mountebank answers")
     yield url
     server.terminate()
     server.wait()
 
 
 @pytest.fixture
-def shop(trace: Callable[[str], Traced]) -> Iterator[tuple[str, int]]:
-    """A shop that asks the bank, three times if need be, and answers 502 if that was in vain; and the bank's port."""
-    traced, port = trace("shop"), find_free_port()
+def shop(trace: Callable[[str], TracedService]) -> Iterator[tuple[str, int]]:
+    """A shop that calls the bank up to three times and responds with 502 if all calls fail; and the bank's port."""
+    service, port = trace("shop"), find_free_port()
 
-    def ask() -> bool:
-        named = {"service.peer.name": "bank", "http.request.method": "GET", "server.address": "127.0.0.1"}
-        with traced.begin("GET", get_current(), SpanKind.CLIENT, attributes=named) as span:
+    def call_bank() -> bool:
+        attributes = {"service.peer.name": "bank", "http.request.method": "GET", "server.address": "127.0.0.1"}
+        with service.begin("GET", get_current(), SpanKind.CLIENT, attributes=attributes) as span:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
             try:
                 connection.request("GET", "/transfers")
@@ -67,9 +67,9 @@ def shop(trace: Callable[[str], Traced]) -> Iterator[tuple[str, int]]:
             span.set_attribute("http.response.status_code", status)
             return status < 500
 
-    def answer(asked: Asked) -> Reply:
-        with traced.serve("POST /pay", asked.headers) as span:
-            status = 200 if any(ask() for _ in range(TRIES)) else 502
+    def answer(request: ReceivedRequest) -> Reply:
+        with service.serve("POST /pay", request.headers) as span:
+            status = 200 if any(call_bank() for _ in range(TRIES)) else 502
             span.set_attribute("http.response.status_code", status)
         return Reply(status)
 
@@ -94,35 +94,35 @@ GOOD = '{ "is": { "statusCode": 200 }, "behaviors": [{ "wait": 60 }] }'
 
 
 @pytest.fixture
-def break_bank(mountebank: str, shop: tuple[str, int], prove: Prove) -> Callable[..., Carried]:
-    """Carries out claims about a payment while the bank answers as it is told."""
+def break_bank(mountebank: str, shop: tuple[str, int], prove: Prove) -> Callable[..., ProofResult]:
+    """Return a function that judges claims about a payment while the bank gives the specified responses."""
     url, port = shop
 
-    def break_bank(claims: str, *responses: str, **options: str) -> Carried:
+    def break_bank(claims: str, *responses: str, **options: str) -> ProofResult:
         text = BROKEN.format(mountebank=mountebank, port=port, shop=url, responses=", ".join(responses))
-        carried = prove(text + claims, **options)
-        assert httpx.get(f"{mountebank}/imposters/{port}").status_code == 404, "it was not taken down"
-        return carried
+        result = prove(text + claims, **options)
+        assert httpx.get(f"{mountebank}/imposters/{port}").status_code == 404, "the stub still exists"
+        return result
 
     return break_bank
 
 
-def test_a_stub_that_fails_twice_is_asked_again(break_bank: Callable[..., Carried]) -> None:
-    carried = break_bank(
+def test_stub_that_fails_twice_is_retried(break_bank: Callable[..., ProofResult]) -> None:
+    result = break_bank(
         "expect response.status == 200\nexpect retry shop -> bank { attempts == 3, recovered }\n"
         "expect every try shop -> bank[http.response.status_code == 200] has duration >= 50ms",
         FAILING, RESET, GOOD,
     )  # fmt: skip
-    assert carried.outcome is Outcome.PASS, (carried.reasons, carried.finished.error)
+    assert result.outcome is Outcome.PASS, (result.reasons, result.finished.error)
 
 
-def test_a_proof_that_fails_leaves_no_stub_behind(break_bank: Callable[..., Carried]) -> None:
-    carried = break_bank("expect response.status == 200\nexpect retry shop -> bank { recovered }", RESET)
-    assert carried.outcome is Outcome.FAIL
-    assert carried.finished.error is None
+def test_failed_proof_removes_stub(break_bank: Callable[..., ProofResult]) -> None:
+    result = break_bank("expect response.status == 200\nexpect retry shop -> bank { recovered }", RESET)
+    assert result.outcome is Outcome.FAIL
+    assert result.finished.error is None
 
 
-def test_a_stub_that_cannot_be_set_up_is_an_error(break_bank: Callable[..., Carried]) -> None:
-    carried = break_bank("expect some shop", '{ "is": { "statusCode": 200, "_mode": 1 }, "fault": 1 }, 7')
-    assert carried.outcome is Outcome.ERROR
-    assert "`before` was answered with 400" in carried.error
+def test_stub_setup_failure_is_error(break_bank: Callable[..., ProofResult]) -> None:
+    result = break_bank("expect some shop", '{ "is": { "statusCode": 200, "_mode": 1 }, "fault": 1 }, 7')
+    assert result.outcome is Outcome.ERROR
+    assert "`before` was answered with 400" in result.error

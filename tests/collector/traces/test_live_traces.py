@@ -10,8 +10,10 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from spanproof.assertions.cases.case_file import Scenario, parse_cases
-from spanproof.assertions.cases.case_runner import CaseRequests, Variation
+from spanproof.assertions.cases.case_file import parse_cases
+from spanproof.assertions.cases.scenario import Scenario
+from spanproof.assertions.cases.scenario_requests import CaseRequests
+from spanproof.assertions.cases.variations import Variation
 from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.calls.service_rules import ServiceRules, store_rules
 from spanproof.collector.otlp.decoder import Decoder

@@ -62,7 +62,8 @@ async def test_words_are_completed_explained_and_laid_out(client: LanguageClient
 
 def test_what_a_store_has_seen_is_offered(tmp_path: Path) -> None:
     from spanproof.assertions.cases.case_file import parse_cases
-    from spanproof.assertions.cases.case_runner import VARIATIONS, CaseRequests
+    from spanproof.assertions.cases.scenario_requests import CaseRequests
+    from spanproof.assertions.cases.variations import VARIATIONS
     from spanproof.query_lang.editor.language_server import _list_completions, read_catalog
 
     text = 'trace a\n  gateway "GET /x" server 0ms..1ms { shop.cart: "c" }\nassert count(gateway) == 1\n  pass\n'

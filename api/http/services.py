@@ -15,7 +15,7 @@ from spanproof.api.http.problems import describe_problems
 from spanproof.api.http.query_executor import QueryExecutor
 from spanproof.api.http.schemas import CallPage, CallSummary, Quantiles, ServiceList, ServiceSummary
 from spanproof.api.http.trace_search import read_sql
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb
@@ -73,7 +73,7 @@ def make_services_router(executor: QueryExecutor) -> APIRouter:
 
 
 def _read_services(connection: duckdb.DuckDBPyConnection, since_ns: int, until_ns: int) -> list[ServiceSummary]:
-    sql = read_sql("spanproof.api.http", "services.sql", version=make_attribute_sql("r.attributes", "service.version"))
+    sql = read_sql("spanproof.api.http", "services.sql", version=SQL.attribute("r.attributes", "service.version"))
     rows = connection.execute(sql, {"since_ns": since_ns, "until_ns": until_ns}).fetchall()
     return [
         ServiceSummary(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from spanproof.api.http.parameters import EARLIEST_NS, LATEST_NS
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb
@@ -88,10 +88,10 @@ def compile_attribute_condition(parameters: SqlParameters, key: str, text: str) 
     """Return the condition that an attribute, or an element of its array, is `text`; a resource's as ``resource.``."""
     value = parameters.add(text)
     if key.startswith("resource."):
-        read = make_attribute_sql("attributes", key.removeprefix("resource."))
+        read = SQL.attribute("attributes", key.removeprefix("resource."))
         matching = f"SELECT resource_key FROM resources WHERE {_compile_contains(read, value)}"  # noqa: S608 (quoted)
         return f"s.resource_key IN ({matching})"
-    return _compile_contains(make_attribute_sql("s.attributes", key.removeprefix("span.")), value)
+    return _compile_contains(SQL.attribute("s.attributes", key.removeprefix("span.")), value)
 
 
 def compile_error_condition(error: bool) -> str:

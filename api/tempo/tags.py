@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from spanproof.api.tempo.documents import TempoTypedValue
 from spanproof.api.tempo.traceql_fields import INTRINSICS, TraceqlAttribute, TraceqlIntrinsic
-from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES, quote_sql
+from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb
@@ -69,7 +70,7 @@ def _read_attribute_values(
         "resource": f"resources WHERE {_compile_resource_condition(tag_filter)}",
     }
     scopes = (attribute.scope,) if attribute.scope else ("span", "resource")
-    place = f"list_position(attributes.keys, {quote_sql(attribute.name)})"
+    place = f"list_position(attributes.keys, {SQL.quote(attribute.name)})"
     found = " UNION ".join(
         f"SELECT DISTINCT attributes.texts[{place}] AS value, attribute_kinds[{place}] AS kind FROM {places[scope]}"  # noqa: S608 (quoted)
         f" AND {place} IS NOT NULL"

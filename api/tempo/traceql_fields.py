@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
 from spanproof.query_lang.compile.conditions import SPAN_ID_SQL, TRACE_ID_SQL, SqlValue, compile_operator
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.syntax.vocabulary import ValueKind
 
 _ROOT_CONDITION = (
@@ -78,10 +78,10 @@ def read_field(text: str) -> TraceqlIntrinsic | TraceqlAttribute | None:
 
 def compile_attribute_comparison(attribute: TraceqlAttribute, operator: str, right: SqlValue) -> str:
     """Return the condition that an attribute of a row `s`, or of its resource, is as `right` says."""
-    own = make_attribute_sql("s.attributes", attribute.name)
+    own = SQL.attribute("s.attributes", attribute.name)
     of_span = compile_operator(operator, SqlValue(own, "any"), right)
     if attribute.scope == "span":
         return of_span
-    shared = compile_operator(operator, SqlValue(make_attribute_sql("attributes", attribute.name), "any"), right)
+    shared = compile_operator(operator, SqlValue(SQL.attribute("attributes", attribute.name), "any"), right)
     of_resource = f"s.resource_key IN (SELECT resource_key FROM resources WHERE {shared})"  # noqa: S608 (quoted)
     return of_resource if attribute.scope else f"(CASE WHEN {own} IS NULL THEN {of_resource} ELSE {of_span} END)"

@@ -14,8 +14,8 @@ from spanproof.assertions.judge import statistics as stats
 from spanproof.query_lang.check.constants import Bindings, evaluate, to_decimal
 from spanproof.query_lang.check.types import TypeChecker
 from spanproof.query_lang.compile.aggregates import compile_values
-from spanproof.query_lang.compile.percentiles import read_percentage
 from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Estimator:
         (n,) = self._fetch_row(f"SELECT count(*) FROM ({sql})", parameters)  # noqa: S608 (what was compiled)
         if not n:
             return None
-        share = read_percentage(function) / 100
+        share = v.read_percentage(function.name, function.arguments) / 100
         top, bottom = share.as_integer_ratio()
         estimate = self._read_value_at_rank(-(-n * top // bottom), sql, parameters)
         clusters = self._count_clusters(sql, "value <= $estimate", {**parameters, "estimate": estimate})
@@ -155,7 +155,9 @@ class Estimator:
                 sample.bounds.estimate, limit, confidence, self.compute_rate_bounds
             )
         else:
-            minimum = stats.compute_sample_size_for_quantile(read_percentage(function) / 100, confidence)
+            minimum = stats.compute_sample_size_for_quantile(
+                v.read_percentage(function.name, function.arguments) / 100, confidence
+            )
             needed = minimum if sample.effective_size < minimum else None
         return None if needed is None else math.ceil(needed * sample.n / sample.effective_size)
 

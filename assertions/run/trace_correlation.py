@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final
 from spanproof.assertions.run.proof_requests import SentRequests
 from spanproof.assertions.triggers.context import RUN_ID_ATTRIBUTE
 from spanproof.assertions.triggers.responses import TriggerResponse
-from spanproof.collector.otlp.semantic_conventions import make_attribute_sql
 from spanproof.collector.traces.completeness import (
     Completeness,
     MissingSpans,
@@ -18,11 +17,12 @@ from spanproof.collector.traces.completeness import (
     find_related_traces,
     has_links,
 )
+from spanproof.query_lang.compile.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb
 
-REQUEST_ID_SQL: Final = make_attribute_sql("attributes", RUN_ID_ATTRIBUTE)
+REQUEST_ID_SQL: Final = SQL.attribute("attributes", RUN_ID_ATTRIBUTE)
 # The newest span key, and the traces and request ids of the spans after `$after`.
 REQUEST_ID_TRACES_SQL: Final = f"""
 SELECT coalesce(max(span_key), $after), list(DISTINCT {{'trace_id': trace_id, 'request': {REQUEST_ID_SQL}}})

@@ -83,17 +83,3 @@ STATUS_CODES: Final[Mapping[str, int]] = {"unset": 0, "ok": 1, "error": 2}
 def list_spellings(name: str) -> tuple[str, ...]:
     """Return every attribute name for the value of the stable `name`, the stable one first."""
     return (name, *DEPRECATED_NAMES.get(name, ()))
-
-
-def make_attribute_sql(attributes: str, name: str) -> str:
-    """Return the SQL that reads attribute `name`, by any of its spellings, from the column `attributes`."""
-    reads = [
-        f"{attributes}.texts[list_position({attributes}.keys, {quote_sql(spelling)})]"
-        for spelling in list_spellings(name)
-    ]
-    return reads[0] if len(reads) == 1 else f"coalesce({', '.join(reads)})"
-
-
-def quote_sql(text: str) -> str:
-    """Return `text` as an SQL string literal; DuckDB finds constant attribute keys faster than parameters."""
-    return "'" + text.replace("'", "''") + "'"

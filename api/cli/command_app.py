@@ -1,4 +1,4 @@
-"""The Typer application of one command, and groups of options that several commands share."""
+"""The Typer application of one command, its option for the store, and groups of options that commands share."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import fields
 from functools import wraps
 from inspect import Parameter
-from typing import Any, TypeAlias, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
 
 CommandFunction: TypeAlias = Callable[..., None]
+Database: TypeAlias = Annotated[
+    str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file of the spans.")
+]
 
 
 def make_command_app() -> typer.Typer:

@@ -113,9 +113,9 @@ def spanproof(
         typer.echo(f"spanproof {__version__}")
         raise typer.Exit
     if context.invoked_subcommand is not None:
-        from spanproof.api.cli.settings import has_settings
+        from spanproof.api.cli.setting_definitions import has_settings
 
         if has_settings():
-            from spanproof.api.cli.setting_sources import apply_settings
+            from spanproof.api.cli.settings import apply_settings
 
             apply_settings(context)

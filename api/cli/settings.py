@@ -1,118 +1,184 @@
-"""Settings of the command line: ``spanproof.toml`` and variables ``SPANPROOF_…``, as defaults of the options.
+"""Settings from ``spanproof.toml`` and from the environment, read and validated by pydantic-settings.
 
-The command line overrides the environment, and the environment overrides the file. A table of the file, or a variable
-with the name of a command in it, sets options of that command: ``[run] workers = 4`` or ``SPANPROOF_RUN_WORKERS=4``. An
-option that several commands share also has a short name: ``db = "spans.duckdb"`` or ``SPANPROOF_DB=spans.duckdb``.
+Importing pydantic-settings takes about 0.2 s, so this module is imported only if `has_settings`.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import tomllib
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
-from spanproof.api.cli.command_tree import list_subcommands
-from spanproof.collector.user_errors import UserError
+from pydantic import AliasChoices, BeforeValidator, Field, ValidationError, create_model
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-FILE_NAME: Final = "spanproof.toml"
-PREFIX: Final = "SPANPROOF_"
-DEFAULT: Final = "default"
-# Kubernetes sets these in each container beside a Service that is called `spanproof`.
-_SERVICE_LINK: Final = re.compile(r"SPANPROOF_(SERVICE_|PORT(_|$))")
+from spanproof.api.cli.setting_definitions import (
+    DEFAULT,
+    Option,
+    Setting,
+    SettingsError,
+    find_settings_file,
+    list_options,
+    list_variables,
+)
+from spanproof.query_lang.syntax.diagnostics import suggest_names
 
+if TYPE_CHECKING:
+    import typer
 
-class SettingsError(UserError):
-    """A setting is unknown or invalid; the message names its place and the remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """An option of a command that can be set: its key in the file, and its type in Python."""
-
-    command: tuple[str, ...]
-    key: str
-    parameter: str
-    type: type
-    is_list: bool
-    default: Any
-    limits: tuple[float | None, float | None]
-    shared_variable: str | None
-
-    @property
-    def path(self) -> str:
-        """The place in the file, such as ``run.workers``."""
-        return ".".join((*self.command, self.key))
-
-    @property
-    def shared_key(self) -> str | None:
-        """The place at the top of the file, such as ``db``, if the option has a short name."""
-        return None if self.shared_variable is None else _to_key(self.shared_variable.removeprefix(PREFIX))
-
-    @property
-    def variables(self) -> tuple[str, ...]:
-        """The environment variables that set the option, the most specific first."""
-        own = PREFIX + "_".join((*self.command, self.key)).upper().replace("-", "_")
-        return (own,) if self.shared_variable in (None, own) else (own, str(self.shared_variable))
+Table = Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """The value of an option before the command line, and its origin: a variable, the file or the default."""
-
-    option: Option
-    value: Any
-    origin: str
-
-    @property
-    def is_default(self) -> bool:
-        """Whether neither the environment nor the file sets the option."""
-        return self.origin == DEFAULT
-
-
-def has_settings() -> bool:
-    """Return whether the environment or a file sets anything."""
-    return find_settings_file(Path.cwd()) is not None or any(list_variables(os.environ))
+def apply_settings(context: typer.Context) -> None:
+    """Make the settings the defaults of the command that `context` is about to run. Raises SettingsError."""
+    path = find_settings_file(Path.cwd())
+    default_map: dict[str, Any] = {}
+    for setting in read_settings(context.command, path, os.environ):
+        if not setting.is_default:
+            options = default_map
+            for word in setting.option.command:
+                options = options.setdefault(word, {})
+            options[setting.option.parameter] = setting.value
+    context.default_map = default_map
 
 
-def find_settings_file(folder: Path) -> Path | None:
-    """Return the nearest ``spanproof.toml``, in this folder or above it."""
-    paths = (each / FILE_NAME for each in (folder, *folder.parents))
-    return next((path for path in paths if path.is_file()), None)
+def read_settings(root: Any, path: Path | None, environment: Mapping[str, str]) -> list[Setting]:
+    """Return the settings of all options of the commands below `root`. Raises SettingsError."""
+    options = list(list_options(root))
+    table = {} if path is None else read_table(path)
+    check_keys(table, options, path)
+    check_variables(list_variables(environment), options)
+    return resolve(options, table, path, environment)
 
 
-def list_options(command: Any, words: tuple[str, ...] = ()) -> Iterator[Option]:
-    """Yield the options of a Click command and of all commands below it that can be set."""
-    for name, subcommand in list_subcommands(command):
-        yield from list_options(subcommand, (*words, name))
-    for parameter in command.params if words else ():
-        if parameter.param_type_name == "option" and parameter.name != "help":
-            yield _make_option(parameter, words)
+def read_table(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises SettingsError, with the position of a syntax error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from None
 
 
-def _make_option(parameter: Any, words: tuple[str, ...]) -> Option:
-    spelling = max(parameter.opts, key=len)
-    key = spelling.removeprefix("--") if spelling.startswith("--") else _to_key(parameter.name)
-    # An option with a numeric default takes numbers; all others take text.
-    number = type(parameter.default) if isinstance(parameter.default, int | float) else str
-    return Option(
-        words,
-        key,
-        parameter.name,
-        bool if parameter.is_flag else number,
-        is_list=parameter.multiple,
-        default=parameter.default,
-        limits=(getattr(parameter.type, "min", None), getattr(parameter.type, "max", None)),
-        shared_variable=getattr(parameter, "shared_variable", None),
-    )
+def check_keys(table: Table, options: Iterable[Option], path: Path | None) -> None:
+    """Raise SettingsError for the first key of the file that is not an option, or not a command."""
+    known = {option.path for option in options} | {option.shared_key for option in options if option.shared_key}
+    commands = {".".join(option.command[:depth]) for option in options for depth in range(1, len(option.command) + 1)}
+
+    def check(table: Table, prefix: str) -> None:
+        for key, value in table.items():
+            place = f"{prefix}{key}"
+            if isinstance(value, Mapping) and place in commands:
+                check(value, f"{place}.")
+            elif place in commands:
+                raise SettingsError(f"{path}: `{place}` is a command; its options are a table: [{place}]")
+            elif place not in known:
+                hint = suggest_names(place, [*known, *commands]) or "`spanproof config` lists the settings"
+                raise SettingsError(f"{path}: `{place}` is not a setting; {hint}")
+
+    check(table, "")
 
 
-def list_variables(environment: Mapping[str, str]) -> list[str]:
-    """Return the names of the variables that are meant for settings."""
-    return [name for name in environment if name.startswith(PREFIX) and not _SERVICE_LINK.match(name)]
+def check_variables(names: Iterable[str], options: Iterable[Option]) -> None:
+    """Raise SettingsError for the first variable that does not belong to an option."""
+    known = {variable for option in options for variable in option.variables}
+    for name in sorted(names):
+        if name not in known:
+            hint = suggest_names(name, known) or "`spanproof config` lists the settings"
+            raise SettingsError(f"{name} is not a setting; {hint}")
 
 
-def _to_key(name: str) -> str:
-    return name.lower().replace("_", "-")
+def resolve(options: list[Option], table: Table, path: Path | None, environment: Mapping[str, str]) -> list[Setting]:
+    """Return the setting of each option, in the order of `options`. Raises SettingsError for an invalid value."""
+    settings: list[Setting] = []
+    for _, group in groupby(options, key=lambda option: option.command):
+        of_command = list(group)
+        from_file = {_name_field(option): found for option in of_command if (found := _find_in_table(option, table))}
+        origins = {
+            _name_field(option): _find_origin(option, environment, from_file.get(_name_field(option)), path)
+            for option in of_command
+        }
+        values = _validate(of_command, {name: value for name, (_, value) in from_file.items()}, origins)
+        for option in of_command:
+            origin = origins[_name_field(option)]
+            value = option.default if origin == DEFAULT else getattr(values, _name_field(option))
+            settings.append(Setting(option, value, origin))
+    return settings
+
+
+def _find_in_table(option: Option, table: Table) -> tuple[str, Any] | None:
+    """Return the place and the value of an option in the file: in the table of its command, or else at the top."""
+    of_command: Any = table
+    for word in option.command:
+        of_command = of_command.get(word, {})
+    if option.key in of_command:
+        return option.path, of_command[option.key]
+    if option.shared_key in table:
+        return str(option.shared_key), table[str(option.shared_key)]
+    return None
+
+
+def _find_origin(
+    option: Option, environment: Mapping[str, str], in_file: tuple[str, Any] | None, path: Path | None
+) -> str:
+    variable = next((name for name in option.variables if name in environment), None)
+    return variable or (f"{path}: {in_file[0]}" if in_file else DEFAULT)
+
+
+def _validate(options: list[Option], from_file: Table, origins: Mapping[str, str]) -> BaseSettings:
+    fields: dict[str, Any] = {
+        _name_field(option): (
+            _annotate(option) | None,
+            Field(None, validation_alias=AliasChoices(*option.variables, _name_field(option))),
+        )
+        for option in options
+    }
+    model = create_model("CommandSettings", __base__=_make_base(from_file), **fields)
+    try:
+        return model()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        names = {option.variables[0]: _name_field(option) for option in options}
+        place = origins[names[str(first["loc"][0])]]
+        message = first["msg"][0].lower() + first["msg"][1:]
+        raise SettingsError(f"{place}: {message}, not {first['input']!r}") from None
+
+
+def _name_field(option: Option) -> str:
+    return f"option_{option.parameter}"  # some options are called as methods of pydantic's models are
+
+
+def _annotate(option: Option) -> Any:
+    if option.is_list:
+        # A variable holds a list as words, as it does for Click; a file may hold one text in place of a list.
+        return Annotated[list[str], NoDecode, BeforeValidator(_split_words)]
+    low, high = option.limits
+    return Annotated[option.type, Field(ge=low, le=high)]
+
+
+def _split_words(value: Any) -> Any:
+    return value.split() if isinstance(value, str) else value
+
+
+def _make_base(from_file: Table) -> type[BaseSettings]:
+    """Return a base class whose sources are the environment and then the file."""
+
+    class Base(BaseSettings):
+        model_config = SettingsConfigDict(case_sensitive=True, extra="ignore", populate_by_name=True)
+
+        @classmethod
+        def settings_customise_sources(
+            cls, settings_cls: type[BaseSettings], *_sources: Any, **_named_sources: Any
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return EnvSettingsSource(settings_cls), InitSettingsSource(settings_cls, dict(from_file))
+
+    return Base

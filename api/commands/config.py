@@ -13,7 +13,7 @@ import typer
 
 from spanproof.api.cli.command_app import make_command_app
 from spanproof.api.cli.exits import exit_with_error
-from spanproof.api.cli.settings import FILE_NAME, Setting, find_settings_file
+from spanproof.api.cli.setting_definitions import FILE_NAME, Setting, find_settings_file
 
 MASKED_OPTIONS: Final = ("secret",)
 MASK: Final = "••••"
@@ -29,7 +29,7 @@ def config(
     ] = None,
 ) -> None:
     """Print the settings in force as TOML, each with its origin: a variable, the file or the default."""
-    from spanproof.api.cli.setting_sources import read_settings
+    from spanproof.api.cli.settings import read_settings
 
     path = find_settings_file(Path.cwd())
     settings = read_settings(context.find_root().command, path, os.environ)

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from spanproof.api.cli.command_app import make_command_app
+from spanproof.api.cli.command_app import Database, make_command_app
 from spanproof.api.cli.exits import exit_with_error, read_choice, require_file
-from spanproof.api.cli.store_options import Database
 
 if TYPE_CHECKING:
     from uuid import UUID

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from spanproof.api.cli.command_app import add_option_group, make_command_app
+from spanproof.api.cli.command_app import Database, add_option_group, make_command_app
 from spanproof.api.cli.console import load_modules, make_console, print_diagnostics
 from spanproof.api.cli.exits import EXIT_NOTHING_SELECTED, EXIT_USAGE, exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
 from spanproof.api.cli.report_options import ReportOption, ReportTarget, read_report_targets, write_reports
-from spanproof.api.cli.store_options import CircuitMarkers, ClockSkew, Database, Proxies, RetryGap
+from spanproof.api.cli.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from spanproof.api.cli.command_app import add_option_group, make_command_app
+from spanproof.api.cli.command_app import Database, add_option_group, make_command_app
 from spanproof.api.cli.exits import exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
-from spanproof.api.cli.store_options import CircuitMarkers, ClockSkew, Database, Proxies, RetryGap
+from spanproof.api.cli.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap
 
 if TYPE_CHECKING:
     from spanproof.collector.traces.retention import RetentionLimits

@@ -1,6 +1,6 @@
 """The store: received spans and derived tables in one DuckDB file, or in memory.
 
-This is the interface of the storage room. The lifecycle of the database is in `connection`, writing in `writer`, and
+This is the interface of the storage room. The lifecycle of the database is in `database`, writing in `writer`, and
 notifications of commits in `arrivals`.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Self
 
 from spanproof.collector.storage.arrivals import ArrivalNotifier, ArrivedSpans
 from spanproof.collector.storage.arrow_columns import fetch_table
-from spanproof.collector.storage.connection import StoreConnection
+from spanproof.collector.storage.database import StoreConnection
 from spanproof.collector.storage.schema import IN_MEMORY_PATH
 from spanproof.collector.storage.telemetry import Telemetry
 from spanproof.collector.storage.writer import SpanWriter

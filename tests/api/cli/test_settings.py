@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from spanproof.api.cli.main import COMMANDS, app
-from spanproof.api.cli.settings import find_settings_file, list_options
+from spanproof.api.cli.setting_definitions import find_settings_file, list_options
 
 FILE = """
 db = "shared.duckdb"

@@ -1,4 +1,4 @@
-"""Options about the store: its file, and the rules that users declare for their services."""
+"""Options for the rules that users declare for their services: sidecars, retries, clocks, circuit breakers."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ from typing import Annotated, TypeAlias
 
 import typer
 
-Database: TypeAlias = Annotated[
-    str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file of the spans.")
-]
 Proxies: TypeAlias = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,7 +25,7 @@ from spanproof.collector.receive.receiver import Receiver
 from spanproof.collector.storage.store import Store
 from spanproof.query_lang.check.modules import load_module_text
 from spanproof.query_lang.check.secrets import Secrets
-from spanproof.tests.api.stored_traces import Sent, append
+from spanproof.tests.api.stored_traces import StoredSpan, append
 from spanproof.tests.assertions.app import App, open_app
 from spanproof.tests.command import FREE
 
@@ -144,7 +144,7 @@ def test_no_secret_is_told(
 def test_what_is_awaited_is_masked(
     carry_out: Callable[..., tuple[list[RunEvent], RunDocument, str]], store: Store
 ) -> None:
-    append(store, Sent(GIVEN, "GET", 1, 3, 2))
+    append(store, StoredSpan(GIVEN, "GET", 1, 3, 2))
     # on a machine that is busy with other things, too, it is to be looked at once before its time is up
     _, run, shown = carry_out(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank', within="2s")
     check_hidden(shown, GIVEN)

@@ -101,14 +101,14 @@ def _summarize(results: dict[str, Measurement]) -> dict[str, float | None]:
     def ratio(name: str) -> float | None:
         return round(fast.spans_per_s / results[name].spans_per_s, 1) if fast and name in results else None
 
-    ours = [results[name] for name in ("grpc64", "long") if name in results]
+    measured = [results[name] for name in ("grpc64", "long") if name in results]
     return {
         "spans_per_s": round(fast.spans_per_s) if fast else None,
         "spans_per_s_one_in_flight": round(single.spans_per_s) if single else None,
         "ratio_plain": ratio("plain"),
         "ratio_phoenix": ratio("phoenix"),
-        "rss_mib": round(max(each.rss_mib for each in ours)) if ours else None,
-        "bytes_per_span": round(ours[-1].bytes_per_span, 1) if ours else None,
+        "rss_mib": round(max(each.rss_mib for each in measured)) if measured else None,
+        "bytes_per_span": round(measured[-1].bytes_per_span, 1) if measured else None,
         "sag": round(long.slowdown, 3) if long and long.slowdown else None,
     }
 

@@ -92,7 +92,8 @@ def main() -> NoReturn:
 def exit_quickly(code: int) -> NoReturn:
     """Exit without destroying the imported modules, which takes longer than most commands.
 
-    The command has closed its resources by then. If a non-daemon thread is still running, exit in the usual way.
+    The command has closed its resources by then. If a non-daemon thread is still running, or the output cannot be
+    flushed, exit in the usual way.
     """
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.exit(code)

@@ -21,7 +21,7 @@ QUERY_TIMEOUT_S = 60.0
 # interval of checks whether the client is still connected
 _DISCONNECT_POLL_S = 0.2
 _CLIENT_CLOSED_REQUEST = 499  # not read by any client; a common status in server logs
-_OUT_OF_MEMORY = "the answer would take more memory than the store's limit"
+_OUT_OF_MEMORY = "the answer would exceed the store's memory limit"
 T = TypeVar("T")
 
 

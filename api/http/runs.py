@@ -183,13 +183,13 @@ def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: S
                 return Response(status_code=304, headers=headers)
         return Response(_ANY_ADAPTER.dump_json(run), headers=headers, media_type="application/json")
 
-    async def find_any(request: Request, run_id: RunId) -> ActiveRun | RunDocument:
+    async def find_active_or_stored_run(request: Request, run_id: RunId) -> ActiveRun | RunDocument:
         return run_manager.find_run(run_id) or await find_run(request, run_id)
 
     @router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses=describe_problems(404, 422, 503))
     async def stream_run(
         request: Request,
-        run: Any = Depends(find_any),  # noqa: B008 (an annotation cannot refer to a local name)
+        run: Any = Depends(find_active_or_stored_run),  # noqa: B008 (an annotation cannot refer to a local name)
     ) -> AsyncIterator[ServerSentEvent]:
         """Stream the events of a run, from its start or from after `Last-Event-ID`; the last event is `run`."""
         last_event_id = request.headers.get("last-event-id", "")

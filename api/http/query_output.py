@@ -57,7 +57,7 @@ class AnswerDocument(BaseModel):
     traces: int
     incomplete: int
     forgotten_until_ns: int | None = Field(
-        default=None, description="Traces of the window that began up to this time have expired"
+        default=None, description="Traces of the window that began up to this time were deleted"
     )
     groups: list[GroupDocument]
 
@@ -83,7 +83,7 @@ class AnswerDocument(BaseModel):
     def warning(self) -> str | None:
         """A note about expired traces that are missing from the numbers."""
         until_ns = self.forgotten_until_ns
-        return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} have expired"
+        return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} were deleted"
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,7 @@ def test_answer_reports_expired_traces(db: Path, spanproof: Callable[..., Finish
             after = client.post("/api/v1/query", json={"query": later}).json()
     assert before["forgotten_until_ns"] > time.time_ns() - 3600 * 10**9
     assert after["forgotten_until_ns"] is None
-    warning = f"traces of the window up to {format_instant(before['forgotten_until_ns'])} have expired"
+    warning = f"traces of the window up to {format_instant(before['forgotten_until_ns'])} were deleted"
     assert spanproof("query", BY_ROUTE, "--db", db).out.endswith(f"; {warning}\n")
     as_csv = spanproof("query", BY_ROUTE, "--db", db, "--format", "csv")
     assert (as_csv.code, as_csv.err) == (0, f"spanproof: {warning}\n")

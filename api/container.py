@@ -1,4 +1,4 @@
-"""``spanproof serve`` in a container, by Testcontainers, for as long as a test needs it."""
+"""``spanproof serve`` in a container, started with Testcontainers for the duration of a test."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from testcontainers.core.wait_strategies import HttpWaitStrategy
 from spanproof import __version__
 
 GRPC_PORT, HTTP_PORT, API_PORT = 4317, 4318, 8321
-# What the image does by itself; it can be added to.
+# The default command of the image, to which options can be added.
 COMMAND: Final = (
     "spanproof", "serve", "--db", "/data/spanproof.duckdb", "--otlp-grpc", f"0.0.0.0:{GRPC_PORT}",
     "--otlp-http", f"0.0.0.0:{HTTP_PORT}", "--api", f"0.0.0.0:{API_PORT}", "--insecure-no-auth",
 )  # fmt: skip
-POLL_INTERVAL_S: Final = 0.1  # Testcontainers can only ask again and again whether a container is ready
+POLL_INTERVAL_S: Final = 0.1  # Testcontainers can only poll whether a container is ready
 
 
 class SpanproofContainer(DockerContainer):
-    """A collector with its API; `targets` (``host:port``) are what proofs may send requests to.
+    """A collector with its API. Proofs may send requests to `targets` (``host:port``).
 
     Example:
         >>> with SpanproofContainer(targets=["shop:8080"]) as spanproof:  # doctest: +SKIP
@@ -39,38 +39,38 @@ class SpanproofContainer(DockerContainer):
 
     @property
     def grpc_endpoint(self) -> str:
-        """Where spans are received over gRPC, for processes outside containers."""
+        """The OTLP/gRPC endpoint for processes outside containers."""
         return self._make_url(GRPC_PORT)
 
     @property
     def http_endpoint(self) -> str:
-        """Where spans are received over HTTP, for processes outside containers."""
+        """The OTLP/HTTP endpoint for processes outside containers."""
         return self._make_url(HTTP_PORT)
 
     @property
     def api_url(self) -> str:
-        """Where questions are answered."""
+        """The base URL of the HTTP API."""
         return self._make_url(API_PORT)
 
     @property
     def environment(self) -> dict[str, str]:
-        """What makes a process outside containers export to it."""
+        """The environment variables with which a process outside containers exports to this collector."""
         return {"OTEL_EXPORTER_OTLP_ENDPOINT": self.http_endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
 
     def run_proofs(self, text: str, *, within_s: float = 60, **variables: str) -> dict[str, Any]:
-        """Have proofs carried out; return the run, as the API describes it. Raises httpx.HTTPStatusError.
+        """Run proofs on the server and return the run as the API describes it.
 
-        Raises TimeoutError if it has not ended `within_s`.
+        Raises httpx.HTTPStatusError, and TimeoutError if the run has not ended after `within_s` seconds.
         """
-        answer = httpx.post(
+        response = httpx.post(
             f"{self.api_url}/api/v1/runs",
             params={"wait": f"{within_s:g}s"},
             json={"proof": text, "variables": variables},
             timeout=within_s + 10,
         )
-        if answer.is_error:
-            raise httpx.HTTPStatusError(answer.text, request=answer.request, response=answer)
-        run: dict[str, Any] = answer.json()
+        if response.is_error:
+            raise httpx.HTTPStatusError(response.text, request=response.request, response=response)
+        run: dict[str, Any] = response.json()
         if run["outcome"] is None:
             raise TimeoutError(f"run {run['id']} has not ended within {within_s:g} s")
         return run

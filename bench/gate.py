@@ -1,7 +1,7 @@
-"""How long the proof of a deploy gate takes over 1 and 10 million spans, with calls derived and not.
+"""Time of a deploy gate's proof over 1 and 10 million spans, with and without derived calls.
 
-The stores are made once, and kept in a folder. Beside the time it prints that of the processors, which other programs
-on the machine disturb less; the last line is JSON.
+The stores are made once and kept in a folder. It also prints the processor time, which other programs on the machine
+disturb less. The last line is JSON.
 
 Example: python -m spanproof.bench.gate --folder /var/tmp/gate
 """
@@ -25,13 +25,13 @@ _SIZES = {"1m": 1_000_000, "10m": 10_000_000}
 def main() -> None:
     """Read the command line, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where the stores are kept; %(default)s")
-    parser.add_argument("--runs", type=int, default=5, help="times that the proof is carried out; %(default)s")
-    parser.add_argument("--memory", default="3GB", help="what DuckDB may hold, as `serve --memory`; %(default)s")
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="folder of the stores; %(default)s")
+    parser.add_argument("--runs", type=int, default=5, help="number of runs of the proof; %(default)s")
+    parser.add_argument("--memory", default="3GB", help="memory limit of DuckDB, as `serve --memory`; %(default)s")
     args = parser.parse_args()
     memory = f"--memory={args.memory}"
     args.folder.mkdir(parents=True, exist_ok=True)
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name, spans in _SIZES.items():
         stored = args.folder / f"gate-{name}.duckdb"
         if not stored.exists():
@@ -40,33 +40,33 @@ def main() -> None:
         derived = args.folder / "gate-derived.duckdb"
         shutil.copyfile(stored, derived)
         try:
-            first = _measure(derived, memory, "--runs=1")
-            again = _measure(derived, memory, f"--runs={args.runs}")
-            found[name] = {
-                "deriving_s": first["derive_s"] + first["runs_s"][0],
-                "derive_s": first["derive_s"],
-                "derived_s": statistics.median(again["runs_s"]),
-                "derive_cpu_s": first["derive_cpu_s"],
-                "cpu_s": again["cpu_s"],
-                "verdicts_s": again["verdicts_s"],
-                "rss_mib": max(first["rss_mib"], again["rss_mib"]),
+            first_run = _measure(derived, memory, "--runs=1")
+            derived_runs = _measure(derived, memory, f"--runs={args.runs}")
+            results[name] = {
+                "deriving_s": first_run["derive_s"] + first_run["runs_s"][0],
+                "derive_s": first_run["derive_s"],
+                "derived_s": statistics.median(derived_runs["runs_s"]),
+                "derive_cpu_s": first_run["derive_cpu_s"],
+                "cpu_s": derived_runs["cpu_s"],
+                "verdicts_s": derived_runs["verdicts_s"],
+                "rss_mib": max(first_run["rss_mib"], derived_runs["rss_mib"]),
             }
-            _show(name, found[name])
+            _print_results(name, results[name])
             if name == "10m":
-                beside = _measure(derived, memory, "--one", f"--runs={args.runs}")
+                slowdown = _measure(derived, memory, "--one", f"--runs={args.runs}")
         finally:
             derived.unlink()
             derived.with_name(f"{derived.name}.wal").unlink(missing_ok=True)
-    quiet, busy = (statistics.median(beside[kind]) for kind in ("quiet_s", "busy_s"))
-    print(f"one claim: {quiet:.2f} s, {busy:.2f} s while spans come in")
+    idle_s, busy_s = (statistics.median(slowdown[kind]) for kind in ("quiet_s", "busy_s"))
+    print(f"one claim: {idle_s:.2f} s, {busy_s:.2f} s while spans arrive")
     print(
         json.dumps(
             {
-                "derived_s_1m": round(found["1m"]["derived_s"], 2),
-                "derived_s_10m": round(found["10m"]["derived_s"], 2),
-                "deriving_s_10m": round(found["10m"]["deriving_s"], 2),
-                "rss_mib": round(max(beside["rss_mib"], *(each["rss_mib"] for each in found.values()))),
-                "slowdown_under_ingest": round(busy / quiet, 2),
+                "derived_s_1m": round(results["1m"]["derived_s"], 2),
+                "derived_s_10m": round(results["10m"]["derived_s"], 2),
+                "deriving_s_10m": round(results["10m"]["deriving_s"], 2),
+                "rss_mib": round(max(slowdown["rss_mib"], *(each["rss_mib"] for each in results.values()))),
+                "slowdown_under_ingest": round(busy_s / idle_s, 2),
             }
         )
     )
@@ -79,13 +79,13 @@ def _measure(store: Path, *options: str) -> dict[str, Any]:
     return report
 
 
-def _show(name: str, found: dict[str, Any]) -> None:
-    verdicts = found["verdicts_s"]
+def _print_results(name: str, results: dict[str, Any]) -> None:
+    verdicts = results["verdicts_s"]
     steps = [f"{after - before:.2f}" for before, after in zip([0.0, *verdicts], verdicts, strict=False)]
     print(
-        f"{name}: derived {found['derived_s']:.2f} s ({found['cpu_s']:.2f} s of processors), deriving"
-        f" {found['deriving_s']:.2f} s ({found['derive_s']:.2f} s of it, {found['derive_cpu_s']:.2f} s of processors,"
-        f" for all calls), {found['rss_mib']:.0f} MiB; from verdict to verdict {' '.join(steps)}",
+        f"{name}: calls derived {results['derived_s']:.2f} s (processors {results['cpu_s']:.2f} s), with derivation"
+        f" {results['deriving_s']:.2f} s (derivation {results['derive_s']:.2f} s, its processors"
+        f" {results['derive_cpu_s']:.2f} s), {results['rss_mib']:.0f} MiB; from verdict to verdict {' '.join(steps)}",
         flush=True,
     )
 

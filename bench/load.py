@@ -1,4 +1,4 @@
-"""The load client: sends requests, so many at a time, and says in one JSON line how that went.
+"""The load client: sends requests, up to `--in-flight` at a time, and prints the results as a line of JSON.
 
 Example: python -m spanproof.bench.load grpc 127.0.0.1:4317 --requests 1000 --in-flight 64
 """
@@ -20,32 +20,32 @@ Send = Callable[[int, bytes], Awaitable[bool]]
 
 EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
 _RATE_SPANS = 1_000_000
-_PATIENCE_S = 60.0
+_RETRY_TIMEOUT_S = 60.0
 _MEDIA_TYPES = {"protobuf": "application/x-protobuf", "gzip": "application/x-protobuf", "json": "application/json"}
 
 
 async def run(args: argparse.Namespace) -> dict[str, object]:
-    """Send all requests; what is turned away for now is sent again."""
+    """Send all requests; resend the ones that are rejected temporarily."""
     bodies: Iterator[bytes] = itertools.islice(
         make_requests(args.spans, encoding=args.encoding, seed=args.seed), args.requests
     )
     if args.encoding != "protobuf":
-        bodies = iter(list(bodies))  # making these takes longer than sending them
+        bodies = iter(list(bodies))  # encoding these takes longer than sending them
     numbered = enumerate(bodies)
     latencies: list[float] = []
     ends: list[float] = []
-    refused = 0
+    rejected = 0
 
     async def work(send: Send, worker: int) -> None:
-        nonlocal refused
+        nonlocal rejected
         for number, body in numbered:
             if args.rate:
                 await asyncio.sleep(started + number * args.spans / args.rate - time.perf_counter())
             begin = time.perf_counter()
             while not await send(worker, body):
-                refused += 1
-                if time.perf_counter() - begin > _PATIENCE_S:
-                    raise TimeoutError("the server takes nothing any more")
+                rejected += 1
+                if time.perf_counter() - begin > _RETRY_TIMEOUT_S:
+                    raise TimeoutError("the server accepts no more requests")
                 await asyncio.sleep(0.2)
             ends.append(time.perf_counter())
             latencies.append(ends[-1] - begin)
@@ -67,7 +67,7 @@ async def run(args: argparse.Namespace) -> dict[str, object]:
         "spans_per_s": args.spans * len(ends) / seconds,
         "p50_ms": 1000 * latencies[len(latencies) // 2],
         "p99_ms": 1000 * latencies[len(latencies) * 99 // 100],
-        "refused": refused,
+        "refused": rejected,
         **rates,
     }
 
@@ -97,7 +97,7 @@ class _Grpc:
 
 
 class _Http:
-    """Sends over one connection per worker that is kept open."""
+    """Sends over one persistent connection per worker."""
 
     def __init__(self, address: str, encoding: str) -> None:
         self._host, _, self._port = address.rpartition(":")
@@ -132,7 +132,7 @@ class _Http:
 
 def _check(answer: bytes) -> bool:
     if answer:
-        raise RuntimeError(f"spans were refused: {answer!r}")
+        raise RuntimeError(f"spans were rejected: {answer!r}")
     return True
 
 
@@ -143,9 +143,9 @@ def main() -> None:
     parser.add_argument("address", metavar="HOST:PORT")
     parser.add_argument("--encoding", choices=ENCODINGS, default="protobuf")
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--spans", type=int, default=512, help="spans a request")
+    parser.add_argument("--spans", type=int, default=512, help="spans per request")
     parser.add_argument("--in-flight", type=int, default=64)
-    parser.add_argument("--rate", type=float, help="spans a second; as many as are taken unless told")
+    parser.add_argument("--rate", type=float, help="spans per second; by default as many as the server accepts")
     parser.add_argument("--seed", type=int, default=1)
     print(json.dumps(asyncio.run(run(parser.parse_args()))))
 

@@ -1,6 +1,6 @@
-"""Phoenix, the Python OTLP server that people use today, if `make bench-phoenix` has installed it.
+"""Phoenix, a widely used OTLP server in Python, if `make bench-phoenix` has installed it.
 
-Its dependencies exclude ours, so it lives in an environment of its own: `.phoenix`, or where BENCH_PHOENIX says.
+Its dependencies conflict with ours, so it has an environment of its own: `.phoenix`, or the folder in BENCH_PHOENIX.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ _STORE_S = 120.0
 
 
 class NotInstalled(Exception):
-    """There is no Phoenix here."""
+    """Phoenix is not installed."""
 
 
 def start(folder: Path) -> Served:
-    """Start it with its database in `folder`."""
+    """Start Phoenix with its database in `folder`."""
     environment = Path(os.environ.get("BENCH_PHOENIX", Path(__file__).parents[1] / ".phoenix"))
     command = environment / "bin" / "phoenix"
     if not command.exists():
-        raise NotInstalled("not installed; make bench-phoenix does")
+        raise NotInstalled("not installed; `make bench-phoenix` installs it")
     ports = [str(find_free_port()) for _ in range(2)]
     env = {**os.environ, "PHOENIX_WORKING_DIR": str(folder), "PHOENIX_HOST": "127.0.0.1"}
     env |= {"PHOENIX_PORT": ports[0], "PHOENIX_GRPC_PORT": ports[1], "PHOENIX_TELEMETRY_ENABLED": "false"}
@@ -48,6 +48,6 @@ def _wait_until_stored(path: Path, spans: float) -> float:
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
         while connection.execute("SELECT count(*) FROM spans").fetchone()[0] < spans:
             if time.monotonic() - begin > _STORE_S:
-                raise TimeoutError("Phoenix has not stored what it has acknowledged")
+                raise TimeoutError("Phoenix has not stored all acknowledged spans")
             time.sleep(0.1)
     return time.monotonic() - begin

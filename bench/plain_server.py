@@ -1,4 +1,4 @@
-"""The plain way to store spans: protobuf objects, and rows inserted one by one into DuckDB."""
+"""A plain server for comparison: protobuf objects, and rows inserted one by one into DuckDB."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class _Service(trace_service_pb2_grpc.TraceServiceServicer):
                 span.trace_id.hex(),
                 span.span_id.hex(),
                 span.parent_span_id.hex(),
-                next(each.value.string_value for each in of_resource.resource.attributes if each.key == "service.name"),
+                next(
+                    each.value.string_value for each in resource_spans.resource.attributes if each.key == "service.name"
+                ),
                 span.name,
                 span.kind,
                 span.start_time_unix_nano,
@@ -37,9 +39,9 @@ class _Service(trace_service_pb2_grpc.TraceServiceServicer):
                 span.status.code,
                 json.dumps({each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}),
             )
-            for of_resource in request.resource_spans
-            for of_scope in of_resource.scope_spans
-            for span in of_scope.spans
+            for resource_spans in request.resource_spans
+            for scope_spans in resource_spans.scope_spans
+            for span in scope_spans.spans
         ]
         with self._lock:
             self._connection.execute("BEGIN")
@@ -49,20 +51,20 @@ class _Service(trace_service_pb2_grpc.TraceServiceServicer):
 
 
 def start(folder: Path) -> served.Served:
-    """Start it as a process of its own."""
+    """Start the server as a process of its own."""
     process, line = served.start([sys.executable, "-m", "spanproof.bench.plain_server", str(folder / "plain.duckdb")])
     return served.Served(process, {"grpc": line.strip()}, folder)
 
 
 def main() -> None:
-    """Serve until told to stop."""
+    """Serve until a signal ends the process."""
     connection = duckdb.connect(sys.argv[1])
     connection.execute(
         "CREATE TABLE spans (trace_id VARCHAR, span_id VARCHAR, parent_id VARCHAR, service VARCHAR, name VARCHAR,"
         " kind INTEGER, start_ns BIGINT, end_ns BIGINT, status INTEGER, attributes JSON)"
     )
     server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
-    add_to_server: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # it has no types
+    add_to_server: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server  # untyped
     add_to_server(_Service(connection), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()

@@ -1,4 +1,4 @@
-"""Free ports of loopback, for servers that take a port by number."""
+"""Free loopback ports, for servers that need a port number."""
 
 from __future__ import annotations
 

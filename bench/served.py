@@ -1,4 +1,4 @@
-"""Servers under measurement: started as processes of their own, asked for their addresses, memory and files."""
+"""Measured servers: started as processes of their own, with their addresses, memory and files."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Served:
     process: subprocess.Popen[str]
     addresses: Mapping[str, str]
     folder: Path
-    # for a server that answers before it has stored: waits until it has, and says for how many seconds
+    # for a server that answers before it stores the spans: waits until they are stored, returns the seconds waited
     wait_until_stored: Callable[[float], float] = lambda _spans: 0.0
 
     def peak_rss_mib(self) -> float:
-        """Say how much memory it has held at most."""
+        """Return the peak memory of the server."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) / 1024
 
     def size(self) -> int:
-        """Say how many bytes its files have."""
+        """Return the size of the server's files in bytes."""
         return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
 
     def stop(self) -> None:
-        """Stop it, politely."""
+        """Stop the server with SIGTERM, or kill it after a timeout."""
         self.process.send_signal(signal.SIGTERM)
         try:
             self.process.wait(_STOP_S)
@@ -49,13 +49,13 @@ def serve(folder: Path) -> Served:
     free = "127.0.0.1:0"
     command = [Path(sys.executable).with_name("spanproof"), "serve", "--db", folder / "spans.duckdb"]
     process, line = start([*map(str, command), "--otlp-grpc", free, "--otlp-http", free, "--api", free])
-    found = re.search(r"OTLP/gRPC (\S+)  OTLP/HTTP (\S+)", line)
-    if not found:
+    match = re.search(r"OTLP/gRPC (\S+)  OTLP/HTTP (\S+)", line)
+    if not match:
         raise RuntimeError(f"the server did not start: {line}")
-    return Served(process, {"grpc": found[1], "http": found[2]}, folder)
+    return Served(process, {"grpc": match[1], "http": match[2]}, folder)
 
 
 def start(command: list[str]) -> tuple[subprocess.Popen[str], str]:
-    """Start a command that says its address in its first line."""
+    """Start a command; return its process and its first line, which contains its address."""
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603 (our own commands)
     return process, process.stdout.readline() if process.stdout else ""

@@ -1,4 +1,4 @@
-"""Where the time of ingestion goes: each stage by itself, in one thread, in microseconds a span.
+"""Time of each stage of ingestion: each stage alone, in one thread, in microseconds per span.
 
 Example: python bench/stages.py --requests 32
 """
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Clock:
-    """Adds up what each stage takes, in time and in processor time."""
+    """Sums of the wall time and the processor time of each stage."""
 
     def __init__(self) -> None:
         self.wall: dict[str, float] = {}
@@ -43,8 +43,8 @@ class Clock:
 def main() -> None:
     """Read the command line, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--requests", type=int, default=32, help="requests a commit")
-    parser.add_argument("--spans", type=int, default=500_000, help="spans in all")
+    parser.add_argument("--requests", type=int, default=32, help="requests per commit")
+    parser.add_argument("--spans", type=int, default=500_000, help="total number of spans")
     args = parser.parse_args()
     batches = max(1, args.spans // (args.requests * _SPANS))
     clock, reader, decoder = Clock(), FlatMessageReader(REQUEST), Decoder()
@@ -56,13 +56,13 @@ def main() -> None:
         for _ in range(batches):
             bodies = list(itertools.islice(endless, args.requests))
             for body in bodies:
-                clock.run("check that it is well-formed", reader.check, body)
+                clock.run("check well-formedness", reader.check, body)
             clock.run("protobuf to Arrow", reader.read, bodies)
-            decoded = clock.run("both, and the columns of the store", decoder.decode, bodies)
+            decoded = clock.run("both, and columns of the store", decoder.decode, bodies)
             clock.run("insert and commit", store.append, decoded)
-        clock.run("move the log into the file", store.cursor().execute, "CHECKPOINT")
+        clock.run("checkpoint: move the log into the file", store.cursor().execute, "CHECKPOINT")
     spans = batches * args.requests * _SPANS
-    print(f"{'microseconds a span':<40}{'time':>8}{'CPU':>8}")
+    print(f"{'microseconds per span':<40}{'time':>8}{'CPU':>8}")
     for stage, wall in clock.wall.items():
         print(f"{stage:<40}{wall / spans * 1e6:>8.2f}{clock.cpu[stage] / spans * 1e6:>8.2f}")
 

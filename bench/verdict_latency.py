@@ -1,8 +1,8 @@
-"""How soon a verdict is out: from the moment in which the span that decides it is sent, to the verdict.
+"""Latency of verdicts: from the sending of the deciding span to the verdict.
 
-Proofs send a request and expect a path, or what `--claim` says, of three services, which export their spans one after
-the other, 30 ms apart. They are carried out one by one, then by eight workers; the last line is JSON. Before it stands
-how much processor time went to other guests of the machine meanwhile (Linux's `steal`): verdicts wait for these, too.
+Proofs send a request and expect a path, or the claim of `--claim`, of three services, which export their spans 30 ms
+apart. The proofs run one by one, then with eight workers. The output states the processor time that other guests of
+the machine duration_s meanwhile (Linux's `steal`), because it delays verdicts too. The last line is JSON.
 
 Example: python -m spanproof.bench.verdict_latency
 """
@@ -36,8 +36,10 @@ proof "a request goes all the way, {number}" {{
 def main() -> None:
     """Read the command line, measure, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--proofs", type=int, default=200, help="how many are carried out; %(default)s")
-    parser.add_argument("--claim", default="path gateway -> orders -> payments", help="what is expected; %(default)s")
+    parser.add_argument("--proofs", type=int, default=200, help="number of proofs; %(default)s")
+    parser.add_argument(
+        "--claim", default="path gateway -> orders -> payments", help="claim of each proof; %(default)s"
+    )
     args = parser.parse_args()
     with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:
         freeze_loaded_objects()  # as `spanproof run` does
@@ -47,23 +49,23 @@ def main() -> None:
             module = load_module_text("".join(proofs), Path("latency.proof"), "latency.proof")
             if module.diagnostics:
                 raise SystemExit(str(module.diagnostics))
-            before = _read_times()
+            begin_times = _read_times()
             latencies, rate = _measure(store, services, module)
-            taken, passed = (now - then for now, then in zip(_read_times(), before, strict=True))
+            stolen, total = (after - before for after, before in zip(_read_times(), begin_times, strict=True))
             _, rate_of_8 = _measure(store, services, module, workers=8)
         finally:
             services.kill()
             services.wait()
     cuts = statistics.quantiles(latencies, n=100)
     print(f"{args.proofs} proofs: {cuts[49]:.1f} ms (median), {cuts[98]:.1f} ms (p99), {max(latencies):.1f} ms at most")
-    print(f"{taken / passed:.1%} of the processors' time was taken by other guests of the machine")
-    print(f"{rate:.1f} proofs a second by one, {rate_of_8:.1f} by 8 workers")
-    found = {"p50_ms": cuts[49], "p99_ms": cuts[98], "proofs_per_s_8_workers": rate_of_8}
-    print(json.dumps({name: round(value, 1) for name, value in found.items()}))
+    print(f"{stolen / total:.1%} of the processor time was taken by other guests of the machine")
+    print(f"{rate:.1f} proofs per second with one worker, {rate_of_8:.1f} with 8 workers")
+    results = {"p50_ms": cuts[49], "p99_ms": cuts[98], "proofs_per_s_8_workers": rate_of_8}
+    print(json.dumps({name: round(value, 1) for name, value in results.items()}))
 
 
 def _read_times() -> tuple[int, int]:
-    """Return for how long other guests of the machine had its processors, and for how long anybody, or none."""
+    """Return the processor time taken by other guests of the machine, and the total processor time, idle included."""
     _, *times = Path("/proc/stat").read_text().partition("\n")[0].split()
     user, nice, system, idle, iowait, irq, softirq, steal, *_ = map(int, times)  # proc_stat(5)
     return steal, user + nice + system + idle + iowait + irq + softirq + steal
@@ -72,21 +74,21 @@ def _read_times() -> tuple[int, int]:
 def _measure(
     store: Store, services: subprocess.Popen[str], module: ProofModule, workers: int = 1
 ) -> tuple[list[float], float]:
-    """Carry out proofs; return how many milliseconds each verdict took, and how many proofs a second that were."""
+    """Run proofs; return the latency of each verdict in milliseconds, and the number of proofs per second."""
     verdicts: dict[str, int] = {}
 
-    def note(event: RunEvent) -> None:
+    def record(event: RunEvent) -> None:
         if isinstance(event, ClaimJudged):
             verdicts[event.verdict.witnesses[0].trace_id] = time.time_ns()
 
-    begun = time.perf_counter()
-    outcomes = Runner(store, note, workers=workers).run([(module, proof) for proof in module.proofs])
-    took = time.perf_counter() - begun
+    begin = time.perf_counter()
+    outcomes = Runner(store, record, workers=workers).run([(module, proof) for proof in module.proofs])
+    duration_s = time.perf_counter() - begin
     if set(outcomes) != {Outcome.PASS}:
         raise RuntimeError(f"the proofs were {outcomes}")
-    assert services.stdout is not None  # noqa: S101 (a pipe was asked for)
-    sent = dict(services.stdout.readline().split() for _ in module.proofs)
-    return [(at_ns - int(sent[trace_id])) / 1e6 for trace_id, at_ns in verdicts.items()], len(outcomes) / took
+    assert services.stdout is not None  # noqa: S101 (stdout is a pipe)
+    sent_ns = dict(services.stdout.readline().split() for _ in module.proofs)
+    return [(at_ns - int(sent_ns[trace_id])) / 1e6 for trace_id, at_ns in verdicts.items()], len(outcomes) / duration_s
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The `spanproof` command as people start it, and a service that it can ask."""
+"""The `spanproof` command as a process, and an instrumented service that proofs can call."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from spanproof.tests.warm_start import Forked
+from spanproof.tests.warm_start import ForkedCommand
 
 COMMAND = Path(sys.executable).with_name("spanproof")
 DEADLINE_S = 90.0
@@ -33,7 +33,7 @@ FREE_PORTS = ("--otlp-grpc", FREE, "--otlp-http", FREE)
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a command ended and what it said."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -41,25 +41,25 @@ class Finished:
 
 
 class Running:
-    """A command that has been started; ``cold``, as people start it, else without importing it anew."""
+    """A started command: a new process if `cold`, or else a fork of a process that has imported everything."""
 
     def __init__(self, arguments: tuple[object, ...], cwd: Path, env: dict[str, str], *, cold: bool = False) -> None:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SPANPROOF_"))}
-        kept.pop("FORCE_COLOR", None)
-        told = [str(argument) for argument in arguments]
-        self.process: subprocess.Popen[bytes] | Forked
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SPANPROOF_"))}
+        inherited.pop("FORCE_COLOR", None)
+        words = [str(argument) for argument in arguments]
+        self.process: subprocess.Popen[bytes] | ForkedCommand
         if cold or sys.platform != "linux":
             self.process = subprocess.Popen(
-                [str(COMMAND), *told],
+                [str(COMMAND), *words],
                 cwd=cwd,
-                env=kept | env,
+                env=inherited | env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                start_new_session=True,  # so that whatever it starts can be told by its session
+                start_new_session=True,  # so that its descendants can be found by the session
             )
         else:
-            self.process = Forked(told, cwd, kept | env)
+            self.process = ForkedCommand(words, cwd, inherited | env)
         self._read = ""
 
     @property
@@ -67,11 +67,11 @@ class Running:
         return self.process.pid
 
     def read_line(self) -> str:
-        """Read the next line of what it prints."""
+        """Read the next line of the output."""
         return self.read_until("\n")
 
     def read_until(self, text: str) -> str:
-        """Read on until `text` was printed; return what was printed up to there."""
+        """Read the output until it contains `text`; return what was read."""
         assert self.process.stdout is not None
         descriptor = self.process.stdout.fileno()
         deadline = time.monotonic() + DEADLINE_S
@@ -80,7 +80,7 @@ class Running:
             ready, _, _ = select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
             more = os.read(descriptor, 1 if text == "\n" else 65536) if ready else b""
             if not more:
-                raise AssertionError(f"it never said {text!r}, but: {raw.decode()} {self._end()}")
+                raise AssertionError(f"expected {text!r}, but the command printed: {raw.decode()} {self._end()}")
             raw += more
         self._read += raw.decode()
         return raw.decode()
@@ -90,7 +90,7 @@ class Running:
         return repr(self.finish())
 
     def finish(self) -> Finished:
-        """Wait for its end."""
+        """Wait for the end of the command."""
         out, err = self.process.communicate(timeout=DEADLINE_S)
         finished = Finished(self.process.returncode, self._read + out.decode(), err.decode())
         if "Traceback" in finished.out + finished.err:
@@ -101,7 +101,7 @@ class Running:
         self.process.send_signal(number)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for its end for so long at most; say whether it came."""
+        """Wait up to `seconds` for the end of the command; return whether it has ended."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -109,12 +109,12 @@ class Running:
         return True
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill the command."""
         self.process.kill()
         self.process.wait()
 
     def stop(self) -> None:
-        """End it if it still runs."""
+        """Stop the command if it is still running."""
         if self.process.poll() is None:
             self.process.terminate()
             if not self.wait(10):
@@ -128,31 +128,31 @@ class Running:
 
 
 class Service:
-    """Answers HTTP and sends spans of itself (`shop`) and of what it asks (`bank`), once told where to.
+    """An HTTP service that exports spans of itself (`shop`) and of its callee (`bank`).
 
-    ``/silent`` sends none; ``/fail`` answers 500; everything else 200. A request waits for the address.
+    ``/silent`` exports none; ``/fail`` answers 500; all other paths answer 200. Requests wait for `export_to`.
     """
 
     def __init__(self) -> None:
         self.base_url = ""
         self.requests: list[str] = []
-        self._told = threading.Event()
+        self._has_collector = threading.Event()
         self._shop, self._bank = (
             TracerProvider(resource=Resource({"service.name": name})) for name in ("shop", "bank")
         )
 
     def export_to(self, otlp_http: str) -> None:
-        """Name the collector."""
+        """Set the address of the collector."""
         for provider in (self._bank, self._shop):
             exporter = OTLPSpanExporter(endpoint=f"http://{otlp_http}/v1/traces", timeout=5)
             provider.add_span_processor(SimpleSpanProcessor(exporter))
-        self._told.set()
+        self._has_collector.set()
 
     def answer(self, path: str, headers: dict[str, str]) -> int:
         self.requests.append(path)
         if path == "/silent":
             return 200
-        assert self._told.wait(DEADLINE_S)
+        assert self._has_collector.wait(DEADLINE_S)
         parent = TraceContextTextMapPropagator().extract({name.lower(): value for name, value in headers.items()})
         status = 500 if path == "/fail" else 200
         shop, bank = self._shop.get_tracer("tests"), self._bank.get_tracer("tests")
@@ -167,17 +167,17 @@ class Service:
         return status
 
     def close(self) -> None:
-        self._told.set()
+        self._has_collector.set()
         for provider in (self._bank, self._shop):
             provider.shutdown()
 
 
 @contextmanager
 def open_service() -> Iterator[Service]:
-    """Serve on a free port of loopback."""
+    """Serve on a free loopback port."""
     service = Service()
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             status = service.answer(self.path, dict(self.headers))
             body = b'{"state": "paid"}'
@@ -189,7 +189,7 @@ def open_service() -> Iterator[Service]:
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     service.base_url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
@@ -203,30 +203,30 @@ def open_service() -> Iterator[Service]:
 
 
 def find_address(line: str, name: str) -> str:
-    """Return the address that stands before or after `name` in a first line."""
-    found = re.search(rf"{re.escape(name)} (?:http://)?([\w.]+:\d+)", line) or re.search(
+    """Return the address before or after `name` in the first line of a command."""
+    match = re.search(rf"{re.escape(name)} (?:http://)?([\w.]+:\d+)", line) or re.search(
         rf"([\w.]+:\d+) \({re.escape(name)}\)", line
     )
-    assert found, line
-    return found[1]
+    assert match, line
+    return match[1]
 
 
-def wait_until(true: Callable[[], bool], what: str) -> None:
-    """Wait until something is so."""
+def wait_until(condition: Callable[[], bool], description: str) -> None:
+    """Wait until a condition is true."""
     deadline = time.monotonic() + DEADLINE_S
-    while not true():
-        assert time.monotonic() < deadline, f"never happened: {what}"
+    while not condition():
+        assert time.monotonic() < deadline, f"never happened: {description}"
         threading.Event().wait(0.02)
 
 
 def find_in_session(leader: int) -> set[int]:
-    """The processes that are left of a session but its leader, whoever their parent is by now."""
-    found = set()
+    """Return the running processes of a session except its leader, whatever their current parent."""
+    pids = set()
     for status in Path("/proc").glob("[0-9]*/stat"):
         try:
             state, _, _, session = status.read_text().rpartition(")")[2].split()[:4]
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(session) == leader and state != "Z":
-            found.add(int(status.parent.name))
-    return found - {leader}
+            pids.add(int(status.parent.name))
+    return pids - {leader}

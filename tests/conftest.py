@@ -13,7 +13,7 @@ Command = Callable[..., Finished]
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Starter]:
-    """Starts `spanproof` in an empty folder; what is still running in the end is stopped."""
+    """Return a function that starts `spanproof` in an empty folder; processes still running at the end are stopped."""
     started: list[Running] = []
 
     def start(*arguments: object, cold: bool = False, **env: str) -> Running:
@@ -27,7 +27,7 @@ def start(tmp_path: Path) -> Iterator[Starter]:
 
 @pytest.fixture
 def spanproof(start: Starter) -> Command:
-    """Runs `spanproof` to its end."""
+    """Return a function that runs `spanproof` to its end."""
     return lambda *arguments, **env: start(*arguments, **env).finish()
 
 

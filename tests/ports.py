@@ -1,4 +1,4 @@
-"""Ports of loopback that a server is to be given by number, or where nobody is to listen."""
+"""Free loopback ports, for servers that need a port number and for addresses without a server."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import secrets
 import socket
 from typing import Final
 
-# Systems take the port of an outgoing connection, and of a server that leaves it open, from 32768 or 49152 upwards.
-# What is below stays free between being found and being used, however many tests run beside.
-NEVER_TAKEN_UNASKED: Final = range(16_000, 32_000)
+# Systems assign ephemeral ports (of outgoing connections and of servers on port 0) from 32768 or 49152 upwards.
+# A lower port stays free between being found and being used, however many tests run in parallel.
+NON_EPHEMERAL_PORTS: Final = range(16_000, 32_000)
 
 
 def find_free_port() -> int:
-    """Return a port that nobody listens on, and that no system hands out by itself."""
+    """Return a free port that no system assigns as an ephemeral one."""
     while True:
-        port = secrets.choice(NEVER_TAKEN_UNASKED)
+        port = secrets.choice(NON_EPHEMERAL_PORTS)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -24,11 +24,11 @@ def find_free_port() -> int:
 
 
 def find_free_address() -> str:
-    """Return such a port with its host."""
+    """Return a free loopback address."""
     return f"127.0.0.1:{find_free_port()}"
 
 
 def listens(port: int) -> bool:
-    """Tell whether something listens on a port."""
-    with socket.socket() as asked:
-        return asked.connect_ex(("127.0.0.1", port)) == 0
+    """Return whether a server listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

@@ -1,4 +1,4 @@
-"""Every proof, claim and case that the documentation shows: it can be run, and cases give their verdicts."""
+"""Every proof, claim, query and case of the documentation: it is valid, and cases give their verdicts."""
 
 import re
 from pathlib import Path
@@ -13,16 +13,16 @@ from spanproof.query_lang.syntax.parser import parse_claim, parse_file
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(proof|claim|case|question)\n(.*?)^```$", re.M | re.S)
-SHOWN = [
-    pytest.param(found[1], found[2], id=f"{page.name}:{text[: found.start()].count(chr(10)) + 1}")
+EXAMPLES = [
+    pytest.param(block[1], block[2], id=f"{page.name}:{text[: block.start()].count(chr(10)) + 1}")
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     for text in [page.read_text(encoding="utf-8")]
-    for found in BLOCK.finditer(text)
+    for block in BLOCK.finditer(text)
 ]
 
 
-@pytest.mark.parametrize(("kind", "text"), SHOWN)
-def test_what_the_documentation_shows_works(kind: str, text: str) -> None:
+@pytest.mark.parametrize(("kind", "text"), EXAMPLES)
+def test_documented_example_works(kind: str, text: str) -> None:
     if kind == "case":
         assert [result.difference for result in run_cases(text) if result.difference] == []
     elif kind == "claim":
@@ -30,7 +30,7 @@ def test_what_the_documentation_shows_works(kind: str, text: str) -> None:
     elif kind == "question":
         assert read_query(text).diagnostics == ()
     else:
-        file = parse_file(text, "shown.proof")
+        file = parse_file(text, "example.proof")
         assert check_file(file) == ()
         assert format_file(file) == text
 
@@ -39,10 +39,10 @@ PYTHON = re.compile(r"^```python\n(.*?)^```$", re.M | re.S)
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: str(page.name))
-def test_python_that_is_shown_can_be_read(page: Path) -> None:
+def test_documented_python_compiles(page: Path) -> None:
     for text in PYTHON.findall(page.read_text(encoding="utf-8")):
         compile(text, page, "exec")
 
 
-def test_much_is_shown() -> None:
-    assert len(SHOWN) >= 20
+def test_documentation_has_many_examples() -> None:
+    assert len(EXAMPLES) >= 20

@@ -12,9 +12,9 @@ import spanproof
 
 ROOT = Path(spanproof.__file__).parent
 
-# The order in which data passes through the rooms. A module imports from its own room and from those above it.
+# The order in which data passes through the packages. A module imports only from its own package and those above it.
 ORDER = (
-    "collector",  # user errors, and files that hold one entry a line
+    "collector",  # user errors, and files with one entry per line
     "collector/otlp",
     "collector/storage",
     "collector/calls",
@@ -36,7 +36,7 @@ ORDER = (
     "assertions/reports",
     "assertions/cases",
     "assertions/pytest_plugin",
-    "api",  # the container for Testcontainers, which imports nothing of ours
+    "api",  # the container for Testcontainers, which imports no other module of spanproof
     "api/http",
     "api/tempo",
     "api/server",
@@ -47,18 +47,18 @@ MOST_MODULES = 14
 MOST_LINES = 400
 FOLDERS = ("collector", "query_lang", "assertions", "api")
 FILES = sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
-EXAMPLES = "examples/shop"  # what `spanproof demo` starts
+EXAMPLES = "examples/shop"  # started by `spanproof demo`
 
 
-def room_of(module: str) -> str:
-    """Return the room of a module of ours, such as `collector/otlp` of `spanproof.collector.otlp.decoder`."""
+def find_package(module: str) -> str:
+    """Return the package of a module, such as `collector/otlp` for `spanproof.collector.otlp.decoder`."""
     parts = module.split(".")[1:]
-    named = "/".join(parts[:2])
-    return named if named in (*ORDER, EXAMPLES) else parts[0]
+    package = "/".join(parts[:2])
+    return package if package in (*ORDER, EXAMPLES) else parts[0]
 
 
 def read_imports(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports, also where only types are checked."""
+    """Return the modules of spanproof that a file imports, also for type checking only."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom):
@@ -69,16 +69,16 @@ def read_imports(path: Path) -> set[str]:
     return {name for name in names if name.startswith("spanproof.") and name != "spanproof.__version__"}
 
 
-def find_backward_imports(room: str, imports: set[str]) -> set[str]:
-    """Return the imports that a module in `room` must not have."""
-    allowed = {*ORDER[: ORDER.index(room) + 1], *({EXAMPLES} if room == "api/commands" else ())}
-    return {name for name in imports if room_of(name) not in allowed}
+def find_backward_imports(package: str, imports: set[str]) -> set[str]:
+    """Return the imports that a module of `package` must not have."""
+    allowed = {*ORDER[: ORDER.index(package) + 1], *({EXAMPLES} if package == "api/commands" else ())}
+    return {name for name in imports if find_package(name) not in allowed}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_import_points_backward(path: Path) -> None:
-    room = room_of(".".join(("spanproof", *path.relative_to(ROOT).with_suffix("").parts)))
-    assert find_backward_imports(room, read_imports(path)) == set()
+    package = find_package(".".join(("spanproof", *path.relative_to(ROOT).with_suffix("").parts)))
+    assert find_backward_imports(package, read_imports(path)) == set()
 
 
 def test_backward_import_is_found() -> None:
@@ -86,27 +86,32 @@ def test_backward_import_is_found() -> None:
     assert find_backward_imports("collector/storage", {*backward, "spanproof.collector.otlp.decoder"}) == backward
 
 
-def test_no_modules_import_each_other() -> None:
+def test_imports_have_no_cycles() -> None:
     modules = {".".join(("spanproof", *path.relative_to(ROOT).with_suffix("").parts)): path for path in FILES}
     graph = {
-        module: {name for found in read_imports(path) for name in (found, found.rpartition(".")[0]) if name in modules}
+        module: {
+            name
+            for imported in read_imports(path)
+            for name in (imported, imported.rpartition(".")[0])
+            if name in modules
+        }
         for module, path in modules.items()
     }
     TopologicalSorter({module: names - {module} for module, names in graph.items()}).prepare()  # raises CycleError
 
 
-@pytest.mark.parametrize("room", ORDER)
-def test_room_has_few_modules_and_a_description(room: str) -> None:
-    modules = [path for path in (ROOT / room).glob("*.py") if path.name != "__init__.py"]
+@pytest.mark.parametrize("package", ORDER)
+def test_package_is_small_and_described(package: str) -> None:
+    modules = [path for path in (ROOT / package).glob("*.py") if path.name != "__init__.py"]
     assert len(modules) <= MOST_MODULES
-    assert ast.get_docstring(ast.parse((ROOT / room / "__init__.py").read_text(encoding="utf-8")))
+    assert ast.get_docstring(ast.parse((ROOT / package / "__init__.py").read_text(encoding="utf-8")))
 
 
 def test_every_folder_is_in_the_order() -> None:
     assert {path.parent.relative_to(ROOT).as_posix() for path in FILES} == {*ORDER, *FOLDERS}
 
 
-def test_tests_mirror_the_rooms() -> None:
+def test_test_folders_mirror_packages() -> None:
     tests = {path.parent.relative_to(ROOT / "tests").as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     mirrored = {folder for folder in tests if folder.split("/")[0] in FOLDERS}
     assert mirrored <= {*ORDER, *FOLDERS}
@@ -118,9 +123,9 @@ def test_no_module_is_long() -> None:
 
 
 def count_lines(path: Path) -> int:
-    """Count the lines of a file of ours; an environment is none."""
-    ours = not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
-    return len(path.read_text(encoding="utf-8").splitlines()) if ours else 0
+    """Return the number of lines of a file, or 0 for a file of a virtual environment."""
+    is_source = not any(part.startswith(".") for part in path.relative_to(ROOT).parts)
+    return len(path.read_text(encoding="utf-8").splitlines()) if is_source else 0
 
 
 def test_command_line_starts_without_slow_imports() -> None:
@@ -130,13 +135,13 @@ def test_command_line_starts_without_slow_imports() -> None:
     assert ran.stdout == "[]\n"
 
 
-def test_pytest_run_without_proofs_imports_little_of_us() -> None:
+def test_pytest_plugin_imports_little() -> None:
     program = "import sys, pytest; before = {*sys.modules}; import spanproof.assertions.pytest_plugin; "
     program += "print(*sorted({name for name in {*sys.modules} - before if not name.startswith('__editable__')}))"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ran.stdout.split() == ["spanproof", "spanproof.assertions", "spanproof.assertions.pytest_plugin"]
 
 
-def test_shop_imports_nothing_of_the_engine() -> None:
+def test_shop_imports_no_package() -> None:
     for path in (ROOT / "examples").rglob("*.py"):
-        assert {room_of(name) for name in read_imports(path)} <= {EXAMPLES, "examples"}, path
+        assert {find_package(name) for name in read_imports(path)} <= {EXAMPLES, "examples"}, path

@@ -1,4 +1,4 @@
-"""docs/otlp.md: no row without a test, and no test that is not there."""
+"""docs/otlp.md: every row names a test, and every named test exists."""
 
 import ast
 import re
@@ -13,18 +13,18 @@ NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.split("|")[1].strip())
-def test_every_row_names_a_test(row: str) -> None:
+def test_row_names_a_test(row: str) -> None:
     assert NAMED.search(row.split("|")[3])
 
 
 @pytest.mark.parametrize(("file", "name"), sorted(set(NAMED.findall(PAGE))))
-def test_every_test_that_is_named_is_there(file: str, name: str) -> None:
+def test_named_test_exists(file: str, name: str) -> None:
     path = ROOT / (file if file.startswith("tests/") else f"tests/collector/{file}")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
 
 
-def test_every_level_of_demand_is_there() -> None:
+def test_table_covers_all_requirement_levels() -> None:
     levels = [row.split("|")[2].strip() for row in ROWS]
     assert levels.count("MUST") >= 20
     assert levels.count("SHOULD") >= 13

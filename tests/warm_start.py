@@ -1,8 +1,8 @@
-"""Starts `spanproof` in processes that need not import it first: importing takes longer than most commands do.
+"""Start of `spanproof` by fork from a process with all imports done, as importing takes longer than most commands.
 
-One process imports everything and then forks for each start. What it forks becomes the command, with arguments, folder,
-environment and standard streams of its own, in a session of its own; it is signalled and ends as any process, but does
-not take apart what was imported.
+One process imports everything and then forks for each start. The forked process becomes the command, with arguments,
+folder, environment, standard streams and session of its own. It receives signals and ends like any process, but does
+not destroy the imported modules.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from typing import NoReturn
 
 import spanproof
 
-_LARGEST = 2**18  # of what is sent to start a command, in bytes
+_MAX_REQUEST_BYTES = 2**18
 _PARTS = ("query_lang", "collector", "assertions", "api")
 
 
-class Forked:
-    """A command that was started, as `subprocess.Popen` has it."""
+class ForkedCommand:
+    """A started command with the interface of `subprocess.Popen`."""
 
     def __init__(self, arguments: list[str], cwd: Path, env: dict[str, str]) -> None:
         self.args = arguments
@@ -47,11 +47,11 @@ class Forked:
         self.stdout, self.stderr = os.fdopen(out[0], "rb"), os.fdopen(err[0], "rb")
 
     def poll(self) -> int | None:
-        """Return how it ended, if it has."""
+        """Return the exit code, or None while the command is running."""
         return self._ended(0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises subprocess.TimeoutExpired."""
+        """Return the exit code after the end of the command. Raises subprocess.TimeoutExpired."""
         code = self._ended(timeout)
         if code is None:
             raise subprocess.TimeoutExpired(self.args, timeout or 0)
@@ -63,7 +63,7 @@ class Forked:
         return self.returncode
 
     def communicate(self, timeout: float) -> tuple[bytes, bytes]:
-        """Read what it prints up to its end. Raises subprocess.TimeoutExpired."""
+        """Return the output up to the end of the command. Raises subprocess.TimeoutExpired."""
         deadline = time.monotonic() + timeout
         read = {self.stdout: bytearray(), self.stderr: bytearray()}
         with selectors.DefaultSelector() as selector:
@@ -83,31 +83,31 @@ class Forked:
         return bytes(read[self.stdout]), bytes(read[self.stderr])
 
     def send_signal(self, number: int) -> None:
-        """Signal it, if it has not ended."""
+        """Send a signal, if the command is running."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End it."""
+        """Send SIGKILL."""
         self.send_signal(signal.SIGKILL)
 
 
 class _Starter:
-    """The process that forks, and what it has said."""
+    """The process that forks, and the exit codes that it has reported."""
 
     def __init__(self) -> None:
-        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._codes: dict[int, int] = {}
         self._lock = threading.Lock()
-        command = [sys.executable, "-m", __spec__.name, str(theirs.fileno())]
+        command = [sys.executable, "-m", __spec__.name, str(remote.fileno())]
         self._process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+            command, pass_fds=[remote.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
         )
-        theirs.close()
+        remote.close()
         atexit.register(self._close)
 
     def _close(self) -> None:
@@ -127,22 +127,22 @@ class _Starter:
             with self._lock:
                 if pid in self._codes:
                     return self._codes.pop(pid)
-                # not for long, as others may wait, too
+                # briefly, as other threads may be waiting too
                 left = 0.05 if deadline is None else min(0.05, deadline - time.monotonic())
                 self._read(max(left, 0))
                 if pid not in self._codes and left <= 0:
                     return None
 
     def _read(self, timeout: float | None) -> int | None:
-        """Read what it says next; return the process id of what it has started."""
+        """Read the next report; return the process id if it is about a started command."""
         self._control.settimeout(timeout or (None if timeout is None else 1e-6))
         try:
-            said = self._control.recv(4096)
+            report = self._control.recv(4096)
         except (TimeoutError, BlockingIOError):
             return None
-        if not said:
-            raise RuntimeError(f"what starts commands has ended with {self._process.wait()}")
-        pid, code = json.loads(said)
+        if not report:
+            raise RuntimeError(f"the process that starts commands has ended with {self._process.wait()}")
+        pid, code = json.loads(report)
         if code is None:
             return int(pid)
         self._codes[pid] = code
@@ -159,11 +159,11 @@ def _import_all() -> None:
         root = importlib.import_module(f"{spanproof.__name__}.{part}")
         for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
             importlib.import_module(module.name)
-    importlib.import_module("httpcore")  # what httpx imports with its first client
+    importlib.import_module("httpcore")  # httpx imports it with its first client
 
 
 def _serve(control: socket.socket) -> bool:
-    """Fork for each request, and say how each ended; return, in what was forked, that it is now the command."""
+    """Fork for each request and report the exit codes; return True in a forked process, False at the end."""
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     signal.signal(signal.SIGCHLD, lambda *_: None)
@@ -177,7 +177,7 @@ def _serve(control: socket.socket) -> bool:
                     os.read(reading, 4096)
                     _reap(control)
                     continue
-                body, streams, _, _ = socket.recv_fds(control, _LARGEST, 2)
+                body, streams, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, 2)
                 if not body:
                     return False
                 pid = os.fork()
@@ -187,7 +187,7 @@ def _serve(control: socket.socket) -> bool:
                     os.close(reading)
                     os.close(writing)
                     control.close()
-                    _become(json.loads(body), streams)
+                    _set_up_command(json.loads(body), streams)
                     return True
                 for stream in streams:
                     os.close(stream)
@@ -205,10 +205,11 @@ def _reap(control: socket.socket) -> None:
         control.send(json.dumps([pid, os.waitstatus_to_exitcode(status)]).encode())
 
 
-def _become(request: dict[str, object], streams: list[int]) -> None:
+def _set_up_command(request: dict[str, object], streams: list[int]) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background, a shell has it ignored,
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and `nohup` this one
+    # Shells ignore SIGINT for background processes, and `nohup` ignores SIGHUP.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     for number, stream in enumerate(streams, 1):
         os.dup2(stream, number)
         os.close(stream)
@@ -218,8 +219,8 @@ def _become(request: dict[str, object], streams: list[int]) -> None:
     sys.argv = ["spanproof", *request["arguments"]]  # type: ignore[misc]
 
 
-def _end_after(main: Callable[[], NoReturn]) -> NoReturn:
-    """Carry out the command, and end as Python does, but for taking everything apart that was imported."""
+def _run_and_exit(main: Callable[[], NoReturn]) -> NoReturn:
+    """Run the command and exit like Python, but without destroying the imported modules."""
     code = 1
     try:
         main()
@@ -228,7 +229,7 @@ def _end_after(main: Callable[[], NoReturn]) -> NoReturn:
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for non-daemon threads
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with suppress(BrokenPipeError):
@@ -238,7 +239,7 @@ def _end_after(main: Callable[[], NoReturn]) -> NoReturn:
 
 if __name__ == "__main__":
     _import_all()
-    gc.freeze()  # what is forked need not copy the pages on which collecting would note something
+    gc.freeze()  # so that garbage collection in a forked process does not copy the pages of these objects
     if _serve(socket.socket(fileno=int(sys.argv[1]))):
-        _end_after(importlib.import_module("spanproof.api.cli.main").main)
+        _run_and_exit(importlib.import_module("spanproof.api.cli.main").main)
     gc.unfreeze()

@@ -1,1 +1,1 @@
-"""What commands share: the Typer application, option groups, settings, console, server client."""
+"""Common parts of the commands: the Typer application, option groups, settings, console, server client."""

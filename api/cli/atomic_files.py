@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from tempfile import NamedTemporaryFile
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all. Raises OSError."""
+    """Write a file atomically: completely or not at all. Raises OSError."""
     with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             file.write(content)
             file.flush()
-            os.chmod(file.name, 0o666 & ~_read_umask())  # as any other file; a temporary one is private
+            os.chmod(file.name, 0o666 & ~_read_umask())  # the permissions of a usual file; a temporary file is private
             os.replace(file.name, path)
         except BaseException:
             with suppress(OSError):

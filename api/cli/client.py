@@ -1,4 +1,4 @@
-"""Where answers come from: a running server, or a file."""
+"""Sources of traces and answers to queries: a running server, or a file."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_trace(db: str, trace_id: str) -> TraceView | None:
 
 
 def fetch_answer(access: ServerAccess, query: str) -> AnswerDocument:
-    """Ask a server. Raises ServerError."""
+    """Return a server's answer to a query. Raises ServerError."""
     response = access.send_request("POST", "/api/v1/query", json={"query": query})
     if response.is_error:
         raise make_server_error(response)
@@ -48,7 +48,7 @@ def fetch_answer(access: ServerAccess, query: str) -> AnswerDocument:
 
 
 def read_answer(db: str, query: s.MetricQuery) -> AnswerDocument:
-    """Ask a file. Raises UserError."""
+    """Return the answer to a query over a file. Raises UserError."""
     with Store.open(db) as store:
         derive_calls(store)
         connection = store.cursor()

@@ -1,4 +1,4 @@
-"""The command line as data: its commands, their options and arguments, and what these take."""
+"""The command line as data: its commands, their options and arguments, and the values of these."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _CHOICES: Final = re.compile(r"[a-z-]+(?:\|[a-z-]+)+")
 
 @dataclass(frozen=True, slots=True)
 class CommandParameter:
-    """An option, with its ``spellings``, or an argument, which has none.
+    """An option with its ``spellings``, or an argument, which has none.
 
-    ``choices`` are the words it takes, if only some; ``files`` says that it takes a file or folder.
+    ``choices`` are the allowed words, empty if any value is allowed. ``takes_path`` is true for a file or folder.
     """
 
     spellings: tuple[str, ...]
@@ -31,7 +31,7 @@ class CommandParameter:
 
 @dataclass(frozen=True, slots=True)
 class CommandNode:
-    """A command, by the words that lead to it; a group of commands has ``commands``."""
+    """A command, identified by its words on the command line; a group has subcommands in ``commands``."""
 
     words: tuple[str, ...]
     help: str
@@ -41,11 +41,11 @@ class CommandNode:
 
     @property
     def path(self) -> str:
-        """The words, as they are written; nothing for the whole."""
+        """The words, separated by spaces; empty for the root."""
         return " ".join(self.words)
 
     def walk(self) -> Iterator[CommandNode]:
-        """Yield the command and all below it."""
+        """Yield the command and all its subcommands, at any depth."""
         yield self
         for command in self.commands:
             yield from command.walk()
@@ -56,17 +56,17 @@ def read_commands(root: Any) -> CommandNode:
     return _read_command(typer.main.get_command(root) if isinstance(root, typer.Typer) else root, ())
 
 
-def _read_command(found: Any, words: tuple[str, ...]) -> CommandNode:
-    # of any type: typer keeps click's classes to itself
-    parameters = [(_read_parameter(each), each.param_type_name) for each in found.params]
+def _read_command(command: Any, words: tuple[str, ...]) -> CommandNode:
+    # untyped, because Typer does not export Click's classes
+    parameters = [(_read_parameter(each), each.param_type_name) for each in command.params]
     options = [each for each, kind in parameters if kind == "option"]
     arguments = [each for each, kind in parameters if kind == "argument"]
     return CommandNode(
         words,
-        _first_sentence(found.help or ""),
-        (*options, CommandParameter(("--help",), None, "Show what there is.", False, (), False, False)),
+        _first_sentence(command.help or ""),
+        (*options, CommandParameter(("--help",), None, "Show this help and exit.", False, (), False, False)),
         arguments[0] if arguments else None,
-        tuple(_read_command(command, (*words, name)) for name, command in list_subcommands(found)),
+        tuple(_read_command(subcommand, (*words, name)) for name, subcommand in list_subcommands(command)),
     )
 
 
@@ -78,16 +78,16 @@ def list_subcommands(command: Any) -> list[tuple[str, Any]]:
     return [(name, command.get_command(context, name)) for name in command.list_commands(context)]
 
 
-def _read_parameter(found: Any) -> CommandParameter:
-    metavar = found.metavar or ""
+def _read_parameter(parameter: Any) -> CommandParameter:
+    metavar = parameter.metavar or ""
     return CommandParameter(
-        tuple(each for each in found.opts if each.startswith("-")),
-        found.metavar,
-        _first_sentence(found.help or ""),
-        takes_value=not getattr(found, "is_flag", False),
+        tuple(each for each in parameter.opts if each.startswith("-")),
+        parameter.metavar,
+        _first_sentence(parameter.help or ""),
+        takes_value=not getattr(parameter, "is_flag", False),
         choices=tuple(metavar.split("|")) if _CHOICES.fullmatch(metavar) else (),
         takes_path=bool(_FILES.fullmatch(metavar)),
-        is_repeatable=bool(getattr(found, "multiple", False)),
+        is_repeatable=bool(getattr(parameter, "multiple", False)),
     )
 
 

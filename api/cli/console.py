@@ -1,4 +1,4 @@
-"""The console of the commands: proof files to read, diagnostics to print."""
+"""Console input and output of the commands: reading proof files, printing diagnostics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def print_diagnostics(modules: list[ProofModule]) -> int:
 
 
 def load_modules(paths: list[Path]) -> list[ProofModule]:
-    """Read the proof files that `paths` name; exit if there is none."""
+    """Read the proof files that `paths` name; exit if there are none."""
     from spanproof.assertions.run.proof_files import find_proof_files, read_module
 
     try:

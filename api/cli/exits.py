@@ -42,6 +42,6 @@ def read_or_exit(path: Path, reader: Callable[[Path], T]) -> T:
 
 
 def require_file(db: str | None) -> None:
-    """Exit unless the file exists; None is no file and needs none."""
+    """Exit unless the file exists. None stands for no file and is accepted."""
     if db is not None and not Path(db).exists():
         exit_with_error(f"{db}: no such file")

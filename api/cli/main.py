@@ -53,11 +53,11 @@ class LazyGroup(TyperGroup):
         command.name = cmd_name
         for parameter in command.params:
             # The settings read the variable, not Click, which would prefer it to a more specific one.
-            parameter.shared_variable, parameter.envvar = parameter.envvar, None  # type: ignore[attr-defined]  # our own
+            parameter.shared_variable, parameter.envvar = parameter.envvar, None  # type: ignore[attr-defined]  # an attribute of ours
         return command
 
 
-# Imports allocate some hundred thousand objects, which the default of 700 collects over and over.
+# Imports allocate some hundred thousand objects. With the default threshold of 700, these are scanned many times.
 _GC_THRESHOLD: Final = 50_000
 
 app = typer.Typer(
@@ -90,10 +90,10 @@ def main() -> NoReturn:
 
 
 def exit_quickly(code: int) -> NoReturn:
-    """Exit without taking apart what was imported, which takes longer than most commands.
+    """Exit without destroying the imported modules, which takes longer than most commands.
 
-    A command has closed what it opened by then. If a thread that is not a daemon is still running, or the output cannot
-    be flushed, exit in the usual way.
+    The command has closed its resources by then. If a non-daemon thread is still running, or the output cannot be
+    flushed, exit in the usual way.
     """
     if any(not thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread()):
         sys.exit(code)

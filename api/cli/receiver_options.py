@@ -1,4 +1,4 @@
-"""The options of commands that receive spans: where, from whom, how much, and what is not to be kept."""
+"""Options of commands that receive spans: addresses, authentication, limits, and redaction."""
 
 from __future__ import annotations
 
@@ -19,31 +19,39 @@ _ORIGIN_PATTERN = re.compile(r"\*|https?://[^/\s]+")
 OtlpGrpc = Annotated[
     str,
     typer.Option(
-        "--otlp-grpc", metavar="HOST:PORT", envvar="SPANPROOF_OTLP_GRPC", help="OTLP over gRPC; port 0: a free one."
+        "--otlp-grpc",
+        metavar="HOST:PORT",
+        envvar="SPANPROOF_OTLP_GRPC",
+        help="OTLP over gRPC; port 0 takes a free one.",
     ),
 ]
 OtlpHttp = Annotated[
     str,
     typer.Option(
-        "--otlp-http", metavar="HOST:PORT", envvar="SPANPROOF_OTLP_HTTP", help="OTLP over HTTP; port 0: a free one."
+        "--otlp-http",
+        metavar="HOST:PORT",
+        envvar="SPANPROOF_OTLP_HTTP",
+        help="OTLP over HTTP; port 0 takes a free one.",
     ),
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class ReceiverOptionGroup:
-    """What a command is told of receiving; each field is an option of it."""
+    """The options for receiving spans; each field is an option of the command."""
 
     otlp_grpc: OtlpGrpc = "127.0.0.1:4317"
     otlp_http: OtlpHttp = "127.0.0.1:4318"
     insecure_no_auth: Annotated[
         bool,
-        typer.Option("--insecure-no-auth", help="Allow addresses other than loopback, open to whoever reaches them."),
+        typer.Option("--insecure-no-auth", help="Allow addresses other than loopback without authentication."),
     ] = False
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Admit only who shows a token of this file, one a line."
+            metavar="FILE",
+            envvar="SPANPROOF_TOKEN_FILE",
+            help="Admit only clients with a token of this file, one per line.",
         ),
     ] = None
     tls_cert: Annotated[
@@ -51,40 +59,45 @@ class ReceiverOptionGroup:
     ] = None
     tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="The key of --tls-cert (PEM).")] = None
     tls_client_ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Admit only clients with a certificate of these CAs (PEM).")
+        Path | None, typer.Option(metavar="FILE", help="Admit only clients with a certificate from these CAs (PEM).")
     ] = None
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option(metavar="ORIGIN", help="Let pages of this origin send spans, * any; may be repeated."),
+        typer.Option(metavar="ORIGIN", help="Let web pages of this origin (* for any) send spans; may be repeated."),
     ] = None
     redact: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY", help="Do not keep this attribute's value; * stands for anything; may be repeated."),
+        typer.Option(metavar="KEY", help="Redact the values of this attribute; * matches any text; may be repeated."),
     ] = None
     redact_value: Annotated[
         list[str] | None,
-        typer.Option(metavar="REGEX", help="Do not keep what looks like this, in any value; may be repeated."),
+        typer.Option(metavar="REGEX", help="Redact matches of this expression in all values; may be repeated."),
     ] = None
     redact_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="More such rules, lines of `key NAME` or `value REGEX`.")
+        Path | None, typer.Option(metavar="FILE", help="More rules of redaction, lines of `key NAME` or `value REGEX`.")
     ] = None
     max_message_bytes: Annotated[
-        int, typer.Option(min=1, metavar="BYTES", help="The largest request taken, as sent and once unpacked.")
+        int, typer.Option(min=1, metavar="BYTES", help="The largest accepted request, as sent and once decompressed.")
     ] = 64 * 2**20
     max_bytes_in_flight: Annotated[
         int,
-        typer.Option(min=1, metavar="BYTES", help="How much may wait to be stored; more is told to come back."),
+        typer.Option(
+            min=1, metavar="BYTES", help="Bytes that may wait to be stored; further requests must be retried later."
+        ),
     ] = 256 * 2**20
     max_connections: Annotated[
-        int, typer.Option(min=1, metavar="N", help="How many connections each address takes.")
+        int, typer.Option(min=1, metavar="N", help="Maximum number of connections per address.")
     ] = 1024
     receive_timeout: Annotated[
         float,
-        typer.Option(min=0.01, metavar="SECONDS", help="In which a request's headers, and then its body, must come."),
+        typer.Option(min=0.01, metavar="SECONDS", help="Time limit for a request's headers, and then for its body."),
     ] = 30.0
 
     def make_receiver_options(self, *more_addresses: str) -> ReceiverOptions:
-        """Read the files that are named. Raises ValueError for what cannot be used, and for open addresses."""
+        """Return the options, with the contents of their files.
+
+        Raises ValueError for an invalid value, and for an address other than loopback without authentication.
+        """
         from spanproof.collector.otlp.redaction import make_redaction
         from spanproof.collector.receive.authentication import read_tokens
         from spanproof.collector.receive.receiver_options import ReceiverOptions
@@ -95,7 +108,9 @@ class ReceiverOptionGroup:
             split_address(address)
         for origin in self.cors_origin or ():
             if not _ORIGIN_PATTERN.fullmatch(origin):
-                raise ValueError(f"{origin!r} is no origin; write what browsers send, such as https://shop.example")
+                raise ValueError(
+                    f"{origin!r} is not an origin; write it as browsers send it, such as https://shop.example"
+                )
         options = ReceiverOptions(
             max_message_bytes=self.max_message_bytes,
             max_bytes_in_flight=self.max_bytes_in_flight,

@@ -1,4 +1,4 @@
-"""The options of commands that ask a server: which one, and what it is shown and trusted by."""
+"""Options of commands that query a server: its URL, the token and the certificates."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ if TYPE_CHECKING:
 
 
 class ServerError(UserError):
-    """The server cannot be asked; the message says why."""
+    """The server cannot be queried; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerAccess:
-    """What a command is told of a server; each field is an option of it."""
+    """The options for access to a server; each field is an option of the command."""
 
-    server: Annotated[str, typer.Option(metavar="URL", envvar="SPANPROOF_SERVER", help="The server to ask.")] = (
+    server: Annotated[str, typer.Option(metavar="URL", envvar="SPANPROOF_SERVER", help="The server to query.")] = (
         "http://127.0.0.1:8321"
     )
     token_file: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Show the server the first token of this file."
+            metavar="FILE", envvar="SPANPROOF_TOKEN_FILE", help="Authenticate with the first token of this file."
         ),
     ] = None
     tls_ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trust a server with a certificate of these CAs (PEM).")
+        Path | None, typer.Option(metavar="FILE", help="Trust a server with a certificate from these CAs (PEM).")
     ] = None
     tls_cert: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM, with its key).")
+        Path | None, typer.Option(metavar="FILE", help="Authenticate with this certificate (PEM, with its key).")
     ] = None
 
     def send_request(
@@ -49,7 +49,10 @@ class ServerAccess:
         headers: Mapping[str, str] | None = None,
         timeout_s: float = 90,
     ) -> httpx.Response:
-        """Send a request to the server; answers of 400 and above are for the caller. Raises ServerError."""
+        """Return the server's response to a request. Raises ServerError.
+
+        The caller handles statuses of 400 and above, except for 401 and 403, which raise ServerError.
+        """
         import httpx
 
         try:
@@ -65,11 +68,11 @@ class ServerAccess:
         except ValueError as error:
             raise ServerError(str(error)) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            said = f"no server answers at {self.server} ({str(error) or type(error).__name__})"
-            raise ServerError(f"{said}; start one with `spanproof serve`") from None
+            problem = f"no server answers at {self.server} ({str(error) or type(error).__name__})"
+            raise ServerError(f"{problem}; start one with `spanproof serve`") from None
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise ServerError(
-                f"{self.server} admits only who shows a token it knows; name a file of tokens with --token-file"
+                f"{self.server} admits only clients with a valid token; name a file of tokens with --token-file"
             )
         if response.status_code == httpx.codes.FORBIDDEN:
             raise make_server_error(response)
@@ -89,15 +92,15 @@ class ServerAccess:
             context = ssl.create_default_context(cafile=self.tls_ca)
             if self.tls_cert is not None:
                 context.load_cert_chain(self.tls_cert)
-        except OSError as error:  # ssl.SSLError is one
+        except OSError as error:  # ssl.SSLError is a subclass
             raise ValueError(f"{self.tls_ca or self.tls_cert}: {error.strerror or error}") from None
         return context
 
 
 def make_server_error(response: httpx.Response) -> ServerError:
-    """Make an error of an answer of 400 and above, in the server's own words where it has some."""
+    """Return an error for a response of status 400 or above, with the `detail` of the response if it has one."""
     try:
-        said = response.json()["detail"]
+        detail = response.json()["detail"]
     except (ValueError, KeyError, TypeError):
-        said = f"it answered {response.status_code}"
-    return ServerError(f"{response.request.url}: {said}")
+        detail = f"the server answered {response.status_code}"
+    return ServerError(f"{response.request.url}: {detail}")

@@ -20,12 +20,12 @@ from spanproof.collector.user_errors import UserError
 FILE_NAME: Final = "spanproof.toml"
 PREFIX: Final = "SPANPROOF_"
 DEFAULT: Final = "default"
-# Kubernetes sets these in each container beside a Service that is called `spanproof`.
+# Kubernetes sets these in each container of a namespace with a Service called `spanproof`.
 _SERVICE_LINK: Final = re.compile(r"SPANPROOF_(SERVICE_|PORT(_|$))")
 
 
 class SettingsError(UserError):
-    """A setting is unknown or invalid; the message names its place and the remedy."""
+    """A setting is unknown or invalid; the message names its origin and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,12 @@ class Option:
 
     @property
     def path(self) -> str:
-        """The place in the file, such as ``run.workers``."""
+        """The key path in the file, such as ``run.workers``."""
         return ".".join((*self.command, self.key))
 
     @property
     def shared_key(self) -> str | None:
-        """The place at the top of the file, such as ``db``, if the option has a short name."""
+        """The key at the top of the file, such as ``db``, if the option has a short name."""
         return None if self.shared_variable is None else _to_key(self.shared_variable.removeprefix(PREFIX))
 
     @property

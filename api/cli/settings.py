@@ -76,14 +76,14 @@ def check_keys(table: Table, options: Iterable[Option], path: Path | None) -> No
 
     def check(table: Table, prefix: str) -> None:
         for key, value in table.items():
-            place = f"{prefix}{key}"
-            if isinstance(value, Mapping) and place in commands:
-                check(value, f"{place}.")
-            elif place in commands:
-                raise SettingsError(f"{path}: `{place}` is a command; its options are a table: [{place}]")
-            elif place not in known:
-                hint = suggest_names(place, [*known, *commands]) or "`spanproof config` lists the settings"
-                raise SettingsError(f"{path}: `{place}` is not a setting; {hint}")
+            location = f"{prefix}{key}"
+            if isinstance(value, Mapping) and location in commands:
+                check(value, f"{location}.")
+            elif location in commands:
+                raise SettingsError(f"{path}: `{location}` is a command; its options are a table: [{location}]")
+            elif location not in known:
+                hint = suggest_names(location, [*known, *commands]) or "`spanproof config` lists the settings"
+                raise SettingsError(f"{path}: `{location}` is not a setting; {hint}")
 
     check(table, "")
 
@@ -116,7 +116,7 @@ def resolve(options: list[Option], table: Table, path: Path | None, environment:
 
 
 def _find_in_table(option: Option, table: Table) -> tuple[str, Any] | None:
-    """Return the place and the value of an option in the file: in the table of its command, or else at the top."""
+    """Return the path and the value of an option in the file: from the table of its command, or else from the top."""
     of_command: Any = table
     for word in option.command:
         of_command = of_command.get(word, {})
@@ -148,18 +148,18 @@ def _validate(options: list[Option], from_file: Table, origins: Mapping[str, str
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         names = {option.variables[0]: _name_field(option) for option in options}
-        place = origins[names[str(first["loc"][0])]]
+        location = origins[names[str(first["loc"][0])]]
         message = first["msg"][0].lower() + first["msg"][1:]
-        raise SettingsError(f"{place}: {message}, not {first['input']!r}") from None
+        raise SettingsError(f"{location}: {message}, not {first['input']!r}") from None
 
 
 def _name_field(option: Option) -> str:
-    return f"option_{option.parameter}"  # some options are called as methods of pydantic's models are
+    return f"option_{option.parameter}"  # some options have the names of methods of pydantic's models
 
 
 def _annotate(option: Option) -> Any:
     if option.is_list:
-        # A variable holds a list as words, as it does for Click; a file may hold one text in place of a list.
+        # A variable holds a list as words, as it does for Click; a file may hold one text instead of a list.
         return Annotated[list[str], NoDecode, BeforeValidator(_split_words)]
     low, high = option.limits
     return Annotated[option.type, Field(ge=low, le=high)]

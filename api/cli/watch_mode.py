@@ -1,4 +1,4 @@
-"""``--watch``: which proofs to carry out again when files are saved."""
+"""``--watch``: the proofs to rerun when files are saved."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanproof.query_lang.check.modules import ProofModule
 
 
 class _StopEvent(threading.Event):
-    """Ends a watch, which asks whether it is set from when it has begun."""
+    """An event that ends a watch. The watch polls it from its start on, which sets `polled`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,9 +27,9 @@ class _StopEvent(threading.Event):
 
 
 class ProofWatcher:
-    """Notes what is saved of proof files, of those that they use, and of the documents of their contracts.
+    """Watches proof files, the files that they use, and the documents of their contracts.
 
-    From when it is entered, nothing is missed, also while proofs are carried out.
+    Once entered, it misses no change, also while proofs run.
     """
 
     def __init__(self, paths: list[Path]) -> None:
@@ -48,7 +48,7 @@ class ProofWatcher:
         self._thread.join()
 
     def __iter__(self) -> Iterator[list[ProofModule] | str]:
-        """Yield the modules that what was saved belongs to, or why they cannot be read; it never ends."""
+        """Yield the modules affected by saved files, or the reason why they cannot be read, without end."""
         while True:
             saved = self._changes.get()
             while not isinstance(saved, Exception) and not self._changes.empty():
@@ -70,13 +70,16 @@ class ProofWatcher:
             folders, recursive = _find_folders(self._paths)
             for changes in watch(*folders, stop_event=self._stop, recursive=recursive):
                 self._changes.put({Path(path).resolve() for _, path in changes})
-        except Exception as error:  # whoever iterates must hear of it
+        except Exception as error:  # raised again by the iterator
             self._changes.put(error)
             self._stop.polled.set()
 
 
 def _find_folders(paths: list[Path]) -> tuple[set[Path], bool]:
-    """Return what to watch, and whether what is below too: folders, as a new file may take the place of an old one."""
+    """Return the folders to watch, and whether to watch their subfolders too.
+
+    Folders are watched instead of files because an editor may replace a file by a new one.
+    """
     folders = {path.resolve() if path.is_dir() else path.resolve().parent for path in paths}
     for path in find_proof_files(paths):
         folders |= {used.parent for used in list_source_files(path, read_module(path)) if used.parent.is_dir()}

@@ -40,13 +40,13 @@ def write_bash(root: CommandNode) -> str:
         options = " ".join(spelling for option in command.options for spelling in option.spellings)
         arguments = " ".join([each.words[-1] for each in command.commands] or _list_choices(command.argument))
         files = "yes" if command.argument and command.argument.takes_path else ""
-        told = f"options={quote(options)} arguments={quote(arguments)} files={files}"
-        commands.append(f"        {quote(command.path)}) {told} ;;")
+        assignments = f"options={quote(options)} arguments={quote(arguments)} files={files}"
+        commands.append(f"        {quote(command.path)}) {assignments} ;;")
         for option in command.options if command.words else ():
             patterns = " | ".join(quote(f"{command.path} {spelling}") for spelling in option.spellings)
             if option.takes_value:
-                told = f"arguments={quote(' '.join(option.choices))} files={'yes' if option.takes_path else ''}"
-                values.append(f"        {patterns}) options= {told} ;;")
+                assignments = f"arguments={quote(' '.join(option.choices))} files={'yes' if option.takes_path else ''}"
+                values.append(f"        {patterns}) options= {assignments} ;;")
     return f"""\
 # bash completion of {PROGRAM}
 _{PROGRAM}() {{

@@ -30,7 +30,7 @@ app = make_command_app()
 @add_option_group("access", ServerAccess)
 def gate(
     path: Annotated[
-        Path | None, typer.Argument(metavar="[PROOF]", help="A proof file; it is sent to the server as it is.")
+        Path | None, typer.Argument(metavar="[PROOF]", help="A proof file; it is sent to the server unchanged.")
     ] = None,
     *,
     stored: Annotated[

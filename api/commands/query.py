@@ -14,7 +14,7 @@ from spanproof.api.cli.exits import EXIT_USAGE, exit_with_error, require_file
 from spanproof.api.cli.server_options import ServerAccess
 
 DatabaseFile: TypeAlias = Annotated[
-    str | None, typer.Option("--db", metavar="FILE", help="Read this file instead of asking a server.")
+    str | None, typer.Option("--db", metavar="FILE", help="Read this file instead of querying a server.")
 ]
 
 query_app = make_command_app()

@@ -1,1 +1,1 @@
-"""The HTTP API: one module per resource, and how its questions are read and carried out."""
+"""The HTTP API: one module per resource, and the reading and execution of its queries."""

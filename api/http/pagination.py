@@ -1,4 +1,4 @@
-"""Cursors: where the next page of an answer begins, as a text that says nothing to who holds it."""
+"""Cursors: the start of the next page of a response, as an opaque text."""
 
 from __future__ import annotations
 
@@ -18,22 +18,25 @@ T = TypeVar("T")
 
 
 def write_cursor(parameters: QueryParameters, position: tuple[object, ...]) -> str:
-    """Write the cursor for the page of the answer to `question` that follows `place`."""
+    """Return the cursor for the page that follows `position` in the response to `parameters`."""
     text = json.dumps([_digest(parameters), position], separators=(",", ":"))
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(parameters: QueryParameters, cursor: str, adapter: TypeAdapter[T]) -> T:
-    """Read the place that a page follows. Raises ProblemError for what is no cursor, or one of another question."""
+    """Return the position that a page follows.
+
+    Raises ProblemError if `cursor` is not a cursor, or belongs to a query with other parameters.
+    """
     try:
         text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), b"-_", validate=True)
-        digest, place = json.loads(text)
-        found = adapter.validate_python(place)
+        digest, values = json.loads(text)
+        position = adapter.validate_python(values)
     except (binascii.Error, TypeError, ValueError, RecursionError):
-        raise ProblemError(422, "invalid request", "cursor: is none that an answer gave as `next`") from None
+        raise ProblemError(422, "invalid request", "cursor: is not the `next` of an earlier response") from None
     if digest != _digest(parameters):
-        raise ProblemError(422, "invalid request", "cursor: belongs to a question with other parameters")
-    return found
+        raise ProblemError(422, "invalid request", "cursor: belongs to a query with other parameters")
+    return position
 
 
 def _digest(parameters: QueryParameters) -> str:

@@ -1,4 +1,4 @@
-"""What goes wrong in the HTTP API, answered as problem+json (RFC 9457)."""
+"""Errors of the HTTP API as problem+json (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ResponseDocs = dict[int | str, dict[str, Any]]
 
 
 class ProblemError(Exception):
-    """Answered as problem+json; `headers` go with it."""
+    """An error that is answered as problem+json, with `headers`."""
 
     def __init__(self, status: int, title: str, detail: str, headers: dict[str, str] | None = None) -> None:
         super().__init__(detail)
@@ -29,7 +29,7 @@ class ProblemError(Exception):
 
     @classmethod
     def from_diagnostics(cls, what: str, text: str, diagnostics: Iterable[Diagnostic]) -> Self:
-        """Say what is wrong with a text that was sent."""
+        """Return the error for a submitted text with diagnostics."""
         documents = [DiagnosticDocument.from_diagnostic(each, text) for each in diagnostics]
         first = documents[0]
         more = f"; and {len(documents) - 1} more" if len(documents) > 1 else ""
@@ -39,39 +39,39 @@ class ProblemError(Exception):
 
 
 def describe_problems(*statuses: int) -> ResponseDocs:
-    """Describe the problems of an operation for its OpenAPI document."""
+    """Return the OpenAPI description of an operation's problems."""
     schema = Problem.model_json_schema()
     schema["properties"]["diagnostics"]["items"] = schema.pop("$defs")[DiagnosticDocument.__name__]
     return {status: {"description": "A problem", "content": {MEDIA_TYPE: {"schema": schema}}} for status in statuses}
 
 
 def make_problem_response(error: ProblemError) -> JSONResponse:
-    """Make the answer."""
+    """Return the response for an error."""
     content = error.problem.model_dump(exclude_defaults=True)
     return JSONResponse(content, error.problem.status, error.headers, media_type=MEDIA_TYPE)
 
 
 def describe_validation_errors(error: RequestValidationError) -> str:
-    """Say what is wrong with a request, by its parameters."""
+    """Return the validation errors of a request as a text, each with the name of its parameter."""
     return "; ".join(
         ": ".join([*map(str, each["loc"][1:]), each["msg"].removeprefix("Value error, ")]) for each in error.errors()
     )
 
 
 def _find_allowed_methods(app: FastAPI, request: Request) -> set[str]:
-    """Find the methods that some operation has at the path of a request."""
-    found: set[str] = set()
+    """Return the methods of all operations at the path of a request."""
+    methods: set[str] = set()
     for route in app.routes:
         if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            found |= route.methods or set()
-    return found
+            methods |= route.methods or set()
+    return methods
 
 
 def add_problem_handlers(app: FastAPI) -> None:
-    """Let the app answer what is raised, and what it finds wrong itself, as problems."""
+    """Make the app answer all errors, raised ones and its own, as problems."""
 
     @app.exception_handler(ProblemError)
-    def answer_ours(_: Request, error: ProblemError) -> JSONResponse:
+    def answer_problem(_: Request, error: ProblemError) -> JSONResponse:
         return make_problem_response(error)
 
     @app.exception_handler(RequestValidationError)
@@ -79,9 +79,9 @@ def add_problem_handlers(app: FastAPI) -> None:
         return make_problem_response(ProblemError(422, "invalid request", describe_validation_errors(error)))
 
     @app.exception_handler(HTTPException)
-    def answer_other(request: Request, error: HTTPException) -> JSONResponse:
+    def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
-        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette names those of one route alone
+        if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette lists the methods of a single route only
             headers["Allow"] = ", ".join(sorted(_find_allowed_methods(app, request)))
         return make_problem_response(
             ProblemError(error.status_code, str(error.detail).lower(), str(error.detail), headers)

@@ -1,4 +1,4 @@
-"""Questions about stored traces, over HTTP."""
+"""Queries over stored traces: ``/query``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FORMATS_BY_MEDIA_TYPE = {each.media_type: each for name, each in ANSWER_FORMATS
 
 
 class QueryDocument(BaseModel):
-    """A question, such as ``p95(duration(gateway)) by resource.service.version over last 1h every 1m``."""
+    """A query, such as ``p95(duration(gateway)) by resource.service.version over last 1h every 1m``."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -29,40 +29,43 @@ class QueryDocument(BaseModel):
 
 
 def make_query_router(executor: QueryExecutor) -> APIRouter:
-    """Make the route of questions."""
+    """Return the router of ``/query``."""
     router = APIRouter(prefix="/api/v1", tags=["questions"], dependencies=[Depends(reject_repeated)])
-    other = {kind: {"schema": {"type": "string"}} for kind in _FORMATS_BY_MEDIA_TYPE if kind != "application/json"}
+    text_formats = {
+        kind: {"schema": {"type": "string"}} for kind in _FORMATS_BY_MEDIA_TYPE if kind != "application/json"
+    }
 
     @router.post(
         "/query",
         response_model=AnswerDocument,
-        responses={200: {"content": other}, **describe_problems(400, 406, 413, 422, 503)},
+        responses={200: {"content": text_formats}, **describe_problems(400, 406, 413, 422, 503)},
     )
     async def ask(request: Request, document: QueryDocument) -> Response:
-        """Answer a question; as JSON, CSV or an Arrow stream, as `Accept` says."""
-        read = read_query(document.query)
-        if read.query is None:
-            raise ProblemError.from_diagnostics("query", document.query, read.diagnostics)
-        question = read.query
-        wanted = _choose_media_type(request.headers.get("accept", "*/*"))
+        """Answer a query, as JSON, CSV or an Arrow stream according to `Accept`."""
+        parsed = read_query(document.query)
+        if parsed.query is None:
+            raise ProblemError.from_diagnostics("query", document.query, parsed.diagnostics)
+        query = parsed.query
+        media_type = _choose_media_type(request.headers.get("accept", "*/*"))
         try:
-            found = await executor.execute(request, lambda connection: answer_query(connection, question))
+            answer = await executor.execute(request, lambda connection: answer_query(connection, query))
         except MissingValue as error:
             raise ProblemError(422, "the query cannot be answered", str(error)) from None
         except (duckdb.OutOfMemoryException, duckdb.DataError) as error:
             raise ProblemError(422, "the query cannot be answered", str(error).splitlines()[0]) from None
         return Response(
-            _FORMATS_BY_MEDIA_TYPE[wanted].render(AnswerDocument.from_answer(found, question)), media_type=wanted
+            _FORMATS_BY_MEDIA_TYPE[media_type].render(AnswerDocument.from_answer(answer, query)),
+            media_type=media_type,
         )
 
     return router
 
 
 def _choose_media_type(accept: str) -> str:
-    """Return the first media type that is wanted and that we have."""
+    """Return the first accepted media type that is supported. Raises ProblemError if there is none."""
     for part in accept.split(","):
-        wanted = part.partition(";")[0].strip().lower()
+        accepted = part.partition(";")[0].strip().lower()
         for media_type in _FORMATS_BY_MEDIA_TYPE:
-            if wanted in (media_type, "*/*", f"{media_type.partition('/')[0]}/*"):
+            if accepted in (media_type, "*/*", f"{media_type.partition('/')[0]}/*"):
                 return media_type
-    raise ProblemError(406, "no such format", f"answers are {', '.join(_FORMATS_BY_MEDIA_TYPE)}")
+    raise ProblemError(406, "no such format", f"the formats are {', '.join(_FORMATS_BY_MEDIA_TYPE)}")

@@ -1,4 +1,4 @@
-"""Questions to the store: each in a thread, for so long at most, and no longer than somebody waits for the answer."""
+"""Execution of store queries: each in a thread, with a timeout, cancelled when the client disconnects."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from spanproof.collector.user_errors import StoreError
 
 QUERY_TIMEOUT_S = 60.0
 
-# how often to look whether the client is still there
+# interval of checks whether the client is still connected
 _DISCONNECT_POLL_S = 0.2
-_CLIENT_CLOSED_REQUEST = 499  # nobody reads it; servers commonly write it into their logs
-_OUT_OF_MEMORY = "the answer would take more memory than the store may have"
+_CLIENT_CLOSED_REQUEST = 499  # not read by any client; a common status in server logs
+_OUT_OF_MEMORY = "the answer would exceed the store's memory limit"
 T = TypeVar("T")
 
 
 class QueryExecutor:
-    """Asks a store on behalf of requests."""
+    """Executes queries against a store on behalf of HTTP requests."""
 
     def __init__(self, store: Store, timeout_s: float = QUERY_TIMEOUT_S) -> None:
         self.store = store
@@ -37,27 +37,29 @@ class QueryExecutor:
     async def execute(
         self, request: Request, query: Callable[[duckdb.DuckDBPyConnection], T], *, derive_first: bool = True
     ) -> T:
-        """Bring the derived tables up to date, where they must be `fresh`, and do `work` with a connection of its own.
+        """Execute `query` on a connection of its own; if `derive_first`, bring the derived tables up to date before.
 
-        Raises ProblemError: 503 where the store is out of order or the answer takes too long or too much memory. The
-        query of a client that goes away is interrupted.
+        Raises ProblemError with 503 if the store is unusable, or if the answer takes too long or too much memory. The
+        query is interrupted if the client disconnects.
         """
-        wanted = self.store.last_span_key if derive_first else 0  # what has come by now; more need not be waited for
-        cursor = await asyncio.to_thread(self._open_cursor, wanted)
-        working = asyncio.ensure_future(asyncio.to_thread(self._run_query, cursor, query))
+        last_span_key = self.store.last_span_key if derive_first else 0  # later spans need not be derived
+        cursor = await asyncio.to_thread(self._open_cursor, last_span_key)
+        task = asyncio.ensure_future(asyncio.to_thread(self._run_query, cursor, query))
         deadline = asyncio.get_running_loop().time() + self.timeout_s
-        late = False
+        timed_out = False
         try:
-            while not working.done():
-                await asyncio.wait((working,), timeout=_DISCONNECT_POLL_S)
-                late = asyncio.get_running_loop().time() > deadline
-                if not working.done() and (late or await request.is_disconnected()):
+            while not task.done():
+                await asyncio.wait((task,), timeout=_DISCONNECT_POLL_S)
+                timed_out = asyncio.get_running_loop().time() > deadline
+                if not task.done() and (timed_out or await request.is_disconnected()):
                     _interrupt(cursor)
-            return await working
+            return await task
         except duckdb.InterruptException:
-            if late:
+            if timed_out:
                 raise ProblemError(503, "too slow", f"the answer would take more than {self.timeout_s:g} s") from None
-            raise ProblemError(_CLIENT_CLOSED_REQUEST, "gone", "the client went away") from None
+            raise ProblemError(
+                _CLIENT_CLOSED_REQUEST, "client disconnected", "the client closed the connection"
+            ) from None
         except duckdb.OutOfMemoryException:
             raise ProblemError(503, "too much", _OUT_OF_MEMORY) from None
         except asyncio.CancelledError:
@@ -74,7 +76,7 @@ class QueryExecutor:
             raise ProblemError(503, "not ready", str(error)) from None
 
     def _derive(self, last_span_key: int) -> None:
-        """Derive the spans up to a key, and what has come since, unless somebody else did while this one waited."""
+        """Derive the spans up to a key and all later ones, unless another thread did while this one waited."""
         with self._derivation_lock:
             if self._derived_key < last_span_key:
                 up_to = self.store.last_span_key
@@ -90,5 +92,5 @@ class QueryExecutor:
 
 
 def _interrupt(cursor: duckdb.DuckDBPyConnection) -> None:
-    with suppress(duckdb.ConnectionException):  # it has just been closed, its work done
+    with suppress(duckdb.ConnectionException):  # the query has just ended and closed its cursor
         cursor.interrupt()

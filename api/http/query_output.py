@@ -1,4 +1,4 @@
-"""Answers to questions, as documents: JSON, CSV, Arrow, or a table to read."""
+"""Answers to queries as JSON, CSV, Arrow, or a table of text."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.instants import format_instant
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
-# UCUM, as OpenTelemetry's metrics have it; a fraction has no unit of its own
+# UCUM units, as in OpenTelemetry's metrics; a fraction has no unit
 _UCUM_UNITS = {"duration": "ns", "rate": "1/s"}
 _KINDS_BY_UNIT = {unit: kind for kind, unit in _UCUM_UNITS.items()}
 
 
 class GroupDocument(BaseModel):
-    """One number: of the values of a field in ``key``, of the step of time that begins at ``at_ns``."""
+    """One number: of the group with the values in ``key``, in the time step that begins at ``at_ns``."""
 
     key: dict[str, str | None]
     at_ns: int | None = None
@@ -33,7 +33,7 @@ class GroupDocument(BaseModel):
 
 
 class AnswerDocument(BaseModel):
-    """The answer to a question; ``incomplete`` of its ``traces`` still lack spans."""
+    """The answer to a query; ``incomplete`` of its ``traces`` still lack spans."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -57,13 +57,13 @@ class AnswerDocument(BaseModel):
     traces: int
     incomplete: int
     forgotten_until_ns: int | None = Field(
-        default=None, description="Traces of the window that began up to then were forgotten"
+        default=None, description="Traces of the window that began up to this time were deleted"
     )
     groups: list[GroupDocument]
 
     @classmethod
     def from_answer(cls, answer: QueryAnswer, query: s.MetricQuery) -> Self:
-        """Make the document of an answer."""
+        """Return the document of an answer."""
         by = query.by.text if query.by is not None else None
         groups = [
             GroupDocument(key={} if by is None else {by: each.key}, at_ns=each.at_ns, n=each.n, value=each.value)
@@ -81,14 +81,14 @@ class AnswerDocument(BaseModel):
 
     @property
     def warning(self) -> str | None:
-        """Say what the numbers leave out that they should have."""
+        """A note about expired traces that are missing from the numbers."""
         until_ns = self.forgotten_until_ns
-        return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} were forgotten"
+        return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} were deleted"
 
 
 @dataclass(frozen=True, slots=True)
 class AnswerFormat:
-    """A way to write an answer."""
+    """A format for answers."""
 
     media_type: str
     render: Callable[[AnswerDocument], bytes]
@@ -127,18 +127,18 @@ def _render_arrow(document: AnswerDocument) -> bytes:
 
 
 def _render_table(document: AnswerDocument) -> bytes:
-    type_ = ValueType(_KINDS_BY_UNIT.get(document.unit, "number"))  # type: ignore[arg-type]  # kinds of its own
+    type_ = ValueType(_KINDS_BY_UNIT.get(document.unit, "number"))  # type: ignore[arg-type]  # a literal type, of which these are members
     columns = _make_columns(document)
     if "at_ns" in columns:
         columns["at_ns"] = [_format_instant(each.at_ns) for each in document.groups]
     columns["value"] = [units.format_value(each.value, type_) for each in document.groups]
     rows = [["at" if name == "at_ns" else name for name in columns]]
     rows += [["-" if each is None else str(each) for each in row] for row in zip(*columns.values(), strict=True)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(columns))]
+    widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    left = f", {document.incomplete} of them incomplete" if document.incomplete else ""
-    left += f"; {document.warning}" if document.warning else ""
-    return "\n".join([*lines, f"of {document.traces} traces{left}", ""]).encode()
+    notes = f", {document.incomplete} of them incomplete" if document.incomplete else ""
+    notes += f"; {document.warning}" if document.warning else ""
+    return "\n".join([*lines, f"of {document.traces} traces{notes}", ""]).encode()
 
 
 def _format_instant(ns: int | None) -> str | None:

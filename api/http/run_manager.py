@@ -1,4 +1,4 @@
-"""Runs that a server carries out: so many at a time, told to whoever listens, written into the history."""
+"""Runs on a server: up to `MAX_CONCURRENT_RUNS` in parallel, streamed to listeners, stored in the history."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunMessage:
-    """Something that happened in a run: a name, and a document."""
+    """An event of a run: its name and a document."""
 
     name: str
     data: Any
@@ -47,7 +47,7 @@ class RunMessage:
 
 @dataclass(slots=True)
 class ActiveRun:
-    """A run under way. What happened so far is in `messages`; the last is `run`, with the whole of it."""
+    """An active run. `messages` has its events so far; the last one is `run`, with the complete run."""
 
     runner: Runner
     history: HistoryWriter
@@ -57,11 +57,11 @@ class ActiveRun:
 
     @property
     def document(self) -> RunDocument:
-        """The run as it stands."""
+        """The run so far."""
         return self.history.document
 
     def handle_event(self, event: RunEvent) -> None:
-        """Take in an event of the runner."""
+        """Store an event of the runner and send it to the listeners."""
         self.history(event)
         match event:
             case ProofStarted():
@@ -78,7 +78,7 @@ class ActiveRun:
                 pass
 
     def add_message(self, message: RunMessage) -> None:
-        """Add a message, and wake who listens."""
+        """Add a message and wake the listeners."""
         with self._lock:
             self.messages.append(message)
             listeners = list(self._listeners)
@@ -86,36 +86,36 @@ class ActiveRun:
             wake()
 
     async def listen(self, begin: int = 0) -> AsyncIterator[tuple[int, RunMessage]]:
-        """Yield the messages from number `begin` on, as they come, up to `run`."""
+        """Yield the messages from index `begin` on, as they arrive, up to `run`."""
         loop = asyncio.get_running_loop()
-        more = asyncio.Event()
+        arrived = asyncio.Event()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(more.set)
+            loop.call_soon_threadsafe(arrived.set)
 
         with self._lock:
             self._listeners.append(wake)
         try:
-            place = begin
+            index = begin
             while True:
-                more.clear()
-                while place < len(self.messages):
-                    message = self.messages[place]
-                    yield place, message
+                arrived.clear()
+                while index < len(self.messages):
+                    message = self.messages[index]
+                    yield index, message
                     if message.name == "run":
                         return
-                    place += 1
-                if self.messages and self.messages[-1].name == "run":  # who asks for what comes behind it gets it again
+                    index += 1
+                if self.messages and self.messages[-1].name == "run":  # repeated if `begin` is behind it
                     yield len(self.messages) - 1, self.messages[-1]
                     return
-                await more.wait()
+                await arrived.wait()
         finally:
             with self._lock:
                 self._listeners.remove(wake)
 
 
 class RunManager:
-    """Carries out runs against a store, in threads."""
+    """Executes runs against a store, in threads."""
 
     def __init__(self, store: Store, allowed_targets: AllowedTargets) -> None:
         self._store = store
@@ -130,41 +130,41 @@ class RunManager:
         self.close()
 
     def find_run(self, run_id: str) -> ActiveRun | None:
-        """Find a run that is under way."""
+        """Return an active run, or None."""
         return self._runs.get(run_id)
 
     def start_run(
         self, module: ProofModule, variables: Mapping[str, str], origin: str, error_share: Decimal = Decimal(1)
     ) -> ActiveRun:
-        """Begin a run. Raises ProblemError where too many wait, StoreError where it cannot be written."""
+        """Start a run. Raises ProblemError if too many are waiting, StoreError if it cannot be written."""
         if len(self._runs) >= MAX_CONCURRENT_RUNS + MAX_QUEUED_RUNS:
-            raise ProblemError(503, "busy", f"{len(self._runs)} runs are under way; try again", {"Retry-After": "5"})
-        terms = RunSettings(variables, allowed_targets=self.allowed_targets, error_share=error_share)
-        runner = Runner(self._store, lambda event: run.handle_event(event), terms)
-        run = ActiveRun(runner, HistoryWriter(self._store, terms.run_id, origin))
-        self._runs[terms.run_id] = run
+            raise ProblemError(503, "busy", f"{len(self._runs)} runs are active; try again", {"Retry-After": "5"})
+        settings = RunSettings(variables, allowed_targets=self.allowed_targets, error_share=error_share)
+        runner = Runner(self._store, lambda event: run.handle_event(event), settings)
+        run = ActiveRun(runner, HistoryWriter(self._store, settings.run_id, origin))
+        self._runs[settings.run_id] = run
         self._pool.submit(self._execute_run, run, module)
         return run
 
     def close(self) -> None:
-        """End the runs under way, as errors."""
+        """End the active runs, as errors."""
         for run in list(self._runs.values()):
             run.runner.cancel()
         self._pool.shutdown(cancel_futures=False)
 
     def _execute_run(self, run: ActiveRun, module: ProofModule) -> None:
-        late = threading.Timer(RUN_TIMEOUT_S, run.runner.cancel)
-        late.daemon = True
-        late.start()
+        timeout = threading.Timer(RUN_TIMEOUT_S, run.runner.cancel)
+        timeout.daemon = True
+        timeout.start()
         try:
             run.runner.run([(module, proof) for proof in module.proofs])
-        except Exception:  # a bug, or a store that is out of order: whoever waits must hear of it
-            _log.exception("run %s ended badly", run.document.id)
+        except Exception:  # a bug, or an unusable store: waiting clients must get the result
+            _log.exception("run %s failed", run.document.id)
             try:
                 run.history.finish(Outcome.ERROR)
             except Exception:
                 _log.exception("run %s could not be written", run.document.id)
         finally:
-            late.cancel()
+            timeout.cancel()
             run.add_message(RunMessage("run", run.document))
             del self._runs[run.document.id]

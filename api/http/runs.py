@@ -1,4 +1,4 @@
-"""Runs of proofs, and gates, over HTTP."""
+"""Runs of proofs and gates: ``/runs``, ``/gate``, ``/proofs`` and ``/failures``."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ DAY_NS = 24 * HOUR_NS
 _PRINTABLE_PATTERN = r"^[^\x00-\x1f]+$"
 _ANY_ADAPTER = TypeAdapter(Any)
 _POSITION_ADAPTER = TypeAdapter(tuple[BoundedInt, str])
-_NOT_MODIFIED: ResponseDocs = {304: {"description": "It is as you know it"}}
+_NOT_MODIFIED: ResponseDocs = {304: {"description": "The run is unchanged"}}
 _XML_RESPONSE: ResponseDocs = {200: {"content": {"application/xml": {"schema": {"type": "string"}}}}}
 
 
 class SubmittedProof(BaseModel):
-    """Proofs to carry out, as text or by the name of a stored file of them, and values for their ``let``s."""
+    """Proofs to run, as text or by the name of a stored proof file, and values for their ``let``s."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -53,20 +53,20 @@ class SubmittedProof(BaseModel):
         },
     )
 
-    # either may be left out, but has no value then
+    # either may be left out, but neither may be null
     proof: str = Field(default_factory=str, max_length=2**20, min_length=1, json_schema_extra={"format": "proof"})
     stored: str = Field(
         default_factory=str,
         max_length=1000,
         pattern=_PRINTABLE_PATTERN,
-        description="of those that `/proofs/stored` lists",
+        description="A file that `/proofs/stored` lists",
     )
     variables: dict[str, str] = {}
     name: str = Field(
         default_factory=str,
         max_length=200,
         pattern=_PRINTABLE_PATTERN,
-        description="how reports call it; `sent.proof`, or as it is stored, unless told",
+        description="The name in reports; by default `sent.proof`, or the name of the stored file",
     )
 
     @model_validator(mode="after")
@@ -77,13 +77,13 @@ class SubmittedProof(BaseModel):
 
 
 class SubmittedGate(SubmittedProof):
-    """Proofs for a gate. ``looks`` is how often it will be asked at most; their error is shared out among these."""
+    """Proofs for a gate. ``looks`` is the maximum number of evaluations, among which the error is divided."""
 
     looks: int = Field(default=1, ge=1, le=100_000)
 
 
 class GateDocument(BaseModel):
-    """What a gate says. ``decided`` is false where more data may still decide."""
+    """The result of a gate. ``decided`` is false if more data may still change the outcome."""
 
     outcome: Outcome
     decided: bool
@@ -92,13 +92,13 @@ class GateDocument(BaseModel):
 
 
 class WaitParameters(QueryParameters):
-    """How long to wait for the end of a run."""
+    """The time to wait for the end of a run."""
 
     wait: DurationNs = None
 
 
 class RunListParameters(QueryParameters):
-    """Which runs are meant."""
+    """The runs to list."""
 
     outcome: Annotated[Outcome | None, WithJsonSchema({"type": "string", "enum": list(Outcome)})] = None
     limit: Limit = 100
@@ -106,74 +106,75 @@ class RunListParameters(QueryParameters):
 
 
 class PeriodParameters(QueryParameters):
-    """Since when; the last thirty days unless told."""
+    """The period; the last thirty days by default."""
 
     last: DurationNs = None
 
     def compute_since_ns(self) -> int:
-        """Return when that begins."""
+        """Return the start of the period."""
         return time.time_ns() - (30 * DAY_NS if self.last is None else self.last)
 
 
 class PeriodStepParameters(PeriodParameters):
-    """Since when, and by which steps of time; days unless told."""
+    """The period and its time steps; days by default."""
 
     every: DurationNs = None
 
 
 class RunsPage(BaseModel):
-    """Runs, the newest first; `next` leads on to those before."""
+    """Runs, the newest first; `next` is the cursor for older ones, null at the end."""
 
     runs: list[history.RunSummary]
     next: str | None
 
 
 def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: StoredProofs) -> APIRouter:
-    """Make the routes of runs."""
+    """Return the router of runs, gates and proof histories."""
     router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(reject_repeated)])
 
     @router.post(
         "/runs", status_code=201, response_model=RunDocument, responses=describe_problems(400, 404, 413, 422, 503)
     )
     async def start_run(
-        response: Response, sent: SubmittedProof, asked: Annotated[WaitParameters, Query()]
+        response: Response, submitted: SubmittedProof, parameters: Annotated[WaitParameters, Query()]
     ) -> RunDocument:
-        """Carry out proofs. The answer comes at once, or after `wait` at most; `/runs/{id}/events` tells the rest."""
-        module = await asyncio.to_thread(_read_submitted, sent, stored)
-        run = _start_run(run_manager, module, sent, "api")
+        """Run proofs. The response comes at once, or after at most `wait`; `/runs/{id}/events` streams the rest."""
+        module = await asyncio.to_thread(_read_submitted, submitted, stored)
+        run = _start_run(run_manager, module, submitted, "api")
         response.headers["Location"] = f"/api/v1/runs/{run.document.id}"
         with suppress(TimeoutError):
-            await _await_end(run, (asked.wait or 0) / 1e9)
+            await _await_end(run, (parameters.wait or 0) / 1e9)
         return run.document
 
     @router.get("/runs", responses=describe_problems(422, 503))
-    async def list_runs(request: Request, asked: Annotated[RunListParameters, Query()]) -> RunsPage:
+    async def list_runs(request: Request, parameters: Annotated[RunListParameters, Query()]) -> RunsPage:
         """List runs, the newest first."""
-        before = None if asked.cursor is None else read_cursor(asked, asked.cursor, _POSITION_ADAPTER)
+        before = None if parameters.cursor is None else read_cursor(parameters, parameters.cursor, _POSITION_ADAPTER)
         runs = await executor.execute(
             request,
-            lambda connection: history.list_runs(connection, asked.limit, before, asked.outcome),
+            lambda connection: history.list_runs(connection, parameters.limit, before, parameters.outcome),
             derive_first=False,
         )
-        last = write_cursor(asked, (runs[-1].started_ns, runs[-1].id)) if len(runs) == asked.limit else None
-        return RunsPage(runs=runs, next=last)
+        is_full = len(runs) == parameters.limit
+        cursor = write_cursor(parameters, (runs[-1].started_ns, runs[-1].id)) if is_full else None
+        return RunsPage(runs=runs, next=cursor)
 
     async def find_run(request: Request, run_id: str) -> RunDocument:
         running = run_manager.find_run(run_id)
         if running is not None:
             return running.document
-        found = await executor.execute(
+        stored_run = await executor.execute(
             request, lambda connection: history.read_run(connection, run_id), derive_first=False
         )
-        if found is None:
+        if stored_run is None:
             raise ProblemError(404, "no such run", f"there is no run {run_id}")
-        return found
+        return stored_run
 
     @router.get(
         "/runs/{run_id}", response_model=RunDocument, responses=_NOT_MODIFIED | describe_problems(404, 422, 503)
     )
     async def read_run(request: Request, run_id: RunId) -> Response:
-        """Fetch a run with its verdicts; one that has ended never changes."""
+        """Fetch a run with its verdicts; a finished run never changes."""
         run = await find_run(request, run_id)
         headers = {}
         if run.ended_ns is not None:
@@ -182,46 +183,46 @@ def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: S
                 return Response(status_code=304, headers=headers)
         return Response(_ANY_ADAPTER.dump_json(run), headers=headers, media_type="application/json")
 
-    async def find_any(request: Request, run_id: RunId) -> ActiveRun | RunDocument:
+    async def find_active_or_stored_run(request: Request, run_id: RunId) -> ActiveRun | RunDocument:
         return run_manager.find_run(run_id) or await find_run(request, run_id)
 
     @router.get("/runs/{run_id}/events", response_class=EventSourceResponse, responses=describe_problems(404, 422, 503))
     async def stream_run(
         request: Request,
-        run: Any = Depends(find_any),  # noqa: B008 (a local name has no place in an annotation)
+        run: Any = Depends(find_active_or_stored_run),  # noqa: B008 (an annotation cannot refer to a local name)
     ) -> AsyncIterator[ServerSentEvent]:
-        """Stream what happens in a run, from its beginning, or from behind `Last-Event-ID`; the last is `run`."""
-        last = request.headers.get("last-event-id", "")
-        begin = int(last) + 1 if last.isdecimal() else 0
+        """Stream the events of a run, from its start or from after `Last-Event-ID`; the last event is `run`."""
+        last_event_id = request.headers.get("last-event-id", "")
+        begin = int(last_event_id) + 1 if last_event_id.isdecimal() else 0
         if isinstance(run, RunDocument):
             yield ServerSentEvent(event="run", data=_to_json(run))
             return
-        async for place, message in run.listen(begin):
-            yield ServerSentEvent(event=message.name, id=str(place), data=_to_json(message.data))
+        async for index, message in run.listen(begin):
+            yield ServerSentEvent(event=message.name, id=str(index), data=_to_json(message.data))
 
     @router.get(
         "/runs/{run_id}/junit", response_class=Response, responses=_XML_RESPONSE | describe_problems(404, 409, 422, 503)
     )
     async def read_junit(request: Request, run_id: RunId) -> Response:
-        """Fetch a run that has ended as JUnit XML."""
+        """Fetch a finished run as JUnit XML."""
         run = await find_run(request, run_id)
         if run.ended_ns is None:
-            raise ProblemError(409, "not ended", f"run {run_id} goes on")
+            raise ProblemError(409, "not ended", f"run {run_id} is still active")
         return Response(render_junit(run), media_type="application/xml")
 
     @router.post("/runs/{run_id}/cancel", status_code=202, responses=describe_problems(404, 422))
     async def cancel_run(request: Request, run_id: RunId) -> RunDocument:
-        """End a run that goes on; one that has ended stays as it is."""
+        """Cancel an active run; a finished run stays unchanged."""
         running = run_manager.find_run(run_id)
         if running is not None:
             running.runner.cancel()
         return await find_run(request, run_id)
 
     @router.post("/gate", responses=describe_problems(400, 404, 413, 422, 503))
-    async def ask_gate(request: Request, sent: SubmittedGate) -> GateDocument:
-        """Carry out proofs and say what a pipeline is to make of them. It ends when the client goes away."""
-        module = await asyncio.to_thread(_read_submitted, sent, stored)
-        run = _start_run(run_manager, module, sent, "gate", divide_error(module, sent.looks))
+    async def ask_gate(request: Request, submitted: SubmittedGate) -> GateDocument:
+        """Run proofs and return the result for a pipeline. The run is cancelled if the client disconnects."""
+        module = await asyncio.to_thread(_read_submitted, submitted, stored)
+        run = _start_run(run_manager, module, submitted, "gate", divide_error(module, submitted.looks))
         try:
             while True:
                 with suppress(TimeoutError):
@@ -237,23 +238,25 @@ def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: S
         return GateDocument(outcome=outcome, decided=decided, exit_code=EXIT_CODES[outcome], run=run.document)
 
     @router.get("/proofs", responses=describe_problems(422, 503))
-    async def list_proofs(request: Request, asked: Annotated[PeriodParameters, Query()]) -> list[history.ProofHistory]:
-        """Say of each proof how it fared: since when it fails, whether it is flaky, how long it takes."""
+    async def list_proofs(
+        request: Request, parameters: Annotated[PeriodParameters, Query()]
+    ) -> list[history.ProofHistory]:
+        """List the history of each proof: since when it fails, whether it is flaky, how long it takes."""
         return await executor.execute(
             request,
-            lambda connection: history.list_proof_histories(connection, asked.compute_since_ns()),
+            lambda connection: history.list_proof_histories(connection, parameters.compute_since_ns()),
             derive_first=False,
         )
 
     @router.get("/failures", responses=describe_problems(422, 503))
     async def count_failures(
-        request: Request, asked: Annotated[PeriodStepParameters, Query()]
+        request: Request, parameters: Annotated[PeriodStepParameters, Query()]
     ) -> list[history.FailureCount]:
-        """Count what proofs did not pass for, by steps of time."""
-        step_ns = max(1, asked.every or DAY_NS)
+        """Count the reasons why proofs did not pass, by time step."""
+        step_ns = max(1, parameters.every or DAY_NS)
         return await executor.execute(
             request,
-            lambda connection: history.count_failures(connection, asked.compute_since_ns(), step_ns),
+            lambda connection: history.count_failures(connection, parameters.compute_since_ns(), step_ns),
             derive_first=False,
         )
 
@@ -268,7 +271,7 @@ def _read_submitted(submitted: SubmittedProof, stored: StoredProofs) -> ProofMod
     if module.diagnostics:
         raise ProblemError.from_diagnostics("proof", module.file.text, module.diagnostics)
     if not module.proofs:
-        raise ProblemError(422, "the proof cannot be used", "there is no proof in the text")
+        raise ProblemError(422, "the proof cannot be used", "the text contains no proof")
     return module
 
 

@@ -15,7 +15,7 @@ def _make_example(**document: JsonValue) -> ConfigDict:
 
 
 class SpanDocument(BaseModel):
-    """A span in its place. ``last_at`` tells for each level above whether it is the last there."""
+    """A span in the tree. ``last_at`` states for each level above whether the branch is the last there."""
 
     span_id: str
     service: str
@@ -29,7 +29,7 @@ class SpanDocument(BaseModel):
 
 
 class TraceDocument(BaseModel):
-    """A trace, its spans in the order of a tree. Times are integer nanoseconds since the Unix epoch."""
+    """A trace, its spans in tree order. Times are integer nanoseconds since the Unix epoch."""
 
     model_config = _make_example(
         trace_id="4bf92f3577b34da6a3ce929d0e0e4736", start_ns=1769860800000000000, duration_ns=391000000,
@@ -48,7 +48,7 @@ class TraceDocument(BaseModel):
 
     @classmethod
     def from_view(cls, view: TraceView) -> Self:
-        """Make the document of a trace that was laid out."""
+        """Return the document of a trace."""
         spans = [
             SpanDocument(
                 span_id=span.span_id, service=span.service, name=span.name, kind=span.kind, start_ns=span.start_ns,
@@ -59,7 +59,7 @@ class TraceDocument(BaseModel):
         return cls(trace_id=view.trace_id, start_ns=view.start_ns, duration_ns=view.duration_ns, spans=spans)
 
     def to_view(self) -> TraceView:
-        """Return what the document was made of."""
+        """Return the trace of the document."""
         spans = tuple(
             SpanView(
                 each.span_id, each.service, each.name, each.kind, each.start_ns, each.duration_ns, each.error,
@@ -71,7 +71,7 @@ class TraceDocument(BaseModel):
 
 
 class DiagnosticDocument(BaseModel):
-    """One problem of a text that was sent: a stable id, and where it stands, counted from 1."""
+    """One problem of a submitted text: a stable id, a message, and its position, counted from 1."""
 
     id: str
     message: str
@@ -83,7 +83,7 @@ class DiagnosticDocument(BaseModel):
 
     @classmethod
     def from_diagnostic(cls, diagnostic: Diagnostic, text: str) -> Self:
-        """Make the document of a diagnostic of `text`."""
+        """Return the document of a diagnostic of `text`."""
         first, last = locate_offset(text, diagnostic.at.start), locate_offset(text, diagnostic.at.end)
         return cls(
             id=diagnostic.id, message=diagnostic.message, help=diagnostic.help,
@@ -92,7 +92,7 @@ class DiagnosticDocument(BaseModel):
 
 
 class TraceSummary(BaseModel):
-    """A trace in short. Its root is the topmost span; an orphan where the span above it is not stored."""
+    """A summary of a trace. Its root is the topmost span, which is an orphan if its parent is not stored."""
 
     trace_id: str
     root_service: str
@@ -102,11 +102,11 @@ class TraceSummary(BaseModel):
     duration_ns: int
     spans: int
     services: list[str]
-    errors: int = Field(description="How many of its spans have failed")
+    errors: int = Field(description="The number of failed spans")
 
 
 class TracePage(BaseModel):
-    """Traces, newest first; `next` is the cursor for those that follow, null where there are none."""
+    """Traces, newest first; `next` is the cursor for the next page, null at the end."""
 
     model_config = _make_example(
         traces=[
@@ -124,7 +124,7 @@ class TracePage(BaseModel):
 
 
 class Quantiles(BaseModel):
-    """Quantiles of `n` times, each of which was one of them: that of rank ⌈p·n⌉."""
+    """Quantiles of `n` durations. Each quantile is one of them: that of rank ⌈p·n⌉."""
 
     n: int
     p50: int
@@ -133,18 +133,18 @@ class Quantiles(BaseModel):
 
 
 class ServiceSummary(BaseModel):
-    """A service that has sent spans, and the requests it took: spans by which it was entered."""
+    """A service that has sent spans, and the requests that it received: its entry spans."""
 
     service: str
-    versions: list[str] = Field(description="What `service.version` said")
+    versions: list[str] = Field(description="The values of `service.version`")
     requests: int
     errors: int
-    error_rate: float | None = Field(description="From 0 to 1; null where there were no requests")
+    error_rate: float | None = Field(description="From 0 to 1; null if there were no requests")
     duration_ns: Quantiles | None
 
 
 class ServiceList(BaseModel):
-    """The services of a stretch of time, by name; a bound of it that is null is none."""
+    """The services of a time window, by name; a bound that is null is open."""
 
     model_config = _make_example(
         since_ns=1769860800000000000, until_ns=None,
@@ -161,21 +161,21 @@ class ServiceList(BaseModel):
 
 
 class CallSummary(BaseModel):
-    """How one service asked another for one thing: an edge of the service graph."""
+    """The calls of one operation between two services: an edge of the service graph."""
 
     caller: str
     callee: str
     operation: str
     protocol: str
-    count: int = Field(description="Calls, each with all its attempts")
+    count: int = Field(description="Logical calls, each with all its attempts")
     attempts: int
     errors: int = Field(description="Attempts in error")
-    failed: int = Field(description="Calls that failed for good")
+    failed: int = Field(description="Logical calls whose last attempt failed")
     duration_ns: Quantiles = Field(description="From the start of the first attempt to the end of the last")
 
 
 class CallPage(BaseModel):
-    """The service graph of a stretch of time, by name; `next` is the cursor for what follows, null at the end."""
+    """The service graph of a time window, by name; `next` is the cursor for the next page, null at the end."""
 
     model_config = _make_example(
         since_ns=1769860800000000000, until_ns=None,
@@ -195,9 +195,9 @@ class CallPage(BaseModel):
 
 
 class Problem(BaseModel):
-    """What went wrong, as RFC 9457 has it; with what is wrong in a text that was sent, where that is the matter."""
+    """An error according to RFC 9457, with diagnostics if a submitted text is invalid."""
 
-    model_config = _make_example(title="invalid request", status=422, detail="limit: `many` is no number")
+    model_config = _make_example(title="invalid request", status=422, detail="limit: `many` is not a number")
     title: str
     status: int
     detail: str

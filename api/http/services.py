@@ -1,4 +1,4 @@
-"""The services and how they ask one another, over HTTP."""
+"""Services and the calls between them: ``/services`` and ``/calls``."""
 
 from __future__ import annotations
 
@@ -32,41 +32,41 @@ class _Edge:
 
 
 class ServiceGraphParameters(WindowParameters):
-    """Which part of the service graph is asked for."""
+    """The requested part of the service graph."""
 
     limit: Limit = 100
     cursor: Cursor = None
 
 
 def make_services_router(executor: QueryExecutor) -> APIRouter:
-    """Make the routes over services and calls."""
+    """Return the router of services and calls."""
     router = APIRouter(prefix="/api/v1", tags=["services"], dependencies=[Depends(reject_repeated)])
 
     @router.get("/services", responses=describe_problems(422, 503))
     async def list_services(request: Request, window: Annotated[WindowParameters, Query()]) -> ServiceList:
-        """List the services that sent spans, and how they fared."""
+        """List the services that sent spans, with their requests, errors and durations."""
         since_ns, until_ns = window.compute_bounds(time.time_ns())
         services = await executor.execute(request, lambda connection: _read_services(connection, since_ns, until_ns))
         return ServiceList(since_ns=omit_open_bound(since_ns), until_ns=omit_open_bound(until_ns), services=services)
 
     @router.get("/calls", responses=describe_problems(422, 503))
-    async def list_calls(request: Request, question: Annotated[ServiceGraphParameters, Query()]) -> CallPage:
-        """Draw the service graph: who asked whom for what, and how that went."""
-        since_ns, until_ns = question.compute_bounds(time.time_ns())
+    async def list_calls(request: Request, parameters: Annotated[ServiceGraphParameters, Query()]) -> CallPage:
+        """List the edges of the service graph: caller, callee, operation, errors and durations."""
+        since_ns, until_ns = parameters.compute_bounds(time.time_ns())
         after: _Edge | None = None
-        if question.cursor is not None:
-            since_ns, until_ns, *edge = read_cursor(question, question.cursor, _POSITION_ADAPTER)
+        if parameters.cursor is not None:
+            since_ns, until_ns, *edge = read_cursor(parameters, parameters.cursor, _POSITION_ADAPTER)
             after = _Edge(*edge)
         calls = await executor.execute(
-            request, lambda connection: _read_calls(connection, since_ns, until_ns, after, question.limit + 1)
+            request, lambda connection: _read_calls(connection, since_ns, until_ns, after, parameters.limit + 1)
         )
-        place = None
-        if len(calls) > question.limit:
-            last = calls[question.limit - 1]
-            place = (since_ns, until_ns, last.caller, last.callee, last.operation, last.protocol)
+        position = None
+        if len(calls) > parameters.limit:
+            last = calls[parameters.limit - 1]
+            position = (since_ns, until_ns, last.caller, last.callee, last.operation, last.protocol)
         return CallPage(
-            since_ns=omit_open_bound(since_ns), until_ns=omit_open_bound(until_ns), calls=calls[: question.limit],
-            next=write_cursor(question, place) if place else None,
+            since_ns=omit_open_bound(since_ns), until_ns=omit_open_bound(until_ns), calls=calls[: parameters.limit],
+            next=write_cursor(parameters, position) if position else None,
         )  # fmt: skip
 
     return router

@@ -1,4 +1,4 @@
-"""The proofs of a server: files in a folder of its operator, read at each use."""
+"""Proofs stored on a server: files in a folder of its operator, read at each use."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from spanproof.query_lang.check.submitted_proofs import read_stored_proof
 
 
 class StoredProof(BaseModel):
-    """A file of proofs that runs and gates may name."""
+    """A proof file that runs and gates may name."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -30,13 +30,16 @@ class StoredProof(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class StoredProofs:
-    """The files of a folder that end in `.proof`, by their paths in it; none where there is no folder."""
+    """The `.proof` files of a folder, named by their paths in it; none if there is no folder."""
 
     folder: Path | None
     may_send: bool
 
     def read(self, name: str, display_path: str) -> ProofModule:
-        """Read and check a file, which reports call `shown`. Raises ProblemError where it is none, or none to read."""
+        """Read and check a file, called `display_path` in reports.
+
+        Raises ProblemError if there is no such file or it cannot be read.
+        """
         path = self._find_path(name)
         if self.folder is None or path is None:
             raise ProblemError(404, "no such proof", f"there is no stored proof {name}")
@@ -45,10 +48,10 @@ class StoredProofs:
         except OSError as error:
             raise ProblemError(422, "the proof cannot be used", f"{name}: {error.strerror}") from None
         except UnicodeDecodeError:
-            raise ProblemError(422, "the proof cannot be used", f"{name}: not text in UTF-8") from None
+            raise ProblemError(422, "the proof cannot be used", f"{name}: not UTF-8 text") from None
 
     def list_files(self) -> list[StoredProof]:
-        """Say what stands in the folder now, by name."""
+        """Return the files in the folder, by name."""
         return [self._describe(name) for name in self._list_names()]
 
     def _describe(self, name: str) -> StoredProof:
@@ -68,26 +71,26 @@ class StoredProofs:
         return sorted(name for name in names if self._find_path(name) is not None)
 
     def _find_path(self, name: str) -> Path | None:
-        """Return the file of a name; None where there is none, or where links would lead out of the folder."""
+        """Return the path of a file, or None if there is none or symbolic links lead out of the folder."""
         parts = PurePosixPath(name)
-        hidden = any(part.startswith(".") for part in parts.parts)  # `..`, too
+        hidden = any(part.startswith(".") for part in parts.parts)  # also rejects `..`
         if self.folder is None or str(parts) != name or parts.is_absolute() or hidden or parts.suffix != ".proof":
             return None
         path = self.folder / name
         try:
             inside = path.resolve(strict=True).is_relative_to(self.folder.resolve(strict=True))
-        except (OSError, RuntimeError):  # it is not there, or links lead in a circle
+        except (OSError, RuntimeError):  # the file does not exist, or symbolic links form a cycle
             return None
         return path if inside and path.is_file() else None
 
 
 def make_stored_proofs_router(stored: StoredProofs) -> APIRouter:
-    """Make the routes of stored proofs."""
+    """Return the router of stored proofs."""
     router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(reject_repeated)])
 
     @router.get("/proofs/stored", responses=describe_problems(422))
     def list_stored_proofs() -> list[StoredProof]:
-        """List the files of proofs that this server keeps, by name; runs and gates may name them."""
+        """List the proof files stored on this server, by name; runs and gates may name them."""
         return stored.list_files()
 
     return router

@@ -1,4 +1,4 @@
-"""Looks for traces, newest first, by what one of their spans is like."""
+"""Search for traces, newest first, by conditions on one of their spans."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True, slots=True)
 class PagePosition:
-    """Where a page of traces ended, and which span was the last to have arrived for the first page."""
+    """The end of a page of traces, and the last span that had arrived when the first page was read."""
 
     last_key: int
     start_ns: int
@@ -32,9 +32,9 @@ class PagePosition:
 
 @dataclass(frozen=True, slots=True)
 class TraceSearch:
-    """Which traces are looked for: `since_ns` and `until_ns` bound their start.
+    """A search for traces whose start is between `since_ns` and `until_ns`.
 
-    `of_span` are SQL conditions about a row `s` of the table ``spans``, all of which one span must meet;
+    `span_conditions` are SQL conditions on a row `s` of the table ``spans``, all of which one span must meet;
     `parameters` has the values in them.
     """
 
@@ -50,7 +50,7 @@ class TraceSearch:
 
 @dataclass(frozen=True, slots=True)
 class FoundTrace:
-    """A trace in short. The root is the topmost span, an orphan where the span above it is not stored."""
+    """A summary of a trace. The root is the topmost span, which is an orphan if its parent is not stored."""
 
     trace_id: UUID
     start_ns: int
@@ -64,14 +64,14 @@ class FoundTrace:
 def find_traces(
     connection: duckdb.DuckDBPyConnection, search: TraceSearch
 ) -> tuple[list[FoundTrace], PagePosition | None]:
-    """Find traces; the place tells where to go on, and is None where there are no more."""
+    """Return the traces of a page and the position where the next page begins, or None if there are no more."""
     after = search.after or PagePosition(_read_last_key(connection), LATEST_NS, _LAST_ID)
-    chosen = "true"
+    trace_condition = "true"
     if search.span_conditions:
         where = " AND ".join((*search.span_conditions, "s.span_key <= $last_key"))
-        chosen = f"trace_id IN (SELECT s.trace_id FROM spans s WHERE {where})"  # noqa: S608 (values are parameters)
+        trace_condition = f"trace_id IN (SELECT s.trace_id FROM spans s WHERE {where})"  # noqa: S608 (values are parameters)
     rows = connection.execute(
-        read_sql("spanproof.api.http", "traces.sql", chosen=chosen),
+        read_sql("spanproof.api.http", "traces.sql", trace_condition=trace_condition),
         search.parameters.values
         | {
             "last_key": after.last_key, "before_ns": after.start_ns, "before_id": after.trace_id,
@@ -79,35 +79,39 @@ def find_traces(
             "max_ns": search.max_ns, "limit": search.limit + 1,
         },
     ).fetchall()  # fmt: skip
-    found = [FoundTrace(*row) for row in rows[: search.limit]]
-    more = len(rows) > search.limit
-    return found, PagePosition(after.last_key, found[-1].start_ns, found[-1].trace_id) if more else None
+    traces = [FoundTrace(*row) for row in rows[: search.limit]]
+    if len(rows) <= search.limit:
+        return traces, None
+    return traces, PagePosition(after.last_key, traces[-1].start_ns, traces[-1].trace_id)
 
 
 def compile_attribute_condition(parameters: SqlParameters, key: str, text: str) -> str:
-    """Return the condition that an attribute, or an element of its array, is `text`; a resource's as ``resource.``."""
+    """Return the condition that an attribute, or an element of its array, equals `text`.
+
+    A `key` that starts with ``resource.`` names an attribute of the resource.
+    """
     value = parameters.add(text)
     if key.startswith("resource."):
-        read = SQL.attribute("attributes", key.removeprefix("resource."))
-        matching = f"SELECT resource_key FROM resources WHERE {_compile_contains(read, value)}"  # noqa: S608 (quoted)
+        attribute = SQL.attribute("attributes", key.removeprefix("resource."))
+        matching = f"SELECT resource_key FROM resources WHERE {_compile_contains(attribute, value)}"  # noqa: S608 (quoted)
         return f"s.resource_key IN ({matching})"
     return _compile_contains(SQL.attribute("s.attributes", key.removeprefix("span.")), value)
 
 
 def compile_error_condition(error: bool) -> str:
-    """Return the condition that a span has failed, or not."""
+    """Return the condition that a span has failed, or has not failed."""
     return f"s.span_key {'' if error else 'NOT '}IN (SELECT span_key FROM topology WHERE error)"  # noqa: S608 (fixed texts)
 
 
 def read_sql(package: str, name: str, **parts: str) -> str:
-    """Return the SQL of a file of a package, each `{name}` in it replaced by the part of that name."""
-    return _PLACEHOLDER.sub(lambda found: parts[found[1]], _load_sql_file(package, name))
+    """Return the SQL of a package's file, with each `{name}` in it replaced by the part of that name."""
+    return _PLACEHOLDER.sub(lambda match: parts[match[1]], _load_sql_file(package, name))
 
 
 @cache
 def _load_sql_file(package: str, name: str) -> str:
     text = resources.files(package).joinpath("sql", name).read_text(encoding="utf-8")
-    # no part may come to stand in a comment, which ends where a line of it does
+    # comments are removed: a part of several lines in a comment would leave it after the first
     return "\n".join(line for line in text.splitlines() if not line.startswith("--"))
 
 
@@ -116,6 +120,6 @@ def _compile_contains(attribute: str, value: str) -> str:
 
 
 def _read_last_key(connection: duckdb.DuckDBPyConnection) -> int:
-    """Read up to which span all are in the tree."""
+    """Return the key of the last span that is derived into the topology."""
     ((last_key,),) = connection.execute("SELECT last_span_key FROM derivation").fetchall()
     return int(last_key)

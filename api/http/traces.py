@@ -1,4 +1,4 @@
-"""Stored traces, over HTTP."""
+"""Stored traces: ``/traces``."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def _split_attribute(text: str) -> tuple[str, str]:
     if not (key and colon):
         raise ValueError(f"`{text}` is not key:value")
     if "\0" in key:
-        raise ValueError("a key has no character of code 0")
+        raise ValueError("a key must not contain the character of code 0")
     return key, value
 
 
@@ -68,43 +68,45 @@ _AttributePair = Annotated[
 
 
 class TraceSearchParameters(QueryParameters):
-    """Which traces are asked for. One span has to match `service`, `name`, `error` and every `attribute`."""
+    """The requested traces. One span must match `service`, `name`, `error` and every `attribute`."""
 
-    service: Annotated[str | None, Field(description="Of a span"), describe_schema("payments", type="string")] = None
-    name: Annotated[
-        str | None, Field(description="Of a span: the operation"), describe_schema("POST /pay", type="string")
+    service: Annotated[
+        str | None, Field(description="Service of a span"), describe_schema("payments", type="string")
     ] = None
-    error: Annotated[Flag, Field(description="Whether that span has failed")] = None
+    name: Annotated[
+        str | None, Field(description="Name of that span: the operation"), describe_schema("POST /pay", type="string")
+    ] = None
+    error: Annotated[Flag, Field(description="Whether that span failed")] = None
     attribute: Annotated[
         tuple[_AttributePair, ...],
         Field(
             max_length=20,
-            description="`key:value`, of that span or (`resource.key:value`) of its resource; may be repeated",
+            description="`key:value` of that span, or `resource.key:value` of its resource; may be repeated",
         ),
     ] = ()
-    min_duration: Annotated[DurationNs, Field(description="Of the trace, at least")] = None
-    max_duration: Annotated[DurationNs, Field(description="Of the trace, at most")] = None
-    since: Annotated[InstantNs, Field(description="The trace starts then or later (ISO 8601)")] = None
-    until: Annotated[InstantNs, Field(description="The trace starts before then (ISO 8601)")] = None
+    min_duration: Annotated[DurationNs, Field(description="Minimum duration of the trace")] = None
+    max_duration: Annotated[DurationNs, Field(description="Maximum duration of the trace")] = None
+    since: Annotated[InstantNs, Field(description="The trace starts at this time or later (ISO 8601)")] = None
+    until: Annotated[InstantNs, Field(description="The trace starts before this time (ISO 8601)")] = None
     limit: Limit = 100
     cursor: Cursor = None
 
     def make_search(self) -> TraceSearch:
-        """Make what is looked for. Raises ProblemError for a cursor that is none."""
+        """Return the search. Raises ProblemError for an invalid cursor."""
         values = SqlParameters()
-        of_span = [compile_attribute_condition(values, key, text) for key, text in self.attribute]
+        span_conditions = [compile_attribute_condition(values, key, text) for key, text in self.attribute]
         if self.service is not None:
-            of_span.append(f"s.service = {values.add(self.service)}")
+            span_conditions.append(f"s.service = {values.add(self.service)}")
         if self.name is not None:
-            of_span.append(f"s.name = {values.add(self.name)}")
+            span_conditions.append(f"s.name = {values.add(self.name)}")
         if self.error is not None:
-            of_span.append(compile_error_condition(self.error))
+            span_conditions.append(compile_error_condition(self.error))
         after = None
         if self.cursor is not None:
             last_key, start_ns, trace_id = read_cursor(self, self.cursor, _POSITION_ADAPTER)
             after = PagePosition(last_key, start_ns, parse_trace_id(trace_id))
         return TraceSearch(
-            tuple(of_span), values, self.limit, after=after,
+            tuple(span_conditions), values, self.limit, after=after,
             since_ns=EARLIEST_NS if self.since is None else self.since,
             until_ns=LATEST_NS if self.until is None else self.until,
             min_ns=0 if self.min_duration is None else self.min_duration,
@@ -113,17 +115,17 @@ class TraceSearchParameters(QueryParameters):
 
 
 def make_traces_router(executor: QueryExecutor) -> APIRouter:
-    """Make the routes over traces."""
+    """Return the router of traces."""
     router = APIRouter(prefix="/api/v1", tags=["traces"], dependencies=[Depends(reject_repeated)])
 
     @router.get("/traces", responses=describe_problems(422, 503))
-    async def search_traces(request: Request, question: Annotated[TraceSearchParameters, Query()]) -> TracePage:
-        """Look for traces, newest first; pages show what was there when the first one was asked for."""
-        search = question.make_search()
-        found, place = await executor.execute(request, lambda connection: find_traces(connection.begin(), search))
+    async def search_traces(request: Request, parameters: Annotated[TraceSearchParameters, Query()]) -> TracePage:
+        """Search for traces, newest first. All pages show the state of the store at the first page."""
+        search = parameters.make_search()
+        traces, position = await executor.execute(request, lambda connection: find_traces(connection.begin(), search))
         return TracePage(
-            traces=[_summarize(each) for each in found],
-            next=write_cursor(question, (place.last_key, place.start_ns, place.trace_id.hex)) if place else None,
+            traces=[_summarize(each) for each in traces],
+            next=_write_position(parameters, position) if position else None,
         )
 
     @router.get(
@@ -131,8 +133,10 @@ def make_traces_router(executor: QueryExecutor) -> APIRouter:
         response_model=TraceDocument,
         responses=describe_problems(404, 422, 503)
         | {
-            200: {"headers": {"ETag": {"description": "Names this state of the trace", "schema": {"type": "string"}}}},
-            304: {"description": "The trace is still as `If-None-Match` knows it"},
+            200: {
+                "headers": {"ETag": {"description": "Identifies the state of the trace", "schema": {"type": "string"}}}
+            },
+            304: {"description": "The trace is unchanged since the state in `If-None-Match`"},
         },
     )
     async def read_trace(
@@ -142,14 +146,14 @@ def make_traces_router(executor: QueryExecutor) -> APIRouter:
         _: Annotated[QueryParameters, Query()],
         if_none_match: Annotated[
             str | None,
-            Header(description="An `ETag` that is known already"),
+            Header(description="The `ETag` of an earlier response"),
             describe_schema('"9b2d0e7a4c1f38650d9e4b7c2a15f683"', type="string"),
         ] = None,
     ) -> TraceDocument | Response:
-        """Lay out a trace."""
+        """Fetch a trace with its spans in tree order."""
 
         def read(connection: duckdb.DuckDBPyConnection) -> tuple[str | None, TraceView | None]:
-            connection.begin()  # the tag and the view are of one state
+            connection.begin()  # the tag and the view must be of the same state
             tag = _read_etag(connection, trace_id)
             known = tag is not None and _is_etag_listed(if_none_match, tag)
             return tag, None if known else build_trace_view(connection, trace_id.lower(), requests_only=False)
@@ -163,6 +167,10 @@ def make_traces_router(executor: QueryExecutor) -> APIRouter:
     return router
 
 
+def _write_position(parameters: TraceSearchParameters, position: PagePosition) -> str:
+    return write_cursor(parameters, (position.last_key, position.start_ns, position.trace_id.hex))
+
+
 def _summarize(found: FoundTrace) -> TraceSummary:
     return TraceSummary(
         trace_id=found.trace_id.hex, root_service=found.root["service"], root_name=found.root["name"],
@@ -172,7 +180,10 @@ def _summarize(found: FoundTrace) -> TraceSummary:
 
 
 def _read_etag(connection: duckdb.DuckDBPyConnection, trace_id: str) -> str | None:
-    """Name the state of a trace: its spans, which never change, by key and arrival, and where they stand."""
+    """Return the ETag of a trace's state, or None if no span is stored.
+
+    It covers the keys and arrivals of the spans, whose contents never change, and their topology.
+    """
     rows = connection.execute(
         "SELECT span_key, arrived_ns, parent_key, orphan, t.error FROM topology t"
         " JOIN spans s USING (trace_id, span_key) WHERE trace_id = ?::UUID ORDER BY span_key",
@@ -184,6 +195,6 @@ def _read_etag(connection: duckdb.DuckDBPyConnection, trace_id: str) -> str | No
 
 
 def _is_etag_listed(if_none_match: str | None, etag: str) -> bool:
-    """Tell whether the header names the tag; that a proxy has weakened it does not matter (RFC 9110, 13.1.2)."""
+    """Return whether the header lists the tag. A weak form, as made by a proxy, is equal (RFC 9110, 13.1.2)."""
     known = [each.strip().removeprefix("W/") for each in (if_none_match or "").split(",")]
     return etag in known or known == ["*"]

@@ -1,1 +1,1 @@
-"""The process of `spanproof serve`: receiver, HTTP API, metrics and traces of its own work."""
+"""The process of `spanproof serve`: receiver, HTTP API, metrics and self-tracing."""

@@ -28,24 +28,24 @@ from spanproof.collector.user_errors import StoreError
 
 _UNAUTHENTICATED_PATHS = frozenset({"/healthz", "/readyz"})
 _QUERY_PATH = "/api/v1/query"
-_MAX_BODY_BYTES = 2 * 2**20  # a proof of 1 MiB, and its variables
+_MAX_BODY_BYTES = 2 * 2**20  # a proof of 1 MiB and its variables
 
 
 def make_app(
     store: Store, run_manager: RunManager, tokens: AccessTokens | None = None, proofs: Path | None = None
 ) -> ASGIApp:
-    """Make the API over `store` and a folder of `proofs`; to who shows no token, it says only whether it is well."""
+    """Return the API over `store` and a folder of `proofs`; with `tokens`, only health checks need no token."""
     app = FastAPI(title="spanproof", version=__version__, max_body_size=_MAX_BODY_BYTES)
     add_problem_handlers(app)
 
     @app.get("/healthz")
     def healthz() -> Health:
-        """Tell that the process is alive."""
+        """Report that the process is alive."""
         return Health(status="ok")
 
     @app.get("/readyz", responses=describe_problems(503))
     def readyz() -> Health:
-        """Tell that the store answers."""
+        """Report that the store answers."""
         try:
             store.cursor().execute("SELECT 1")
         except (StoreError, duckdb.Error) as error:
@@ -53,20 +53,20 @@ def make_app(
         return Health(status="ready")
 
     add_metrics(app, store)
-    asker = QueryExecutor(store)
-    strangers = describe_problems(401, 403) if tokens else None
+    executor = QueryExecutor(store)
+    auth_problems = describe_problems(401, 403) if tokens else None
     for make_router in (make_traces_router, make_services_router, make_query_router, make_tempo_router):
-        app.include_router(make_router(asker), responses=strangers)
+        app.include_router(make_router(executor), responses=auth_problems)
     stored = StoredProofs(proofs, may_send=bool(run_manager.allowed_targets.allowed))
-    app.include_router(make_stored_proofs_router(stored), responses=strangers)
-    app.include_router(make_runs_router(asker, run_manager, stored), responses=strangers)
+    app.include_router(make_stored_proofs_router(stored), responses=auth_problems)
+    app.include_router(make_runs_router(executor, run_manager, stored), responses=auth_problems)
 
     limited = _limit_request_size(app)
     return TokenMiddleware(limited, tokens, _find_required_role, _make_auth_problem) if tokens else limited
 
 
 def _limit_request_size(app: ASGIApp) -> ASGIApp:
-    """Refuse what says that it is too large; what does not say so is cut off by the app."""
+    """Reject requests whose Content-Length is too large; the app itself cuts off those without one."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         length = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
@@ -80,7 +80,7 @@ def _limit_request_size(app: ASGIApp) -> ASGIApp:
 
 
 def _find_required_role(request: Request) -> Role | None:
-    """Say what a request needs: to look is to read, questions too; to have something done is to run."""
+    """Return the role that a request needs: `read` for safe methods and queries, `run` for all others."""
     path = request.scope["path"]
     if path in _UNAUTHENTICATED_PATHS:
         return None
@@ -89,7 +89,7 @@ def _find_required_role(request: Request) -> Role | None:
 
 def _make_auth_problem(request: Request, admitted: Admission) -> Response:
     if admitted is Admission.FORBIDDEN:
-        detail = f"this token is not for that: its role is not `{_find_required_role(request)}`"
+        detail = f"this token does not allow this request: its role is not `{_find_required_role(request)}`"
         return make_problem_response(ProblemError(403, "forbidden", detail))
-    detail = "show a token that this server knows: authorization: Bearer TOKEN"
-    return make_problem_response(ProblemError(401, "a token is needed", detail, {"WWW-Authenticate": "Bearer"}))
+    detail = "send a valid token: authorization: Bearer TOKEN"
+    return make_problem_response(ProblemError(401, "a token is required", detail, {"WWW-Authenticate": "Bearer"}))

@@ -1,4 +1,4 @@
-"""``/metrics``: what the collector counts, and what its store holds, for Prometheus."""
+"""``/metrics``: the collector's counters and the size of its store, for Prometheus."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from spanproof.collector.user_errors import StoreError
 
 
 def add_metrics(app: FastAPI, store: Store) -> None:
-    """Let the app answer at /metrics."""
-    disable_created_metrics()  # type: ignore[no-untyped-call]  # they would be a second series for each counter, of when it began
+    """Add ``/metrics`` to the app."""
+    disable_created_metrics()  # type: ignore[no-untyped-call]  # would add a second series for each counter, with its creation time
     registry = CollectorRegistry()
     registry.register(_StoreCollector(store))
     registry.register(store.telemetry.registry)
@@ -27,24 +27,26 @@ def add_metrics(app: FastAPI, store: Store) -> None:
 
     @app.get("/metrics", response_class=Response)
     def read_metrics(request: Request) -> Response:
-        """Tell Prometheus how the collector fares."""
+        """Return the metrics in a format of Prometheus."""
         encode, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encode(registry), media_type=content_type)
 
 
 class _StoreCollector(Collector):
-    """What is looked up when somebody asks."""
+    """Metrics that are read at each scrape."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:
-        """Look it up."""
-        yield InfoMetricFamily("spanproof_build", "What this is.", {"version": __version__})
-        yield GaugeMetricFamily("spanproof_store_size_bytes", "The file and its log.", self._store.read_size_bytes())
+        """Yield the build information, the store's size and its number of spans."""
+        yield InfoMetricFamily("spanproof_build", "The version of spanproof.", {"version": __version__})
+        yield GaugeMetricFamily(
+            "spanproof_store_size_bytes", "Size of the store's file and its log.", self._store.read_size_bytes()
+        )
         try:
             with closing(self._store.cursor()) as cursor:
                 ((spans,),) = cursor.execute("SELECT count(*) FROM spans").fetchall()
         except (StoreError, duckdb.Error):
-            return  # a store that is out of order is when the other numbers are wanted
-        yield GaugeMetricFamily("spanproof_spans_stored", "Spans in the store, those sent twice included.", spans)
+            return  # the other metrics matter most when the store is unusable
+        yield GaugeMetricFamily("spanproof_spans_stored", "Spans in the store, including duplicates.", spans)

@@ -1,4 +1,4 @@
-"""Spans of spanproof's own work, exported with the OpenTelemetry SDK; imported only where somebody wants them."""
+"""Spans of spanproof's own work, exported with the OpenTelemetry SDK; imported only with ``--trace-self``."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from spanproof import __version__
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# asked all the time, and of no interest to anybody who looks for what took long
+# polled frequently, and of no interest in a search for slow requests
 _UNTRACED_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
-# how long the end may wait for an address at which nobody answers
+# time limit of the shutdown if the endpoint does not respond
 _SHUTDOWN_TIMEOUT_S: Final = 2.0
 
 
@@ -38,17 +38,17 @@ class SelfTracer:
         return self
 
     def __exit__(self, *_exception: object) -> None:
-        giving_up = threading.Timer(_SHUTDOWN_TIMEOUT_S, self._exporter.shutdown)
-        giving_up.start()
+        abort_timer = threading.Timer(_SHUTDOWN_TIMEOUT_S, self._exporter.shutdown)
+        abort_timer.start()
         self._provider.shutdown()
-        giving_up.cancel()
+        abort_timer.cancel()
 
     def start_span(self, name: str) -> AbstractContextManager[Span]:
-        """Begin a span, within the one that is open here."""
+        """Start a span as a child of the current one."""
         return self._tracer.start_as_current_span(name)
 
     def wrap_app(self, app: ASGIApp) -> ASGIApp:
-        """Give each request to an app a span, within that of who asks."""
+        """Return the app with a server span for each request, as a child of the client's span."""
         propagator = TraceContextTextMapPropagator()
 
         async def traced(scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,12 +64,12 @@ class SelfTracer:
                 {"http.request.method": method, "url.path": scope["path"], "url.scheme": scope["scheme"]},
             ) as span:
 
-                async def send_and_note(message: Message) -> None:
+                async def send_and_record(message: Message) -> None:
                     if message["type"] == "http.response.start":
                         _record_response(span, scope, message["status"])
                     await send(message)
 
-                await app(scope, receive, send_and_note)
+                await app(scope, receive, send_and_record)
 
         return traced
 

@@ -31,7 +31,7 @@ SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Serves until SIGINT or SIGTERM."""
+    """A collector with its API that serves until SIGINT or SIGTERM."""
 
     db: str
     otlp_grpc: str
@@ -46,21 +46,25 @@ class Server:
     proofs: Path | None = None
 
     def run(self, echo: Callable[[str], None]) -> None:
-        """Serve; the first line said names all addresses. Raises UserError."""
+        """Serve; `echo` receives a line with all addresses first. Raises UserError."""
         listener = open_listener(self.api)
         with (
             listener,
             Store.open(self.db, settings={"memory_limit": f"{self.memory_bytes}B"}) as store,
             Retention(store, self.limits),
-            _trace_store(store, self.trace_self) as wrap,  # to its end, after that of the receiver
+            _trace_store(
+                store, self.trace_self
+            ) as wrap,  # ends after the receiver, so that it traces the receiver's end
             Receiver(store, self.otlp_grpc, self.otlp_http, self.options) as receiver,
-            RunManager(store, self.allowed_targets) as keeper,
+            RunManager(store, self.allowed_targets) as run_manager,
         ):
             if self.trace_self:
                 self.trace_self.reject_own_address(receiver.grpc_address, receiver.http_address)
             store_rules(store, self.rules)
-            server = make_http_server(wrap(make_app(store, keeper, self.options.tokens, self.proofs)), self.options)
-            before = _install_signal_handlers(server)
+            server = make_http_server(
+                wrap(make_app(store, run_manager, self.options.tokens, self.proofs)), self.options
+            )
+            previous_handlers = _install_signal_handlers(server)
             scheme = "https" if self.options.tls else "http"
             echo(
                 f"spanproof: OTLP/gRPC {receiver.grpc_address}  OTLP/HTTP {receiver.http_address}"
@@ -70,13 +74,13 @@ class Server:
             try:
                 server.run(sockets=[listener])
             finally:
-                for number, handler in before.items():
+                for number, handler in previous_handlers.items():
                     signal.signal(number, handler)
 
 
 @contextmanager
 def _trace_store(store: Store, endpoint: TraceSelfEndpoint | None) -> Iterator[Callable[[ASGIApp], ASGIApp]]:
-    """Trace the work of the store, where that is wanted; gives what is to be done to apps."""
+    """Trace the work of the store if there is an endpoint, and yield a function that adds tracing to an app."""
     if endpoint is None:
         yield lambda app: app
         return
@@ -86,15 +90,15 @@ def _trace_store(store: Store, endpoint: TraceSelfEndpoint | None) -> Iterator[C
         raise UserError(
             f"--trace-self needs its extra packages ({error.name} is missing): pip install 'spanproof[telemetry]'"
         ) from None
-    with SelfTracer(endpoint.url) as own:
-        store.telemetry.start_span = own.start_span
-        yield own.wrap_app
+    with SelfTracer(endpoint.url) as tracer:
+        store.telemetry.start_span = tracer.start_span
+        yield tracer.wrap_app
 
 
 def _install_signal_handlers(server: uvicorn.Server) -> dict[int, SignalHandler]:
-    """Stop at SIGINT and SIGTERM from now on; return what was done before.
+    """Stop the server at SIGINT and SIGTERM; return the previous handlers.
 
-    While it runs, uvicorn does so itself, and in the end raises the signal again, which is no failure here.
+    While it runs, uvicorn handles these signals itself. At its end it raises the signal again, which is not a failure.
     """
 
     def stop(*_: object) -> None:

@@ -17,14 +17,14 @@ class _TempoDocument(BaseModel):
 
 
 class TempoAttribute(_TempoDocument):
-    """An attribute as OTLP/JSON has it."""
+    """An attribute in the form of OTLP/JSON."""
 
     key: str
     value: dict[str, Any]
 
 
 class TempoSpan(_TempoDocument):
-    """A span that matched, with the attributes that were asked about. Numbers of 64 bits are texts."""
+    """A matching span, with the attributes that the query names. Numbers of 64 bits are texts."""
 
     span_id: str
     name: str
@@ -34,14 +34,14 @@ class TempoSpan(_TempoDocument):
 
 
 class TempoSpanSet(_TempoDocument):
-    """The first spans that matched, and how many did."""
+    """The first matching spans, and the number of all matching ones."""
 
     spans: list[TempoSpan]
     matched: int
 
 
 class TempoTrace(_TempoDocument):
-    """A trace that was found."""
+    """A trace in the result of a search."""
 
     trace_id: str
     root_service_name: str
@@ -52,51 +52,51 @@ class TempoTrace(_TempoDocument):
 
 
 class TempoSearch(_TempoDocument):
-    """What a search found."""
+    """The result of a search."""
 
     traces: list[TempoTrace]
     metrics: dict[str, int] = {}
 
 
 class TempoTags(_TempoDocument):
-    """Names of attributes, of spans and resources alike."""
+    """The names of attributes of spans and resources."""
 
     tag_names: list[str]
 
 
 class TempoScope(_TempoDocument):
-    """The names of attributes of one kind of owner."""
+    """The names of attributes of one scope."""
 
     name: str
     tags: list[str]
 
 
 class TempoScopes(_TempoDocument):
-    """Names of attributes by owner."""
+    """The names of attributes by scope."""
 
     scopes: list[TempoScope]
 
 
 class TempoTagValues(_TempoDocument):
-    """Values of an attribute."""
+    """The values of an attribute."""
 
     tag_values: list[str]
 
 
 class TempoTypedValue(_TempoDocument):
-    """A value of an attribute, and how it is written in TraceQL."""
+    """A value of an attribute, and its type in TraceQL."""
 
     type: str
     value: str
 
 
 class TempoTypedValues(_TempoDocument):
-    """Values of an attribute with their types."""
+    """The values of an attribute with their types."""
 
     tag_values: list[TempoTypedValue]
 
 
 class TempoBuild(_TempoDocument):
-    """Which version answers. It is none of Tempo's, so that no feature of Tempo's is taken to be here."""
+    """The version of spanproof. It is not a version of Tempo, so that Grafana does not assume a feature of Tempo."""
 
     version: str

@@ -1,4 +1,4 @@
-"""What Tempo's API is asked: the parameters of its operations."""
+"""The parameters of Tempo's API."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ GoDurationNs = Annotated[
     describe_schema("100ms", type="string", pattern=r"^([0-9]{1,5}(\.[0-9]{1,3})?(us|µs|ms|s|m|h))+$"),
 ]
 TempoTraceId = Annotated[str, Path(pattern="^[0-9a-fA-F]{1,32}$", description="Up to 32 hexadecimal digits")]
-TagName = Annotated[str, Path(description="The attribute's name", examples=["service.name"])]
+TagName = Annotated[str, Path(description="The name of the attribute", examples=["service.name"])]
 FieldName = Annotated[
     str,
     Path(
-        description="The field, as TraceQL names it",
+        description="The field, by its name in TraceQL",
         examples=["resource.service.name"],
         json_schema_extra={"pattern": rf"^((span|resource)?\.[^\x00]+|{'|'.join(INTRINSICS)})$"},
     ),
 ]
 _TraceqlQuery = Annotated[
     str | None,
-    Field(description="TraceQL: one set of spans"),
+    Field(description="A TraceQL query for one set of spans"),
     describe_schema('{ resource.service.name = "payments" && status = error }', type="string", format="traceql"),
 ]
 
@@ -53,20 +53,20 @@ _TraceqlQuery = Annotated[
 _TagLimit = Annotated[
     int,
     BeforeValidator(read_natural_number),
-    Field(ge=1, le=10_000, description="How many at most, of each scope"),
+    Field(ge=1, le=10_000, description="Maximum number of names or values of each scope"),
     describe_schema(5000, type="integer", minimum=1, maximum=10_000),
 ]
 
 
 class TempoRangeParameters(QueryParameters):
-    """From when until when, in seconds, both included."""
+    """A time range in seconds, both bounds included."""
 
-    start: Annotated[SecondsNs, Field(description="From then on, in seconds since the Unix epoch")] = None
-    end: Annotated[SecondsNs, Field(description="Until then, in seconds since the Unix epoch")] = None
+    start: Annotated[SecondsNs, Field(description="Start of the range, in seconds since the Unix epoch")] = None
+    end: Annotated[SecondsNs, Field(description="End of the range, in seconds since the Unix epoch")] = None
 
     @property
     def bounds(self) -> tuple[int, int]:
-        """Return when it begins, and before when it ends, in nanoseconds."""
+        """The start, inclusive, and the end, exclusive, in nanoseconds."""
         return (
             EARLIEST_NS if self.start is None else self.start,
             LATEST_NS if self.end is None else min(self.end + _SECOND_NS, LATEST_NS),
@@ -74,38 +74,42 @@ class TempoRangeParameters(QueryParameters):
 
 
 class TempoSearchParameters(TempoRangeParameters):
-    """Which traces are looked for; they start between `start` and `end`."""
+    """The requested traces, which start between `start` and `end`."""
 
     q: _TraceqlQuery = None
     tags: Annotated[
         str | None,
-        Field(description="Attributes of a span or its resource, each with a part of its value, as logfmt writes them"),
+        Field(description="Attributes of a span or its resource in logfmt, each with a part of its value"),
         describe_schema('service.name=payments name="POST /pay"', type="string", format="logfmt"),
     ] = None
-    min_duration: Annotated[GoDurationNs, Field(alias="minDuration", description="Of the trace, at least")] = None
-    max_duration: Annotated[GoDurationNs, Field(alias="maxDuration", description="Of the trace, at most")] = None
+    min_duration: Annotated[GoDurationNs, Field(alias="minDuration", description="Minimum duration of the trace")] = (
+        None
+    )
+    max_duration: Annotated[GoDurationNs, Field(alias="maxDuration", description="Maximum duration of the trace")] = (
+        None
+    )
     limit: Limit = 20
-    spss: Annotated[Limit, Field(description="How many spans of each trace at most")] = 3
+    spss: Annotated[Limit, Field(description="Maximum number of spans of each trace")] = 3
 
 
 class TempoTagParameters(TempoRangeParameters):
-    """Whose names or values are asked for."""
+    """The spans whose attribute names or values are requested."""
 
     q: _TraceqlQuery = None
     limit: _TagLimit = 1000
 
 
 class TempoScopedTagParameters(TempoTagParameters):
-    """Names of which owners are asked for."""
+    """The scope whose attribute names are requested."""
 
     scope: Literal["all", "none", "span", "resource", "intrinsic"] = "all"
 
 
 class TempoTagValueParameters(TempoTagParameters):
-    """Values of which attribute are asked for: that in the path, which Grafana's resource handler repeats."""
+    """The request for the values of the attribute in the path, which Grafana's resource handler repeats as `tag`."""
 
     tag: Annotated[
         str | None,
-        Field(description="As in the path, which counts"),
+        Field(description="The attribute of the path; ignored"),
         describe_schema("resource.service.name", type="string"),
     ] = None

@@ -1,6 +1,6 @@
-"""Tempo's API, as far as Grafana's data source needs it to search and to show traces.
+"""The part of Tempo's API that Grafana's data source needs to search and to show traces.
 
-What goes wrong is told as Tempo tells it, as a line of text, which Grafana shows.
+An error is answered as Tempo answers it: as a line of text, which Grafana shows.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ if TYPE_CHECKING:
 _PROTOBUF = "application/protobuf"
 _TEXT_RESPONSE: dict[str, Any] = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 _RESPONSES: ResponseDocs = {
-    "4XX": {"description": "Refused; the text says why", **_TEXT_RESPONSE},
-    "5XX": {"description": "The store does not answer; the text says why", **_TEXT_RESPONSE},
+    "4XX": {"description": "The request is rejected; the text gives the reason", **_TEXT_RESPONSE},
+    "5XX": {"description": "The store does not answer; the text gives the reason", **_TEXT_RESPONSE},
 }
 
 
 class _TempoRoute(APIRoute):
-    """Tells what goes wrong as Tempo does."""
+    """A route that answers errors as Tempo does."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -80,7 +80,7 @@ class _TempoRoute(APIRoute):
 
 
 def make_tempo_router(executor: QueryExecutor) -> APIRouter:
-    """Make the routes of Tempo's API."""
+    """Return the router of Tempo's API."""
     router = APIRouter(
         prefix="/api", tags=["tempo"], route_class=_TempoRoute, dependencies=[Depends(reject_repeated)],
         responses=_RESPONSES,
@@ -88,81 +88,83 @@ def make_tempo_router(executor: QueryExecutor) -> APIRouter:
 
     @router.get("/echo", response_class=PlainTextResponse)
     async def echo() -> str:
-        """Tell Grafana that somebody is there."""
+        """Confirm to Grafana that the server responds."""
         return "echo"
 
     @router.get("/status/buildinfo")
     async def read_build() -> TempoBuild:
-        """Tell which version this is."""
+        """Return the version of the server."""
         return TempoBuild(version=__version__)
 
     traces: ResponseDocs = {200: {"description": "The trace as OTLP", "content": {_PROTOBUF: {}}}}
 
     @router.get("/traces/{trace_id}", responses=traces)
     async def read_trace_v1(
-        request: Request, trace_id: TempoTraceId, question: Annotated[TempoRangeParameters, Query()]
+        request: Request, trace_id: TempoTraceId, parameters: Annotated[TempoRangeParameters, Query()]
     ) -> Any:
         """Read a trace: TracesData of OTLP, `batches` in JSON."""
-        found = await _read_trace(executor, request, trace_id, question)
+        trace = await _read_trace(executor, request, trace_id, parameters)
         if _is_protobuf_accepted(request):
-            return _make_protobuf_response(found.SerializeToString())
-        return _make_json_response({"batches": render_message(found)["resourceSpans"]})
+            return _make_protobuf_response(trace.SerializeToString())
+        return _make_json_response({"batches": render_message(trace)["resourceSpans"]})
 
     @router.get("/v2/traces/{trace_id}", responses=traces)
     async def read_trace_v2(
-        request: Request, trace_id: TempoTraceId, question: Annotated[TempoRangeParameters, Query()]
+        request: Request, trace_id: TempoTraceId, parameters: Annotated[TempoRangeParameters, Query()]
     ) -> Any:
         """Read a trace: TracesData of OTLP as field 1, `trace`, of the answer."""
-        found = await _read_trace(executor, request, trace_id, question)
+        trace = await _read_trace(executor, request, trace_id, parameters)
         if _is_protobuf_accepted(request):
-            # a message in field 1 is written as bytes in field 1 are
-            return _make_protobuf_response(BytesValue(value=found.SerializeToString()).SerializeToString())
-        return _make_json_response({"trace": render_message(found)})
+            # a message in field 1 has the same encoding as bytes in field 1
+            return _make_protobuf_response(BytesValue(value=trace.SerializeToString()).SerializeToString())
+        return _make_json_response({"trace": render_message(trace)})
 
     @router.get("/search")
-    async def search(request: Request, question: Annotated[TempoSearchParameters, Query()]) -> TempoSearch:
-        """Look for traces, newest first."""
-        parameters = SqlParameters()
-        matching = _compile_query(question.q, parameters)
-        tagged = _compile_or_reject(lambda: compile_tags(question.tags or "", parameters), "tags: ")
-        matching = SpanFilter(f"{matching.sql} AND {tagged.sql}", matching.attributes + tagged.attributes)
-        since_ns, until_ns = question.bounds
-        wanted = TraceSearch(
-            (matching.sql,), parameters, question.limit, since_ns, until_ns,
-            question.min_duration or 0, LATEST_NS if question.max_duration is None else question.max_duration,
+    async def search(request: Request, parameters: Annotated[TempoSearchParameters, Query()]) -> TempoSearch:
+        """Search for traces, newest first."""
+        values = SqlParameters()
+        query_filter = _compile_query(parameters.q, values)
+        tags_filter = _compile_or_reject(lambda: compile_tags(parameters.tags or "", values), "tags: ")
+        span_filter = SpanFilter(
+            f"{query_filter.sql} AND {tags_filter.sql}", query_filter.attributes + tags_filter.attributes
+        )
+        since_ns, until_ns = parameters.bounds
+        search = TraceSearch(
+            (span_filter.sql,), values, parameters.limit, since_ns, until_ns,
+            parameters.min_duration or 0, LATEST_NS if parameters.max_duration is None else parameters.max_duration,
         )  # fmt: skip
         return await executor.execute(
-            request, lambda connection: search_traces(connection, wanted, matching, question.spss)
+            request, lambda connection: search_traces(connection, search, span_filter, parameters.spss)
         )
 
     @router.get("/search/tags")
-    async def list_tags(request: Request, question: Annotated[TempoScopedTagParameters, Query()]) -> TempoTags:
+    async def list_tags(request: Request, parameters: Annotated[TempoScopedTagParameters, Query()]) -> TempoTags:
         """List the names of attributes."""
-        scopes = await _read_scopes(executor, request, question, ("resource", "span"))
-        return TempoTags(tag_names=sorted({tag for scope in scopes for tag in scope.tags})[: question.limit])
+        scopes = await _read_scopes(executor, request, parameters, ("resource", "span"))
+        return TempoTags(tag_names=sorted({tag for scope in scopes for tag in scope.tags})[: parameters.limit])
 
     @router.get("/v2/search/tags")
-    async def list_tags_v2(request: Request, question: Annotated[TempoScopedTagParameters, Query()]) -> TempoScopes:
-        """List the names of attributes, and of the fields that are none, by owner."""
-        return TempoScopes(scopes=await _read_scopes(executor, request, question, ("resource", "span", "intrinsic")))
+    async def list_tags_v2(request: Request, parameters: Annotated[TempoScopedTagParameters, Query()]) -> TempoScopes:
+        """List the names of attributes and of intrinsic fields, by scope."""
+        return TempoScopes(scopes=await _read_scopes(executor, request, parameters, ("resource", "span", "intrinsic")))
 
     @router.get("/search/tag/{tag:path}/values")
     async def list_values(
-        request: Request, tag: TagName, question: Annotated[TempoTagValueParameters, Query()]
+        request: Request, tag: TagName, parameters: Annotated[TempoTagValueParameters, Query()]
     ) -> TempoTagValues:
-        """List the values of an attribute, whoever has it."""
+        """List the values of an attribute, of spans and resources."""
         name = unquote(tag)
         field = read_field(name) or read_field(f".{name}")
-        found = await _read_values(executor, request, name, field, question)
-        return TempoTagValues(tag_values=sorted({each.value for each in found.tag_values}))
+        values = await _read_values(executor, request, name, field, parameters)
+        return TempoTagValues(tag_values=sorted({each.value for each in values.tag_values}))
 
     @router.get("/v2/search/tag/{tag:path}/values")
     async def list_values_v2(
-        request: Request, tag: FieldName, question: Annotated[TempoTagValueParameters, Query()]
+        request: Request, tag: FieldName, parameters: Annotated[TempoTagValueParameters, Query()]
     ) -> TempoTypedValues:
         """List the values of a field with their types."""
-        name = unquote(tag)  # Grafana encodes it twice
-        return await _read_values(executor, request, name, read_field(name), question)
+        name = unquote(tag)  # Grafana encodes the name twice
+        return await _read_values(executor, request, name, read_field(name), parameters)
 
     return router
 
@@ -175,31 +177,31 @@ async def _read_trace(
 
     def read(connection: duckdb.DuckDBPyConnection) -> TracesData:
         connection.begin()
-        whole = TracesData()
+        data = TracesData()
         ((start_ns, end_ns),) = connection.execute(
             "SELECT min(start_ns), max(end_ns) FROM spans WHERE trace_id = ?", [key]
         ).fetchall()
         if start_ns is not None and start_ns < until_ns and end_ns >= since_ns:
             for part in read_requests(connection, [key]):
-                whole.MergeFrom(part)
-        return whole
+                data.MergeFrom(part)
+        return data
 
-    found = await executor.execute(request, read)
-    if not found.resource_spans:
+    trace = await executor.execute(request, read)
+    if not trace.resource_spans:
         raise ProblemError(404, "no such trace", f"trace not found: no span of {trace_id} is stored")
-    return found
+    return trace
 
 
 async def _read_scopes(
     executor: QueryExecutor, request: Request, parameters: TempoScopedTagParameters, scopes: tuple[str, ...]
 ) -> list[TempoScope]:
-    among = _make_tag_filter(parameters)
+    tag_filter = _make_tag_filter(parameters)
     if parameters.scope not in ("all", "none"):
         scopes = (parameters.scope,)
     return await executor.execute(
         request,
         lambda connection: [
-            TempoScope(name=scope, tags=read_attribute_names(connection, scope, among)) for scope in scopes
+            TempoScope(name=scope, tags=read_attribute_names(connection, scope, tag_filter)) for scope in scopes
         ],
     )
 
@@ -213,18 +215,20 @@ async def _read_values(
 ) -> TempoTypedValues:
     if field is None:
         raise ProblemError(422, "invalid request", f"tag name is not valid intrinsic or scoped attribute: {name}")
-    among = _make_tag_filter(parameters)
+    tag_filter = _make_tag_filter(parameters)
     return TempoTypedValues(
-        tag_values=await executor.execute(request, lambda connection: read_field_values(connection, field, among))
+        tag_values=await executor.execute(request, lambda connection: read_field_values(connection, field, tag_filter))
     )
 
 
 def _make_tag_filter(query_parameters: TempoTagParameters) -> TagFilter:
     parameters = SqlParameters()
     since_ns, until_ns = query_parameters.bounds
-    within = f"s.start_ns >= {parameters.add(since_ns)} AND s.start_ns < {parameters.add(until_ns)}"
+    window_condition = f"s.start_ns >= {parameters.add(since_ns)} AND s.start_ns < {parameters.add(until_ns)}"
     return TagFilter(
-        f"{within} AND {_compile_query(query_parameters.q, parameters).sql}", parameters, query_parameters.limit
+        f"{window_condition} AND {_compile_query(query_parameters.q, parameters).sql}",
+        parameters,
+        query_parameters.limit,
     )
 
 
@@ -240,8 +244,8 @@ def _compile_or_reject(compile_filter: Callable[[], SpanFilter], name: str) -> S
 
 
 def _is_protobuf_accepted(request: Request) -> bool:
-    accepted = request.headers.get("accept", "").lower().split(",")
-    return _PROTOBUF in (each.partition(";")[0].strip() for each in accepted)
+    media_ranges = request.headers.get("accept", "").lower().split(",")
+    return _PROTOBUF in (each.partition(";")[0].strip() for each in media_ranges)
 
 
 def _make_protobuf_response(body: bytes) -> Response:

@@ -1,4 +1,4 @@
-"""Searches as Tempo's API has them: by TraceQL or by tags, answered with the spans that matched."""
+"""Searches of Tempo's API: by TraceQL or by tags, answered with the matching spans."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from spanproof.query_lang.compile.conditions import SqlParameters, SqlValue, com
 if TYPE_CHECKING:
     import duckdb
 
-_MISSING_ROOT_NAME = "<root span not yet received>"  # what Tempo says of an orphan, too
+_MISSING_ROOT_NAME = "<root span not yet received>"  # Tempo's own text for an orphan
 _NS_PER_MS = 1_000_000
 _TAG_PATTERN = re.compile(r'\s*([^\s="\0]+)=(?:"((?:[^"\\]|\\.)*)"|([^\s"]*))(?=\s|$)')
 
 
 def compile_tags(text: str, parameters: SqlParameters) -> SpanFilter:
-    """Read tags as logfmt writes them (``name="GET /" region=eu``); each value is part of one. Raises ValueError."""
+    """Compile tags in logfmt (``name="GET /" region=eu``); a value matches as a substring. Raises ValueError."""
     conditions, attributes = [], []
     at = 0
     while text[at:].strip():
-        found = _TAG_PATTERN.match(text, at)
-        if found is None:
-            raise ValueError(f'column {at + 1}: tags are written key=value or key="a value", with spaces in between')
-        at = found.end()
-        key, quoted, plain = found.groups()
+        match = _TAG_PATTERN.match(text, at)
+        if match is None:
+            raise ValueError(f'column {at + 1}: tags are written key=value or key="a value", separated by spaces')
+        at = match.end()
+        key, quoted, plain = match.groups()
         value = plain if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
         if key == "status.code":
             if value not in STATUS_CODES:
-                raise ValueError(f"status.code: `{value}` is none of {', '.join(STATUS_CODES)}")
+                raise ValueError(f"status.code: `{value}` is not one of {', '.join(STATUS_CODES)}")
             conditions.append(f"s.status = {parameters.add(STATUS_CODES[value])}")
             continue
         part = SqlValue(parameters.add(f"(?i){re.escape(value)}"), "text")
@@ -51,20 +51,20 @@ def compile_tags(text: str, parameters: SqlParameters) -> SpanFilter:
 
 
 def search_traces(
-    connection: duckdb.DuckDBPyConnection, search: TraceSearch, matching: SpanFilter, most_spans: int
+    connection: duckdb.DuckDBPyConnection, search: TraceSearch, span_filter: SpanFilter, most_spans: int
 ) -> TempoSearch:
-    """Search, and show of each trace at most so many of the spans that matched."""
+    """Search for traces; return up to `most_spans` matching spans of each."""
     connection.begin()
-    found, _ = find_traces(connection, search)
+    traces, _ = find_traces(connection, search)
     rows = connection.execute(
-        read_sql("spanproof.api.tempo", "matches.sql", matching=matching.sql),
-        search.parameters.values | {"trace_ids": [trace.trace_id for trace in found], "spans": most_spans},
+        read_sql("spanproof.api.tempo", "matches.sql", span_condition=span_filter.sql),
+        search.parameters.values | {"trace_ids": [trace.trace_id for trace in traces], "spans": most_spans},
     ).fetchall()
     matches: dict[UUID, list[_Match]] = {}
     for row in rows:
         match = _Match(*row)
         matches.setdefault(match.trace_id, []).append(match)
-    return TempoSearch(traces=[_make_trace(trace, matches.get(trace.trace_id, []), matching) for trace in found])
+    return TempoSearch(traces=[_make_trace(trace, matches.get(trace.trace_id, []), span_filter) for trace in traces])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +81,21 @@ class _Match:
     matched: int
 
     def find_attribute(self, attribute: TraceqlAttribute) -> tuple[str, str] | None:
-        """Find the kind and the text of an attribute."""
-        own, shared = (self.attributes, self.attribute_kinds), (self.resource, self.resource_kinds)
-        for lists, kinds in {"span": (own,), "resource": (shared,), "": (own, shared)}[attribute.scope]:
+        """Return the kind and the text of an attribute, or None if it is absent."""
+        span, resource = (self.attributes, self.attribute_kinds), (self.resource, self.resource_kinds)
+        for lists, kinds in {"span": (span,), "resource": (resource,), "": (span, resource)}[attribute.scope]:
             if attribute.name in lists["keys"]:
-                place = lists["keys"].index(attribute.name)
-                return kinds[place], lists["texts"][place]
+                index = lists["keys"].index(attribute.name)
+                return kinds[index], lists["texts"][index]
         return None
 
 
-def _make_trace(trace: FoundTrace, matches: list[_Match], matching: SpanFilter) -> TempoTrace:
+def _make_trace(trace: FoundTrace, matches: list[_Match], span_filter: SpanFilter) -> TempoTrace:
     orphan = trace.root["orphan"]
     spans = [
         TempoSpan(
             span_id=f"{match.span_id:016x}", name=match.name, start_time_unix_nano=str(match.start_ns),
-            duration_nanos=str(match.duration_ns), attributes=_make_attributes(match, matching.attributes),
+            duration_nanos=str(match.duration_ns), attributes=_make_attributes(match, span_filter.attributes),
         )
         for match in matches
     ]  # fmt: skip
@@ -109,16 +109,16 @@ def _make_trace(trace: FoundTrace, matches: list[_Match], matching: SpanFilter) 
     )
 
 
-def _make_attributes(match: _Match, wanted: tuple[TraceqlAttribute, ...]) -> list[TempoAttribute]:
-    told = []
-    for attribute in wanted:
-        found = match.find_attribute(attribute)
-        if found is not None:
-            told.append(TempoAttribute(key=attribute.name, value=_make_value(*found)))
-    return told
+def _make_attributes(match: _Match, attributes: tuple[TraceqlAttribute, ...]) -> list[TempoAttribute]:
+    documents = []
+    for attribute in attributes:
+        kind_and_text = match.find_attribute(attribute)
+        if kind_and_text is not None:
+            documents.append(TempoAttribute(key=attribute.name, value=_make_value(*kind_and_text)))
+    return documents
 
 
 def _make_value(kind: str, text: str) -> dict[str, Any]:
     if kind == "d" and not math.isfinite(float(text)):
-        return {"stringValue": text}  # Grafana reads numbers there
+        return {"stringValue": text}  # Grafana accepts only finite numbers as doubleValue
     return render_message(encode_value(kind, text))

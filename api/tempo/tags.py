@@ -1,4 +1,4 @@
-"""Names and values of attributes, as Tempo's API offers them for searches."""
+"""Names and values of attributes that Tempo's API offers for searches."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 _KEYWORDS = {"status": STATUS_CODES, "kind": SPAN_KINDS}
 _TYPES = {"i": "int", "d": "float", "b": "bool"}
-# neither can be written in TraceQL
+# TraceQL has no literals for these
 _UNWRITABLE_KINDS = "('n', 'k', 'y')"
 
 
 @dataclass(frozen=True, slots=True)
 class TagFilter:
-    """The spans among which names and values are looked for: the condition about a row `s`, and how many at most."""
+    """The spans whose names and values are listed: a condition on a row `s`, and the maximum number of results."""
 
     span_condition: str
     parameters: SqlParameters
@@ -31,7 +31,7 @@ class TagFilter:
 
 
 def read_attribute_names(connection: duckdb.DuckDBPyConnection, scope: str, tag_filter: TagFilter) -> list[str]:
-    """Read the names of the attributes of a scope, or of the fields that are none."""
+    """Return the names of the attributes of a scope, or of the intrinsic fields."""
     if scope == "intrinsic":
         return sorted(INTRINSICS)[: tag_filter.limit]
     keys = {
@@ -44,13 +44,13 @@ def read_attribute_names(connection: duckdb.DuckDBPyConnection, scope: str, tag_
 def read_field_values(
     connection: duckdb.DuckDBPyConnection, field: TraceqlIntrinsic | TraceqlAttribute, tag_filter: TagFilter
 ) -> list[TempoTypedValue]:
-    """Read the values of a field, with the types that TraceQL has."""
+    """Return the values of a field, with their types in TraceQL."""
     if isinstance(field, TraceqlAttribute):
         return _read_attribute_values(connection, field, tag_filter)
     if field.kind in _KEYWORDS:
         return [TempoTypedValue(type="keyword", value=word) for word in _KEYWORDS[field.kind]][: tag_filter.limit]
     if field.kind != "text" or "_id" in field.sql:
-        return []  # nobody chooses one of these from a list
+        return []  # a user does not select an id or a duration from a list
     values = f"SELECT s.trace_id, {field.sql} AS value FROM spans s WHERE {tag_filter.span_condition}"  # noqa: S608 (values are parameters)
     if field.sql.startswith("r."):
         values = (
@@ -58,26 +58,26 @@ def read_field_values(
             " WHERE t.depth = 0 AND NOT t.orphan"
             f" AND r.trace_id IN (SELECT s.trace_id FROM spans s WHERE {tag_filter.span_condition})"
         )
-    found = _fetch(connection, f"SELECT DISTINCT value FROM ({values}) WHERE value <> '' ORDER BY value", tag_filter)  # noqa: S608 (the same)
-    return [TempoTypedValue(type="string", value=value) for value in found]
+    texts = _fetch(connection, f"SELECT DISTINCT value FROM ({values}) WHERE value <> '' ORDER BY value", tag_filter)  # noqa: S608 (the same)
+    return [TempoTypedValue(type="string", value=value) for value in texts]
 
 
 def _read_attribute_values(
     connection: duckdb.DuckDBPyConnection, attribute: TraceqlAttribute, tag_filter: TagFilter
 ) -> list[TempoTypedValue]:
-    places = {
+    sources = {
         "span": f"spans s WHERE {tag_filter.span_condition}",
         "resource": f"resources WHERE {_compile_resource_condition(tag_filter)}",
     }
     scopes = (attribute.scope,) if attribute.scope else ("span", "resource")
-    place = f"list_position(attributes.keys, {SQL.quote(attribute.name)})"
-    found = " UNION ".join(
-        f"SELECT DISTINCT attributes.texts[{place}] AS value, attribute_kinds[{place}] AS kind FROM {places[scope]}"  # noqa: S608 (quoted)
-        f" AND {place} IS NOT NULL"
+    index = f"list_position(attributes.keys, {SQL.quote(attribute.name)})"
+    values = " UNION ".join(
+        f"SELECT DISTINCT attributes.texts[{index}] AS value, attribute_kinds[{index}] AS kind FROM {sources[scope]}"  # noqa: S608 (quoted)
+        f" AND {index} IS NOT NULL"
         for scope in scopes
     )
     rows = connection.execute(
-        f"SELECT DISTINCT unnest(attribute_texts(value)) AS text, kind FROM ({found})"  # noqa: S608 (quoted)
+        f"SELECT DISTINCT unnest(attribute_texts(value)) AS text, kind FROM ({values})"  # noqa: S608 (quoted)
         f" WHERE kind NOT IN {_UNWRITABLE_KINDS} ORDER BY text, kind LIMIT $limit",
         tag_filter.parameters.values | {"limit": tag_filter.limit},
     ).fetchall()

@@ -1,6 +1,6 @@
-"""TraceQL, as far as one set of spans goes, as SQL: ``{ resource.service.name = "shop" && duration > 100ms }``.
+"""TraceQL queries for one set of spans, as SQL: ``{ resource.service.name = "shop" && duration > 100ms }``.
 
-Whatever else TraceQL has (pipelines, structure, aggregates, events) is refused, with its place.
+Other parts of TraceQL (pipelines, structural operators, aggregates, events) are rejected with their position.
 """
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ _TEXT_OPERATORS: Final = ("=", "!=", "=~", "!~")
 _NUMBER_OPERATORS: Final = ("=", "!=", ">", ">=", "<", "<=")
 _KEYWORD_VALUES: Final = {"status": STATUS_CODES, "kind": SPAN_KINDS}
 
-# what a query may hold; more would be more than the database nests
+# limits of a query, so that the SQL does not exceed the nesting depth of the database
 _MAX_COMPARISONS, _MAX_DEPTH = 100, 20
 
 
 class TraceQLError(ValueError):
-    """A query is not understood; the message says where and why."""
+    """A query is invalid or not supported; the message gives the position and the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpanFilter:
-    """The SQL condition about a row `s` of the table ``spans``, and the attributes that it speaks of."""
+    """The SQL condition on a row `s` of the table ``spans``, and the attributes in it."""
 
     sql: str
     attributes: tuple[TraceqlAttribute, ...]
 
 
 def compile_traceql(query: str, parameters: SqlParameters) -> SpanFilter:
-    """Compile a query, its literals as `parameters`. Raises TraceQLError."""
+    """Compile a query, with its literals as `parameters`. Raises TraceQLError."""
     return _TraceqlParser(query, parameters).parse()
 
 
 def read_go_duration_ns(text: str) -> int:
-    """Read a duration as Go writes it, such as ``1h30m``. Raises ValueError."""
+    """Read a duration in Go's notation, such as ``1h30m``. Raises ValueError."""
     if not _GO_DURATION.fullmatch(text):
-        raise ValueError(f"`{text}` is no duration such as 250ms or 1h30m")
+        raise ValueError(f"`{text}` is not a duration such as 250ms or 1h30m")
     parts = re.findall(rf"[\d.]+(?:{_UNIT_PATTERN})", text)
     return min(sum(read_duration_ns(part) for part in parts), INT64_LIMIT - 1)
 
@@ -97,7 +97,7 @@ class _TraceqlParser:
         sql = "true" if self._next_token.text == "}" else self._parse_disjunction(0)
         self._expect("}", "&&, || or } is expected")
         if self._next_token.kind != "end":
-            self._raise_error(self._next_token, "only one set of spans, { … }, is understood, and nothing after it")
+            self._raise_error(self._next_token, "only one set of spans, { … }, is supported, with nothing after it")
         return SpanFilter(sql, tuple(self.attributes))
 
     def _scan(self) -> Iterator[_TraceqlToken]:
@@ -136,12 +136,12 @@ class _TraceqlParser:
             "||", " OR ", lambda: self._parse_terms("&&", " AND ", lambda: self._parse_term(depth))
         )
 
-    def _parse_terms(self, mark: str, joined: str, parse: Callable[[], str]) -> str:
+    def _parse_terms(self, mark: str, sql_operator: str, parse: Callable[[], str]) -> str:
         terms = [parse()]
         while self._next_token.text == mark:
             self._take_token()
             terms.append(parse())
-        return f"({joined.join(terms)})"
+        return f"({sql_operator.join(terms)})"
 
     def _parse_term(self, depth: int) -> str:
         token = self._take_token()
@@ -153,46 +153,46 @@ class _TraceqlParser:
             return sql
         if token.text in ("true", "false"):
             return token.text
-        found = self._read_field(token)
+        field = self._read_field(token)
         operator = self._take_token()
         if operator.kind != "mark" or operator.text not in _OPERATORS:
             self._raise_error(operator, f"one of {' '.join(_OPERATORS)} is expected")
         self.comparison_count += 1
         if self.comparison_count > _MAX_COMPARISONS:
             self._raise_error(token, f"a query of more than {_MAX_COMPARISONS} comparisons is too long")
-        return self._compile_comparison(found, operator, self._take_token())
+        return self._compile_comparison(field, operator, self._take_token())
 
     def _read_field(self, token: _TraceqlToken) -> TraceqlIntrinsic | TraceqlAttribute:
         text = token.text
         if token.kind == "attribute":
-            text = re.sub(r'"((?:[^"\\]|\\.)*)"', lambda quoted: self._unescape(quoted[1], token), text)
-        found = read_field(text) if token.kind in ("attribute", "word") else None
-        if found is None:
+            text = re.sub(r'"((?:[^"\\]|\\.)*)"', lambda match: self._unescape(match[1], token), text)
+        named_field = read_field(text) if token.kind in ("attribute", "word") else None
+        if named_field is None:
             fields = "resource.…, span.…, .… or one of " + ", ".join(INTRINSICS)
-            self._raise_error(token, f"is no field that can be looked for; {fields} can")
-        return found
+            self._raise_error(token, f"is not a searchable field; write {fields}")
+        return named_field
 
     def _compile_comparison(
-        self, found: TraceqlIntrinsic | TraceqlAttribute, operator: _TraceqlToken, value: _TraceqlToken
+        self, field: TraceqlIntrinsic | TraceqlAttribute, operator: _TraceqlToken, value: _TraceqlToken
     ) -> str:
-        if isinstance(found, TraceqlAttribute):
-            self.attributes[found] = None
+        if isinstance(field, TraceqlAttribute):
+            self.attributes[field] = None
             if value.kind == "duration":
                 self._raise_error(value, "an attribute is a text, a number, true, false or nil")
             right = self._read_value(operator, value)
-            return compile_attribute_comparison(found, _OPERATORS[operator.text], right)
-        if found.kind in _KEYWORD_VALUES:
-            words = _KEYWORD_VALUES[found.kind]
+            return compile_attribute_comparison(field, _OPERATORS[operator.text], right)
+        if field.kind in _KEYWORD_VALUES:
+            words = _KEYWORD_VALUES[field.kind]
             if value.text not in words:
                 self._raise_error(value, f"one of {', '.join(words)} is expected")
             self._check_operator(operator, _EQUALITY_OPERATORS)
-            right = SqlValue(self.parameters.add(words[value.text]), found.kind)
+            right = SqlValue(self.parameters.add(words[value.text]), field.kind)
         else:
             right = self._read_value(operator, value)
-            if right.kind != found.kind:
-                self._raise_error(value, "a text is expected" if found.kind == "text" else "a duration is expected")
-        condition = compile_operator(_OPERATORS[operator.text], SqlValue(found.sql, found.kind), right)
-        return found.condition_template.format(condition)
+            if right.kind != field.kind:
+                self._raise_error(value, "a text is expected" if field.kind == "text" else "a duration is expected")
+        condition = compile_operator(_OPERATORS[operator.text], SqlValue(field.sql, field.kind), right)
+        return field.condition_template.format(condition)
 
     def _read_value(self, operator: _TraceqlToken, value: _TraceqlToken) -> SqlValue:
         add = self.parameters.add
@@ -209,7 +209,7 @@ class _TraceqlParser:
             self._check_operator(operator, _NUMBER_OPERATORS)
             number = float(value.text)
             if abs(number) >= INT64_LIMIT:
-                self._raise_error(value, "is more than 64 bits hold")
+                self._raise_error(value, "does not fit into 64 bits")
             return SqlValue(add(int(value.text) if value.text.lstrip("-").isdigit() else number), "number")
         if value.text in ("true", "false"):
             self._check_operator(operator, _EQUALITY_OPERATORS)
@@ -221,7 +221,7 @@ class _TraceqlParser:
 
     def _check_operator(self, operator: _TraceqlToken, allowed: tuple[str, ...]) -> None:
         if operator.text not in allowed:
-            self._raise_error(operator, f"what follows is compared by {' '.join(allowed)}")
+            self._raise_error(operator, f"the value that follows is compared by {' '.join(allowed)}")
 
     def _read_duration(self, value: _TraceqlToken) -> int:
         sign = -1 if value.text.startswith("-") else 1
@@ -231,21 +231,21 @@ class _TraceqlParser:
             return self._raise_error(value, str(error))
 
     def _anchor_pattern(self, pattern: str, value: _TraceqlToken) -> str:
-        """Make a regular expression match the whole text, as TraceQL has it."""
+        """Return a regular expression that matches the whole text, as in TraceQL."""
         anchored = f"^(?:{pattern})$"
         try:
-            pc.match_substring_regex(pa.array([""]), anchored)  # by RE2, as DuckDB does
+            pc.match_substring_regex(pa.array([""]), anchored)  # uses RE2, like DuckDB
         except pa.ArrowInvalid as error:
-            self._raise_error(value, f"is no regular expression: {str(error).rpartition(': ')[2]}")
+            self._raise_error(value, f"is not a regular expression: {str(error).rpartition(': ')[2]}")
         return anchored
 
     def _unescape(self, text: str, token: _TraceqlToken) -> str:
-        def read(found: re.Match[str]) -> str:
-            digits = found[1] or found[2] or found[3]
+        def unescape(match: re.Match[str]) -> str:
+            digits = match[1] or match[2] or match[3]
             if digits and int(digits, 16) < 0x110000 and not 0xD800 <= int(digits, 16) < 0xE000:
                 return chr(int(digits, 16))
-            if found[4] not in _ESCAPES:
-                self._raise_error(token, f"`{found[0]}` is no escape")
-            return _ESCAPES[found[4]]
+            if match[4] not in _ESCAPES:
+                self._raise_error(token, f"`{match[0]}` is not an escape sequence")
+            return _ESCAPES[match[4]]
 
-        return _ESCAPE.sub(read, text)
+        return _ESCAPE.sub(unescape, text)

@@ -1,4 +1,4 @@
-"""What TraceQL calls the fields of a span, as SQL."""
+"""The fields of a span in TraceQL, as SQL."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TRACE_CONDITION = "s.trace_id IN (SELECT trace_id FROM spans GROUP BY trace_id 
 
 @dataclass(frozen=True, slots=True)
 class TraceqlIntrinsic:
-    """A field that is no attribute: the SQL of its value, its kind, and what a condition on it stands in."""
+    """A field that is not an attribute: the SQL of its value, its kind, and the template of a condition on it."""
 
     sql: str
     kind: ValueKind
@@ -58,14 +58,14 @@ INTRINSICS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class TraceqlAttribute:
-    """An attribute of the ``span``, of its ``resource``, or, without a scope, of the first of these that has it."""
+    """An attribute of the ``span`` or its ``resource``; without a scope, of the first of these that has it."""
 
     scope: str
     name: str
 
 
 def read_field(text: str) -> TraceqlIntrinsic | TraceqlAttribute | None:
-    """Read the name of a field, or return None if it is none."""
+    """Return the field of a name, or None if there is no such field."""
     if text in INTRINSICS:
         return INTRINSICS[text]
     scope, dot, name = text.partition(".")
@@ -77,11 +77,14 @@ def read_field(text: str) -> TraceqlIntrinsic | TraceqlAttribute | None:
 
 
 def compile_attribute_comparison(attribute: TraceqlAttribute, operator: str, right: SqlValue) -> str:
-    """Return the condition that an attribute of a row `s`, or of its resource, is as `right` says."""
-    own = SQL.attribute("s.attributes", attribute.name)
-    of_span = compile_operator(operator, SqlValue(own, "any"), right)
+    """Return the condition that compares an attribute of a row `s`, or of its resource, with `right`."""
+    span_attribute = SQL.attribute("s.attributes", attribute.name)
+    on_span = compile_operator(operator, SqlValue(span_attribute, "any"), right)
     if attribute.scope == "span":
-        return of_span
-    shared = compile_operator(operator, SqlValue(SQL.attribute("attributes", attribute.name), "any"), right)
-    of_resource = f"s.resource_key IN (SELECT resource_key FROM resources WHERE {shared})"  # noqa: S608 (quoted)
-    return of_resource if attribute.scope else f"(CASE WHEN {own} IS NULL THEN {of_resource} ELSE {of_span} END)"
+        return on_span
+    resource_attribute = SqlValue(SQL.attribute("attributes", attribute.name), "any")
+    matches = compile_operator(operator, resource_attribute, right)
+    on_resource = f"s.resource_key IN (SELECT resource_key FROM resources WHERE {matches})"  # noqa: S608 (quoted)
+    if attribute.scope:
+        return on_resource
+    return f"(CASE WHEN {span_attribute} IS NULL THEN {on_resource} ELSE {on_span} END)"

@@ -1,1 +1,1 @@
-"""A small shop of real services, instrumented with OpenTelemetry, that spanproof is shown on."""
+"""A small demo shop of real services, instrumented with OpenTelemetry."""

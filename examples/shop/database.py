@@ -1,4 +1,4 @@
-"""The orders' SQLite database, each statement with its CLIENT span."""
+"""The SQLite database of orders, with a CLIENT span for each statement."""
 
 import sqlite3
 from typing import Any
@@ -9,15 +9,15 @@ from spanproof.examples.shop.telemetry import tracer
 
 
 class Database:
-    """Orders in memory, gone with the process."""
+    """An in-memory database of orders, which ends with the process."""
 
     def __init__(self) -> None:
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)  # commits each statement
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)  # autocommit
         self._connection.row_factory = sqlite3.Row
         self._connection.execute("CREATE TABLE orders (id TEXT PRIMARY KEY, cart TEXT, amount INTEGER, state TEXT)")
 
     def execute(self, summary: str, query: str, *values: str | int) -> list[dict[str, Any]]:
-        """Carry out one statement, which `summary` names as `OPERATION table`."""
+        """Execute one statement; `summary` names it as `OPERATION table`."""
         operation, table = summary.split()
         attributes = {
             "db.system.name": "sqlite",

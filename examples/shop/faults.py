@@ -1,7 +1,7 @@
-"""Faults a request may ask for, and how they travel with it.
+"""Faults that a request can inject, and their propagation.
 
-The gateway reads them from the header `x-fault`; from there they go along as W3C baggage, so that every
-service on the request's way sees them and nothing else does.
+The gateway reads them from the header `x-fault` and propagates them as W3C baggage, so that they affect only the
+services that handle the request.
 """
 
 import re
@@ -26,12 +26,12 @@ UNITS_NS = {"ms": 1_000_000, "s": 1_000_000_000}
 
 
 class UnknownFaultError(ValueError):
-    """The text asks for a fault that the shop does not have."""
+    """The text names a fault that the shop does not have."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: who misbehaves and how."""
+    """One fault: the affected service and the kind of failure."""
 
     target: str
     mode: str
@@ -40,7 +40,7 @@ class Fault:
 
 
 def parse(text: str) -> dict[str, Fault]:
-    """Read `target=mode[:argument], …`; one fault for each target."""
+    """Parse `target=mode[:argument], …`, with at most one fault per target. Raises UnknownFaultError."""
     faults: dict[str, Fault] = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         fault = _parse_one(item)
@@ -64,18 +64,18 @@ def _parse_one(item: str) -> Fault:
     raise UnknownFaultError(f"unknown fault `{item}`; known: {', '.join(KNOWN)}")
 
 
-def pass_on(text: str) -> None:
-    """Check the faults and put them into the baggage of the request being served."""
+def propagate(text: str) -> None:
+    """Check the faults and add them to the baggage of the current request."""
     if parse(text):
         context.attach(baggage.set_baggage(BAGGAGE_KEY, text))
 
 
 def find(target: str) -> Fault | None:
-    """Return the fault that the request being served carries for `target`."""
+    """Return the fault of the current request for `target`, or None."""
     return parse(str(baggage.get_baggage(BAGGAGE_KEY) or "")).get(target)
 
 
-def is_asked(target: str, mode: str) -> bool:
-    """Say whether the request being served asks `target` to misbehave in this way."""
+def is_active(target: str, mode: str) -> bool:
+    """Return whether the current request has the fault `mode` for `target`."""
     fault = find(target)
     return fault is not None and fault.mode == mode

@@ -1,4 +1,4 @@
-"""The gateway: what customers talk to, and where faults come in."""
+"""The gateway: the service for customers, which also reads the faults."""
 
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -12,21 +12,21 @@ from spanproof.examples.shop.service import connect
 
 @dataclass(frozen=True, slots=True)
 class Checkout:
-    """A cart to be paid; the amount is in cents."""
+    """A cart to pay; the amount is in cents."""
 
     cart: str
     amount: int
 
 
-async def take_headers(
+async def read_headers(
     x_user: Annotated[str, Header()] = "anonymous", x_fault: Annotated[str, Header(alias=faults.HEADER)] = ""
 ) -> None:
-    """Note the user in the span and send the faults on their way."""
+    """Record the user in the span and propagate the faults."""
     trace.get_current_span().set_attribute("user.id", x_user)
-    faults.pass_on(x_fault)
+    faults.propagate(x_fault)
 
 
-router = APIRouter(dependencies=[Depends(take_headers)])
+router = APIRouter(dependencies=[Depends(read_headers)])
 
 
 @router.post("/checkout", status_code=201)

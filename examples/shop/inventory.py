@@ -1,4 +1,4 @@
-"""The inventory, which also serves as the legacy one under its other name."""
+"""The inventory service, which also runs as the legacy inventory under another name."""
 
 import asyncio
 

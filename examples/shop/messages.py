@@ -26,7 +26,7 @@ class Broker:
         self._client = client
 
     async def publish(self, subject: str, message_id: str, body: dict[str, Any]) -> None:
-        """Send one message, with a PRODUCER span whose context goes along in the headers."""
+        """Send one message, with a PRODUCER span whose context is propagated in the headers."""
         attributes = _describe(subject, message_id, name="publish", kind="send")
         with tracer.start_as_current_span(f"publish {subject}", kind=SpanKind.PRODUCER, attributes=attributes):
             headers = {MESSAGE_ID: message_id}
@@ -34,7 +34,7 @@ class Broker:
             await self._client.publish(subject, json.dumps(body).encode(), headers=headers)
 
     async def subscribe(self, subject: str, handle: Callable[[dict[str, Any]], Awaitable[None]]) -> None:
-        """Hand each message on a subject to `handle`, in a CONSUMER span that is the sender's child."""
+        """Call `handle` for each message on a subject, in a CONSUMER span that is a child of the sender's span."""
 
         async def receive(message: Msg) -> None:
             headers = message.headers or {}
@@ -48,7 +48,7 @@ class Broker:
                 await handle(json.loads(message.data))
 
         await self._client.subscribe(subject, cb=receive)
-        await self._client.flush()  # once it returns, the server knows the subscription
+        await self._client.flush()  # after it returns, the server has registered the subscription
 
 
 def _describe(subject: str, message_id: str, *, name: str, kind: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Notifications: writes to the customer when an order is created."""
+"""The notifications service: renders a mail to the customer when an order is created."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""Orders: keeps them, checks the stock, has them paid, and says so to whoever listens."""
+"""The orders service: stores orders, checks the stock, charges them, and publishes a message."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -17,7 +17,7 @@ from spanproof.examples.shop.service import connect
 
 @dataclass(frozen=True, slots=True)
 class NewOrder:
-    """What a customer wants to buy; the amount is in cents."""
+    """The cart that a customer buys; the amount is in cents."""
 
     cart: str
     amount: int
@@ -45,7 +45,7 @@ async def create_order(order: NewOrder, request: Request) -> dict[str, Any]:
         _set_state(database, order_id, "unpaid")
         raise
     _set_state(database, order_id, "paid")
-    if not faults.is_asked("notifications", "off"):
+    if not faults.is_active("notifications", "off"):
         await broker.publish(ORDER_CREATED, order_id, {"order": order_id, "amount": order.amount})
     return {"id": order_id, "state": "paid", "paid_by": paid_by}
 
@@ -53,15 +53,15 @@ async def create_order(order: NewOrder, request: Request) -> dict[str, Any]:
 @router.get("/orders/{order_id}")
 async def read_order(order_id: str, request: Request) -> dict[str, Any]:
     database: Database = request.state.database
-    found = database.execute("SELECT orders", "SELECT id, cart, amount, state FROM orders WHERE id = ?", order_id)
-    if not found:
+    rows = database.execute("SELECT orders", "SELECT id, cart, amount, state FROM orders WHERE id = ?", order_id)
+    if not rows:
         raise HTTPException(404, f"no order `{order_id}`")
-    return found[0]
+    return rows[0]
 
 
 async def _check_stock(cart: str) -> None:
-    inventory = "inventory-legacy" if faults.is_asked("inventory", "legacy") else "inventory"
-    # A cart is one bundle in this shop, so its name is also the stock-keeping unit.
+    inventory = "inventory-legacy" if faults.is_active("inventory", "legacy") else "inventory"
+    # A cart is a single bundle in this shop, so its name is also the stock-keeping unit.
     response = await connect(inventory).get(f"/stock/{cart}")
     response.raise_for_status()
 

@@ -1,4 +1,4 @@
-"""Payments: tries the bank up to three times, then asks the backup bank."""
+"""The payments service: calls the bank up to three times, then the backup bank."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ router = APIRouter()
 
 @dataclass(frozen=True, slots=True)
 class Charge:
-    """What to charge for which order, in cents."""
+    """A charge for an order; the amount is in cents."""
 
     order_id: str
     amount: int
@@ -47,7 +47,7 @@ async def _transfer(bank: str, amount: int, key: str, resend_count: int = 0) -> 
     response = await connect(bank).post(
         "/transfers",
         json={"amount": amount},
-        headers={"idempotency-key": key},  # so that a bank can tell a second try from a second payment
+        headers={"idempotency-key": key},  # so that a bank can distinguish a retry from a second payment
         timeout=BANK_TIMEOUT_S,
         extensions={"resend_count": resend_count},
     )

@@ -1,4 +1,4 @@
-"""What all services share: the application, its peers, and running it."""
+"""Common parts of all services: the application, its clients, and the server."""
 
 import asyncio
 import importlib
@@ -22,7 +22,7 @@ SHUTDOWN_TIMEOUT_S = 1
 
 @cache
 def connect(callee: str) -> httpx.AsyncClient:
-    """Return the traced client for a service, whose address is in the environment."""
+    """Return the traced client of a service, whose address is read from the environment."""
     variable = services.name_url_variable(callee)
     if variable not in os.environ:
         raise RuntimeError(f"set {variable} to the address of `{callee}`")
@@ -32,11 +32,11 @@ def connect(callee: str) -> httpx.AsyncClient:
 
 
 def create_app(service: services.Service) -> FastAPI:
-    """Make the traced application of one service."""
+    """Return the traced application of one service."""
     provider = telemetry.start_tracing(service.name)
     for callee in service.calls:
-        connect(callee)  # an address that is missing is better found now than in the first request
-    app = FastAPI(title=service.name, lifespan=partial(_flush_at_the_end, provider=provider))
+        connect(callee)  # reports a missing address now instead of in the first request
+    app = FastAPI(title=service.name, lifespan=partial(_flush_at_shutdown, provider=provider))
     app.include_router(importlib.import_module(f"spanproof.examples.shop.{service.module}").router)
     app.add_api_route("/healthz", lambda: {"status": "ok"}, include_in_schema=False)
     app.add_exception_handler(httpx.HTTPError, _answer_failed_call)
@@ -46,14 +46,14 @@ def create_app(service: services.Service) -> FastAPI:
 
 
 @asynccontextmanager
-async def _flush_at_the_end(_: FastAPI, *, provider: TracerProvider) -> AsyncIterator[None]:
+async def _flush_at_shutdown(_: FastAPI, *, provider: TracerProvider) -> AsyncIterator[None]:
     yield
-    # Off the loop: the exporter may wait for a collector that is slow or gone.
+    # In a thread, because the exporter may wait for a slow or unreachable collector.
     await asyncio.to_thread(provider.shutdown)
 
 
 async def _answer_failed_call(_: Request, error: Exception) -> JSONResponse:
-    """Pass a refusal (4xx) of the callee on; answer 502 when it failed or was not there."""
+    """Forward a client error (4xx) of the callee; answer 502 if the callee failed or was unreachable."""
     if not isinstance(error, httpx.HTTPStatusError):
         return JSONResponse({"detail": f"no answer: {type(error).__name__}"}, 502)
     if error.response.is_client_error:
@@ -66,7 +66,7 @@ async def _answer_unknown_fault(_: Request, error: Exception) -> JSONResponse:
 
 
 def serve(app: FastAPI, listener: socket.socket, tether: int | None) -> None:
-    """Serve until SIGTERM, or until the other end of `tether` is closed because its holder is gone."""
+    """Serve until SIGTERM, or until the writing end of `tether` is closed by the end of the shop's process."""
     config = uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=SHUTDOWN_TIMEOUT_S)
     asyncio.run(_serve(uvicorn.Server(config), listener, tether))
 
@@ -74,11 +74,11 @@ def serve(app: FastAPI, listener: socket.socket, tether: int | None) -> None:
 async def _serve(server: uvicorn.Server, listener: socket.socket, tether: int | None) -> None:
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     if tether is not None:
-        asyncio.get_running_loop().add_reader(tether, _let_go, server, tether)
+        asyncio.get_running_loop().add_reader(tether, _stop, server, tether)
     await serving
 
 
-def _let_go(server: uvicorn.Server, tether: int) -> None:
-    # Nothing is ever written to the tether: readable means closed.
+def _stop(server: uvicorn.Server, tether: int) -> None:
+    # The tether carries no data: it becomes readable when its writing end is closed.
     asyncio.get_running_loop().remove_reader(tether)
     server.should_exit = True

@@ -1,4 +1,4 @@
-"""The services of the shop: who calls whom, and how each sends its spans."""
+"""The services of the shop, the services that each calls, and the protocol of its spans."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ NATS_URL_VARIABLE = "SHOP_NATS_URL"
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process of the shop; `module` holds its routes."""
+    """One process of the shop; `module` contains its routes."""
 
     name: str
     module: str
@@ -29,5 +29,5 @@ SERVICES = (
 
 
 def name_url_variable(service: str) -> str:
-    """Return the environment variable that holds the address of a service."""
+    """Return the name of the environment variable with the address of a service."""
     return f"SHOP_{service.upper().replace('-', '_')}_URL"

@@ -1,4 +1,4 @@
-"""The whole shop: its processes are started together, and go together."""
+"""The whole shop: its processes start and stop together."""
 
 import http.client
 import json
@@ -32,7 +32,7 @@ class ShopError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """One process of the shop and where it writes to."""
+    """One process of the shop and its log file."""
 
     name: str
     process: subprocess.Popen[bytes]
@@ -51,8 +51,8 @@ class Shop:
         self.log_dir = log_dir or Path(tempfile.mkdtemp(prefix="spanproof-shop-"))
         self.base_url = ""
         self._children: list[Child] = []
-        # Every child holds the reading end. However this process ends, the system closes the writing end,
-        # and the children see it.
+        # Every child holds the reading end. Whenever this process ends, the system closes the writing end, and the
+        # children stop.
         self._tether, self._tether_writer = os.pipe()
         self._stopped = False
 
@@ -66,24 +66,24 @@ class Shop:
     ) -> Self:
         """Start every process and wait until each is ready.
 
-        `otlp_grpc` and `otlp_http` are `HOST:PORT` or URLs. Logs go to `log_dir`; without one, to a
-        temporary directory that goes with the shop.
+        `otlp_grpc` and `otlp_http` are `HOST:PORT` or URLs. Logs are written to `log_dir`, by
+        default a temporary directory that is removed with the shop.
         """
         shop = cls(log_dir)
         try:
             shop._start_all(as_url(otlp_grpc), as_url(otlp_http), on_progress)
-        except BaseException:  # Ctrl-C too must leave no process behind
+        except BaseException:  # Ctrl-C too must stop all processes
             shop.stop()
             raise
         return shop
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each service, and of the broker's keeper."""
+        """The process id of each service, and of the broker's guard process."""
         return {child.name: child.process.pid for child in self._children}
 
     def stop(self) -> None:
-        """End every process; those that do not go when asked are killed. May be called again."""
+        """Terminate every process, and kill those that do not end in time. Repeated calls have no effect."""
         if self._stopped:
             return
         self._stopped = True
@@ -94,7 +94,7 @@ class Shop:
             try:
                 child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                # Each leads a process group of its own; the broker's keeper has the broker in it.
+                # Each is the leader of a process group; the group of the broker's guard contains the broker.
                 os.killpg(child.process.pid, signal.SIGKILL)
                 child.process.wait()
         os.close(self._tether_writer)
@@ -112,7 +112,7 @@ class Shop:
 
     def _start_all(self, otlp_grpc: str, otlp_http: str, on_progress: Callable[[str], None]) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        with _listeners(SERVICES) as listeners:
+        with _open_listeners(SERVICES) as listeners:
             urls = {name: f"http://127.0.0.1:{listener.getsockname()[1]}" for name, listener in listeners.items()}
             environment = _clean_environment() | {name_url_variable(name): url for name, url in urls.items()}
             environment[NATS_URL_VARIABLE] = self._start_broker(environment, deadline)
@@ -125,7 +125,7 @@ class Shop:
                     environment
                     | {"OTEL_EXPORTER_OTLP_ENDPOINT": endpoint, "OTEL_EXPORTER_OTLP_PROTOCOL": service.otlp_protocol},
                 )
-        # From here on only the children hold the sockets: when one dies, connections to it are refused.
+        # Now only the children hold the sockets: if one ends, connections to it are refused.
         for child in self._children[1:]:
             _wait_until_healthy(child, urls[child.name], deadline)
             on_progress(f"{child.name} is ready")
@@ -135,7 +135,7 @@ class Shop:
         child = self._spawn("nats", [f"{PACKAGE}.broker", str(self.log_dir)], environment)
         while time.monotonic() < deadline:
             for ports in self.log_dir.glob("*.ports"):
-                # It may be caught half-written.
+                # The file may be incomplete.
                 with suppress(ValueError):
                     return str(json.loads(ports.read_text())["nats"][0])
             with suppress(subprocess.TimeoutExpired):
@@ -150,7 +150,7 @@ class Shop:
 
     def _spawn(self, name: str, arguments: list[str], environment: dict[str, str], *descriptors: int) -> Child:
         log = self.log_dir / f"{name}.log"
-        with log.open("wb") as output, _interrupts_held():
+        with log.open("wb") as output, _defer_interrupts():
             process = subprocess.Popen(  # noqa: S603  our own modules
                 [sys.executable, "-m", *arguments, "--tether-fd", str(self._tether)],
                 env=environment,
@@ -158,7 +158,7 @@ class Shop:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(self._tether, *descriptors),
-                process_group=0,  # a Ctrl-C in the terminal is for us; we end them in order
+                process_group=0,  # only this process receives Ctrl-C of the terminal, and stops the children in order
             )
             child = Child(name, process, log)
             self._children.append(child)
@@ -166,24 +166,24 @@ class Shop:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Let a Ctrl-C wait, so that no process is started and then not known."""
+def _defer_interrupts() -> Iterator[None]:
+    """Defer Ctrl-C, so that every started process is recorded."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: held.append(number))
+    deferred: list[int] = []
+    previous = signal.signal(signal.SIGINT, lambda number, _: deferred.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-    if held:
+        signal.signal(signal.SIGINT, previous)
+    if deferred:
         signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager
-def _listeners(services: tuple[Service, ...]) -> Iterator[dict[str, socket.socket]]:
-    """Listen on a free port for each service, so that all addresses are known before any is started."""
+def _open_listeners(services: tuple[Service, ...]) -> Iterator[dict[str, socket.socket]]:
+    """Listen on a free port for each service, so that all addresses are known before a service starts."""
     listeners: dict[str, socket.socket] = {}
     try:
         for service in services:
@@ -195,13 +195,13 @@ def _listeners(services: tuple[Service, ...]) -> Iterator[dict[str, socket.socke
 
 
 def _clean_environment() -> dict[str, str]:
-    """Return the environment without what would lead the spans elsewhere."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
-    return kept | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
+    """Return the environment without variables that would redirect the spans."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    return inherited | {"NO_PROXY": "127.0.0.1,localhost", "no_proxy": "127.0.0.1,localhost"}
 
 
 def _wait_until_healthy(child: Child, url: str, deadline: float) -> None:
-    """Ask for the health until it is good; the question waits in the socket until the service is there."""
+    """Poll the health check until it succeeds; a request waits in the socket until the service has started."""
     host = url.removeprefix("http://")
     while (left_s := deadline - time.monotonic()) > 0:
         connection = http.client.HTTPConnection(host, timeout=left_s)
@@ -219,9 +219,9 @@ def _wait_until_healthy(child: Child, url: str, deadline: float) -> None:
 
 def _describe_failure(child: Child) -> str:
     status = child.process.poll()
-    what = "was not ready in time" if status is None else f"ended with status {status}"
+    problem = "was not ready in time" if status is None else f"ended with status {status}"
     lines = child.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
-    return "\n  ".join([f"`{child.name}` {what}; its last lines:", *(lines or ["(none)"])])
+    return "\n  ".join([f"`{child.name}` {problem}; its last lines:", *(lines or ["(none)"])])
 
 
 def as_url(address: str) -> str:

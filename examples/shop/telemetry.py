@@ -1,4 +1,4 @@
-"""Tracing of one service: SDK, exporter, and what of HTTP is traced."""
+"""Tracing of one service: SDK, exporter, and instrumentation of HTTP."""
 
 import os
 import uuid
@@ -22,7 +22,7 @@ tracer = trace.get_tracer("spanproof.examples.shop")
 
 def start_tracing(service: str) -> TracerProvider:
     """Set up the SDK for this process; the OTLP endpoint and protocol come from `OTEL_EXPORTER_OTLP_…`."""
-    # Without it the instrumentations would still speak the deprecated names (http.status_code).
+    # Without it, the instrumentations use the deprecated names (http.status_code).
     os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "http")
     resource = Resource.create(
         {
@@ -38,7 +38,7 @@ def start_tracing(service: str) -> TracerProvider:
 
 
 def _create_exporter() -> SpanExporter:
-    # Imported here: each service needs one of the two, and both take a while to load.
+    # Imported here because each service needs only one of the two, and both are slow to import.
     if os.environ.get("OTEL_EXPORTER_OTLP_PROTOCOL") == "grpc":
         from opentelemetry.exporter.otlp.proto.grpc import trace_exporter as grpc
 
@@ -49,15 +49,15 @@ def _create_exporter() -> SpanExporter:
 
 
 def trace_app(app: FastAPI) -> None:
-    """Give every request but the health check a SERVER span."""
+    """Add a SERVER span to every request except the health check."""
     FastAPIInstrumentor.instrument_app(app, excluded_urls="/healthz", exclude_spans=["receive", "send"])
 
 
 def trace_client(client: httpx.AsyncClient, callee: str) -> None:
-    """Give every request a CLIENT span that names the callee and counts re-sends."""
+    """Add a CLIENT span to every request, with the callee's name and the number of resends."""
 
     async def describe_request(span: trace.Span, request: RequestInfo) -> None:
-        # All services share one host, so server.address cannot tell them apart when no answer comes.
+        # All services share one host, so server.address does not identify the callee if there is no response.
         span.set_attribute("service.peer.name", callee)
         extensions: dict[str, Any] = dict(request.extensions or {})
         if resend_count := extensions.get("resend_count", 0):

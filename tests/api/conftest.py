@@ -27,7 +27,7 @@ def write(tmp_path: Path) -> Callable[[str, str], Path]:
 
 @pytest.fixture
 def prove(start: Starter, service: Service) -> Prove:
-    """Runs proofs against the service, which sends its spans where the first line says."""
+    """Run proofs against the service, which exports its spans to the address in the first line."""
 
     def prove(*arguments: object) -> Finished:
         running = start("run", *arguments, *FREE_PORTS, BASE_URL=service.base_url)
@@ -45,6 +45,6 @@ def store() -> Iterator[Store]:
 
 @pytest.fixture
 def client(store: Store) -> Iterator[httpx.Client]:
-    """Asks the API over the store."""
+    """Return a client of the API over the store."""
     with open_client(store) as client:
         yield client

@@ -1,4 +1,4 @@
-"""A span to send, as bytes."""
+"""An encoded export request with one span."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spans for a store that the API reads, and a client of that API."""
+"""Spans for a store, and a client of the API over that store."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Value = str | int | float | bool | list[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Sent:
+class StoredSpan:
     """A span to be stored. Ids are numbers, times milliseconds since 12 o'clock."""
 
     service: str
@@ -52,16 +52,16 @@ def span_id(number: int) -> str:
     return f"{number:016x}"
 
 
-def append(store: Store, *spans: Sent) -> None:
+def append(store: Store, *spans: StoredSpan) -> None:
     store.append(Decoder().decode([make_request(*spans).SerializeToString()]))
 
 
-def make_request(*spans: Sent) -> ExportTraceServiceRequest:
+def make_request(*spans: StoredSpan) -> ExportTraceServiceRequest:
     request = ExportTraceServiceRequest()
     for each in spans:
-        of_resource = request.resource_spans.add()
-        of_resource.resource.attributes.extend(key_values({"service.name": each.service, **each.resource}))
-        span = of_resource.scope_spans.add().spans.add(
+        resource_spans = request.resource_spans.add()
+        resource_spans.resource.attributes.extend(key_values({"service.name": each.service, **each.resource}))
+        span = resource_spans.scope_spans.add().spans.add(
             trace_id=bytes.fromhex(trace_id(each.trace)),
             span_id=bytes.fromhex(span_id(each.id_)),
             parent_span_id=bytes.fromhex(span_id(each.parent)) if each.parent else b"",
@@ -78,9 +78,9 @@ def make_request(*spans: Sent) -> ExportTraceServiceRequest:
 
 @contextmanager
 def open_client(store: Store, proofs: Path | None = None) -> Iterator[httpx.Client]:
-    """Serve the API over a store on a free port, and ask it."""
-    with RunManager(store, AllowedTargets()) as keeper, closing(open_listener("127.0.0.1:0")) as listener:
-        server = make_http_server(make_app(store, keeper, proofs=proofs), ReceiverOptions())
+    """Serve the API over a store on a free port, and yield a client."""
+    with RunManager(store, AllowedTargets()) as run_manager, closing(open_listener("127.0.0.1:0")) as listener:
+        server = make_http_server(make_app(store, run_manager, proofs=proofs), ReceiverOptions())
         thread = threading.Thread(target=server.run, args=([listener],))
         thread.start()
         try:

@@ -1,6 +1,7 @@
-"""Answers as Docker's engine does, for containers of one image, each of which is a process of ours.
+"""A fake of Docker's engine for containers of one image, each of which is a local process.
 
-It knows what Testcontainers asks to create, start, find and remove a container, and answers 501 to all else.
+It supports the requests with which Testcontainers creates, starts, finds and removes a container, and answers 501 to
+all others.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ VERSION = {"ApiVersion": "1.50", "MinAPIVersion": "1.24", "Version": "28.0.0"}
 
 @dataclass(slots=True)
 class Engine:
-    """The containers of `image`, which does `command` by itself; `data` stands for the volume /data."""
+    """The containers of `image`, whose default command is `command`; `data` stands for the volume /data."""
 
     image: str
     command: list[str]
     data: Path
     address: str = ""
-    created: dict[str, Any] = field(default_factory=dict)  # what was asked for last
+    created: dict[str, Any] = field(default_factory=dict)  # the last request to create a container
     ports: dict[str, int] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
 
     def answer(self, method: str, path: str, body: Any) -> tuple[int, Any]:
         """Answer a request."""
-        what = re.sub(r"^/v1\.\d+|\?.*", "", path)
-        answers: dict[tuple[str, str], Callable[[Any], tuple[int, Any]]] = {
+        resource = re.sub(r"^/v1\.\d+|\?.*", "", path)
+        handlers: dict[tuple[str, str], Callable[[Any], tuple[int, Any]]] = {
             ("GET", "/version"): lambda _: (200, VERSION),
             ("GET", f"/images/{self.image}/json"): lambda _: (200, {"Id": "sha256:image", "RepoTags": [self.image]}),
             ("POST", "/containers/create"): self._create,
@@ -46,8 +47,8 @@ class Engine:
             ("POST", "/containers/c0ffee/start"): self._start,
             ("DELETE", "/containers/c0ffee"): self._remove,
         }
-        known = answers.get((method, what))
-        return known(body) if known else (501, {"message": f"{method} {path} is not known here"})
+        handler = handlers.get((method, resource))
+        return handler(body) if handler else (501, {"message": f"{method} {path} is not supported"})
 
     def _create(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.created = body
@@ -55,9 +56,9 @@ class Engine:
         return 201, {"Id": "c0ffee", "Warnings": []}
 
     def _start(self, _: Any) -> tuple[int, Any]:
-        moved = {port.removesuffix("/tcp"): place for port, place in self.ports.items()}
+        host_ports = {port.removesuffix("/tcp"): host_port for port, host_port in self.ports.items()}
         program, *arguments = (
-            re.sub(r"0\.0\.0\.0:(\d+)", lambda match: f"127.0.0.1:{moved[match[1]]}", word)
+            re.sub(r"0\.0\.0\.0:(\d+)", lambda match: f"127.0.0.1:{host_ports[match[1]]}", word)
             for word in self.created.get("Cmd") or self.command
         )
         environment = os.environ | dict(pair.split("=", 1) for pair in self.created.get("Env") or ())
@@ -70,7 +71,7 @@ class Engine:
 
     def _describe(self) -> dict[str, Any]:
         running = self.process is not None and self.process.poll() is None
-        bound = {port: [{"HostIp": "127.0.0.1", "HostPort": str(place)}] for port, place in self.ports.items()}
+        bound = {port: [{"HostIp": "127.0.0.1", "HostPort": str(host_port)}] for port, host_port in self.ports.items()}
         return {
             "Id": "c0ffee",
             "Image": "sha256:image",
@@ -89,10 +90,10 @@ class Engine:
 
 @contextmanager
 def open_engine(image: str, command: list[str], data: Path) -> Iterator[Engine]:
-    """Answer on a free port of loopback."""
+    """Serve the engine's API on a free loopback port."""
     engine = Engine(image, command, data)
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def handle_any(self) -> None:
@@ -106,13 +107,13 @@ def open_engine(image: str, command: list[str], data: Path) -> Iterator[Engine]:
             self.end_headers()
             self.wfile.write(content)
 
-        do_GET = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 (what the server looks for)
+        do_GET = do_POST = do_DELETE = do_HEAD = handle_any  # noqa: N815 (names required by the server)
 
         def log_message(self, *_: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
-    server.daemon_threads = True  # clients keep connections
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True  # clients keep connections open
     engine.address = f"tcp://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()

@@ -1,4 +1,4 @@
-"""Carries out the steps of a composite action as GitHub's runner does, as far as this repository's action goes."""
+"""Runner of a composite action's steps, with the features of GitHub's runner that this repository's action uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXPRESSION = re.compile(r"\$\{\{ (inputs|github)\.([\w-]+) \}\}")
 
 
 class Runner:
-    """A runner with a checkout in `workspace`; keeps its own files in `temp`."""
+    """A runner with a checkout in `workspace` and its own files in `temp`."""
 
     def __init__(self, action: Path, workspace: Path, temp: Path) -> None:
         self.action: dict[str, Any] = yaml.safe_load(action.read_text())
@@ -23,27 +23,27 @@ class Runner:
         self._workspace = workspace
         self._github = {"action_path": str(action.parent)}
 
-    def carry_out(self, step: str, inputs: dict[str, str], **environment: str) -> subprocess.CompletedProcess[str]:
-        """Run the step of this name with inputs, or their defaults; refuse inputs that there are not."""
-        known = {name: str(said.get("default", "")) for name, said in self.action["inputs"].items()}
-        assert inputs.keys() <= known.keys()
-        values = {"inputs": known | inputs, "github": self._github}
-        (found,) = [each for each in self.action["runs"]["steps"] if each["name"] == step]
-        assert "${{" not in found["run"], "what is given must not become a command"
+    def run_step(self, step: str, inputs: dict[str, str], **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the step of this name with inputs, or their defaults; reject undeclared inputs."""
+        defaults = {name: str(declared.get("default", "")) for name, declared in self.action["inputs"].items()}
+        assert inputs.keys() <= defaults.keys()
+        values = {"inputs": defaults | inputs, "github": self._github}
+        (definition,) = [each for each in self.action["runs"]["steps"] if each["name"] == step]
+        assert "${{" not in definition["run"], "an input must not become a part of a command"
 
         def fill(text: str) -> str:
             filled = EXPRESSION.sub(lambda match: values[match[1]][match[2]], text)
             assert "${{" not in filled or any("${{" in value for value in inputs.values()), f"cannot fill {text}"
             return filled
 
-        own = {"RUNNER_TEMP": self.temp, "GITHUB_STEP_SUMMARY": self.summary, "GITHUB_OUTPUT": self.output}
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SPANPROOF_"))}
+        runner_variables = {"RUNNER_TEMP": self.temp, "GITHUB_STEP_SUMMARY": self.summary, "GITHUB_OUTPUT": self.output}
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "SPANPROOF_"))}
         return subprocess.run(
-            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", found["run"]],
-            cwd=self._workspace / fill(found.get("working-directory", ".")),
-            env=kept
-            | {name: str(value) for name, value in own.items()}
-            | {name: fill(value) for name, value in found["env"].items()}
+            ["bash", "--noprofile", "--norc", "-e", "-o", "pipefail", "-c", definition["run"]],
+            cwd=self._workspace / fill(definition.get("working-directory", ".")),
+            env=inherited
+            | {name: str(value) for name, value in runner_variables.items()}
+            | {name: fill(value) for name, value in definition["env"].items()}
             | environment,
             capture_output=True,
             text=True,

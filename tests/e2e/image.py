@@ -1,6 +1,6 @@
-"""Carries out a Dockerfile without Docker: each stage in a directory and a virtual environment of its own.
+"""Builder of a Dockerfile without Docker: each stage in a directory and a virtual environment of its own.
 
-It knows the instructions that the repository's Dockerfile uses, and refuses others.
+It supports only the instructions that the repository's Dockerfile uses.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """One instruction, its options (`--name=value`) apart from the rest."""
+    """One instruction, with its options (`--name=value`) separated from the rest."""
 
     name: str
     options: dict[str, str]
@@ -28,7 +28,7 @@ class Instruction:
 
 @dataclass(slots=True)
 class Stage:
-    """What has been built so far from one FROM."""
+    """The state of one build stage."""
 
     root: Path
     venv: Path
@@ -46,7 +46,7 @@ class Stage:
 
 
 def parse(text: str) -> list[Instruction]:
-    """Read the instructions of a Dockerfile."""
+    """Return the instructions of a Dockerfile."""
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
     instructions = []
     for line in "\n".join(lines).replace("\\\n", " ").splitlines():
@@ -60,7 +60,7 @@ def parse(text: str) -> list[Instruction]:
 
 
 class Builder:
-    """Builds the stages of a Dockerfile below `base`, from the files of `context`; `arguments` are for its ARG."""
+    """Builds the stages of a Dockerfile below `base` from the files of `context`; `arguments` set its ARGs."""
 
     def __init__(self, context: Path, base: Path, python: str, **arguments: str) -> None:
         self._context = context
@@ -70,7 +70,7 @@ class Builder:
         self._stages: dict[str, Stage] = {}
 
     def build(self, instructions: list[Instruction]) -> Stage:
-        """Carry the instructions out; return the last stage."""
+        """Execute the instructions; return the last stage."""
         stage = None
         for instruction in instructions:
             if instruction.name == "FROM":
@@ -109,7 +109,7 @@ class Builder:
 
     def _do_run(self, stage: Stage, instruction: Instruction) -> None:
         command = localize(stage, instruction.rest)
-        if os.getuid() != 0:  # then only we can own what is made
+        if os.getuid() != 0:  # only root can create files of another owner
             command = re.sub(r"--owner=\d+ --group=\d+", f"--owner={os.getuid()} --group={os.getgid()}", command)
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL"))}
         subprocess.run(
@@ -145,7 +145,7 @@ class Builder:
 
 
 class _Ignore:
-    """What .dockerignore leaves out, in the form `shutil.copytree` asks for."""
+    """The paths excluded by .dockerignore, as an `ignore` function for `shutil.copytree`."""
 
     def __init__(self, root: Path, patterns: list[str]) -> None:
         self._root = root
@@ -163,10 +163,10 @@ def _matches(path: Path, pattern: str) -> bool:
 
 
 def locate(stage: Stage, path: str) -> Path:
-    """Return where a path inside the image is."""
+    """Return the local path of a path inside the image."""
     return stage.root / path.removeprefix("/") if path.startswith("/") else stage.workdir / path
 
 
 def localize(stage: Stage, text: str) -> str:
-    """Turn the paths of the image's own folders, wherever they stand in a command, into where they are."""
+    """Replace paths of the image's own folders in a command by their local paths."""
     return re.sub(r"(?<![\w./])/(src|dist|data)(?![\w.])", lambda match: str(locate(stage, match[0])), text)

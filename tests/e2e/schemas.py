@@ -1,4 +1,4 @@
-"""The schemas of files that are meant for others: Compose, GitHub, GitLab."""
+"""JSON schemas of files for other tools: Compose, GitHub, GitLab."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 from jsonschema import Draft7Validator
 
 
-def find_faults(name: str, document: Any) -> list[str]:
-    """Say what is wrong with a document, as the schema of this name has it."""
+def find_schema_errors(name: str, document: Any) -> list[str]:
+    """Return the violations of the named schema in a document."""
     return [f"{error.json_path}: {error.message}" for error in _read(name).iter_errors(document)]
 
 

@@ -1,4 +1,4 @@
-"""A throwaway OTLP endpoint, gRPC and HTTP, that keeps what it is sent."""
+"""A temporary OTLP endpoint, gRPC and HTTP, that keeps the received spans."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SERVICE = "opentelemetry.proto.collector.trace.v1.TraceService"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One span that arrived."""
+class ReceivedSpan:
+    """One received span with its resource."""
 
     service: str
     resource: dict[str, Any]
@@ -35,13 +35,13 @@ class Seen:
 
 
 class Sink:
-    """What has arrived so far, and waiting for more."""
+    """The spans received so far, with a way to wait for more."""
 
     def __init__(self) -> None:
         self.grpc_address = ""
         self.http_address = ""
         self.protocols: dict[str, set[str]] = {}
-        self._seen: list[Seen] = []
+        self._spans: list[ReceivedSpan] = []
         self._arrived = threading.Condition()
 
     def take(self, request: trace_service_pb2.ExportTraceServiceRequest, protocol: str) -> None:
@@ -51,26 +51,26 @@ class Sink:
                 service = resource["service.name"]
                 self.protocols.setdefault(service, set()).add(protocol)
                 for scope_spans in resource_spans.scope_spans:
-                    self._seen.extend(Seen(service, resource, span) for span in scope_spans.spans)
+                    self._spans.extend(ReceivedSpan(service, resource, span) for span in scope_spans.spans)
             self._arrived.notify_all()
 
-    def wait_for(self, trace_id: str, enough: Callable[[list[Seen]], bool]) -> list[Seen]:
-        """Wait until the trace is as it should be; the spans come in the order they started."""
+    def wait_for(self, trace_id: str, is_complete: Callable[[list[ReceivedSpan]], bool]) -> list[ReceivedSpan]:
+        """Wait until `is_complete` accepts the spans of a trace; return these in the order of their starts."""
         deadline = time.monotonic() + DEADLINE_S
         with self._arrived:
-            while not enough(found := self._find(trace_id)):
+            while not is_complete(spans := self._find(trace_id)):
                 if not self._arrived.wait(deadline - time.monotonic()):
-                    shown = [(seen.service, seen.span.name) for seen in found]
-                    raise TimeoutError(f"trace {trace_id} is not as expected: {shown}")
-        return found
+                    names = [(received.service, received.span.name) for received in spans]
+                    raise TimeoutError(f"trace {trace_id} is not as expected: {names}")
+        return spans
 
-    def all_spans(self) -> list[Seen]:
+    def all_spans(self) -> list[ReceivedSpan]:
         with self._arrived:
-            return list(self._seen)
+            return list(self._spans)
 
-    def _find(self, trace_id: str) -> list[Seen]:
-        found = [seen for seen in self._seen if seen.span.trace_id.hex() == trace_id]
-        return sorted(found, key=lambda seen: seen.span.start_time_unix_nano)
+    def _find(self, trace_id: str) -> list[ReceivedSpan]:
+        spans = [received for received in self._spans if received.span.trace_id.hex() == trace_id]
+        return sorted(spans, key=lambda received: received.span.start_time_unix_nano)
 
 
 def _read_attributes(attributes: Any) -> dict[str, Any]:
@@ -79,10 +79,10 @@ def _read_attributes(attributes: Any) -> dict[str, Any]:
 
 @contextmanager
 def open_sink() -> Iterator[Sink]:
-    """Open both doors on free loopback ports."""
+    """Serve both protocols on free loopback ports."""
     sink = Sink()
 
-    class Door(BaseHTTPRequestHandler):
+    class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -102,12 +102,12 @@ def open_sink() -> Iterator[Sink]:
         sink.take(request, "grpc")
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    http_server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     http_server.daemon_threads = True
     thread = threading.Thread(target=http_server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     grpc_server = grpc.server(futures.ThreadPoolExecutor(2))
-    # By hand, because what the protocol's package generates for it is not typed.
+    # The generated servicer classes of the protocol's package are not typed.
     method = grpc.unary_unary_rpc_method_handler(
         export,
         trace_service_pb2.ExportTraceServiceRequest.FromString,

@@ -1,4 +1,4 @@
-"""What fits spanproof into pipelines: the GitHub action, the hooks for pre-commit, and what docs/ci.md shows."""
+"""CI integrations: the GitHub action, the pre-commit hooks, and the examples of docs/ci.md."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from spanproof.api.cli.main import app
 from spanproof.api.cli.report_options import read_report_targets
 from spanproof.tests.command import COMMAND, FREE, Service
 from spanproof.tests.e2e.github import Runner
-from spanproof.tests.e2e.schemas import find_faults
+from spanproof.tests.e2e.schemas import find_schema_errors
 from spanproof.tests.ports import find_free_address
 
 REPOSITORY = Path(__file__).parents[2]
 ACTION = REPOSITORY / "action.yml"
 PAGE = (REPOSITORY / "docs/ci.md").read_text()
-SHOWN = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)]
-WORKFLOW, GITLAB, PRE_COMMIT = SHOWN
+EXAMPLES = [yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)]
+WORKFLOW, GITLAB, PRE_COMMIT = EXAMPLES
 PROOFS = """
 let base = "nowhere"
 let token = "none"
 
-proof "the bank is asked" [smoke] {
+proof "the bank is called" [smoke] {
   when GET "{base}/x"
   expect path shop -> bank
 }
 
-proof "the shop asks payments" [smoke] {
+proof "the shop calls payments" [smoke] {
   when GET "{base}/x" { header "x-token": token }
   expect path shop -> payments
 }
@@ -53,14 +53,14 @@ proof "not selected" {
     ("name", "document"),
     [
         ("github-actions", yaml.safe_load(ACTION.read_text())),
-        ("github-workflows", {**WORKFLOW, "on": WORKFLOW[True]}),  # YAML 1.1 takes `on` for true
+        ("github-workflows", {**WORKFLOW, "on": WORKFLOW[True]}),  # YAML 1.1 reads `on` as true
         ("gitlab-ci", GITLAB),
     ],
     ids=["action", "workflow", "gitlab"],
 )
-def test_the_files_are_what_their_schemas_ask_for(name: str, document: dict[Any, Any]) -> None:
+def test_files_match_their_schemas(name: str, document: dict[Any, Any]) -> None:
     document.pop(True, None)
-    assert find_faults(name, document) == []
+    assert find_schema_errors(name, document) == []
 
 
 # ## The action
@@ -68,21 +68,21 @@ def test_the_files_are_what_their_schemas_ask_for(name: str, document: dict[Any,
 
 @pytest.fixture
 def runner(tmp_path: Path) -> Runner:
-    """A runner on which the action's first step has been carried out, as far as its second needs it."""
+    """Return a runner in the state after the action's first step, as far as the second step needs it."""
     for folder in ("workspace", "temp/spanproof/bin"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "temp/spanproof/bin/spanproof").symlink_to(COMMAND)
     return Runner(ACTION, tmp_path / "workspace", tmp_path / "temp")
 
 
-def test_the_action_carries_out_proofs_as_its_inputs_say(runner: Runner, tmp_path: Path, service: Service) -> None:
+def test_action_applies_its_inputs(runner: Runner, tmp_path: Path, service: Service) -> None:
     folder = tmp_path / "workspace/more checks"
     folder.mkdir()
     folder.joinpath("shop.proof").write_text(PROOFS)
     folder.joinpath("ci.env").write_text("A=b\n")
     http = find_free_address()
     service.export_to(http)
-    ran = runner.carry_out(
+    ran = runner.run_step(
         "Carry out proofs",
         {
             "working-directory": "more checks", "paths": "shop.proof\n", "tags": "smoke\n", "keyword": "the",
@@ -94,30 +94,30 @@ def test_the_action_carries_out_proofs_as_its_inputs_say(runner: Runner, tmp_pat
     assert ran.returncode == 1, ran
     assert runner.output.read_text() == "exit-code=1\n"
     assert "::error file=shop.proof,line=12" in ran.stdout
-    assert "the shop asks payments" in runner.summary.read_text()
+    assert "the shop calls payments" in runner.summary.read_text()
     report = json.loads(folder.joinpath("report.json").read_text())
     assert report["counts"] == {"pass": 1, "fail": 1, "inconclusive": 0, "error": 0, "flaky": 0}
     assert [len(proof["tries"]) for proof in report["run"]["proofs"]] == [0, 1]
     assert sorted(path.name for path in folder.iterdir()) == ["ci.env", "junit.xml", "report.json", "shop.proof"]
 
 
-def test_the_action_needs_no_inputs(runner: Runner, tmp_path: Path) -> None:
+def test_action_needs_no_inputs(runner: Runner, tmp_path: Path) -> None:
     (tmp_path / "workspace/a.proof").write_text('proof "p" {\n  when run "true"\n  expect response.status == 0\n}\n')
-    free = {"otlp-grpc": FREE, "otlp-http": FREE}  # others may have the usual ports here
-    ran = runner.carry_out("Carry out proofs", free)
+    free_ports = {"otlp-grpc": FREE, "otlp-http": FREE}  # the default ports may be in use
+    ran = runner.run_step("Carry out proofs", free_ports)
     assert ran.returncode == 0, ran
     assert runner.output.read_text() == "exit-code=0\n"
 
 
-def test_the_action_hands_every_input_on() -> None:
+def test_action_passes_all_inputs() -> None:
     action = yaml.safe_load(ACTION.read_text())
     used = re.findall(r"inputs\.([\w-]+)", json.dumps(action["runs"]))
     assert sorted(used) == sorted(action["inputs"])
-    told = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.M)))
-    assert sorted(told) == sorted(action["inputs"])
+    documented = re.findall(r"`([\w-]+)`", "".join(re.findall(r"^\| (`.*?) \|", PAGE, re.M)))
+    assert sorted(documented) == sorted(action["inputs"])
 
 
-def test_the_usual_addresses_are_those_of_the_command() -> None:
+def test_action_defaults_match_the_command() -> None:
     inputs = yaml.safe_load(ACTION.read_text())["inputs"]
     help_text = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["run", "--help"]).stdout
     for name in ("otlp-grpc", "otlp-http", "inconclusive", "workers", "retries"):
@@ -129,8 +129,8 @@ def test_the_usual_addresses_are_those_of_the_command() -> None:
 HOOKS = REPOSITORY / ".pre-commit-hooks.yaml"
 
 
-def test_the_hooks_find_problems_and_lay_proofs_out(tmp_path: Path) -> None:
-    """pre-commit itself runs them; only what it would install is taken from here."""
+def test_hooks_find_problems_and_format_proofs(tmp_path: Path) -> None:
+    """Run the hooks with pre-commit itself, but with the program of this environment."""
     hooks = yaml.safe_load(HOOKS.read_text())
     local = {"repo": "local", "hooks": [{**hook, "language": "unsupported"} for hook in hooks]}
     (tmp_path / ".pre-commit-config.yaml").write_text(yaml.safe_dump({"repos": [local]}))
@@ -151,7 +151,7 @@ def test_the_hooks_find_problems_and_lay_proofs_out(tmp_path: Path) -> None:
     assert (code, out.count("Passed")) == (0, 1), out
 
 
-def test_the_configuration_that_is_shown_names_hooks_that_there_are(tmp_path: Path) -> None:
+def test_documented_configuration_names_existing_hooks(tmp_path: Path) -> None:
     (repo,) = PRE_COMMIT["repos"]
     assert [hook["id"] for hook in repo["hooks"]] == [hook["id"] for hook in yaml.safe_load(HOOKS.read_text())]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(PRE_COMMIT))
@@ -175,11 +175,11 @@ def run_in(folder: Path, *command: object) -> tuple[int, str]:
 # ## GitLab
 
 
-def test_the_job_for_gitlab_writes_the_reports_it_keeps() -> None:
+def test_gitlab_job_writes_its_artifacts() -> None:
     (command,) = GITLAB["proofs"]["script"]
     program, name, *arguments = shlex.split(command)
     assert program == "spanproof"
-    parsed = get_command(app).commands[name].make_context(name, arguments).params
+    parsed = get_command(app).get_command(None, name).make_context(name, arguments).params
     reports = {target.report_format: str(target.path) for target in read_report_targets(parsed["report"])}
     artifacts = GITLAB["proofs"]["artifacts"]
     assert artifacts["reports"]["junit"] == reports["junit"]

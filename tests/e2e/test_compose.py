@@ -1,4 +1,4 @@
-"""The Compose file of the shop: its services are the shop's, and start by its commands; see compose.py for how."""
+"""The Compose file of the shop, run by compose.py: its services match those of the shop, and they start."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from spanproof.api.cli.report_options import read_report_targets
 from spanproof.examples.shop.services import NATS_URL_VARIABLE, SERVICES, Service, name_url_variable
 from spanproof.tests.command import wait_until
 from spanproof.tests.e2e.compose import Composition
-from spanproof.tests.e2e.schemas import find_faults
+from spanproof.tests.e2e.schemas import find_schema_errors
 
 FILE = Path(__file__).parents[2] / "examples/shop/compose.yaml"
 PROOFS = "proofs"
-# Each takes a second to start: all of them, and the proofs, are run where they are asked for.
+# Each takes a second to start; all services and the proofs run only with TESTS_COMPOSE=all.
 STARTED = [] if os.environ.get("TESTS_COMPOSE") == "all" else ["nats", "bank"]
 
 
@@ -28,18 +28,18 @@ def composition(tmp_path: Path) -> Composition:
     return Composition(FILE, tmp_path)
 
 
-def test_the_file_is_what_its_schema_asks_for(composition: Composition) -> None:
-    assert find_faults("compose-spec", composition.document) == []
+def test_file_matches_its_schema(composition: Composition) -> None:
+    assert find_schema_errors("compose-spec", composition.document) == []
 
 
-def test_all_of_the_shop_is_there(composition: Composition) -> None:
+def test_file_contains_all_services(composition: Composition) -> None:
     assert composition.services.keys() == {service.name for service in SERVICES} | {"nats", PROOFS}
 
 
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: str(service.name))
-def test_each_service_finds_those_it_calls_and_the_collector(composition: Composition, service: Service) -> None:
-    told = composition.services[service.name]
-    environment = told["environment"]
+def test_services_have_addresses_of_callees_and_collector(composition: Composition, service: Service) -> None:
+    definition = composition.services[service.name]
+    environment = definition["environment"]
     ports = {"grpc": 4317, "http/protobuf": 4318}
     assert environment.pop("OTEL_EXPORTER_OTLP_PROTOCOL") == service.otlp_protocol
     assert environment.pop("OTEL_EXPORTER_OTLP_ENDPOINT") == f"http://{PROOFS}:{ports[service.otlp_protocol]}"
@@ -48,14 +48,14 @@ def test_each_service_finds_those_it_calls_and_the_collector(composition: Compos
         assert environment.pop(NATS_URL_VARIABLE) == "nats://nats:4222"
         awaited["nats"] = {"condition": "service_started"}
     assert environment == {name_url_variable(callee): f"http://{callee}:8080" for callee in service.calls}
-    assert told.get("depends_on", {}) == awaited
-    assert told["command"][-4:] == ["--host", "0.0.0.0", "--port", "8080"]  # noqa: S104 (in a container)
+    assert definition.get("depends_on", {}) == awaited
+    assert definition["command"][-4:] == ["--host", "0.0.0.0", "--port", "8080"]  # noqa: S104 (in a container)
 
 
-def test_the_proofs_are_there_and_their_options_are_those_of_the_command(composition: Composition) -> None:
+def test_proofs_exist_and_options_are_valid(composition: Composition) -> None:
     program, name, *arguments = composition.command(PROOFS)
     assert Path(program).name == "spanproof"
-    parsed = get_command(app).commands[name].make_context(name, arguments).params
+    parsed = get_command(app).get_command(None, name).make_context(name, arguments).params
     assert all(Path(path).is_file() for path in parsed["paths"])
     assert {str(target.report_format) for target in read_report_targets(parsed["report"])} == {"junit", "html"}
     options = {field: parsed[field] for field in ("otlp_grpc", "otlp_http", "insecure_no_auth")}

@@ -1,4 +1,4 @@
-"""`spanproof demo`: what a newcomer sees first, and that nothing is left of it afterwards."""
+"""`spanproof demo`: its output and reports, and a complete cleanup."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Starter = Callable[..., Running]
 WRONG = """\
 let base = env("SHOP_URL")
 
-proof "an order that is not there is found" {
+proof "an unknown order is found" {
   when GET "{base}/orders/no-such-order"
   settle within 10s
   expect response.status == 200
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def shown(folder: Path) -> Finished:
+def finished(folder: Path) -> Finished:
     arguments = ("demo", "--report", "junit=junit.xml,json=report.json", "--report", "html=report.html,github")
     running = Running(arguments, folder, {"GITHUB_STEP_SUMMARY": str(folder / "summary.md")}, cold=True)
     try:
@@ -43,11 +43,11 @@ def shown(folder: Path) -> Finished:
         running.close()
 
 
-def test_every_proof_gets_the_verdict_it_should(shown: Finished) -> None:
-    assert shown.code == 0, shown
-    assert shown.err == ""
-    assert re.search(r"^\d+ proofs got their expected verdict, 3 of them a failure$", shown.out, re.MULTILINE)
-    assert re.search(r"^\d+ proofs: \d+ passed, 3 failed in ", shown.out, re.MULTILINE)
+def test_proofs_get_expected_verdicts(finished: Finished) -> None:
+    assert finished.code == 0, finished
+    assert finished.err == ""
+    assert re.search(r"^\d+ proofs got their expected verdict, 3 of them a failure$", finished.out, re.MULTILINE)
+    assert re.search(r"^\d+ proofs: \d+ passed, 3 failed in ", finished.out, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_every_proof_gets_the_verdict_it_should(shown: Finished) -> None:
         "✓ fallback payments -> bank => bank-backup   1 call fell back",
     ],
 )
-def test_a_path_a_latency_a_retry_and_a_fallback_are_proved(shown: Finished, claim: str) -> None:
-    assert claim in shown.out
+def test_claims_pass(finished: Finished, claim: str) -> None:
+    assert claim in finished.out
 
 
-def test_each_failure_shows_its_place_and_its_trace(shown: Finished) -> None:
-    failures = re.split(r"^(?=FAIL )", shown.out, flags=re.MULTILINE)[1:]
+def test_failures_show_position_and_trace(finished: Finished) -> None:
+    failures = re.split(r"^(?=FAIL )", finished.out, flags=re.MULTILINE)[1:]
     assert len(failures) == 3
     for failure in failures:
         assert re.search(r"^error\[[a-z-]+\]: ", failure, re.MULTILINE)
@@ -75,7 +75,7 @@ def test_each_failure_shows_its_place_and_its_trace(shown: Finished) -> None:
         assert "= rerun: spanproof run " in failure
 
 
-def test_the_reports_of_the_shop_say_the_same(shown: Finished, folder: Path) -> None:
+def test_reports_agree_with_output(finished: Finished, folder: Path) -> None:
     report = json.loads((folder / "report.json").read_text())
     jsonschema.validate(report, describe_report())
     names = [proof["name"] for proof in report["run"]["proofs"]]
@@ -91,38 +91,40 @@ def test_the_reports_of_the_shop_say_the_same(shown: Finished, folder: Path) -> 
     assert page.xpath("//*[@class='name']/text()") == names
     assert len(page.xpath("//details[@data-outcome='fail']//table[@class='waterfall']")) == 3
 
-    assert len(re.findall(r"^::error file=.*examples/shop/proofs/\w+\.proof,line=\d+,", shown.out, re.MULTILINE)) >= 3
+    assert (
+        len(re.findall(r"^::error file=.*examples/shop/proofs/\w+\.proof,line=\d+,", finished.out, re.MULTILINE)) >= 3
+    )
     summary = (folder / "summary.md").read_text()
     assert summary.startswith(f"## spanproof: {len(names) - 3} passed, 3 failed\n")
     assert [name for name in failed if f"### ❌ {name}" not in summary] == []
 
 
-def test_ctrl_c_stops_the_whole_shop(start: Starter) -> None:
+def test_ctrl_c_stops_the_shop(start: Starter) -> None:
     running = start("demo")
     running.read_until("PASS ")
     assert len(find_in_session(running.pid)) >= len(SERVICES) + 1
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
-    wait_until(lambda: not find_in_session(running.pid), "the end of all that it started")
+    wait_until(lambda: not find_in_session(running.pid), "the end of all started processes")
 
 
-def test_ctrl_c_while_the_shop_opens_stops_what_was_started(start: Starter) -> None:
+def test_ctrl_c_during_start_stops_the_shop(start: Starter) -> None:
     running = start("demo")
     running.read_until("nats is ready")
     assert find_in_session(running.pid)
     running.signal(signal.SIGINT)
     assert running.finish().code == 130
-    wait_until(lambda: not find_in_session(running.pid), "the end of all that it started")
+    wait_until(lambda: not find_in_session(running.pid), "the end of all started processes")
 
 
-def test_a_proof_with_another_verdict_than_it_should_leaves_with_1(start: Starter, tmp_path: Path) -> None:
+def test_unexpected_verdict_exits_with_1(start: Starter, tmp_path: Path) -> None:
     (tmp_path / "wrong.proof").write_text(WRONG)
     ran = start("demo", "wrong.proof").finish()
     assert ran.code == 1, ran
-    assert "not as it should be: an order that is not there is found: must pass, got fail" in ran.out
+    assert "unexpected verdict: an unknown order is found: expected pass, got fail" in ran.out
 
 
-def test_a_proof_that_cannot_be_read_opens_no_shop(start: Starter, tmp_path: Path) -> None:
+def test_invalid_proof_starts_no_shop(start: Starter, tmp_path: Path) -> None:
     (tmp_path / "wrong.proof").write_text(WRONG.replace("==", "="))
     ran = start("demo", "wrong.proof").finish()
     assert ran.code == 2, ran

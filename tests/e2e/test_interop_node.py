@@ -1,4 +1,4 @@
-"""Spans from the OpenTelemetry SDK for Node.js arrive as they were made, by each of its three exporters."""
+"""Spans from the OpenTelemetry SDK for Node.js, exported by each of its three exporters."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def receiver(store: Store) -> Iterator[Receiver]:
 
 
 @pytest.fixture(params=["grpc", "http", "proto"])
-def sent(request: pytest.FixtureRequest, node: str, receiver: Receiver) -> dict[str, str]:
-    """Let Node.js send a trace; return its ids. What it saw acknowledged is stored: there is nothing to wait for."""
+def exported(request: pytest.FixtureRequest, node: str, receiver: Receiver) -> dict[str, str]:
+    """Send a trace from Node.js and return its ids. The spans are stored once the exporter has its acknowledgment."""
     address = receiver.grpc_address if request.param == "grpc" else receiver.http_address
     emitted = subprocess.run(
         [node, "emit.mjs", request.param, f"http://{address}"],
@@ -53,7 +53,7 @@ def sent(request: pytest.FixtureRequest, node: str, receiver: Receiver) -> dict[
 
 
 def read_spans(store: Store, trace_id: str) -> dict[str, dict[str, Any]]:
-    """Read the spans of a trace by name."""
+    """Return the spans of a trace by name."""
     cursor = store.cursor().execute(
         "SELECT *, printf('%016x', span_id) AS span_hex, printf('%016x', parent_id) AS parent_hex"
         " FROM spans WHERE trace_id = CAST(? AS UUID)",
@@ -64,23 +64,23 @@ def read_spans(store: Store, trace_id: str) -> dict[str, dict[str, Any]]:
     return {row["name"]: row for row in rows}
 
 
-def test_what_node_sends_is_stored_as_it_was_made(sent: dict[str, str], store: Store) -> None:
-    spans = read_spans(store, sent["traceId"])
+def test_spans_are_stored_unchanged(exported: dict[str, str], store: Store) -> None:
+    spans = read_spans(store, exported["traceId"])
     assert spans.keys() == {"GET", "GET /teapot"}
     client, server = spans["GET"], spans["GET /teapot"]
 
     assert {span["service"] for span in spans.values()} == {"node-emitter"}
     assert (KINDS[client["kind"]], KINDS[server["kind"]]) == ("client", "server")
-    assert (client["span_hex"], server["span_hex"]) == (sent["clientSpanId"], sent["serverSpanId"])
+    assert (client["span_hex"], server["span_hex"]) == (exported["clientSpanId"], exported["serverSpanId"])
     assert client["parent_id"] is None
-    assert server["parent_hex"] == sent["clientSpanId"]
+    assert server["parent_hex"] == exported["clientSpanId"]
     assert client["start_ns"] < server["start_ns"] <= server["end_ns"] <= client["end_ns"]
     assert (client["status"], client["status_message"]) == (1, "")
     assert (server["status"], server["status_message"]) == (2, "I'm a teapot")
 
 
-def test_attributes_keep_their_values_and_types(sent: dict[str, str], store: Store) -> None:
-    client = read_spans(store, sent["traceId"])["GET"]
+def test_attributes_keep_their_values_and_types(exported: dict[str, str], store: Store) -> None:
+    client = read_spans(store, exported["traceId"])["GET"]
 
     attributes = read_attributes(client)
     kinds = dict(zip(attributes, client["attribute_kinds"], strict=True))
@@ -118,30 +118,30 @@ def test_attributes_keep_their_values_and_types(sent: dict[str, str], store: Sto
     }
 
 
-def test_events_and_links_come_along(sent: dict[str, str], store: Store) -> None:
-    spans = read_spans(store, sent["traceId"])
+def test_events_and_links_are_stored(exported: dict[str, str], store: Store) -> None:
+    spans = read_spans(store, exported["traceId"])
 
-    (answered,) = spans["GET"]["events"]
-    assert answered["name"] == "answered"
-    assert answered["attribute_kinds"] == "ia"
-    assert read_attributes(answered)["http.response.status_code"] == "418"
-    assert spans["GET"]["start_ns"] <= answered["time_ns"] <= spans["GET"]["end_ns"]
+    (event,) = spans["GET"]["events"]
+    assert event["name"] == "answered"
+    assert event["attribute_kinds"] == "ia"
+    assert read_attributes(event)["http.response.status_code"] == "418"
+    assert spans["GET"]["start_ns"] <= event["time_ns"] <= spans["GET"]["end_ns"]
     (exception,) = spans["GET /teapot"]["events"]
     assert exception["name"] == "exception"
     assert read_attributes(exception)["exception.type"] == "TypeError"
     assert read_attributes(exception)["exception.message"] == "no coffee"
-    (link,) = read_spans(store, sent["laterTraceId"])["later"]["links"]
-    assert (link["trace_id"].hex, f"{link['span_id']:016x}") == (sent["traceId"], sent["clientSpanId"])
+    (link,) = read_spans(store, exported["laterTraceId"])["later"]["links"]
+    assert (link["trace_id"].hex, f"{link['span_id']:016x}") == (exported["traceId"], exported["clientSpanId"])
     assert read_attributes(link) == {"why": "follows"}
 
 
 def read_attributes(row: dict[str, Any]) -> dict[str, str]:
-    """Read attributes as the store holds them: keys and texts."""
+    """Return attributes from their form in the store: keys and texts."""
     return dict(zip(row["attributes"]["keys"], row["attributes"]["texts"], strict=True))
 
 
 def read_array(text: str) -> list[dict[str, Any]]:
-    """Read an array as the store holds it: marked, then its values in OTLP/JSON."""
+    """Return an array from its form in the store: a marker, then the values in OTLP/JSON."""
     assert text.startswith("\x01a")
     values: list[dict[str, Any]] = json.loads(text[2:])
     return values

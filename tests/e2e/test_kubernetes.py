@@ -1,4 +1,4 @@
-"""The Kubernetes manifests: what they ask of a cluster is well said, and what they start does what they count on."""
+"""The Kubernetes manifests: valid, consistent, and in agreement with the program."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PORTS = {port["name"]: port["containerPort"] for port in CONTAINER["ports"]}
 
 @pytest.mark.parametrize("version", ["1.30", kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: str(document["kind"]))
-def test_kubernetes_would_take_it(document: dict[str, Any], version: str) -> None:
+def test_manifests_are_valid(document: dict[str, Any], version: str) -> None:
     kubernetes_validate.validate(document, version, strict=True)
 
 
@@ -43,33 +43,33 @@ def test_names_and_labels_agree() -> None:
     assert POD["volumes"][0]["secret"]["secretName"] == SECRET["metadata"]["name"]
 
 
-def test_it_runs_as_the_image_does() -> None:
-    said = {instruction.name: instruction.rest for instruction in parse((REPOSITORY / "Dockerfile").read_text())}
+def test_manifests_match_the_image() -> None:
+    values = {instruction.name: instruction.rest for instruction in parse((REPOSITORY / "Dockerfile").read_text())}
     security = POD["securityContext"]
-    assert said["USER"] == f"{security['runAsUser']}:{security['runAsGroup']}" == f"10001:{security['fsGroup']}"
-    assert sorted(PORTS.values()) == [int(port) for port in said["EXPOSE"].split()]
+    assert values["USER"] == f"{security['runAsUser']}:{security['runAsGroup']}" == f"10001:{security['fsGroup']}"
+    assert sorted(PORTS.values()) == [int(port) for port in values["EXPOSE"].split()]
     assert CONTAINER["image"] == f"spanproof:{__version__}"
-    assert said["VOLUME"] in {mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
+    assert values["VOLUME"] in {mount["mountPath"] for mount in CONTAINER["volumeMounts"]}
 
 
-def test_the_tokens_are_read_as_they_stand(tmp_path: Path) -> None:
+def test_tokens_are_readable(tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text(SECRET["stringData"]["tokens"])
     assert [sorted(token.roles) for token in read_tokens(tmp_path / "tokens").tokens] == [["ingest"], ["read", "run"]]
 
 
 @pytest.fixture
 def server(start: Starter, tmp_path: Path) -> Running:
-    """What the manifests start, with its folders below `tmp_path` and on free ports."""
+    """Start the container's command, with its folders below `tmp_path` and on free ports."""
     for mount in CONTAINER["volumeMounts"]:
         (tmp_path / mount["mountPath"].lstrip("/")).mkdir(parents=True)
     (tmp_path / "etc/spanproof/tokens").write_text(SECRET["stringData"]["tokens"])
     program, *arguments = (*CONTAINER["command"], *CONTAINER["args"])
     assert program == "spanproof"
-    placed = [re.sub(r"=/", f"={tmp_path}/", argument) for argument in arguments]
-    return start(*(re.sub(r"0\.0\.0\.0:\d+", FREE, argument) for argument in placed))
+    localized = [re.sub(r"=/", f"={tmp_path}/", argument) for argument in arguments]
+    return start(*(re.sub(r"0\.0\.0\.0:\d+", FREE, argument) for argument in localized))
 
 
-def test_the_probes_are_answered_and_tokens_asked_for(server: Running) -> None:
+def test_probes_succeed_and_tokens_are_required(server: Running) -> None:
     address = find_address(server.read_line(), "API")
     for kind in ("startupProbe", "livenessProbe", "readinessProbe"):
         get = CONTAINER[kind]["httpGet"]
@@ -78,12 +78,12 @@ def test_the_probes_are_answered_and_tokens_asked_for(server: Running) -> None:
     assert httpx.get(f"http://{address}/api/v1/services").status_code == 401
     ingest, both = (line.split()[0] for line in SECRET["stringData"]["tokens"].splitlines())
     for token, status in ((ingest, 403), (both, 200)):
-        shown = {"authorization": f"Bearer {token}"}
-        assert httpx.get(f"http://{address}/api/v1/services", headers=shown).status_code == status
+        headers = {"authorization": f"Bearer {token}"}
+        assert httpx.get(f"http://{address}/api/v1/services", headers=headers).status_code == status
     server.signal(15)
     assert server.wait(POD["terminationGracePeriodSeconds"])
 
 
-def test_each_address_has_the_port_that_its_option_says() -> None:
-    said = dict(re.findall(r"--(\S+)=0\.0\.0\.0:(\d+)", " ".join(CONTAINER["args"])))
-    assert said == {name: str(port) for name, port in PORTS.items()}
+def test_ports_match_the_options() -> None:
+    option_ports = dict(re.findall(r"--(\S+)=0\.0\.0\.0:(\d+)", " ".join(CONTAINER["args"])))
+    assert option_ports == {name: str(port) for name, port in PORTS.items()}

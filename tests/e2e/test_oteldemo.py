@@ -1,4 +1,4 @@
-"""The OpenTelemetry demo's first thirty seconds: received, derived and judged, and counted once more by hand."""
+"""The OpenTelemetry demo's first thirty seconds: received, derived and judged, and compared with independent counts."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ RECORDING = Path(__file__).parents[1] / "traces" / "oteldemo" / "test_data.json.
 SERVER, CLIENT, PRODUCER, CONSUMER = 2, 3, 4, 5
 EXIT, SERVED = (CLIENT, PRODUCER), (SERVER, CONSUMER)
 
-# ## The same, by hand: the definitions of the language's second chapter over the JSON as it was sent
+# ## Independent counts: the definitions of the language's second chapter, applied to the recorded JSON
 
 
 @dataclass(frozen=True, eq=False)
 class Span:
-    """A span as it stands in the JSON."""
+    """A span of the recorded JSON."""
 
     trace: str
     id: str
@@ -67,14 +67,14 @@ def spans() -> tuple[Span, ...]:
     return tuple(
         Span(
             span["traceId"], span["spanId"], span.get("parentSpanId", ""),
-            str(read_values(of_resource["resource"]["attributes"])["service.name"]), span["name"], span["kind"],
+            str(read_values(resource_spans["resource"]["attributes"])["service.name"]), span["name"], span["kind"],
             int(span["startTimeUnixNano"]), int(span["endTimeUnixNano"]), span.get("status", {}).get("code", 0),
             read_values(span.get("attributes", [])),
         )
         for line in read_lines()
-        for of_resource in json.loads(line)["resourceSpans"]
-        for of_scope in of_resource["scopeSpans"]
-        for span in of_scope["spans"]
+        for resource_spans in json.loads(line)["resourceSpans"]
+        for scope_spans in resource_spans["scopeSpans"]
+        for span in scope_spans["spans"]
     )  # fmt: skip
 
 
@@ -93,14 +93,14 @@ def children(span: Span) -> list[Span]:
 
 @cache
 def _children() -> dict[tuple[str, str], list[Span]]:
-    found = defaultdict(list)
+    spans_by_parent = defaultdict(list)
     for span in spans():
-        found[span.trace, span.parent_id].append(span)
-    return found
+        spans_by_parent[span.trace, span.parent_id].append(span)
+    return spans_by_parent
 
 
 def is_entry(span: Span) -> bool:
-    """A request that a service served."""
+    """Return whether a span is the entry of a request into its service."""
     above = parent(span)
     if above is None:
         return not span.parent_id or span.kind in SERVED
@@ -118,31 +118,31 @@ def is_entry(span: Span) -> bool:
 
 
 def peer(span: Span) -> str:
-    """Who was asked, by a call that nobody answered."""
+    """Return the callee of a client span without a server span."""
     for names in (
         ("service.peer.name", "peer.service"),
         ("db.system.name", "db.system"),
         ("messaging.system",),
     ):
-        if found := span.first(*names):
-            return str(found)
+        if name := span.first(*names):
+            return str(name)
     address = str(span.first("server.address", "net.peer.name", "net.host.name") or "")
     label = address.split(".")[0]
     return label if label in {each.service for each in spans()} else address or "unknown"
 
 
-def count_exchanges() -> Counter[tuple[str, str, str]]:
-    counted: Counter[tuple[str, str, str]] = Counter()
+def count_attempts() -> Counter[tuple[str, str, str]]:
+    counts: Counter[tuple[str, str, str]] = Counter()
     for span in spans():
         above = parent(span)
         if span.kind in EXIT:
             served = [child for child in children(span) if child.kind == SERVER]
-            counted.update(("paired", span.service, child.service) for child in served)
+            counts.update(("paired", span.service, child.service) for child in served)
             if not served:
-                counted["unpaired", span.service, peer(span)] += 1
+                counts["unpaired", span.service, peer(span)] += 1
         if is_entry(span) and above is not None and above.kind not in EXIT and above.service != span.service:
-            counted["bare", above.service, span.service] += 1
-    return counted
+            counts["bare", above.service, span.service] += 1
+    return counts
 
 
 def is_failed(span: Span) -> bool:
@@ -187,32 +187,32 @@ def witnesses(verdict: Verdict) -> list[Span]:
     return [by_id()[witness.trace_id, witness.span_id] for witness in verdict.witnesses]
 
 
-def test_the_recording_is_what_it_is_taken_for() -> None:
+def test_recording_has_expected_size() -> None:
     assert (len(spans()), len(by_id()), len({span.trace for span in spans()})) == (547, 547, 141)
 
 
-def test_entry_spans_are_those_that_the_definition_names(connection: duckdb.DuckDBPyConnection) -> None:
+def test_entry_spans_match_the_definition(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute(
         "SELECT s.trace_id, s.span_id FROM topology t JOIN spans s USING (span_key) WHERE t.is_entry"
     ).fetchall()
-    found = {(trace.hex, f"{span:016x}") for trace, span in rows}
-    assert found == {(span.trace, span.id) for span in spans() if is_entry(span)}
+    entries = {(trace.hex, f"{span:016x}") for trace, span in rows}
+    assert entries == {(span.trace, span.id) for span in spans() if is_entry(span)}
 
 
-def test_exchanges_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
+def test_attempts_match_independent_count(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute("SELECT shape, caller, callee, count(*) FROM attempts GROUP BY ALL").fetchall()
-    assert {(shape, caller, callee): n for shape, caller, callee, n in rows} == dict(count_exchanges())
+    assert {(shape, caller, callee): n for shape, caller, callee, n in rows} == dict(count_attempts())
 
 
-def test_errors_are_counted_as_by_hand(connection: duckdb.DuckDBPyConnection) -> None:
+def test_errors_match_independent_count(connection: duckdb.DuckDBPyConnection) -> None:
     rows = connection.execute(
         "SELECT s.service, count(*) FROM topology t JOIN spans s USING (span_key) WHERE t.error GROUP BY 1"
     )
     assert dict(rows.fetchall()) == Counter(span.service for span in spans() if is_failed(span))
 
 
-def test_only_what_failed_is_taken_for_tried_again(connection: duckdb.DuckDBPyConnection) -> None:
-    """Of each logical call, all attempts but the last failed, have the same parent, and go to the same callee."""
+def test_only_failed_attempts_are_retried(connection: duckdb.DuckDBPyConnection) -> None:
+    """In each logical call, all attempts have the same parent and callee, and all but the last have failed."""
     rows = connection.execute(
         "SELECT e.call_key, s.trace_id, s.span_id FROM attempts e JOIN spans s ON s.span_key = e.client_key"
         " WHERE e.call_key IN (SELECT call_key FROM calls WHERE attempts > 1) ORDER BY e.call_key, e.attempt"
@@ -220,28 +220,28 @@ def test_only_what_failed_is_taken_for_tried_again(connection: duckdb.DuckDBPyCo
     attempts = defaultdict(list)
     for call, trace, span in rows:
         attempts[call].append(by_id()[trace.hex, f"{span:016x}"])
-    for tried in attempts.values():
-        assert len({(span.trace, span.parent_id, span.service, span.name) for span in tried}) == 1
-        assert all(is_failed(span) for span in tried[:-1])
-        assert all(one.end <= other.start for one, other in pairwise(tried))
+    for of_call in attempts.values():
+        assert len({(span.trace, span.parent_id, span.service, span.name) for span in of_call}) == 1
+        assert all(is_failed(span) for span in of_call[:-1])
+        assert all(one.end <= other.start for one, other in pairwise(of_call))
 
 
-def roads() -> Iterator[tuple[str, str]]:
-    """For each trace the ways through its services, from the first one called to each that was."""
+def list_paths() -> Iterator[tuple[str, str]]:
+    """Yield for each span its trace and the path of services from the first one to that of the span."""
     for span in spans():
-        road = [span.service]
+        services = [span.service]
         if span.kind in EXIT and not any(child.kind in SERVED for child in children(span)):
-            road.insert(0, peer(span))
+            services.insert(0, peer(span))
         above = parent(span)
         while above is not None:
-            if road[-1] != above.service:
-                road.append(above.service)
+            if services[-1] != above.service:
+                services.append(above.service)
             above = parent(above)
-        yield span.trace, " -> ".join(reversed(road))
+        yield span.trace, " -> ".join(reversed(services))
 
 
 @pytest.mark.parametrize(
-    ("path", "road"),
+    ("path", "pattern"),
     [
         ("loadgenerator -> frontend-proxy -> frontend", "loadgenerator -> frontend-proxy -> frontend$"),
         ("frontend -> productcatalogservice", "frontend -> productcatalogservice$"),
@@ -251,21 +251,21 @@ def roads() -> Iterator[tuple[str, str]]:
         ("frontend -> checkoutservice", "frontend -> checkoutservice$"),
     ],
 )
-def test_a_path_is_found_in_as_many_traces_as_by_hand(judge: Callable[[str], Verdict], path: str, road: str) -> None:
-    having = {trace for trace, taken in roads() if re.search(rf"(^| -> ){road}", taken)}
-    if path.startswith("frontend"):  # what it asked for in a trace of its own, the request it continues asked for too
-        having |= {before for after, before in read_links() if after in having}
-    assert 0.01 < len(having) / 141 < 1
+def test_path_matches_independent_count(judge: Callable[[str], Verdict], path: str, pattern: str) -> None:
+    matching = {trace for trace, services in list_paths() if re.search(rf"(^| -> ){pattern}", services)}
+    if path.startswith("frontend"):  # calls in a linked trace also belong to the trace of the request that it continues
+        matching |= {before for after, before in read_links() if after in matching}
+    assert 0.01 < len(matching) / 141 < 1
     some = judge(f"path {path} in >= 1% of traces")
     assert (some.outcome, some.n) == (Outcome.PASS, 141), some
-    assert f"in {len(having)} of 141 traces" in some.reason
+    assert f"in {len(matching)} of 141 traces" in some.reason
     every = judge(f"path {path}")
     assert (every.outcome, every.n) == (Outcome.FAIL, 141), every
     assert judge(f"no path {path}").outcome is Outcome.FAIL
 
 
 def read_links() -> Iterator[tuple[str, str]]:
-    """Each trace that begins with a server's span, with a trace that this span links to."""
+    """Yield each trace whose root is a server span, with each trace that this span links to."""
     for line in read_lines():
         for resource in json.loads(line)["resourceSpans"]:
             for span in (span for scope in resource["scopeSpans"] for span in scope["spans"]):
@@ -273,13 +273,13 @@ def read_links() -> Iterator[tuple[str, str]]:
                     yield from ((span["traceId"], link["traceId"]) for link in span.get("links", ()))
 
 
-def test_a_request_continued_in_a_trace_of_its_own_is_followed_by_its_link(judge: Callable[[str], Verdict]) -> None:
-    """The frontend goes on in a new trace, whose first span links to the one that the proxy asked for."""
+def test_path_follows_links_to_other_traces(judge: Callable[[str], Verdict]) -> None:
+    """The frontend continues in a new trace, whose root span links to the trace of the proxy's request."""
     services = defaultdict(set)
     for span in spans():
         services[span.trace].add(span.service)
-    assert not any({"loadgenerator", "productcatalogservice"} <= found for found in services.values())
-    having = {
+    assert not any({"loadgenerator", "productcatalogservice"} <= names for names in services.values())
+    matching = {
         before
         for after, before in read_links()
         if "productcatalogservice" in services[after] and "loadgenerator" in services[before]
@@ -287,11 +287,11 @@ def test_a_request_continued_in_a_trace_of_its_own_is_followed_by_its_link(judge
     path = "path loadgenerator -> frontend-proxy -> frontend ->> productcatalogservice"
     some = judge(f"{path} in >= 1% of traces")
     assert (some.outcome, some.n) == (Outcome.PASS, 141), some
-    assert f"in {len(having)} of 141 traces" in some.reason
+    assert f"in {len(matching)} of 141 traces" in some.reason
     assert judge(path).outcome is Outcome.FAIL
 
 
-def test_the_calls_that_failed_are_found_and_shown(judge: Callable[[str], Verdict]) -> None:
+def test_failed_calls_are_found_as_witnesses(judge: Callable[[str], Verdict]) -> None:
     failed = [
         span for span in spans() if span.service == "frontend" and span.kind == CLIENT and
         (peer(span) == "checkoutservice" or any(child.service == "checkoutservice" for child in children(span)))
@@ -324,31 +324,31 @@ def test_the_calls_that_failed_are_found_and_shown(judge: Callable[[str], Verdic
         ("url.full", ("http.url",)),
     ],
 )
-def test_a_stable_name_reads_the_deprecated_ones(
+def test_stable_name_reads_deprecated_names(
     judge: Callable[[str], Verdict], stable: str, deprecated: tuple[str, ...]
 ) -> None:
-    having = [span for span in spans() if span.first(stable, *deprecated) is not None]
-    assert judge(f"count(span[exists({stable})]) == {len(having)}").outcome is Outcome.PASS
-    values = Counter(str(span.first(stable, *deprecated)) for span in having)
+    matching = [span for span in spans() if span.first(stable, *deprecated) is not None]
+    assert judge(f"count(span[exists({stable})]) == {len(matching)}").outcome is Outcome.PASS
+    values = Counter(str(span.first(stable, *deprecated)) for span in matching)
     for value, n in values.most_common(3):
         assert judge(f'count(span[{stable} == "{value}"]) == {n}').outcome is Outcome.PASS, value
 
 
 @pytest.mark.parametrize("name", ["http.status_code", "net.peer.name", "rpc.grpc.status_code"])
-def test_a_deprecated_name_reads_itself(judge: Callable[[str], Verdict], name: str) -> None:
-    having = sum(name in span.attributes for span in spans())
-    assert having
-    assert judge(f"count(span[exists({name})]) == {having}").outcome is Outcome.PASS
+def test_deprecated_name_reads_itself(judge: Callable[[str], Verdict], name: str) -> None:
+    matching = sum(name in span.attributes for span in spans())
+    assert matching
+    assert judge(f"count(span[exists({name})]) == {matching}").outcome is Outcome.PASS
 
 
-def test_a_status_compares_as_a_number_however_it_was_sent(judge: Callable[[str], Verdict]) -> None:
+def test_status_compares_as_a_number(judge: Callable[[str], Verdict]) -> None:
     statuses = [span.first("http.response.status_code", "http.status_code") for span in spans()]
     failed = sum(status is not None and int(str(status)) >= 500 for status in statuses)
     assert failed
     assert judge(f"count(span[http.response.status_code >= 500]) == {failed}").outcome is Outcome.PASS
 
 
-def test_a_redirect_is_not_a_retry(judge: Callable[[str], Verdict], connection: duckdb.DuckDBPyConnection) -> None:
+def test_redirect_is_not_a_retry(judge: Callable[[str], Verdict], connection: duckdb.DuckDBPyConnection) -> None:
     redirected = [
         span for span in spans() if span.kind == CLIENT
         and any(str(child.first("http.status_code", "http.response.status_code")) == "308" for child in children(span))

@@ -1,4 +1,4 @@
-"""The demo shop: its services answer, its faults do what they say, and nothing of it is left behind."""
+"""The demo shop: its services, its faults, and its cleanup."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from spanproof.examples.shop import shop as shop_module
 from spanproof.examples.shop.services import SERVICES, Service
 from spanproof.examples.shop.shop import Shop, ShopError
 from spanproof.tests.command import wait_until
-from spanproof.tests.e2e.sink import Seen, Sink, open_sink
+from spanproof.tests.e2e.sink import ReceivedSpan, Sink, open_sink
 
 CART = {"cart": "c-42", "amount": 1999}
-# Who asks whom in a checkout when nothing is wrong.
-ROAD = Counter({"gateway -> orders": 1, "orders -> inventory": 1, "orders -> payments": 1})
+# The calls of a checkout without faults.
+CHECKOUT_CALLS = Counter({"gateway -> orders": 1, "orders -> inventory": 1, "orders -> payments": 1})
 TO_BANK = Counter({"payments -> bank": 1})
 TO_BACKUP = Counter({"payments -> bank": 3, "payments -> bank-backup": 1})
 MAIL = Counter({"orders -> notifications": 1})
@@ -47,7 +47,7 @@ def customer(shop: Shop) -> Iterator[httpx.Client]:
 
 
 def check_out(customer: httpx.Client, fault: str = "", amount: int = 1999) -> tuple[httpx.Response, str]:
-    """Send a checkout in a trace of its own; return the answer and the trace's id."""
+    """Send a checkout in a trace of its own; return the response and the trace's id."""
     trace_id = os.urandom(16).hex()
     headers = {"traceparent": f"00-{trace_id}-00f067aa0ba902b7-01", "x-user": "u-1"}
     if fault:
@@ -55,35 +55,37 @@ def check_out(customer: httpx.Client, fault: str = "", amount: int = 1999) -> tu
     return customer.post("/checkout", json=CART | {"amount": amount}, headers=headers), trace_id
 
 
-def find_calls(spans: list[Seen]) -> Counter[str]:
-    """Count which service was entered from which."""
-    services = {seen.span.span_id: seen.service for seen in spans}
-    pairs = [(services.get(seen.span.parent_span_id), seen.service) for seen in spans]
+def find_calls(spans: list[ReceivedSpan]) -> Counter[str]:
+    """Count the calls between services."""
+    services = {received.span.span_id: received.service for received in spans}
+    pairs = [(services.get(received.span.parent_span_id), received.service) for received in spans]
     return Counter(f"{caller} -> {callee}" for caller, callee in pairs if caller not in (None, callee))
 
 
-def test_a_checkout_goes_through_every_service(customer: httpx.Client, sink: Sink) -> None:
+def test_checkout_calls_every_service(customer: httpx.Client, sink: Sink) -> None:
     response, trace_id = check_out(customer)
 
     assert response.status_code == 201
     order = response.json()["order"]
     assert (order["state"], order["paid_by"]) == ("paid", "bank")
-    spans = sink.wait_for(trace_id, lambda spans: find_calls(spans) == ROAD + TO_BANK + MAIL and len(spans) == 15)
-    by_name = {(seen.service, seen.span.name): seen for seen in spans}
+    spans = sink.wait_for(
+        trace_id, lambda spans: find_calls(spans) == CHECKOUT_CALLS + TO_BANK + MAIL and len(spans) == 15
+    )
+    by_name = {(received.service, received.span.name): received for received in spans}
     assert by_name["gateway", "POST /checkout"].attributes["user.id"] == "u-1"
     assert by_name["gateway", "POST /checkout"].attributes["http.response.status_code"] == 201
     insert = by_name["orders", "INSERT orders"].attributes
     assert (insert["db.system.name"], insert["db.namespace"]) == ("sqlite", "shop")
     assert insert["db.query.text"].startswith("INSERT INTO orders")
-    sent = by_name["orders", "publish order.created"]
-    received = by_name["notifications", "process order.created"]
-    assert received.span.parent_span_id == sent.span.span_id
-    assert received.attributes["messaging.system"] == "nats"
-    assert received.attributes["messaging.destination.name"] == "order.created"
+    publish = by_name["orders", "publish order.created"]
+    process = by_name["notifications", "process order.created"]
+    assert process.span.parent_span_id == publish.span.span_id
+    assert process.attributes["messaging.system"] == "nats"
+    assert process.attributes["messaging.destination.name"] == "order.created"
     assert by_name["notifications", "render mail"].span.events[0].name == "mail rendered"
 
 
-def test_an_order_can_be_read_back(customer: httpx.Client) -> None:
+def test_order_can_be_read(customer: httpx.Client) -> None:
     response, _ = check_out(customer)
     order_id = response.json()["order"]["id"]
 
@@ -94,24 +96,24 @@ def test_an_order_can_be_read_back(customer: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("fault", "status", "paid_by", "calls"),
     [
-        ("bank=503", 201, "bank-backup", ROAD + TO_BACKUP + MAIL),
-        ("bank=flaky:2", 201, "bank", ROAD + Counter({"payments -> bank": 3}) + MAIL),
-        ("bank=slow:800ms", 201, "bank-backup", ROAD + TO_BACKUP + MAIL),
-        ("bank=down", 502, None, ROAD + TO_BACKUP),
-        ("inventory=slow:400ms", 201, "bank", ROAD + TO_BANK + MAIL),
-        ("notifications=off", 201, "bank", ROAD + TO_BANK),
+        ("bank=503", 201, "bank-backup", CHECKOUT_CALLS + TO_BACKUP + MAIL),
+        ("bank=flaky:2", 201, "bank", CHECKOUT_CALLS + Counter({"payments -> bank": 3}) + MAIL),
+        ("bank=slow:800ms", 201, "bank-backup", CHECKOUT_CALLS + TO_BACKUP + MAIL),
+        ("bank=down", 502, None, CHECKOUT_CALLS + TO_BACKUP),
+        ("inventory=slow:400ms", 201, "bank", CHECKOUT_CALLS + TO_BANK + MAIL),
+        ("notifications=off", 201, "bank", CHECKOUT_CALLS + TO_BANK),
         (
             "inventory=legacy, bank=flaky:1",
             201,
             "bank",
-            ROAD
+            CHECKOUT_CALLS
             - Counter({"orders -> inventory": 1})
             + Counter({"orders -> inventory-legacy": 1, "payments -> bank": 2})
             + MAIL,
         ),
     ],
 )
-def test_faults_do_what_they_say(
+def test_faults_have_their_effects(
     fault: str, status: int, paid_by: str | None, calls: Counter[str], customer: httpx.Client, sink: Sink
 ) -> None:
     started = time.monotonic()
@@ -125,36 +127,36 @@ def test_faults_do_what_they_say(
         assert took_s > 0.4
 
 
-def test_retries_wait_longer_each_time_and_say_which_they_are(customer: httpx.Client, sink: Sink) -> None:
+def test_retries_back_off_and_are_counted(customer: httpx.Client, sink: Sink) -> None:
     _, trace_id = check_out(customer, "bank=slow:800ms")
 
     spans = sink.wait_for(trace_id, lambda spans: find_calls(spans)["payments -> bank"] == 3)
-    tries = [seen for seen in spans if seen.attributes.get("service.peer.name") == "bank"]
-    assert [seen.attributes.get("http.request.resend_count") for seen in tries] == [None, 1, 2]
-    assert {seen.attributes["error.type"] for seen in tries} == {"ReadTimeout"}
+    attempts = [received for received in spans if received.attributes.get("service.peer.name") == "bank"]
+    assert [received.attributes.get("http.request.resend_count") for received in attempts] == [None, 1, 2]
+    assert {received.attributes["error.type"] for received in attempts} == {"ReadTimeout"}
     gaps_ns = [
         later.span.start_time_unix_nano - earlier.span.end_time_unix_nano
-        for earlier, later in itertools.pairwise(tries)
+        for earlier, later in itertools.pairwise(attempts)
     ]
     assert gaps_ns[0] >= 100_000_000
     assert gaps_ns[1] >= 200_000_000
 
 
-def test_a_declined_card_is_not_tried_again(customer: httpx.Client, sink: Sink) -> None:
+def test_declined_card_is_not_retried(customer: httpx.Client, sink: Sink) -> None:
     response, trace_id = check_out(customer, amount=1_000_000)
 
     assert response.status_code == 402
-    sink.wait_for(trace_id, lambda spans: find_calls(spans) == ROAD + TO_BANK)
+    sink.wait_for(trace_id, lambda spans: find_calls(spans) == CHECKOUT_CALLS + TO_BANK)
 
 
-def test_an_unknown_fault_is_refused(customer: httpx.Client) -> None:
+def test_unknown_fault_is_rejected(customer: httpx.Client) -> None:
     response, _ = check_out(customer, "bank=on-fire")
 
     assert response.status_code == 400
     assert response.json()["detail"].startswith("unknown fault `bank=on-fire`; known: bank=503, ")
 
 
-def test_services_describe_themselves_in_todays_names(customer: httpx.Client, sink: Sink) -> None:
+def test_services_use_current_semantic_conventions(customer: httpx.Client, sink: Sink) -> None:
     for fault in ("bank=503", "inventory=legacy"):
         _, trace_id = check_out(customer, fault)
         sink.wait_for(trace_id, lambda spans: find_calls(spans)["orders -> notifications"] == 1)
@@ -162,26 +164,26 @@ def test_services_describe_themselves_in_todays_names(customer: httpx.Client, si
     assert set(sink.protocols) == {service.name for service in SERVICES}
     assert sink.protocols["orders"] == {"grpc"}
     assert sink.protocols["gateway"] == {"http"}
-    for seen in sink.all_spans():
-        assert {"service.name", "service.version", "service.instance.id"} <= seen.resource.keys()
-        assert "healthz" not in str(seen.attributes.get("url.path"))
-        assert not {"http.status_code", "http.method", "http.url"} & seen.attributes.keys()
+    for received in sink.all_spans():
+        assert {"service.name", "service.version", "service.instance.id"} <= received.resource.keys()
+        assert "healthz" not in str(received.attributes.get("url.path"))
+        assert not {"http.status_code", "http.method", "http.url"} & received.attributes.keys()
 
 
-def test_stopping_leaves_nothing_behind(sink: Sink, tmp_path: Path) -> None:
+def test_stop_ends_all_processes(sink: Sink, tmp_path: Path) -> None:
     progress: list[str] = []
     shop = Shop.start(sink.grpc_address, sink.http_address, progress.append, log_dir=tmp_path)
     pids = find_descendants(os.getpid()) & find_group_members(set(shop.pids.values()))
     shop.stop()
     shop.stop()
 
-    assert len(pids) == len(SERVICES) + 2  # the broker and its keeper
+    assert len(pids) == len(SERVICES) + 2  # the broker and its guard
     assert not [pid for pid in pids if is_running(pid)]
     assert progress == ["nats is ready", *(f"{service.name} is ready" for service in SERVICES)]
     assert {path.name for path in tmp_path.glob("*.log")} >= {"gateway.log", "nats.log"}
 
 
-def test_an_interrupted_start_leaves_nothing_behind(sink: Sink) -> None:
+def test_interrupted_start_ends_all_processes(sink: Sink) -> None:
     before = find_descendants(os.getpid())
     started: set[int] = set()
 
@@ -196,7 +198,7 @@ def test_an_interrupted_start_leaves_nothing_behind(sink: Sink) -> None:
     assert not [pid for pid in started if is_running(pid)]
 
 
-def test_a_killed_parent_leaves_nothing_behind(sink: Sink, tmp_path: Path) -> None:
+def test_killed_parent_ends_all_processes(sink: Sink, tmp_path: Path) -> None:
     code = (
         "import pathlib, sys\n"
         "from spanproof.examples.shop.shop import Shop\n"
@@ -218,7 +220,7 @@ def test_a_killed_parent_leaves_nothing_behind(sink: Sink, tmp_path: Path) -> No
     wait_until(lambda: not any(map(is_running, children)), "no process outlives its parent")
 
 
-def test_a_service_that_dies_early_is_named(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_service_is_named(sink: Sink, monkeypatch: pytest.MonkeyPatch) -> None:
     before = find_descendants(os.getpid())
     monkeypatch.setattr(shop_module, "SERVICES", (Service("ghost", "ghost"), *SERVICES))
 
@@ -228,7 +230,7 @@ def test_a_service_that_dies_early_is_named(sink: Sink, monkeypatch: pytest.Monk
 
 
 def read_stat(pid: int) -> list[str]:
-    """Return state, parent and process group, … of a process; nothing if there is none."""
+    """Return the state, parent, process group, … of a process, or nothing if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -249,8 +251,8 @@ def find_group_members(groups: set[int]) -> set[int]:
 
 def find_descendants(ancestor: int) -> set[int]:
     parents = {pid: int(stat[1]) for pid in list_pids() if (stat := read_stat(pid))}
-    found: set[int] = set()
+    descendants: set[int] = set()
     layer = {ancestor}
     while layer := {pid for pid, parent in parents.items() if parent in layer}:
-        found |= layer
-    return found
+        descendants |= layer
+    return descendants

@@ -1,4 +1,4 @@
-"""The shop's fault header: read in one place, refused with a reason."""
+"""The shop's fault header: parsing and rejection."""
 
 import pytest
 
@@ -18,7 +18,7 @@ from spanproof.examples.shop.faults import Fault, UnknownFaultError, parse
         ),
     ],
 )
-def test_known_faults_are_read(text: str, expected: list[Fault]) -> None:
+def test_known_faults_are_parsed(text: str, expected: list[Fault]) -> None:
     assert list(parse(text).values()) == expected
 
 
@@ -39,11 +39,11 @@ def test_known_faults_are_read(text: str, expected: list[Fault]) -> None:
         "notifications=off:1",
     ],
 )
-def test_unknown_faults_are_refused_with_what_is_known(text: str) -> None:
+def test_unknown_fault_lists_known_ones(text: str) -> None:
     with pytest.raises(UnknownFaultError, match=r"^unknown fault `.*`; known: bank=503, .*notifications=off$"):
         parse(text)
 
 
-def test_a_target_has_one_fault() -> None:
+def test_target_has_one_fault() -> None:
     with pytest.raises(UnknownFaultError, match="two faults for `bank`"):
         parse("bank=503, inventory=legacy, bank=down")

@@ -1,6 +1,6 @@
--- Who asked whom for what in a stretch of time, and how that went: the first page of it, or the one after `$after_…`.
--- `errors` are attempts in error, `failed` are calls.
-WITH asked AS (
+-- The edges of the service graph in a time window: the first page, or the one after `$after_…`.
+-- `errors` counts attempts in error, `failed` counts logical calls.
+WITH edges AS (
     SELECT
         caller, callee, operation, protocol, count(*) AS n, sum(attempts)::BIGINT AS attempts,
         count(*) FILTER (failed) AS failed, sum(coalesce(e.errors, 0))::BIGINT AS errors,
@@ -25,5 +25,5 @@ WITH asked AS (
 SELECT
     caller, callee, operation, protocol, n, attempts, errors, failed,
     sorted[(n * 50 + 99) // 100], sorted[(n * 95 + 99) // 100], sorted[(n * 99 + 99) // 100]
-FROM asked
+FROM edges
 ORDER BY ALL

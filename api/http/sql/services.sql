@@ -1,24 +1,24 @@
--- The services that have sent spans of a stretch of time, with the requests they took: their entry spans.
-WITH within AS (
+-- The services with spans in a time window, and the requests that they received: their entry spans.
+WITH window_spans AS (
     SELECT span_key, service, start_ns, end_ns, resource_key FROM spans
     WHERE start_ns >= $since_ns AND start_ns < $until_ns
 ),
 requests AS (
     SELECT s.service, count(*) AS n, count(*) FILTER (t.error) AS errors, list_sort(list(s.end_ns - s.start_ns)) AS sorted
-    FROM within s JOIN topology t USING (span_key)
+    FROM window_spans s JOIN topology t USING (span_key)
     WHERE t.is_entry
     GROUP BY s.service
 ),
 versions AS (
     SELECT w.service, list_sort(list_distinct(flatten(list(attribute_texts({version}))))) AS versions
-    FROM (SELECT DISTINCT service, resource_key FROM within) w JOIN resources r USING (resource_key)
+    FROM (SELECT DISTINCT service, resource_key FROM window_spans) w JOIN resources r USING (resource_key)
     WHERE {version} IS NOT NULL
     GROUP BY w.service
 )
 SELECT
     service, coalesce(n, 0), coalesce(errors, 0), coalesce(versions, []),
     sorted[(n * 50 + 99) // 100], sorted[(n * 95 + 99) // 100], sorted[(n * 99 + 99) // 100]
-FROM (SELECT DISTINCT service FROM within)
+FROM (SELECT DISTINCT service FROM window_spans)
 LEFT JOIN requests USING (service)
 LEFT JOIN versions USING (service)
 ORDER BY service

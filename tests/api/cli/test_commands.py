@@ -1,4 +1,4 @@
-"""The command as people use it: what it prints and the exit codes it leaves with."""
+"""Output and exit codes of the commands."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ proof "{name}" [{tag}] {{
 
 @pytest.fixture
 def proof(write: Callable[[str, str], Path], service: Service) -> Callable[..., Path]:
-    """Writes a proof of one claim about the service."""
+    """Write a proof with one claim about the service."""
 
     def proof(
         claim: str, *, name: str = "p", tag: str = "t", path: str = "/hello", limit: str = "10s", base: str = ""
@@ -60,35 +60,35 @@ def proof(write: Callable[[str, str], Path], service: Service) -> Callable[..., 
 # ## The command itself
 
 
-def test_the_version_is_told(tmp_path: Path) -> None:
-    told = Running(("--version",), tmp_path, {}, cold=True).finish()
-    assert told == Finished(0, f"spanproof {__version__}\n", "")
+def test_version_is_printed(tmp_path: Path) -> None:
+    finished = Running(("--version",), tmp_path, {}, cold=True).finish()
+    assert finished == Finished(0, f"spanproof {__version__}\n", "")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_each_command_has_an_example(command: str) -> None:
-    shown = CliRunner().invoke(app, [*command.split(), "--help"])
-    assert shown.exit_code == 0
-    assert f"Example: spanproof {command} " in " ".join(shown.stdout.split())
+def test_help_of_each_command_has_an_example(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])
+    assert result.exit_code == 0
+    assert f"Example: spanproof {command} " in " ".join(result.stdout.split())
 
 
-def test_the_help_names_every_command(spanproof: Command) -> None:
-    shown = spanproof("--help")
-    assert shown.code == 0
-    assert [word for word in ("run", "check", "serve", "case", "trace", "demo") if f" {word} " not in shown.out] == []
+def test_help_lists_commands(spanproof: Command) -> None:
+    result = spanproof("--help")
+    assert result.code == 0
+    assert [word for word in ("run", "check", "serve", "case", "trace", "demo") if f" {word} " not in result.out] == []
 
 
 @pytest.mark.parametrize(
     "arguments", [["rum"], ["run", "--no-such-option"], ["run", "--inconclusive=maybe"], ["trace"]]
 )
-def test_wrong_usage_leaves_with_2(spanproof: Command, arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(spanproof: Command, arguments: list[str]) -> None:
     assert spanproof(*arguments).code == 2
 
 
 # ## run: the four verdicts
 
 
-def test_a_proof_that_holds_leaves_with_0(prove: Prove, write: Callable[[str, str], Path]) -> None:
+def test_passing_proof_exits_with_0(prove: Prove, write: Callable[[str, str], Path]) -> None:
     ran = prove(write("good.proof", GOOD))
     assert ran.code == 0, ran
     assert "PASS  good.proof::hello is answered   5 passed" in ran.out
@@ -97,14 +97,14 @@ def test_a_proof_that_holds_leaves_with_0(prove: Prove, write: Callable[[str, st
     assert ran.err == ""
 
 
-def test_a_folder_is_searched_for_proofs(prove: Prove, write: Callable[[str, str], Path], tmp_path: Path) -> None:
+def test_folder_is_searched_for_proofs(prove: Prove, write: Callable[[str, str], Path], tmp_path: Path) -> None:
     write("checks/deep/good.proof", GOOD)
     ran = prove(tmp_path / "checks")
     assert ran.code == 0, ran
     assert "PASS  checks/deep/good.proof::hello is answered" in ran.out
 
 
-def test_a_proof_that_fails_leaves_with_1_and_shows_where_and_why(prove: Prove, proof: Callable[..., Path]) -> None:
+def test_failing_proof_exits_with_1_and_explains(prove: Prove, proof: Callable[..., Path]) -> None:
     ran = prove(proof("path shop -> bnak"))
     assert ran.code == 1, ran
     assert "error[path-mismatch]: `shop` called `bank`, not `bnak`" in ran.out
@@ -115,38 +115,38 @@ def test_a_proof_that_fails_leaves_with_1_and_shows_where_and_why(prove: Prove, 
     assert "= rerun: spanproof run p.proof -k p" in ran.out
 
 
-def test_a_claim_with_nothing_to_judge_leaves_with_3(prove: Prove, proof: Callable[..., Path]) -> None:
+def test_claim_without_matches_exits_with_3(prove: Prove, proof: Callable[..., Path]) -> None:
     ran = prove(proof("duration(shpo) < 1s"))
     assert ran.code == 3, ran
     assert "inconclusive[nothing-matched]: nothing matched" in ran.out
     assert "shop" in ran.out
 
 
-def test_a_service_that_sends_no_spans_is_inconclusive_and_told_so(prove: Prove, proof: Callable[..., Path]) -> None:
+def test_missing_spans_are_inconclusive(prove: Prove, proof: Callable[..., Path]) -> None:
     ran = prove(proof("path shop -> bank", path="/silent", limit="700ms"))
     assert ran.code == 3, ran
     assert "no span of this trace has arrived" in ran.out
 
 
-def test_a_claim_about_the_response_needs_no_spans(prove: Prove, proof: Callable[..., Path]) -> None:
+def test_response_claim_needs_no_spans(prove: Prove, proof: Callable[..., Path]) -> None:
     ran = prove(proof("response.status == 200", path="/silent", limit="30s"))
     assert ran.code == 0, ran
 
 
-def test_a_refused_connection_leaves_with_4_in_one_line(spanproof: Command, proof: Callable[..., Path]) -> None:
-    gone = f"http://{find_free_address()}"
-    ran = spanproof("run", proof("path shop -> bank", base=gone), *FREE_PORTS)
+def test_refused_connection_exits_with_4(spanproof: Command, proof: Callable[..., Path]) -> None:
+    url = f"http://{find_free_address()}"
+    ran = spanproof("run", proof("path shop -> bank", base=url), *FREE_PORTS)
     assert ran.code == 4, ran
-    assert re.search(rf"^  ! GET {gone}/hello failed: .*refused.*$", ran.out, re.MULTILINE)
+    assert re.search(rf"^  ! GET {url}/hello failed: .*refused.*$", ran.out, re.MULTILINE)
 
 
-def test_an_address_that_is_none_leaves_with_4(spanproof: Command, proof: Callable[..., Path]) -> None:
+def test_invalid_url_exits_with_4(spanproof: Command, proof: Callable[..., Path]) -> None:
     ran = spanproof("run", proof("path shop -> bank", base="nowhere"), *FREE_PORTS)
     assert ran.code == 4, ran
     assert "! `nowhere/hello` is not an address such as http://127.0.0.1:8080/path" in ran.out
 
 
-def test_an_unset_variable_leaves_with_4(spanproof: Command, write: Callable[[str, str], Path]) -> None:
+def test_unset_variable_exits_with_4(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("run", write("good.proof", GOOD), *FREE_PORTS)
     assert ran.code == 4, ran
     assert "! `base` has no value" in ran.out
@@ -155,9 +155,7 @@ def test_an_unset_variable_leaves_with_4(spanproof: Command, write: Callable[[st
 @pytest.mark.parametrize(
     "value", ["json(response.body)", 'json("no json")', "response.json.a.b + 1", "1 / 0", 'len("ab") + 1']
 )
-def test_a_value_that_cannot_be_had_is_no_traceback(
-    prove: Prove, write: Callable[[str, str], Path], value: str
-) -> None:
+def test_unavailable_value_causes_no_traceback(prove: Prove, write: Callable[[str, str], Path], value: str) -> None:
     text = GOOD.replace("  settle", f"  let x = {value}\n  settle").replace(
         "expect path", "expect x == 3\n  expect path"
     )
@@ -166,7 +164,7 @@ def test_a_value_that_cannot_be_had_is_no_traceback(
 
 
 @pytest.mark.parametrize(("counted_as", "code"), [("pass", 0), ("fail", 1), ("keep", 3)])
-def test_what_an_inconclusive_proof_counts_as_can_be_said(
+def test_inconclusive_option_sets_exit_code(
     prove: Prove, proof: Callable[..., Path], counted_as: str, code: int
 ) -> None:
     ran = prove(proof("duration(nobody) < 1s"), f"--inconclusive={counted_as}")
@@ -174,7 +172,7 @@ def test_what_an_inconclusive_proof_counts_as_can_be_said(
     assert "1 inconclusive" in ran.out
 
 
-# ## run: which proofs, and with what
+# ## run: selection and variables
 
 
 @pytest.mark.parametrize(
@@ -185,7 +183,7 @@ def test_what_an_inconclusive_proof_counts_as_can_be_said(
         ([], ["first", "second"]),
     ],
 )
-def test_proofs_are_selected_by_a_word_or_a_tag(
+def test_proofs_are_selected_by_keyword_or_tag(
     prove: Prove, proof: Callable[..., Path], selection: list[str], ran_proofs: list[str]
 ) -> None:
     paths = [
@@ -197,29 +195,29 @@ def test_proofs_are_selected_by_a_word_or_a_tag(
     assert re.findall(r"PASS  \w+\.proof::(\w+)", ran.out) == ran_proofs
 
 
-def test_selecting_nothing_leaves_with_5(spanproof: Command, proof: Callable[..., Path]) -> None:
+def test_empty_selection_exits_with_5(spanproof: Command, proof: Callable[..., Path]) -> None:
     ran = spanproof("run", proof("response.status == 200"), "-k", "no such proof", *FREE_PORTS)
     assert (ran.code, ran.err) == (5, "spanproof: no proof is selected\n")
 
 
-def test_a_folder_without_proofs_leaves_with_5(spanproof: Command, tmp_path: Path) -> None:
+def test_folder_without_proofs_exits_with_5(spanproof: Command, tmp_path: Path) -> None:
     ran = spanproof("run", tmp_path, *FREE_PORTS)
     assert (ran.code, ran.err) == (5, f"spanproof: no proof file in {tmp_path}\n")
 
 
-def test_a_variable_is_set_from_outside(prove: Prove, write: Callable[[str, str], Path], service: Service) -> None:
+def test_var_option_sets_variable(prove: Prove, write: Callable[[str, str], Path], service: Service) -> None:
     path = write("good.proof", GOOD.replace('env("BASE_URL")', '"http://127.0.0.1:1"'))
     ran = prove(path, "--var", f"base={service.base_url}")
     assert ran.code == 0, ran
 
 
-def test_a_variable_without_a_value_is_refused(spanproof: Command, proof: Callable[..., Path]) -> None:
+def test_var_option_without_value_is_rejected(spanproof: Command, proof: Callable[..., Path]) -> None:
     ran = spanproof("run", proof("response.status == 200"), "--var", "base", *FREE_PORTS)
     assert (ran.code, ran.err) == (2, "spanproof: --var is NAME=VALUE, not 'base'\n")
 
 
 @pytest.mark.parametrize(("options", "requests"), [([], 2), (["--fail-fast"], 1)])
-def test_failing_fast_leaves_the_rest_out(
+def test_fail_fast_skips_remaining_proofs(
     prove: Prove, proof: Callable[..., Path], service: Service, options: list[str], requests: int
 ) -> None:
     paths = [proof("response.status == 201", name=name, path="/silent") for name in ("first", "second")]
@@ -228,10 +226,10 @@ def test_failing_fast_leaves_the_rest_out(
     assert len(service.requests) == requests
 
 
-# ## run: what cannot be started
+# ## run: errors before the start
 
 
-def test_a_syntax_error_leaves_with_2_and_shows_the_place(spanproof: Command, proof: Callable[..., Path]) -> None:
+def test_syntax_error_exits_with_2_and_shows_position(spanproof: Command, proof: Callable[..., Path]) -> None:
     ran = spanproof("run", proof("response.status = 200"), *FREE_PORTS)
     assert ran.code == 2
     assert ran.out == (
@@ -244,7 +242,7 @@ def test_a_syntax_error_leaves_with_2_and_shows_the_place(spanproof: Command, pr
     )
 
 
-def test_every_file_with_problems_is_shown(spanproof: Command, proof: Callable[..., Path]) -> None:
+def test_all_files_with_problems_are_shown(spanproof: Command, proof: Callable[..., Path]) -> None:
     paths = [proof("respons.status == 200", name="one"), proof("count(shop)", name="two")]
     ran = spanproof("run", *paths, *FREE_PORTS)
     assert ran.code == 2
@@ -253,39 +251,37 @@ def test_every_file_with_problems_is_shown(spanproof: Command, proof: Callable[.
 
 
 @pytest.mark.parametrize("option", ["--otlp-grpc", "--otlp-http"])
-def test_an_address_in_use_leaves_with_2_and_is_named(
-    spanproof: Command, proof: Callable[..., Path], option: str
-) -> None:
+def test_address_in_use_exits_with_2(spanproof: Command, proof: Callable[..., Path], option: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        taken = f"127.0.0.1:{listener.getsockname()[1]}"
-        ran = spanproof("run", proof("response.status == 200"), *FREE_PORTS, option, taken)
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        ran = spanproof("run", proof("response.status == 200"), *FREE_PORTS, option, address)
     assert ran.code == 2
-    assert re.fullmatch(rf"spanproof: {taken} is in use; .*\n", ran.err)
+    assert re.fullmatch(rf"spanproof: {address} is in use; .*\n", ran.err)
 
 
 @pytest.mark.parametrize("option", ["--otlp-grpc", "--otlp-http"])
-def test_what_is_no_address_leaves_with_2(spanproof: Command, proof: Callable[..., Path], option: str) -> None:
+def test_invalid_address_exits_with_2(spanproof: Command, proof: Callable[..., Path], option: str) -> None:
     ran = spanproof("run", proof("response.status == 200"), *FREE_PORTS, option, "nonsense")
     assert ran.code == 2
     assert re.fullmatch(r"spanproof: 'nonsense' is not an address; .*\n", ran.err)
 
 
 @pytest.mark.parametrize("command", ["run", "check", "case"])
-def test_a_file_that_is_not_there_leaves_with_2(spanproof: Command, command: str) -> None:
+def test_missing_file_exits_with_2(spanproof: Command, command: str) -> None:
     ran = spanproof(command, "absent.proof")
     assert ran.code == 2
     assert re.fullmatch(r"spanproof: .*absent\.proof.*\n", ran.err)
 
 
 @pytest.mark.parametrize("command", ["run", "check", "case"])
-def test_a_file_that_is_no_text_leaves_with_2_and_is_named(spanproof: Command, tmp_path: Path, command: str) -> None:
+def test_binary_file_exits_with_2(spanproof: Command, tmp_path: Path, command: str) -> None:
     (tmp_path / "bad.proof").write_bytes(b"\xff\xfe\x00")
     ran = spanproof(command, "bad.proof")
     assert ran.code == 2
     assert re.fullmatch(r"spanproof: .*bad\.proof.*\n", ran.err)
 
 
-def test_a_store_that_is_none_leaves_with_2(spanproof: Command, proof: Callable[..., Path], tmp_path: Path) -> None:
+def test_invalid_store_exits_with_2(spanproof: Command, proof: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "spans.duckdb").write_text("this is no database " * 100)
     ran = spanproof("run", proof("response.status == 200"), "--db", "spans.duckdb", *FREE_PORTS)
     assert ran.code == 2
@@ -295,13 +291,11 @@ def test_a_store_that_is_none_leaves_with_2(spanproof: Command, proof: Callable[
 # ## Stored traces
 
 
-def test_spans_are_kept_in_a_file_and_drawn_from_it(
-    prove: Prove, proof: Callable[..., Path], spanproof: Command
-) -> None:
+def test_stored_trace_is_drawn(prove: Prove, proof: Callable[..., Path], spanproof: Command) -> None:
     ran = prove(proof("path shop -> nobody"), "--db", "spans.duckdb")
     trace_id = re.search(r"= trace ([0-9a-f]{32})", ran.out)[1]
-    for written in (trace_id, trace_id.upper()):
-        drawn = spanproof("trace", written, "--db", "spans.duckdb")
+    for id_ in (trace_id, trace_id.upper()):
+        drawn = spanproof("trace", id_, "--db", "spans.duckdb")
         assert drawn.code == 0, drawn
         assert [re.sub(r"[·█]{26} .*", "", line).split() for line in drawn.out.splitlines()] == [
             ["shop", "GET", "/hello"],
@@ -311,12 +305,12 @@ def test_spans_are_kept_in_a_file_and_drawn_from_it(
 
 
 @pytest.mark.parametrize("trace_id", ["", "abc", "g" * 32, "0" * 31, "0" * 33])
-def test_what_is_no_trace_id_is_refused(spanproof: Command, trace_id: str) -> None:
+def test_invalid_trace_id_is_rejected(spanproof: Command, trace_id: str) -> None:
     ran = spanproof("trace", trace_id, "--db", "spans.duckdb")
     assert (ran.code, ran.err) == (2, f"spanproof: {trace_id!r} is not a trace id: 32 hexadecimal digits\n")
 
 
-def test_a_trace_that_is_not_stored_is_not_found(spanproof: Command, start: Starter) -> None:
+def test_unknown_trace_is_not_found(spanproof: Command, start: Starter) -> None:
     serving = start(*SERVE, "--db", "spans.duckdb")
     serving.read_line()
     serving.signal(signal.SIGTERM)
@@ -325,7 +319,7 @@ def test_a_trace_that_is_not_stored_is_not_found(spanproof: Command, start: Star
     assert (ran.code, ran.err) == (1, f"spanproof: no span of trace {'0' * 31}1 is stored\n")
 
 
-def test_a_trace_is_not_sought_in_a_file_that_is_not_there(spanproof: Command, tmp_path: Path) -> None:
+def test_trace_requires_existing_file(spanproof: Command, tmp_path: Path) -> None:
     ran = spanproof("trace", "1" * 32, "--db", "absent.duckdb")
     assert (ran.code, ran.err) == (2, "spanproof: absent.duckdb: no such file\n")
     assert list(tmp_path.iterdir()) == []
@@ -334,12 +328,12 @@ def test_a_trace_is_not_sought_in_a_file_that_is_not_there(spanproof: Command, t
 # ## check
 
 
-def test_good_files_pass_the_check(spanproof: Command, write: Callable[[str, str], Path]) -> None:
+def test_valid_files_pass_check(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("check", write("good.proof", GOOD), write("crlf.proof", GOOD.replace("\n", "\r\n")))
     assert (ran.code, ran.out) == (0, "2 files, 2 proofs, 0 problems\n")
 
 
-def test_every_problem_of_a_file_is_found(spanproof: Command, proof: Callable[..., Path]) -> None:
+def test_check_finds_all_problems(spanproof: Command, proof: Callable[..., Path]) -> None:
     ran = spanproof("check", proof("count(shop) > 5ms\n  expect nonsense(shop) == 1"))
     assert ran.code == 2
     assert re.findall(r"error\[([\w-]+)\]", ran.out) == ["type-mismatch", "unknown-function"]
@@ -360,20 +354,20 @@ assert duration(shop) < 5ms
 """
 
 
-def test_cases_that_get_their_verdicts_leave_with_0(spanproof: Command, write: Callable[[str, str], Path]) -> None:
+def test_expected_verdicts_exit_with_0(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("case", write("good.case", CASE))
     assert ran.code == 0, ran
     assert re.fullmatch(r"1 files, \d+ verdicts, 0 differences\n", ran.out)
 
 
-def test_cases_that_get_another_verdict_leave_with_1(spanproof: Command, write: Callable[[str, str], Path]) -> None:
+def test_unexpected_verdict_exits_with_1(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("case", write("bad.case", CASE.replace("< 5ms", "< 50ms")))
     assert ran.code == 1, ran
     assert "bad.case:7: duration(shop) < 50ms\n    expected fail, got pass" in ran.out
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("nonsense\n", "line 1: `nonsense` is not a statement"),
         ("assert path a -> b\n", "line 1: no verdict follows"),
@@ -384,10 +378,10 @@ def test_cases_that_get_another_verdict_leave_with_1(spanproof: Command, write: 
         ('trace t\n  a "x\n', "line 2"),
     ],
 )
-def test_a_case_file_that_cannot_be_read_leaves_with_2(
-    spanproof: Command, write: Callable[[str, str], Path], text: str, said: str
+def test_invalid_case_file_exits_with_2(
+    spanproof: Command, write: Callable[[str, str], Path], text: str, message: str
 ) -> None:
     ran = spanproof("case", write("bad.case", text))
     assert ran.code == 2, ran
     assert re.fullmatch(r"spanproof: .*bad\.case: .*\n", ran.err)
-    assert said in ran.err
+    assert message in ran.err

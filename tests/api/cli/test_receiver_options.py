@@ -1,4 +1,4 @@
-"""`run` takes the options of receiving that `serve` takes, and `serve` those that say what the spans are."""
+"""Receiver options of `run` and `serve`, and the service rules of `serve`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROTOBUF = {"content-type": "application/x-protobuf"}
 
 @pytest.fixture
 def running(tmp_path: Path) -> Callable[..., object]:
-    """Lets a started run end once its spans were sent."""
+    """Return a context in which a started run waits; the run ends afterwards."""
     (tmp_path / "waits.proof").write_text(WAITS)
 
     @contextmanager
@@ -38,7 +38,7 @@ def running(tmp_path: Path) -> Callable[..., object]:
     return running
 
 
-def test_run_admits_and_keeps_as_it_is_told(
+def test_run_applies_authentication_and_redaction(
     start: Starter, running: Callable[..., Iterator[str]], tmp_path: Path
 ) -> None:
     authority = trustme.CA()
@@ -48,8 +48,8 @@ def test_run_admits_and_keeps_as_it_is_told(
     authority.cert_pem.write_to_path(str(tmp_path / "ca"))
     client.private_key_and_cert_chain_pem.write_to_path(str(tmp_path / "client"))
     (tmp_path / "rules").write_text("key user.*\n")
-    trusting, known = (ssl.create_default_context(cafile=tmp_path / "ca") for _ in range(2))
-    known.load_cert_chain(tmp_path / "client")
+    trusting, admitted = (ssl.create_default_context(cafile=tmp_path / "ca") for _ in range(2))
+    admitted.load_cert_chain(tmp_path / "client")
     started = start(
         "run", "waits.proof", *FREE_PORTS, "--db", "spans.duckdb", "--tls-cert", "cert", "--tls-key", "key",
         "--tls-client-ca", "ca", "--cors-origin", "https://a.example", "--redact", "password", "--redact-value",
@@ -57,21 +57,26 @@ def test_run_admits_and_keeps_as_it_is_told(
     )  # fmt: skip
     with running(started) as http:
         url = f"https://{http}/v1/traces"
-        with httpx.Client(verify=trusting, trust_env=False) as stranger, pytest.raises(httpx.HTTPError):
-            stranger.post(url, content=b"{}", headers=JSON)
-        with httpx.Client(verify=known, trust_env=False) as admitted:
+        with (
+            httpx.Client(verify=trusting, trust_env=False) as client_without_certificate,
+            pytest.raises(httpx.HTTPError),
+        ):
+            client_without_certificate.post(url, content=b"{}", headers=JSON)
+        with httpx.Client(verify=admitted, trust_env=False) as client_with_certificate:
             body = make_request(
                 **{"password": "secret-1", "note": "x hunter2 y", "user.email": "secret-2", "ok": "kept"}
             )
-            sent = admitted.post(url, content=body, headers=PROTOBUF | {"origin": "https://a.example"})
-            assert (sent.status_code, sent.headers["access-control-allow-origin"]) == (200, "https://a.example")
+            response = client_with_certificate.post(
+                url, content=body, headers=PROTOBUF | {"origin": "https://a.example"}
+            )
+            assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, "https://a.example")
     with Store.open(tmp_path / "spans.duckdb") as store:
         ((texts,),) = store.cursor().execute("SELECT attributes.texts FROM spans").fetchall()
     assert "kept" in texts
     assert not [text for text in texts if "secret" in text or "hunter2" in text]
 
 
-def test_run_takes_no_more_than_it_is_told(start: Starter, running: Callable[..., Iterator[str]]) -> None:
+def test_run_applies_limits(start: Starter, running: Callable[..., Iterator[str]]) -> None:
     started = start(
         "run", "waits.proof", *FREE_PORTS, "--max-message-bytes", "2000", "--max-bytes-in-flight", "3000",
         "--max-connections", "1", "--receive-timeout", "0.3",
@@ -87,7 +92,7 @@ def test_run_takes_no_more_than_it_is_told(start: Starter, running: Callable[...
         wait_until(lambda: send_http(http, b"GET /healthz HTTP/1.1\r\n").startswith(b"HTTP/1.1 408 "), "too slow")
 
 
-def test_serve_is_told_what_the_spans_are_and_how_much_to_hold(start: Starter, tmp_path: Path) -> None:
+def test_serve_applies_rules_and_memory_limit(start: Starter, tmp_path: Path) -> None:
     serving = start(
         "serve", *FREE_PORTS, "--api", FREE, "--db", "spans.duckdb", "--proxy", "envoy", "--max-retry-gap", "1.5s",
         "--max-clock-skew", "0ms", "--circuit-marker", "breaker.refused", "--memory", "128MB", "--keep-below", "64MiB",
@@ -103,7 +108,7 @@ def test_serve_is_told_what_the_spans_are_and_how_much_to_hold(start: Starter, t
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [
         (("--memory", "1MB"), "--memory: 1MB is too small, the minimum is 128MB"),
         (("--keep-below", "1MB"), "--keep-below: 1MB is too small, the minimum is 64MiB"),
@@ -111,13 +116,13 @@ def test_serve_is_told_what_the_spans_are_and_how_much_to_hold(start: Starter, t
         (("--max-clock-skew", "-1ms"), "--max-clock-skew: -1ms is negative"),
     ],
 )
-def test_serve_refuses_what_it_cannot_keep_to(option: tuple[str, str], said: str) -> None:
+def test_serve_rejects_invalid_limits(option: tuple[str, str], message: str) -> None:
     ran = CliRunner().invoke(app, ["serve", *option])
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"spanproof: {said}\n")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"spanproof: {message}\n")
 
 
 @pytest.mark.parametrize("option", ["--max-message-bytes", "--max-bytes-in-flight", "--max-connections"])
-def test_a_limit_is_a_positive_number(spanproof: Callable[..., Finished], option: str) -> None:
+def test_limit_must_be_positive(spanproof: Callable[..., Finished], option: str) -> None:
     for value in ("0", "-1", "many"):
         ran = spanproof("serve", option, value)
         assert ran.code == 2

@@ -1,4 +1,4 @@
-"""Settings by `spanproof.toml` and by variables: precedence, origins, errors with their place."""
+"""Settings from `spanproof.toml` and variables: precedence, origins, positions of errors."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_file_sets_options_of_its_commands(folder: Path) -> None:
     assert shown["migrate"]["tracetest"]["output"] == "proofs"
 
 
-def test_environment_overrides_the_file_and_the_command_line_both(folder: Path) -> None:
+def test_command_line_overrides_environment_and_environment_overrides_file(folder: Path) -> None:
     write(folder, FILE)
     assert find_line(show("run", SPANPROOF_WORKERS="7"), "workers").split() == [
         "workers",
@@ -81,7 +81,7 @@ def test_environment_overrides_the_file_and_the_command_line_both(folder: Path) 
     assert ran.stderr == "spanproof: missing.duckdb: no such file\n"
 
 
-def test_origin_of_each_value_is_shown(folder: Path) -> None:
+def test_origins_are_shown(folder: Path) -> None:
     path = write(folder, FILE)
     shown = show("run", SPANPROOF_RUN_TAG="smoke slow")
     assert find_line(shown, "workers").endswith(f"# {path}: run.workers")
@@ -90,7 +90,7 @@ def test_origin_of_each_value_is_shown(folder: Path) -> None:
     assert find_line(shown, "tag").split() == ["tag", "=", '["smoke",', '"slow"]', "#", "SPANPROOF_RUN_TAG"]
 
 
-def test_file_is_searched_for_upward(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_found_in_parent_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(folder, FILE)
     below = folder / "a" / "b"
     below.mkdir(parents=True)
@@ -99,7 +99,7 @@ def test_file_is_searched_for_upward(folder: Path, monkeypatch: pytest.MonkeyPat
     assert read(show("run"))["run"]["workers"] == 4
 
 
-def test_setting_changes_what_a_command_does(folder: Path) -> None:
+def test_setting_applies_to_command(folder: Path) -> None:
     write(folder, '[check]\ndb = "missing.duckdb"\n')
     (folder / "a.proof").write_text('proof "a" {\n  given traces over last 1h\n  expect count(traces) > 1\n}\n')
     ran = CliRunner().invoke(app, ["check"])
@@ -107,7 +107,7 @@ def test_setting_changes_what_a_command_does(folder: Path) -> None:
 
 
 def test_secret_is_masked(folder: Path) -> None:
-    shown = show("run", SPANPROOF_RUN_SECRET="key=hunter2-hunter2")  # noqa: S106 (it is one)
+    shown = show("run", SPANPROOF_RUN_SECRET="key=hunter2-hunter2")  # noqa: S106 (a secret of the test)
     assert "hunter2" not in shown.stdout
     assert "SPANPROOF_RUN_SECRET" in shown.stdout
 
@@ -128,7 +128,7 @@ def test_secret_is_masked(folder: Path) -> None:
         ("[run\n", "Expected ']' at the end of a table declaration (at line 1, column 5)"),
     ],
 )
-def test_wrong_file_is_refused_with_its_place(folder: Path, text: str, message: str) -> None:
+def test_invalid_file_is_rejected_with_position(folder: Path, text: str, message: str) -> None:
     path = write(folder, text)
     for command in ("config", "check"):
         ran = CliRunner().invoke(app, [command])
@@ -144,7 +144,7 @@ def test_wrong_file_is_refused_with_its_place(folder: Path, text: str, message: 
         ("SPANPROOF_RUN_WORKERS", "0", "SPANPROOF_RUN_WORKERS: input should be greater than or equal to 1"),
     ],
 )
-def test_wrong_variable_is_refused(folder: Path, variable: str, value: str, message: str) -> None:
+def test_invalid_variable_is_rejected(folder: Path, variable: str, value: str, message: str) -> None:
     ran = CliRunner().invoke(app, ["check"], env={variable: value})
     assert str(ran.exception).startswith(message)
 

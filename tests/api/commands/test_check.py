@@ -1,4 +1,4 @@
-"""``spanproof check --db``: names that stand for nothing that a store has seen."""
+"""``spanproof check --db``: warnings about names that the store does not contain."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ proof "names" {
 """
 
 
-def test_names_that_no_span_bears_are_warned_of(prove: Prove, write: Write, spanproof: Callable[..., Finished]) -> None:
+def test_unknown_names_are_warned_about(prove: Prove, write: Write, spanproof: Callable[..., Finished]) -> None:
     filling = write("filling.proof", 'let base = env("BASE_URL")\n' + FILLING.replace('{env("BASE_URL")}', "{base}"))
     assert prove(filling, "--db", "spans.duckdb").code == 0
     ran = spanproof("check", write("names.proof", NAMES), "--db", "spans.duckdb")
     assert ran.code == 0, ran
     assert "1 files, 1 proofs, 0 problems, 6 warnings" in ran.out
-    told = [line for line in ran.out.splitlines() if line.startswith("warning[")]
-    assert told == [
+    warnings = [line for line in ran.out.splitlines() if line.startswith("warning[")]
+    assert warnings == [
         "warning[unseen-service]: no service `bnak` has been seen",
         "warning[unseen-operation]: no operation `GET /b` of `shop` has been seen",
         "warning[unseen-attribute]: no span with an attribute `http.rout` has been seen",
@@ -53,6 +53,6 @@ def test_names_that_no_span_bears_are_warned_of(prove: Prove, write: Write, span
     assert "did you mean `resource.service.name`?" in ran.out
 
 
-def test_a_store_that_is_not_there_is_named(write: Write, spanproof: Callable[..., Finished]) -> None:
+def test_missing_store_is_named(write: Write, spanproof: Callable[..., Finished]) -> None:
     ran = spanproof("check", write("names.proof", NAMES), "--db", "nowhere.duckdb")
     assert (ran.code, ran.err) == (2, "spanproof: nowhere.duckdb: no such file\n")

@@ -1,4 +1,4 @@
-"""`spanproof completion`: real shells complete what is typed."""
+"""`spanproof completion` in real shells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from spanproof.api.cli.main import app
 from spanproof.api.commands.completion import SHELLS
 from spanproof.tests.command import DEADLINE_S
 
-# what is typed before the tabulator key, and what then stands there
+# the typed text before the tab key, and the completed word
 TYPED = [
     ("mig", "migrate "),
     ("migrate tra", "tracetest "),
@@ -38,18 +38,18 @@ BEGIN = {
 
 
 def find_shell(name: str) -> str:
-    """Find a shell; skip where there is none."""
-    found = shutil.which(name)
-    if found is None:
+    """Return the path of a shell; skip the test if it is not installed."""
+    path = shutil.which(name)
+    if path is None:
         if os.environ.get("TESTS_REQUIRE_ALL"):
-            pytest.fail(f"{name} is needed to complete in")
-        pytest.skip(f"{name} is needed to complete in")
-    return found
+            pytest.fail(f"{name} is required by this test")
+        pytest.skip(f"{name} is required by this test")
+    return path
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Holds the scripts, and a proof to be completed."""
+    """Return a folder with a proof file whose name is completed."""
     (tmp_path / "a-proof.proof").touch()
     return tmp_path
 
@@ -61,7 +61,7 @@ def write_script(shell: str, folder: Path) -> None:
 
 
 class Terminal:
-    """A shell as somebody sits before it."""
+    """An interactive shell in a pseudo-terminal."""
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor
@@ -71,11 +71,11 @@ class Terminal:
         os.write(self.descriptor, keys.encode())
 
     def read_until(self, text: str) -> None:
-        """Read on until `text` was shown."""
+        """Read the output until `text` appears."""
         shown, deadline = self._rest, time.monotonic() + DEADLINE_S
         while text not in shown:
             ready, _, _ = select.select([self.descriptor], [], [], max(0.0, deadline - time.monotonic()))
-            assert ready, f"it never showed {text!r}, but {shown!r}"
+            assert ready, f"expected {text!r}, but the shell printed {shown!r}"
             shown += os.read(self.descriptor, 65536).decode(errors="replace")
         _, _, self._rest = shown.partition(text)
 
@@ -104,22 +104,22 @@ def open_shell(shell: str, folder: Path) -> Iterator[Terminal]:
 
 
 @pytest.mark.parametrize("shell", BEGIN)
-def test_shells_complete_what_is_typed(shell: str, folder: Path) -> None:
+def test_shells_complete_words(shell: str, folder: Path) -> None:
     with open_shell(shell, folder) as terminal:
         terminal.read_until("ready> ")
         for typed, wanted in TYPED:
             terminal.type(f"spanproof {typed}\t")
             begun = typed.rsplit(" ", 1)[-1]
             terminal.read_until(wanted.removeprefix(begun))
-            terminal.type("\x15")  # Ctrl-U: the line is empty again
+            terminal.type("\x15")  # Ctrl-U empties the line
 
 
-def test_fish_completes_what_is_typed(folder: Path) -> None:
+def test_fish_completes_words(folder: Path) -> None:
     program = find_shell("fish")
     write_script("fish", folder)
-    asked = "".join(f"echo '>' {typed!r}; complete -C 'spanproof {typed}'; " for typed, _ in TYPED)
+    queries = "".join(f"echo '>' {typed!r}; complete -C 'spanproof {typed}'; " for typed, _ in TYPED)
     ran = subprocess.run(
-        [program, "--no-config", "-c", f"source ./script; {asked}"],
+        [program, "--no-config", "-c", f"source ./script; {queries}"],
         cwd=folder, env={"PATH": os.environ["PATH"], "HOME": str(folder)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     answers = [each.split("\n", 1)[1] for each in ran.stdout.split("> ")[1:]]
@@ -127,7 +127,7 @@ def test_fish_completes_what_is_typed(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_every_command_and_option_is_known(shell: str) -> None:
+def test_scripts_contain_all_commands_and_options(shell: str) -> None:
     script = SHELLS[shell](read_commands(app))
     for command in read_commands(app).walk():
         assert all(word in script for word in command.words)
@@ -136,6 +136,6 @@ def test_every_command_and_option_is_known(shell: str) -> None:
                 assert (f"-l {spelling[2:]}" if shell == "fish" and spelling[1] == "-" else spelling[1:]) in script
 
 
-def test_other_shells_are_refused() -> None:
+def test_unknown_shell_is_rejected() -> None:
     ran = CliRunner().invoke(app, ["completion", "cmd"])
     assert (ran.exit_code, ran.stderr) == (2, "spanproof: a shell is one of bash, fish, zsh, not 'cmd'\n")

@@ -1,4 +1,4 @@
-"""Files in and out, as people ask for it."""
+"""`spanproof import` and `spanproof export`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KAFKA_ID = "00000000000000000562809467078eab"
 DB = ("--db", "spans.duckdb")
 
 
-def test_files_go_in_and_come_out(spanproof: Command, tmp_path: Path) -> None:
+def test_imported_spans_are_exported(spanproof: Command, tmp_path: Path) -> None:
     ran = spanproof("import", DEMO, KAFKA, *DB)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
@@ -35,7 +35,7 @@ def test_files_go_in_and_come_out(spanproof: Command, tmp_path: Path) -> None:
     assert ran.out == "printed: 28 spans of 1 traces\nall.pb: 575 spans of 142 traces\n"
 
 
-def test_a_refused_file_keeps_no_other_out(spanproof: Command, tmp_path: Path) -> None:
+def test_rejected_file_does_not_block_others(spanproof: Command, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"data": [{"spans": [{}]}]}')
     ran = spanproof("import", "bad.json", "missing.json", KAFKA, *DB)
     assert (ran.code, ran.out) == (2, f"{KAFKA}: 28 spans of 1 traces\n")
@@ -45,7 +45,7 @@ def test_a_refused_file_keeps_no_other_out(spanproof: Command, tmp_path: Path) -
     )
 
 
-def test_a_store_in_use_is_named_with_its_process(start: Starter, spanproof: Command) -> None:
+def test_store_in_use_is_named_with_its_process(start: Starter, spanproof: Command) -> None:
     server = start("serve", *FREE_PORTS, "--api", FREE, *DB)
     server.read_line()
     for arguments in (("import", KAFKA), ("export", "all.pb")):
@@ -54,7 +54,7 @@ def test_a_store_in_use_is_named_with_its_process(start: Starter, spanproof: Com
         assert ran.err == f"spanproof: spans.duckdb is in use by process {server.pid}; stop it or name another file\n"
 
 
-def test_options_that_say_nothing_are_refused(spanproof: Command) -> None:
+def test_invalid_options_are_rejected(spanproof: Command) -> None:
     ran = spanproof("import", KAFKA, "--format", "csv", *DB)
     assert (ran.code, ran.err) == (
         2, "spanproof: --format is one of otlp-json, otlp-proto, jaeger, zipkin, not 'csv'\n",
@@ -67,8 +67,8 @@ def test_options_that_say_nothing_are_refused(spanproof: Command) -> None:
     assert (ran.code, ran.err) == (2, "spanproof: spans.duckdb is the store itself; name another file\n")
 
 
-def test_a_reader_who_leaves_early_gets_no_traceback(spanproof: Command, start: Starter) -> None:
-    spanproof("import", *[DEMO] * 4, *DB)  # more than fits into a pipe
+def test_closed_pipe_causes_no_traceback(spanproof: Command, start: Starter) -> None:
+    spanproof("import", *[DEMO] * 4, *DB)  # exceeds the buffer of a pipe
     printing = start("export", "-", *DB)
     assert printing.process.stdout is not None
     printing.process.stdout.read(10)

@@ -1,4 +1,4 @@
-"""`spanproof init`: a first proof, of what was seen of one request."""
+"""`spanproof init`: a first proof, written from the trace of one request."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def init(*arguments: str) -> Result:
 
 
 @pytest.fixture
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_what_is_seen_of_a_request_becomes_a_proof_that_passes(start: Starter, prove: Prove, tmp_path: Path) -> None:
+def test_written_proof_passes(start: Starter, prove: Prove, tmp_path: Path) -> None:
     with open_service() as service:
         running = start("init", f"{service.base_url}/hello", *FREE_PORTS)
         service.export_to(find_address(running.read_line(), "HTTP"))
@@ -53,8 +53,8 @@ def test_what_is_seen_of_a_request_becomes_a_proof_that_passes(start: Starter, p
     assert (ran.code, "4 passed" in ran.out) == (0, True), ran
 
 
-@pytest.mark.usefixtures("_in_an_empty_folder")
-def test_without_spans_the_answer_alone_is_expected_and_it_is_said_where_they_go(service: Service) -> None:
+@pytest.mark.usefixtures("_empty_folder")
+def test_without_spans_proof_covers_response_only(service: Service) -> None:
     ran = init(f"{service.base_url}/silent", "--within", "50ms", "-o", "silent.proof", *FREE_PORTS)
     assert (ran.exit_code, ran.stderr) == (0, "")
     http = find_address(ran.stdout, "HTTP")
@@ -65,7 +65,7 @@ def test_without_spans_the_answer_alone_is_expected_and_it_is_said_where_they_go
     assert "  expect response.status == 200\n  expect response.duration < 100ms  # it took" in text
 
 
-@pytest.mark.usefixtures("_in_an_empty_folder")
+@pytest.mark.usefixtures("_empty_folder")
 @pytest.mark.parametrize(
     ("options", "name", "when"),
     [
@@ -79,7 +79,7 @@ def test_without_spans_the_answer_alone_is_expected_and_it_is_said_where_they_go
         (("-X", "PUT", "--json", "[]"), "PUT /a", 'when PUT "{base}/a?b=1" {\n    json []\n  }'),
     ],
 )
-def test_a_proof_is_written_without_asking(options: tuple[str, ...], name: str, when: str) -> None:
+def test_no_send_writes_proof(options: tuple[str, ...], name: str, when: str) -> None:
     ran = init("https://127.0.0.1:1/a?b=1#c", "--no-send", *options)
     assert (ran.exit_code, ran.stderr) == (0, "")
     assert FIRST.read_text() == (
@@ -90,24 +90,24 @@ def test_a_proof_is_written_without_asking(options: tuple[str, ...], name: str, 
     assert (checked.exit_code, checked.stdout) == (0, "1 files, 1 proofs, 0 problems\n")
 
 
-@pytest.mark.usefixtures("_in_an_empty_folder")
-def test_a_file_that_is_there_stays() -> None:
+@pytest.mark.usefixtures("_empty_folder")
+def test_existing_file_is_kept() -> None:
     FIRST.write_text("mine")
     ran = init("http://127.0.0.1:1/", "--no-send")
     assert (ran.exit_code, FIRST.read_text()) == (2, "mine")
     assert ran.stderr == "spanproof: first.proof: the file exists; --output names another one\n"
 
 
-@pytest.mark.usefixtures("_in_an_empty_folder")
-def test_nothing_is_written_where_nobody_answers() -> None:
+@pytest.mark.usefixtures("_empty_folder")
+def test_failed_request_writes_nothing() -> None:
     ran = init(f"http://{find_free_address()}/", *FREE_PORTS)
     assert (ran.exit_code, FIRST.exists()) == (2, False)
     assert "Connection refused; --no-send writes a proof without a request\n" in ran.stderr
 
 
-@pytest.mark.usefixtures("_in_an_empty_folder")
+@pytest.mark.usefixtures("_empty_folder")
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("localhost:8080",), "'localhost:8080' is not a URL; write it as http://127.0.0.1:8080/orders"),
         (
@@ -125,10 +125,10 @@ def test_nothing_is_written_where_nobody_answers() -> None:
         (("http://x/", "--otlp-http", "here"), "'here' is not an address"),
     ],
 )
-def test_what_cannot_be_is_said_and_nothing_is_written(arguments: tuple[str, ...], said: str) -> None:
+def test_invalid_arguments_write_nothing(arguments: tuple[str, ...], message: str) -> None:
     ran = init(*arguments)
     assert (ran.exit_code, ran.stdout, list(Path().iterdir())) == (2, "", [])
-    assert ran.stderr.startswith(f"spanproof: {said}")
+    assert ran.stderr.startswith(f"spanproof: {message}")
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,11 @@ def test_what_cannot_be_is_said_and_nothing_is_written(arguments: tuple[str, ...
         ([(1, False, "b", 2), (2, False, "a", 1)], ("a -> b -> a",)),
     ],
 )  # fmt: skip
-def test_the_way_of_a_request_becomes_paths(
-    hops: list[tuple[int, bool, str, int | None]], paths: tuple[str, ...]
-) -> None:
+def test_hops_become_paths(hops: list[tuple[int, bool, str, int | None]], paths: tuple[str, ...]) -> None:
     assert write_paths(hops, 1, "a") == paths
 
 
-def test_limits_are_round_and_names_of_routes_as_they_are() -> None:
+def test_limits_are_rounded_and_operations_escaped() -> None:
     limits = [
         write_duration_claim("x", ms * 1_000_000).partition(" < ")[2].partition(" ")[0] for ms in (1, 34, 70, 334, 9000)
     ]

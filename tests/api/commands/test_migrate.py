@@ -1,4 +1,4 @@
-"""`spanproof migrate`: what is written where, and that nothing is half done."""
+"""`spanproof migrate`: the written files, and atomicity in case of errors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ spec:
     assertions:
     - attr:tracetest.response.status = 200
     - attr:tracetest.response.body | json_path '$.state' = "paid"
-  - name: The bank is asked once
+  - name: The bank is called once
     selector: span[tracetest.span.type="http" service.name="bank" name="GET /transfers" kind="server"]
     assertions:
     - attr:tracetest.selected_spans.count = 1
@@ -43,7 +43,7 @@ spec:
 
 
 @pytest.fixture(autouse=True)
-def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
@@ -55,7 +55,7 @@ def proofs() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
 
 
-def test_a_proof_is_printed_and_can_be_checked() -> None:
+def test_printed_proof_passes_check() -> None:
     printed = migrate(GET)
     assert (printed.exit_code, printed.stderr) == (0, "")
     assert printed.stdout.startswith('let PRODUCT_CATALOG_ADDR = env("PRODUCT_CATALOG_ADDR")\n')
@@ -64,7 +64,7 @@ def test_a_proof_is_printed_and_can_be_checked() -> None:
     assert CliRunner().invoke(app, ["fmt", "--check", "get.proof"]).exit_code == 0
 
 
-def test_a_turned_test_judges_a_real_trace(prove: Callable[..., Finished]) -> None:
+def test_converted_test_judges_real_trace(prove: Callable[..., Finished]) -> None:
     Path("hello.yaml").write_text(DEFINITION)
     assert migrate("hello.yaml", "-o", "hello.proof").exit_code == 0
     ran = prove("hello.proof", "--tag", "hello")
@@ -73,20 +73,20 @@ def test_a_turned_test_judges_a_real_trace(prove: Callable[..., Finished]) -> No
     assert "✗ The shop fails" in ran.out
 
 
-def test_what_is_refused_is_shown_with_its_place() -> None:
+def test_rejected_construct_is_shown_with_position() -> None:
     refused = migrate(LIST)
     assert (refused.exit_code, refused.stdout) == (1, "")
     assert "`json_path '$.products[*].id'` has no equivalent in a proof" in refused.stderr
     assert f"{LIST}:26:48\n" in refused.stderr
 
 
-def test_several_files_go_to_a_folder_in_their_order() -> None:
+def test_several_files_are_written_to_folder() -> None:
     ran = migrate(GET, LIST, ADS, "--output", "proofs")
     assert (ran.exit_code, ran.stdout) == (1, "3 files, 2 converted, 1 refused\n")
     assert proofs() == ["proofs/ad/get.proof", "proofs/product-catalog/get.proof"]
 
 
-def test_files_that_are_there_stay_unless_told() -> None:
+def test_existing_file_requires_force() -> None:
     Path("get.proof").write_text("mine")
     refused = migrate(GET, "-o", "get.proof")
     assert (refused.exit_code, Path("get.proof").read_text()) == (2, "mine")
@@ -98,7 +98,7 @@ def test_files_that_are_there_stay_unless_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((GET, ADS), "several files become several proofs: name a folder with --output"),
         ((GET, "none.yaml", "-o", "p"), "none.yaml: No such file or directory"),
@@ -107,8 +107,8 @@ def test_files_that_are_there_stay_unless_told() -> None:
         ((GET, "-o", "a-file/x.proof"), "a-file/x.proof: File exists"),
     ],
 )
-def test_nothing_is_written_if_it_cannot_all_be(arguments: tuple[object, ...], said: str) -> None:
+def test_invalid_arguments_write_nothing(arguments: tuple[object, ...], message: str) -> None:
     Path("a-file").write_text("mine")
     ran = migrate(*arguments)
-    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"spanproof: {said}\n")
+    assert (ran.exit_code, ran.stdout, ran.stderr) == (2, "", f"spanproof: {message}\n")
     assert proofs() == ["a-file"]

@@ -1,4 +1,4 @@
-"""`spanproof run`: reports, retries, workers, secrets, environments, and what is saved."""
+"""`spanproof run`: reports, retries, workers, secrets, environments, and watch mode."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ proof "{name}" {{
 
 @pytest.fixture
 def runs(write: Callable[[str, str], Path]) -> Callable[..., Path]:
-    """Writes a file of proofs, each of a command that must leave with 0."""
+    """Write a file of proofs; each runs a command that must exit with 0."""
 
     def runs(name: str = "p", **commands: str) -> Path:
         text = "\n".join(RUNS.format(name=proof, command=command) for proof, command in commands.items())
@@ -45,7 +45,7 @@ def runs(write: Callable[[str, str], Path]) -> Callable[..., Path]:
 # ## Reports
 
 
-def test_all_reports_are_written_from_one_run(spanproof: Command, runs: Callable[..., Path], tmp_path: Path) -> None:
+def test_one_run_writes_all_reports(spanproof: Command, runs: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "summary.md").write_text("# before\n")
     ran = spanproof(
         "run", runs(good="true", bad="exit 7"), "--report", "junit=junit.xml,json=report.json", "--report",
@@ -66,18 +66,18 @@ def test_all_reports_are_written_from_one_run(spanproof: Command, runs: Callable
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == (tmp_path / "summary.md").stat().st_mode & 0o777
 
 
-def test_a_run_as_people_start_it_ends_in_silence(start: Starter, runs: Callable[..., Path]) -> None:
+def test_cold_start_prints_no_errors(start: Starter, runs: Callable[..., Path]) -> None:
     ran = start("run", runs(only="true"), *FREE_PORTS, cold=True).finish()
     assert (ran.code, ran.err) == (0, ""), ran
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_reports_what_it_has_done(
+def test_interrupted_run_writes_report(
     start: Starter, runs: Callable[..., Path], tmp_path: Path, number: signal.Signals
 ) -> None:
     path = runs(first="true", second="touch begun; exec sleep 60", third="true")
     running = start("run", path, "--report", "json=report.json", *FREE_PORTS)
-    wait_until((tmp_path / "begun").exists, "the second has begun")
+    wait_until((tmp_path / "begun").exists, "the second proof has started")
     running.signal(number)
     assert running.finish().code == 130
     report = json.loads((tmp_path / "report.json").read_text())
@@ -87,31 +87,29 @@ def test_an_interrupted_run_reports_what_it_has_done(
     assert report["run"]["outcome"] == "error"
 
 
-def test_a_report_that_cannot_be_written_is_said_and_the_others_are(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_failed_report_does_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(tmp_path))
-    said: list[str] = []
+    lines: list[str] = []
     targets = (
         ReportTarget("junit", tmp_path / "gone" / "junit.xml"),
         ReportTarget("github", None),
         ReportTarget("json", tmp_path / "report.json"),
     )
     with pytest.raises(ValueError, match=r"gone/junit\.xml: No such file.*; --report: GITHUB_STEP_SUMMARY: Is a dir"):
-        write_reports(targets, make_run("fail"), said.append)
+        write_reports(targets, make_run("fail"), lines.append)
     assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
-    assert said[0].startswith("::error ")
+    assert lines[0].startswith("::error ")
 
 
-def test_without_a_summary_github_gets_annotations(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_github_annotations_need_no_summary_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY", raising=False)
-    said: list[str] = []
-    write_reports(read_report_targets(["github"]), make_run("flaky"), said.append)
-    assert said[0].startswith("::warning file=checks/checkout.proof,line=1,")
+    lines: list[str] = []
+    write_reports(read_report_targets(["github"]), make_run("flaky"), lines.append)
+    assert lines[0].startswith("::warning file=checks/checkout.proof,line=1,")
 
 
 @pytest.mark.parametrize(
-    ("asked", "said"),
+    ("option", "message"),
     [
         ("junitt=a.xml", "'junitt' is not a report format; did you mean `junit`?"),
         ("", "'' is not a report format; write junit=FILE"),
@@ -123,13 +121,13 @@ def test_without_a_summary_github_gets_annotations(monkeypatch: pytest.MonkeyPat
         ("junit=a.xml,json=./a.xml", "two reports have the same file"),
     ],
 )
-def test_reports_that_cannot_be_are_refused(asked: str, said: str) -> None:
-    with pytest.raises(ValueError, match="^--report: .*" + re.escape(said)):
-        read_report_targets([asked])
+def test_invalid_reports_are_rejected(option: str, message: str) -> None:
+    with pytest.raises(ValueError, match="^--report: .*" + re.escape(message)):
+        read_report_targets([option])
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (["--report", "xml=a"], "spanproof: --report: 'xml' is not a report format; "),
         (["--secret", "key"], "spanproof: --secret is NAME=VALUE, not 'key'"),
@@ -138,19 +136,17 @@ def test_reports_that_cannot_be_are_refused(asked: str, said: str) -> None:
         (["--retries", "-1"], "--retries"),
     ],
 )
-def test_wrong_options_end_the_command_before_it_begins(
-    runs: Callable[..., Path], options: list[str], said: str
-) -> None:
+def test_invalid_options_exit_with_2(runs: Callable[..., Path], options: list[str], message: str) -> None:
     ran = CliRunner().invoke(app, ["run", str(runs(good="true")), *options, *FREE_PORTS])
     assert (ran.exit_code, ran.stdout) == (2, "")
-    assert said in ran.stderr
+    assert message in ran.stderr
 
 
-# ## Again, and side by side
+# ## Retries and parallel runs
 
 
-def test_a_flaky_proof_is_said_and_fails_if_it_is_to(spanproof: Command, runs: Callable[..., Path]) -> None:
-    path = runs(shaky="test -e seen || (touch seen; exit 9)")
+def test_flaky_proof_is_reported_and_fails_with_option(spanproof: Command, runs: Callable[..., Path]) -> None:
+    path = runs(shaky="test -e flag || (touch flag; exit 9)")
     ran = spanproof("run", path, "--fail-on-flaky", *FREE_PORTS, SPANPROOF_RETRIES="1")
     assert ran.code == 1, ran
     assert "FLAKY p.proof::shaky   1 passed" in ran.out
@@ -168,11 +164,11 @@ def test_a_flaky_proof_is_said_and_fails_if_it_is_to(spanproof: Command, runs: C
         ([Outcome.ERROR], True, 4),
     ],
 )  # fmt: skip
-def test_the_exit_code_is_the_worst(outcomes: list[Outcome], flaky: bool, code: int) -> None:
+def test_exit_code_is_the_worst(outcomes: list[Outcome], flaky: bool, code: int) -> None:
     assert compute_exit_code(outcomes, "keep", flaky=flaky) == code
 
 
-def test_workers_carry_out_proofs_side_by_side(spanproof: Command, runs: Callable[..., Path]) -> None:
+def test_workers_run_proofs_in_parallel(spanproof: Command, runs: Callable[..., Path]) -> None:
     wait = (
         "n=0; touch {here}; until test -e {there} || test $n -gt 600; do n=$((n+1)); sleep 0.05; done; test -e {there}"
     )
@@ -185,7 +181,7 @@ def test_workers_carry_out_proofs_side_by_side(spanproof: Command, runs: Callabl
 # ## Secrets and the environment
 
 
-def test_a_secret_sets_a_variable_and_is_never_shown(
+def test_secret_sets_variable_and_is_masked(
     spanproof: Command, write: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     path = write(
@@ -198,7 +194,7 @@ def test_a_secret_sets_a_variable_and_is_never_shown(
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (RunOptionGroup(secret=["key=abc"]), "--secret key: a value of less than 4 letters cannot be masked"),
         (RunOptionGroup(secret=["key=long enough"], var=["key=x"]), "key is given by --var and by --secret"),
@@ -206,12 +202,12 @@ def test_a_secret_sets_a_variable_and_is_never_shown(
         (RunOptionGroup(env_file=Path("gone.env")), "gone.env: No such file or directory"),
     ],
 )
-def test_values_that_cannot_be_used_are_refused(options: RunOptionGroup, said: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(said)):
+def test_invalid_values_are_rejected(options: RunOptionGroup, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
         options.read_variables()
 
 
-def test_an_env_file_adds_to_the_environment(spanproof: Command, write: Callable[[str, str], Path]) -> None:
+def test_env_file_extends_environment(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     text = RUNS.format(name="e", command="test $FROM_FILE$OVER = ab").replace("}", '  expect env("OVER") == "b"\n}')
     path = write("e.proof", text)
     env_file = write("ci.env", "FROM_FILE=a\nOVER=from the file\n")
@@ -219,7 +215,7 @@ def test_an_env_file_adds_to_the_environment(spanproof: Command, write: Callable
     assert ran.code == 0, ran
 
 
-def test_an_env_file_is_read_as_shells_and_others_do(tmp_path: Path) -> None:
+def test_env_file_syntax(tmp_path: Path) -> None:
     path = tmp_path / ".env"
     path.write_text(
         "# comment\n\nA=1\nexport B = two words # comment\nC='single # $X \\n'\n"
@@ -231,7 +227,7 @@ def test_an_env_file_is_read_as_shells_and_others_do(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("A=1\nnonsense\n", ".env:2: this is not NAME=VALUE"),
         ("1A=1\n", ".env:1: this is not NAME=VALUE"),
@@ -239,17 +235,17 @@ def test_an_env_file_is_read_as_shells_and_others_do(tmp_path: Path) -> None:
         ("A='a' b\n", ".env:1: only a comment may follow the closing quote"),
     ],
 )
-def test_a_wrong_env_file_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_env_file_is_rejected_with_line(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / ".env"
     path.write_text(text)
-    with pytest.raises(ValueError, match=re.escape(said) + "$"):
+    with pytest.raises(ValueError, match=re.escape(message) + "$"):
         read_env_file(path)
 
 
-# ## What is saved
+# ## Watch mode
 
 
-def test_what_is_saved_is_carried_out_again(
+def test_saved_files_are_rerun(
     start: Starter, runs: Callable[..., Path], write: Callable[[str, str], Path], tmp_path: Path
 ) -> None:
     write("checks/common.proof", 'let wanted = "0"\n')

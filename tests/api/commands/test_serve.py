@@ -1,4 +1,4 @@
-"""``spanproof serve`` as people use it: its addresses, its health, its traces, and how it ends."""
+"""``spanproof serve``: addresses, health checks, traces, and shutdown."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def get(url: str) -> httpx.Response:
     return httpx.get(url, trust_env=False, timeout=10)
 
 
-def test_the_first_line_names_all_addresses_and_a_signal_ends_it(server: Running, first_line: str) -> None:
+def test_first_line_names_addresses_and_signal_stops_server(server: Running, first_line: str) -> None:
     shape = (
         r"spanproof: OTLP/gRPC 127.0.0.1:\d+  OTLP/HTTP 127.0.0.1:\d+  API http://127.0.0.1:\d+  store spans.duckdb\n"
     )
@@ -47,22 +47,20 @@ def test_the_first_line_names_all_addresses_and_a_signal_ends_it(server: Running
     assert server.finish() == Finished(0, first_line, "")
 
 
-def test_ctrl_c_ends_the_server_as_people_start_it(start: Starter) -> None:
+def test_ctrl_c_stops_cold_started_server(start: Starter) -> None:
     server = start(*SERVE, "--db", "spans.duckdb", cold=True)
     first_line = server.read_line()
     server.signal(signal.SIGINT)
     assert server.finish() == Finished(0, first_line, "")
 
 
-def test_the_server_tells_its_health(api: str) -> None:
+def test_health_endpoints(api: str) -> None:
     assert get(f"{api}/healthz").json() == {"status": "ok"}
     assert get(f"{api}/readyz").json() == {"status": "ready"}
     assert get(f"{api}/openapi.json").json()["openapi"].startswith("3.1")
 
 
-def test_a_trace_is_read_over_http_and_drawn_from_the_server(
-    api: str, first_line: str, spanproof: Command, service: Service
-) -> None:
+def test_trace_is_read_over_http_and_drawn(api: str, first_line: str, spanproof: Command, service: Service) -> None:
     service.export_to(find_address(first_line, "OTLP/HTTP"))
     trace_id = "4bf92f3577b34da6a3ce929d0e0e4736"
     httpx.get(
@@ -80,7 +78,7 @@ def test_a_trace_is_read_over_http_and_drawn_from_the_server(
     assert [line.split()[:2] for line in drawn.out.splitlines()] == [["shop", "GET"], ["└", "shop"], ["└", "bank"]]
 
 
-def test_a_trace_that_is_not_stored_is_a_problem_document(api: str) -> None:
+def test_unknown_trace_returns_problem(api: str) -> None:
     answer = get(f"{api}/api/v1/traces/{'0' * 31}1")
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
     assert answer.json() == {
@@ -91,17 +89,17 @@ def test_a_trace_that_is_not_stored_is_a_problem_document(api: str) -> None:
 
 
 @pytest.mark.parametrize("trace_id", ["abc", "g" * 32, "0" * 33])
-def test_what_is_no_trace_id_is_a_problem_document(api: str, trace_id: str) -> None:
+def test_invalid_trace_id_returns_problem(api: str, trace_id: str) -> None:
     answer = get(f"{api}/api/v1/traces/{trace_id}")
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert answer.json()["status"] == 422
 
 
-def test_a_server_without_the_trace_or_without_an_answer_is_told_of(api: str, spanproof: Command) -> None:
+def test_trace_command_reports_unknown_trace_and_unreachable_server(api: str, spanproof: Command) -> None:
     ran = spanproof("trace", "1" * 32, "--server", api)
     assert (ran.code, ran.err) == (1, f"spanproof: no span of trace {'1' * 32} is stored\n")
-    gone = f"http://{find_free_address()}"
-    for url in (gone, "nonsense"):
+    unreachable = f"http://{find_free_address()}"
+    for url in (unreachable, "nonsense"):
         ran = spanproof("trace", "1" * 32, "--server", url)
         assert ran.code == 2
         assert re.fullmatch(
@@ -109,9 +107,7 @@ def test_a_server_without_the_trace_or_without_an_answer_is_told_of(api: str, sp
         )
 
 
-def test_what_is_acknowledged_is_there_after_a_restart(
-    server: Running, first_line: str, start: Starter, service: Service
-) -> None:
+def test_acknowledged_spans_survive_restart(server: Running, first_line: str, start: Starter, service: Service) -> None:
     request = ExportTraceServiceRequest()
     resource = request.resource_spans.add()
     resource.resource.attributes.add(key="service.name").value.string_value = "shop"
@@ -133,13 +129,13 @@ def test_what_is_acknowledged_is_there_after_a_restart(
 
 
 @pytest.mark.parametrize("option", ["--otlp-grpc", "--otlp-http", "--api"])
-def test_an_open_address_is_refused_unless_it_is_meant(spanproof: Command, option: str) -> None:
+def test_open_address_requires_option(spanproof: Command, option: str) -> None:
     ran = spanproof(*SERVE, option, "0.0.0.0:0")
     assert (ran.code, ran.out) == (2, "")
     assert re.fullmatch(r"spanproof: 0\.0\.0\.0:0 can be reached .*--insecure-no-auth.*\n", ran.err)
 
 
-def test_an_open_address_that_is_meant_is_taken(start: Starter) -> None:
+def test_open_address_with_option_is_accepted(start: Starter) -> None:
     running = start(*SERVE, "--otlp-http", "0.0.0.0:0", "--insecure-no-auth", "--db", ":memory:")
     assert "OTLP/HTTP 0.0.0.0:" in running.read_line()
     running.signal(signal.SIGTERM)
@@ -149,22 +145,20 @@ def test_an_open_address_that_is_meant_is_taken(start: Starter) -> None:
 @pytest.mark.parametrize(
     ("option", "address"), [("--api", "nonsense"), ("--otlp-http", "nonsense"), ("--api", "127.0.0.1:99999")]
 )
-def test_what_is_no_address_is_refused_by_the_server(spanproof: Command, option: str, address: str) -> None:
+def test_invalid_address_is_rejected(spanproof: Command, option: str, address: str) -> None:
     ran = spanproof(*SERVE, option, address)
     assert (ran.code, ran.out) == (2, "")
     assert re.fullmatch(r"spanproof: .*\n", ran.err)
 
 
-def test_a_second_server_on_the_same_store_names_the_first(
-    server: Running, first_line: str, spanproof: Command
-) -> None:
+def test_second_server_on_same_store_names_first(server: Running, first_line: str, spanproof: Command) -> None:
     ran = spanproof(*SERVE, "--db", "spans.duckdb")
     assert (ran.code, ran.out) == (2, "")
     assert ran.err == f"spanproof: spans.duckdb is in use by process {server.pid}; stop it or name another file\n"
 
 
-def test_a_second_server_on_the_same_api_address_is_refused(api: str, spanproof: Command) -> None:
-    taken = api.removeprefix("http://")
-    ran = spanproof(*SERVE, "--api", taken, "--db", "other.duckdb")
+def test_second_server_on_same_address_is_rejected(api: str, spanproof: Command) -> None:
+    address = api.removeprefix("http://")
+    ran = spanproof(*SERVE, "--api", address, "--db", "other.duckdb")
     assert (ran.code, ran.out) == (2, "")
-    assert re.fullmatch(rf"spanproof: {taken} is in use; .*\n", ran.err)
+    assert re.fullmatch(rf"spanproof: {address} is in use; .*\n", ran.err)

@@ -1,4 +1,4 @@
-"""What Schemathesis cannot know from the OpenAPI document: how some texts are written, what does not go together."""
+"""Facts that the OpenAPI document cannot express for Schemathesis: text formats and excluded combinations."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _expressions = st.recursive(
 schemathesis.openapi.format("traceql", st.just("") | _expressions.map(lambda text: f"{{ {text} }}"))
 schemathesis.openapi.format("logfmt", st.lists(st.tuples(_words, _texts).map("=".join), max_size=4).map(" ".join))
 
-_numbers_of = st.sampled_from(
+_numeric_expressions = st.sampled_from(
     ["count(gateway)", "p95(duration(gateway))", "error_rate(gateway -> payments)", "rate(*)", "max(duration(*)) - 5ms"]
 )
 _windows = st.sampled_from(["over last 1h", 'since "2026-01-31T12:00:00Z"', "from gateway over last 365d where error"])
-_questions = st.tuples(
-    _numbers_of,
+_queries = st.tuples(
+    _numeric_expressions,
     st.sampled_from(["", "by resource.service.version", "by http.route"]),
     _windows,
     st.sampled_from(["", "every 1m"]),
@@ -49,17 +49,17 @@ _proofs = st.lists(_claims, min_size=1, max_size=4).map(
         ['proof "it" {', ' given traces since "2026-01-31T12:00:00Z"', *(f" expect {each}" for each in claims), "}"]
     )
 )
-schemathesis.openapi.format("question", _questions)
+schemathesis.openapi.format("question", _queries)
 schemathesis.openapi.format("proof", _proofs)
 
 
 @schemathesis.hook
 def filter_case(_: schemathesis.HookContext, case: schemathesis.Case) -> bool:
-    """Leave out what is right by itself but not together; that it is refused is tested beside each operation."""
+    """Drop combinations of parameters that are valid only alone; the tests of each operation cover their rejection."""
     if case.meta is None or not case.meta.generation.mode.is_positive:
         return True
     query = case.query or {}
-    if "cursor" in query:  # only the server makes one
+    if "cursor" in query:  # only the server can create a cursor
         return False
     if "last" in query and not query.keys().isdisjoint({"since", "until"}):
         return False

@@ -1,6 +1,6 @@
-"""Nobody's questions: what is asked of a server ends soon after its client goes away, or the run is cancelled.
+"""Cancellation: a query or run ends soon after its client disconnects or the run is cancelled.
 
-The questions would take minutes: the critical path of a trace whose root waits for very many others, one by one.
+The queries would take minutes: the critical path of a trace whose root waits for very many spans one after another.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from spanproof.tests.api.http.gateway import store
+from spanproof.tests.api.http.gateway import store_requests
 from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address, wait_until
 
 CHILDREN = 20_000
 MS = 1_000_000
-# far more than it takes to end, far less than what is asked would take, or the server lets it take
+# far longer than a cancellation takes, far shorter than the query or the server's timeout
 SOON_S = 20.0
 BUSY_S = 0.7
-QUESTION = "max(critical(gateway)) over last 1h"
+SLOW_QUERY = "max(critical(gateway)) over last 1h"
 CLAIMS = "".join(f"  expect budget 1h {{ gateway: {hours}h }}\n" for hours in range(1, 9))
 PROOF = f'proof "slow" {{\n  given traces over last 1h\n{CLAIMS}}}\n'
 
 
 def make_slow_trace() -> bytes:
     request = ExportTraceServiceRequest()
-    of_resource = request.resource_spans.add()
-    of_resource.resource.attributes.add(key="service.name").value.string_value = "gateway"
-    spans = of_resource.scope_spans.add().spans
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.add(key="service.name").value.string_value = "gateway"
+    spans = resource_spans.scope_spans.add().spans
     begin = time.time_ns() - 60_000 * MS
     trace, root = os.urandom(16), (1).to_bytes(8, "big")
     spans.add(
@@ -57,64 +57,64 @@ class Server:
     client: httpx.Client
 
     def read_cpu_s(self) -> float:
-        """Read how long the process has kept processors busy."""
+        """Return the CPU time of the process."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def wait_until_busy(self) -> None:
         begin = self.read_cpu_s()
-        wait_until(lambda: self.read_cpu_s() > begin + BUSY_S, "the question is worked at")
+        wait_until(lambda: self.read_cpu_s() > begin + BUSY_S, "the query is executing")
 
     def wait_until_quiet(self) -> None:
-        """Wait until the process does next to nothing for a while."""
+        """Wait until the process is idle for half a second."""
         deadline = time.monotonic() + SOON_S
         while True:
             before = self.read_cpu_s()
             time.sleep(0.5)
             if self.read_cpu_s() - before < 0.1:
                 return
-            assert time.monotonic() < deadline, "it goes on, though nobody waits"
+            assert time.monotonic() < deadline, "the server is still busy, though the client has disconnected"
 
     def count_spans(self) -> int:
         answer = self.client.post("/api/v1/query", json={"query": "count(span) over last 1h"}).json()
         return int(answer["groups"][0]["value"])
 
     def open(self, path: str, document: object) -> socket.socket:
-        """Ask by hand, so that no answer is waited for."""
+        """Send a request without waiting for the response."""
         host, _, port = self.address.rpartition(":")
-        asking = socket.create_connection((host, int(port)))
+        connection = socket.create_connection((host, int(port)))
         body = json.dumps(document).encode()
         head = f"POST {path} HTTP/1.1\r\nhost: {self.address}\r\ncontent-type: application/json\r\n"
-        asking.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
-        return asking
+        connection.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
+        return connection
 
 
 @pytest.fixture
 def server(start: Callable[..., Running], tmp_path: Path) -> Iterator[Server]:
-    store(tmp_path / "spans.duckdb", make_slow_trace())
+    store_requests(tmp_path / "spans.duckdb", make_slow_trace())
     running = start("serve", "--db", "spans.duckdb", *FREE_PORTS, "--api", FREE)
     address = find_address(running.read_line(), "API")
     with httpx.Client(base_url=f"http://{address}", trust_env=False, timeout=SOON_S) as client:
         server = Server(running.pid, address, client)
-        assert server.count_spans() == CHILDREN + 1  # derived now, so that the questions to come begin at once
+        assert server.count_spans() == CHILDREN + 1  # derives the calls now, so that later queries start at once
         yield server
 
 
 @pytest.mark.parametrize(
     ("path", "document", "ended"),
-    [("/api/v1/query", {"query": QUESTION}, []), ("/api/v1/gate", {"proof": PROOF}, ["error"])],
+    [("/api/v1/query", {"query": SLOW_QUERY}, []), ("/api/v1/gate", {"proof": PROOF}, ["error"])],
 )
-def test_what_nobody_waits_for_is_cut_off(server: Server, path: str, document: object, ended: list[str]) -> None:
-    with server.open(path, document) as asking:
+def test_disconnect_cancels_request(server: Server, path: str, document: object, ended: list[str]) -> None:
+    with server.open(path, document) as connection:
         server.wait_until_busy()
-        assert not select.select([asking], [], [], 0)[0], "it was answered, so it was not slow"
-        asking.close()
+        assert not select.select([connection], [], [], 0)[0], "the query ended before it was cancelled"
+        connection.close()
         server.wait_until_quiet()
         assert server.count_spans() == CHILDREN + 1
         assert [run["outcome"] for run in server.client.get("/api/v1/runs").json()["runs"]] == ended
 
 
-def test_a_run_that_is_cancelled_judges_no_more(server: Server) -> None:
+def test_cancelled_run_stops_judging(server: Server) -> None:
     run = server.client.post("/api/v1/runs", json={"proof": PROOF}).json()
     server.wait_until_busy()
     assert server.client.post(f"/api/v1/runs/{run['id']}/cancel").status_code == 202

@@ -1,6 +1,6 @@
-"""Every operation does what the OpenAPI document says, whatever it is asked: Schemathesis against a running server.
+"""Conformance of every operation with the OpenAPI document: Schemathesis against a running server.
 
-`make fuzz` asks more, and other things each time.
+`make fuzz` sends more requests, with new random values each time.
 """
 
 from __future__ import annotations
@@ -16,31 +16,35 @@ import httpx
 import pytest
 
 from spanproof.collector.storage.store import Store
-from spanproof.tests.api.stored_traces import Sent, append
+from spanproof.tests.api.stored_traces import StoredSpan, append
 from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address
 
 SCHEMATHESIS = Path(sys.executable).with_name("schemathesis")
 HOOKS = "spanproof.tests.api.http.openapi_hooks"
 EXAMPLES = os.environ.get("TESTS_FUZZ_API")
-# that of the document's examples, so that some questions find it
+# the id of the document's examples, so that some requests find the trace
 TRACE = 0x4BF92F3577B34DA6A3CE929D0E0E4736
 SPANS = (
-    Sent("gateway", "POST /orders", TRACE, 1, ms=(0, 400), resource={"service.version": "1.4.2"}),
-    Sent("gateway", "POST", TRACE, 2, 1, "client", (10, 390), error=True),
-    Sent("payments", "POST /pay", TRACE, 3, 2, ms=(11, 389), attributes={"http.response.status_code": 500}, error=True),
-    Sent("stock", "count", 2, 4, kind="internal", attributes={"tags": ["a", "b"], "share": 0.5}),
+    StoredSpan("gateway", "POST /orders", TRACE, 1, ms=(0, 400), resource={"service.version": "1.4.2"}),
+    StoredSpan("gateway", "POST", TRACE, 2, 1, "client", (10, 390), error=True),
+    StoredSpan(
+        "payments", "POST /pay", TRACE, 3, 2, ms=(11, 389), attributes={"http.response.status_code": 500}, error=True
+    ),
+    StoredSpan("stock", "count", 2, 4, kind="internal", attributes={"tags": ["a", "b"], "share": 0.5}),
 )
 
 
 @pytest.mark.timeout(600)
-def test_every_operation_is_as_it_is_described(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_operations_conform_to_openapi(start: Callable[..., Running], tmp_path: Path) -> None:
     with Store.open(tmp_path / "spans.duckdb") as store:
         append(store, *SPANS)
     running = start("serve", *FREE_PORTS, "--api", FREE, "--db", "spans.duckdb")
     document = f"http://{find_address(running.read_line(), 'API')}/openapi.json"
-    amount = ["--max-examples", EXAMPLES] if EXAMPLES else ["--max-examples", "10", "--generation-deterministic"]
+    example_options = (
+        ["--max-examples", EXAMPLES] if EXAMPLES else ["--max-examples", "10", "--generation-deterministic"]
+    )
     ran = subprocess.run(
-        [SCHEMATHESIS, "run", document, *amount, "--request-timeout", "30", "--no-color"],
+        [SCHEMATHESIS, "run", document, *example_options, "--request-timeout", "30", "--no-color"],
         cwd=tmp_path,
         env=os.environ | {"SCHEMATHESIS_HOOKS": HOOKS, "NO_PROXY": "*"},
         capture_output=True,
@@ -55,7 +59,7 @@ def test_every_operation_is_as_it_is_described(start: Callable[..., Running], tm
     assert running.finish().err == ""
 
 
-def test_operations_are_described_with_an_example_and_their_problems(client: httpx.Client) -> None:
+def test_openapi_has_examples_and_problems(client: httpx.Client) -> None:
     document = client.get("/openapi.json").json()
     assert document["openapi"].startswith("3.1")
     for path in ("/api/v1/traces", "/api/v1/traces/{trace_id}", "/api/v1/services", "/api/v1/calls"):

@@ -1,4 +1,4 @@
-"""What a proof file can hold besides one request and its claims."""
+"""Proof files beyond a single request: steps, hooks, definitions, stored traces, contracts, commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Prove = Callable[..., Finished]
 BASE = 'let base = env("BASE_URL")\n'
 
 
-def test_requests_run_in_order_and_hand_values_on(prove: Prove, write: Write, service: Service) -> None:
+def test_requests_run_in_order_and_pass_values(prove: Prove, write: Write, service: Service) -> None:
     path = write(
         "steps.proof",
         BASE
@@ -52,23 +52,23 @@ proof "prepared" {
 """
 
 
-@pytest.mark.parametrize(("seen", "code"), [("/main", 0), ("/other", 1)])
-def test_what_prepares_runs_before_and_what_cleans_up_whatever_happens(
-    prove: Prove, write: Write, service: Service, seen: str, code: int
+@pytest.mark.parametrize(("path", "code"), [("/main", 0), ("/other", 1)])
+def test_hooks_run_before_and_after_each_outcome(
+    prove: Prove, write: Write, service: Service, path: str, code: int
 ) -> None:
-    ran = prove(write("hooks.proof", BASE + HOOKS % seen))
+    ran = prove(write("hooks.proof", BASE + HOOKS % path))
     assert ran.code == code, ran
     assert service.requests == ["/seed", "/stub", "/main", "/unstub", "/clean"]
 
 
-def test_a_preparation_that_fails_is_an_error(prove: Prove, write: Write, service: Service) -> None:
+def test_failing_before_hook_is_an_error(prove: Prove, write: Write, service: Service) -> None:
     ran = prove(write("hooks.proof", BASE + HOOKS.replace("/seed", "/fail") % "/main"))
     assert ran.code == 4, ran
     assert "`before` was answered with 500" in ran.out
     assert service.requests == ["/fail", "/unstub", "/clean"]
 
 
-def test_definitions_of_another_file_are_applied(prove: Prove, write: Write) -> None:
+def test_definitions_of_used_file_are_applied(prove: Prove, write: Write) -> None:
     write("lib/common.proof", "let most = 5s\n\ndefine quick(svc, limit) {\n  expect duration(svc) < limit\n}\n")
     text = 'use "lib/common.proof"\n' + BASE
     text += '\nproof "x" {\n  when GET "{base}/a"\n  apply quick(shop, most)\n  apply quick(bank, 1ns)\n}\n'
@@ -80,25 +80,25 @@ def test_definitions_of_another_file_are_applied(prove: Prove, write: Write) -> 
 
 
 @pytest.mark.parametrize(
-    ("used", "said"),
+    ("used", "message"),
     [
         (None, "error[unreadable-use]"),
         ('use "x.proof"\n', "uses this file in turn"),
         ("let a = nobody\n", "error[broken-use]"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_named(
-    spanproof: Callable[..., Finished], write: Write, used: str | None, said: str
+def test_unusable_file_is_reported(
+    spanproof: Callable[..., Finished], write: Write, used: str | None, message: str
 ) -> None:
     if used is not None:
         write("used.proof", used)
     path = write("x.proof", 'use "used.proof"\n\nproof "x" {\n  when GET "http://127.0.0.1:1/"\n  expect some a\n}\n')
     checked = spanproof("check", path)
     assert checked.code == 2
-    assert said in checked.out
+    assert message in checked.out
 
 
-def test_stored_traces_are_judged_and_compared_with_others(prove: Prove, write: Write) -> None:
+def test_stored_traces_are_judged_and_compared(prove: Prove, write: Write) -> None:
     first = write("first.proof", BASE + '\nproof "a" {\n  when GET "{base}/a"\n  expect path shop -> bank\n}\n')
     assert prove(first, "--db", "spans.duckdb").code == 0
     stored = write(
@@ -133,7 +133,7 @@ proof "long ago" {
     assert "stored.proof::long ago   1 passed" in ran.out
 
 
-def test_a_response_is_held_against_its_contract(prove: Prove, write: Write) -> None:
+def test_response_is_checked_against_contract(prove: Prove, write: Write) -> None:
     schema = {"type": "object", "properties": {"state": {"enum": ["paid"]}}}
     write("ok.json", json.dumps(schema))
     write("bad.json", json.dumps(schema | {"required": ["id"]}))
@@ -141,14 +141,14 @@ def test_a_response_is_held_against_its_contract(prove: Prove, write: Write) -> 
     assert prove(write("x.proof", text % "ok")).code == 0
 
 
-def test_laying_out_rewrites_files_and_checking_only_says_so(spanproof: Callable[..., Finished], write: Write) -> None:
+def test_fmt_rewrites_files_and_check_reports_only(spanproof: Callable[..., Finished], write: Write) -> None:
     ugly, pretty = (
         'proof "x"{\nwhen GET "u"\n  expect count(a)==1}\n',
         'proof "x" {\n  when GET "u"\n  expect count(a) == 1 }\n',
     )
     path = write("x.proof", ugly)
-    told = spanproof("fmt", "--check", path)
-    assert (told.code, path.read_text()) == (1, ugly)
+    checked = spanproof("fmt", "--check", path)
+    assert (checked.code, path.read_text()) == (1, ugly)
     assert spanproof("fmt", path).code == 0
     assert path.read_text() == pretty
     assert spanproof("fmt", "--check", path).code == 0
@@ -157,7 +157,7 @@ def test_laying_out_rewrites_files_and_checking_only_says_so(spanproof: Callable
     assert broken.read_text() == 'proof "x" {\n  expect =\n}\n'
 
 
-def test_a_command_goes_on_with_the_trace(prove: Prove, write: Write, service: Service) -> None:
+def test_command_continues_trace(prove: Prove, write: Write, service: Service) -> None:
     ask = f"""
 import os, urllib.request
 headers = {{"traceparent": os.environ["TRACEPARENT"]}}
@@ -183,7 +183,7 @@ proof "y" {
     assert "`no-such-command` cannot be run" in ran.out
 
 
-def test_a_stored_trace_is_judged_by_its_id(prove: Prove, write: Write) -> None:
+def test_stored_trace_is_judged_by_id(prove: Prove, write: Write) -> None:
     first = write("first.proof", BASE + '\nproof "a" {\n  when GET "{base}/a"\n  expect path shop -> nobody\n}\n')
     ran = prove(first, "--db", "spans.duckdb")
     trace_id = ran.out.split("= trace ")[1][:32]
@@ -194,12 +194,12 @@ def test_a_stored_trace_is_judged_by_its_id(prove: Prove, write: Write) -> None:
 
 
 @pytest.mark.parametrize(("options", "code"), [((), 0), (("--proxy", "bank"), 3)])
-def test_the_spans_of_a_sidecar_answer_no_call(prove: Prove, write: Write, options: tuple[str, ...], code: int) -> None:
+def test_sidecar_spans_are_not_callees(prove: Prove, write: Write, options: tuple[str, ...], code: int) -> None:
     text = BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect network(shop -> bank) < 1h\n}\n'
     assert prove(write("x.proof", text), *options).code == code
 
 
-def test_the_store_keeps_the_rules_given_on_the_command_line(prove: Prove, write: Write, tmp_path: Path) -> None:
+def test_rules_of_command_line_are_stored(prove: Prove, write: Write, tmp_path: Path) -> None:
     path = write("x.proof", BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect some shop\n}\n')
     options = ("--max-retry-gap", "1.5s", "--max-clock-skew", "0ms", "--circuit-marker", "breaker.refused")
     assert prove(path, "--db", "spans.duckdb", *options).code == 0
@@ -209,9 +209,7 @@ def test_the_store_keeps_the_rules_given_on_the_command_line(prove: Prove, write
 
 
 @pytest.mark.parametrize("wrong", [("--max-retry-gap", "soon"), ("--max-clock-skew", "-1ms"), ("--max-retry-gap", "5")])
-def test_a_rule_that_is_no_duration_is_refused(
-    spanproof: Callable[..., Finished], write: Write, wrong: tuple[str, str]
-) -> None:
+def test_invalid_rule_is_rejected(spanproof: Callable[..., Finished], write: Write, wrong: tuple[str, str]) -> None:
     path = write("x.proof", BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect some shop\n}\n')
     ran = spanproof("run", path, *wrong)
     assert (ran.code, ran.out) == (2, "")
@@ -219,7 +217,7 @@ def test_a_rule_that_is_no_duration_is_refused(
     assert wrong[1] in ran.err
 
 
-def test_an_address_that_others_can_reach_is_refused(spanproof: Callable[..., Finished], write: Write) -> None:
+def test_open_address_is_rejected(spanproof: Callable[..., Finished], write: Write) -> None:
     path = write("x.proof", BASE + '\nproof "x" {\n  when GET "{base}/a"\n  expect some a\n}\n')
     ran = spanproof("run", path, "--otlp-grpc", "0.0.0.0:0")
     assert (ran.code, ran.out) == (2, "")

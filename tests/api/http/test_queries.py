@@ -1,4 +1,4 @@
-"""Questions asked of a server, and of a file, in every format."""
+"""Queries over a server and over a file, in every format."""
 
 import csv
 import io
@@ -25,7 +25,7 @@ BY_ROUTE = "count(gateway) by http.route over last 1h"
 
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
-    """A store of traces that lack nothing that could still come."""
+    """Return a store of complete traces."""
     path = tmp_path / "spans.duckdb"
     with Store.open(path) as store:
         decoder = Decoder()
@@ -48,7 +48,7 @@ def ask(client: httpx.Client) -> Callable[..., httpx.Response]:
     )
 
 
-def test_an_answer_in_every_format(ask: Callable[..., httpx.Response]) -> None:
+def test_answer_in_every_format(ask: Callable[..., httpx.Response]) -> None:
     answer = ask(BY_ROUTE).json()
     assert (answer["unit"], answer["n"], answer["traces"]) == ("1", 128, 128)
     counts = {group["key"]["http.route"]: group["value"] for group in answer["groups"]}
@@ -65,21 +65,21 @@ def test_an_answer_in_every_format(ask: Callable[..., httpx.Response]) -> None:
     assert arrow.schema.metadata[b"unit"] == b"1"
 
 
-def test_steps_of_time(ask: Callable[..., httpx.Response]) -> None:
+def test_answer_by_time_steps(ask: Callable[..., httpx.Response]) -> None:
     answer = ask("rate(gateway) over last 1h every 1m").json()
     assert answer["unit"] == "1/s"
     assert all(group["at_ns"] % 60_000_000_000 == 0 for group in answer["groups"])
     assert sum(group["value"] * 60 for group in answer["groups"]) == pytest.approx(128)
 
 
-def test_of_nothing(ask: Callable[..., httpx.Response]) -> None:
+def test_answer_without_matches(ask: Callable[..., httpx.Response]) -> None:
     assert ask("p95(duration(nobody)) over last 1h").json()["groups"] == [
         {"key": {}, "at_ns": None, "n": 0, "value": None}
     ]
     assert ask("p95(duration(nobody)) by name over last 1h").json()["groups"] == []
 
 
-def test_what_cannot_be_asked_is_a_problem_with_its_place(ask: Callable[..., httpx.Response]) -> None:
+def test_invalid_query_is_a_problem_with_position(ask: Callable[..., httpx.Response]) -> None:
     refused = ask("duration(gateway)\n over last 1h")
     assert refused.status_code == 422
     assert refused.headers["content-type"] == "application/problem+json"
@@ -92,18 +92,18 @@ def test_what_cannot_be_asked_is_a_problem_with_its_place(ask: Callable[..., htt
     assert ask(BY_ROUTE, "image/png").status_code == 406
 
 
-def test_the_command_asks_a_file_and_a_server(db: Path, spanproof: Callable[..., Finished]) -> None:
+def test_command_queries_file_and_server(db: Path, spanproof: Callable[..., Finished]) -> None:
     table = spanproof("query", BY_ROUTE, "--db", db)
     assert (table.code, table.err) == (0, "")
     lines = table.out.splitlines()
     assert lines[0].split() == ["http.route", "n", "value"]
     assert lines[-1].startswith("of 128 traces")
     with Store.open(db) as store, open_client(store) as client:
-        asked = spanproof("query", BY_ROUTE, "--format", "json", "--server", client.base_url)
-    assert sum(group["value"] for group in json.loads(asked.out)["groups"]) == 128
+        answer = spanproof("query", BY_ROUTE, "--format", "json", "--server", client.base_url)
+    assert sum(group["value"] for group in json.loads(answer.out)["groups"]) == 128
 
 
-def test_an_answer_says_what_was_forgotten_of_its_window(db: Path, spanproof: Callable[..., Finished]) -> None:
+def test_answer_reports_expired_traces(db: Path, spanproof: Callable[..., Finished]) -> None:
     with Store.open(db) as store:
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=1_000_000_000)) == 1024
         store.append(Decoder().decode([next(make_requests(512, templates=1))]))
@@ -114,15 +114,15 @@ def test_an_answer_says_what_was_forgotten_of_its_window(db: Path, spanproof: Ca
             after = client.post("/api/v1/query", json={"query": later}).json()
     assert before["forgotten_until_ns"] > time.time_ns() - 3600 * 10**9
     assert after["forgotten_until_ns"] is None
-    said = f"traces of the window up to {format_instant(before['forgotten_until_ns'])} were forgotten"
-    assert spanproof("query", BY_ROUTE, "--db", db).out.endswith(f"; {said}\n")
+    warning = f"traces of the window up to {format_instant(before['forgotten_until_ns'])} were deleted"
+    assert spanproof("query", BY_ROUTE, "--db", db).out.endswith(f"; {warning}\n")
     as_csv = spanproof("query", BY_ROUTE, "--db", db, "--format", "csv")
-    assert (as_csv.code, as_csv.err) == (0, f"spanproof: {said}\n")
-    assert said not in as_csv.out
+    assert (as_csv.code, as_csv.err) == (0, f"spanproof: {warning}\n")
+    assert warning not in as_csv.out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("duration(gateway) over last 1h", "--db", "spans.duckdb"), 2, "error[not-a-number]"),
         ((BY_ROUTE, "--db", "nowhere.duckdb"), 2, "nowhere.duckdb: no such file"),
@@ -130,9 +130,9 @@ def test_an_answer_says_what_was_forgotten_of_its_window(db: Path, spanproof: Ca
         ((BY_ROUTE, "--server", "http://127.0.0.1:9"), 2, "no server answers at http://127.0.0.1:9"),
     ],
 )
-def test_what_the_command_refuses(
-    spanproof: Callable[..., Finished], arguments: tuple[str, ...], code: int, said: str
+def test_command_rejects_invalid_arguments(
+    spanproof: Callable[..., Finished], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     finished = spanproof("query", *arguments)
     assert finished.code == code
-    assert said in finished.out + finished.err
+    assert message in finished.out + finished.err

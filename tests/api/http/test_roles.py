@@ -1,4 +1,4 @@
-"""Tokens are for sending, for reading or for running, as their file says."""
+"""Roles of tokens: ingest, read and run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ owner
 """
 PROOF = 'proof "p" { given traces over last 1h\n expect count(traces) == 0 }'
 SENDS, READS, RUNS = {"sender", "owner"}, {"reader", "runner", "owner"}, {"runner", "owner"}
-EVERYBODY = SENDS | READS | RUNS
+ALL_TOKENS = SENDS | READS | RUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ def server(start: Callable[..., Running], tmp_path: Path) -> Iterator[Server]:
         yield Server(find_address(line, "OTLP/gRPC"), http, api, client)
 
 
-def test_each_token_is_for_what_its_roles_say(server: Server) -> None:
-    asked = {
+def test_token_allows_its_roles_only(server: Server) -> None:
+    requests = {
         ("POST", f"{server.http}/v1/traces"): (SENDS, {"json": {}}),
         ("GET", f"{server.api}/api/v1/runs"): (READS, {}),
         ("GET", f"{server.api}/metrics"): (READS, {}),
@@ -57,16 +57,16 @@ def test_each_token_is_for_what_its_roles_say(server: Server) -> None:
         ("POST", f"{server.api}/api/v1/gate"): (RUNS, {"json": {"proof": PROOF}}),
         ("POST", f"{server.api}/api/v1/runs/0123456789abcdef/cancel"): (RUNS, {}),
     }
-    for (method, url), (may, more) in asked.items():
-        for token in EVERYBODY:
+    for (method, url), (allowed, more) in requests.items():
+        for token in ALL_TOKENS:
             status = server.ask(method, url, token, **more)
-            assert (status == 403) is (token not in may), (method, url, token, status)
+            assert (status == 403) is (token not in allowed), (method, url, token, status)
             assert status != 401
         assert server.ask(method, url, "stranger", **more) == 401
     assert server.ask("GET", f"{server.api}/healthz", "stranger") == 200
 
 
-def test_senders_over_grpc_need_the_role(server: Server) -> None:
+def test_grpc_export_requires_role(server: Server) -> None:
     def send(token: str) -> grpc.StatusCode:
         with grpc.insecure_channel(server.grpc) as channel:
             try:
@@ -83,26 +83,26 @@ def test_senders_over_grpc_need_the_role(server: Server) -> None:
     }
 
 
-def test_a_refusal_says_which_role_is_missing(server: Server) -> None:
+def test_rejection_names_missing_role(server: Server) -> None:
     bearer = {"authorization": "Bearer reader"}
     refused = server.client.post(
         f"{server.http}/v1/traces", content=b"", headers={"content-type": "application/x-protobuf", **bearer}
     )
     assert Status.FromString(refused.content).code == PERMISSION_DENIED
     problem = server.client.post(f"{server.api}/api/v1/gate", json={"proof": PROOF}, headers=bearer).json()
-    assert problem["detail"] == "this token is not for that: its role is not `run`"
+    assert problem["detail"] == "this token does not allow this request: its role is not `run`"
 
 
-def test_the_gate_command_says_so_too(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
+def test_gate_command_reports_missing_role(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
     (tmp_path / "p.proof").write_text(PROOF)
     (tmp_path / "mine").write_text("reader")
     finished = spanproof("gate", "p.proof", "--server", server.api, "--token-file", "mine")
     assert (finished.code, finished.out) == (2, "")
-    assert "this token is not for that" in finished.err
+    assert "this token does not allow this request" in finished.err
 
 
 @pytest.mark.parametrize("line", ["abc admin", "abc read,write", "abc read; run"])
-def test_a_role_that_there_is_not_is_refused(spanproof: Callable[..., Finished], tmp_path: Path, line: str) -> None:
+def test_unknown_role_is_rejected(spanproof: Callable[..., Finished], tmp_path: Path, line: str) -> None:
     (tmp_path / "tokens").write_text(f"ok\n{line}\n")
     finished = spanproof("serve", *FREE_PORTS, "--api", FREE, "--token-file", "tokens")
     assert finished.code == 2

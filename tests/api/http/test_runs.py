@@ -1,4 +1,4 @@
-"""Runs and gates over HTTP: carried out, told as they go on, kept, and refused."""
+"""Runs and gates over HTTP: execution, event streams, history, and rejection."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from spanproof.collector.storage.store import Store
-from spanproof.tests.api.http.gateway import make_requests_of, store
+from spanproof.tests.api.http.gateway import make_service_requests, store_requests
 from spanproof.tests.api.stored_traces import open_client
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service, find_address
 
@@ -25,7 +25,7 @@ HEALTHY = """proof "healthy" [deploy] {
 """
 SICK = HEALTHY.replace("healthy", "sick").replace("200ms", "20ms")
 UNSURE = HEALTHY.replace("healthy", "unsure").replace("p95(duration(gateway)) < 200ms", "error_rate(gateway) < 3%")
-ASKS = 'proof "asks" {{ when GET "{url}"\n expect response.status == 200 }}\n'
+REQUESTING = 'proof "asks" {{ when GET "{url}"\n expect response.status == 200 }}\n'
 SLOW = 'proof "slow" { when trace "0af7651916cd43dd8448eb211c80319c"\n settle within 300s\n expect some gateway }\n'
 
 
@@ -44,7 +44,7 @@ class Server:
 @pytest.fixture
 def db(tmp_path: Path) -> Path:
     path = tmp_path / "spans.duckdb"
-    store(path, make_requests_of("gateway", 200, errors=4))
+    store_requests(path, make_service_requests("gateway", 200, errors=4))
     return path
 
 
@@ -60,7 +60,7 @@ def client() -> Iterator[httpx.Client]:
         yield client
 
 
-def test_a_run_is_carried_out_and_kept(server: Server) -> None:
+def test_run_is_executed_and_stored(server: Server) -> None:
     answer = server.run(HEALTHY + SICK)
     assert answer.status_code == 201
     run = answer.json()
@@ -100,18 +100,18 @@ def read_events(server: Server, run_id: str, **headers: str) -> list[tuple[str, 
     return events
 
 
-def test_verdicts_are_told_as_they_fall(server: Server) -> None:
+def test_verdicts_are_streamed(server: Server) -> None:
     run = server.run(HEALTHY, wait="0s").json()
     assert (run["outcome"], run["ended_ns"]) == (None, None)
     events = read_events(server, run["id"])
     names = [name for name, _ in events]
-    # what listened too late hears the end alone
+    # a listener that connects after the end receives only the last event
     assert names in (["proof", "verdict", "verdict", "proof_finished", "run"], ["run"])
     assert events[-1][1]["outcome"] == "pass"
     assert [name for name, _ in read_events(server, run["id"])] == ["run"]
 
 
-def test_a_run_can_be_watched_and_ended(server: Server) -> None:
+def test_run_can_be_streamed_and_cancelled(server: Server) -> None:
     run = server.run(SLOW, wait="0s").json()
     with server.client.stream("GET", f"{server.url}/api/v1/runs/{run['id']}/events") as stream:
         lines = stream.iter_lines()
@@ -123,7 +123,7 @@ def test_a_run_can_be_watched_and_ended(server: Server) -> None:
     assert (ended["outcome"], ended["proofs"][0]["error"]) == ("error", "the run was cancelled")
 
 
-def test_a_server_that_stops_ends_its_runs(db: Path, client: httpx.Client, start: Callable[..., Running]) -> None:
+def test_stopping_server_ends_runs(db: Path, client: httpx.Client, start: Callable[..., Running]) -> None:
     running = start("serve", "--db", db, *FREE_PORTS, "--api", FREE)
     url = f"http://{find_address(running.read_line(), 'API')}"
     server = Server(url, client)
@@ -136,7 +136,7 @@ def test_a_server_that_stops_ends_its_runs(db: Path, client: httpx.Client, start
     assert Server(url, client).get(f"/runs/{run['id']}").json()["outcome"] == "error"
 
 
-def test_the_history_of_proofs(server: Server) -> None:
+def test_proof_history(server: Server) -> None:
     for limit in ("200ms", "20ms", "200ms", "20ms"):
         server.run(HEALTHY.replace("200ms", limit))
     server.run(UNSURE)
@@ -161,28 +161,28 @@ def test_the_history_of_proofs(server: Server) -> None:
 @pytest.mark.parametrize(
     ("proof", "outcome", "code"), [(HEALTHY, "pass", 0), (SICK, "fail", 1), (UNSURE, "inconclusive", 3)]
 )
-def test_a_gate_says_what_a_pipeline_is_to_do(server: Server, proof: str, outcome: str, code: int) -> None:
+def test_gate_returns_outcome_and_exit_code(server: Server, proof: str, outcome: str, code: int) -> None:
     gate = server.client.post(f"{server.url}/api/v1/gate", json={"proof": proof}).json()
     assert (gate["outcome"], gate["decided"], gate["exit_code"]) == (outcome, outcome != "inconclusive", code)
     assert gate["run"]["origin"] == "gate"
 
 
-def test_a_gate_that_looks_often_asks_for_more(server: Server) -> None:
+def test_more_evaluations_require_higher_confidence(server: Server) -> None:
     proof = HEALTHY.replace("p95(duration(gateway)) < 200ms", "error_rate(gateway) < 6%")
 
-    def look(looks: int) -> tuple[str, str]:
+    def evaluate(looks: int) -> tuple[str, str]:
         run = server.client.post(f"{server.url}/api/v1/gate", json={"proof": proof, "looks": looks}).json()["run"]
         verdict = run["proofs"][0]["verdicts"][1]
         return verdict["outcome"], verdict["reason"]
 
-    assert look(1)[0] == "pass"
-    outcome, reason = look(50)
+    assert evaluate(1)[0] == "pass"
+    outcome, reason = evaluate(50)
     assert outcome == "inconclusive"
     assert "99.9% confidence" in reason
     assert "would decide" in reason
 
 
-def test_the_gate_command(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
+def test_gate_command(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
     for name, proof in (("healthy", HEALTHY), ("sick", SICK), ("unsure", UNSURE)):
         (tmp_path / f"{name}.proof").write_text(proof)
     passed = spanproof("gate", "healthy.proof", "--server", server.url)
@@ -203,7 +203,7 @@ def test_the_gate_command(server: Server, spanproof: Callable[..., Finished], tm
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("nowhere.proof",), "nowhere.proof: No such file"),
         (("healthy.proof", "--every", "0s"), "--for and --every are positive durations"),
@@ -211,38 +211,36 @@ def test_the_gate_command(server: Server, spanproof: Callable[..., Finished], tm
         (("healthy.proof", "--var", "x"), "--var is NAME=VALUE"),
     ],
 )
-def test_what_the_gate_command_refuses(
+def test_gate_command_rejects_invalid_arguments(
     server: Server,
     spanproof: Callable[..., Finished],
     tmp_path: Path,
     arguments: tuple[str, ...],
-    said: str,
+    message: str,
 ) -> None:
     (tmp_path / "healthy.proof").write_text(HEALTHY)
     finished = spanproof("gate", *arguments, "--server", server.url)
     assert (finished.code, finished.out) == (2, "")
-    assert said in finished.err
+    assert message in finished.err
 
 
-def test_the_gate_command_shows_what_is_wrong_with_a_proof(
-    server: Server, spanproof: Callable[..., Finished], tmp_path: Path
-) -> None:
+def test_gate_command_prints_diagnostics(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
     (tmp_path / "broken.proof").write_text('proof "x" { given traces over last 1h\n expect duration(a) < 5 }')
     broken = spanproof("gate", "broken.proof", "--server", "http://127.0.0.1:9")
     assert (broken.code, broken.err) == (2, "")
     assert "error[type-mismatch]" in broken.out
-    (tmp_path / "asks.proof").write_text(ASKS.format(url="http://127.0.0.1:9/"))
+    (tmp_path / "asks.proof").write_text(REQUESTING.format(url="http://127.0.0.1:9/"))
     asks = spanproof("gate", "asks.proof", "--server", server.url)
     assert (asks.code, asks.out) == (2, "")
     assert "this server does not send requests for clients" in asks.err
 
 
-def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(server: Server) -> None:
+def test_invalid_proof_is_a_problem_with_positions(server: Server) -> None:
     refused = server.run('proof "x" {\n  given traces over last 1h\n  expect duration(gateway) < 5\n}')
     assert (refused.status_code, refused.headers["content-type"]) == (422, "application/problem+json")
     (diagnostic,) = refused.json()["diagnostics"]
     assert (diagnostic["id"], diagnostic["line"]) == ("type-mismatch", 3)
-    assert server.run("let a = 1").json()["detail"] == "there is no proof in the text"
+    assert server.run("let a = 1").json()["detail"] == "the text contains no proof"
     assert server.run(HEALTHY, looks=3).status_code == 422
     assert "wait: " in server.run(HEALTHY, wait="soon").json()["detail"]
     assert server.get("/runs?colour=red").status_code == 422
@@ -254,29 +252,29 @@ def test_a_proof_that_cannot_be_used_is_a_problem_with_its_places(server: Server
     assert server.get("/runs").json() == {"runs": [], "next": None}
 
 
-def test_requests_are_sent_to_listed_targets_alone(
+def test_requests_are_sent_to_allowed_targets_only(
     server: Server, client: httpx.Client, start: Callable[..., Running], service: Service, db: Path
 ) -> None:
-    asks = ASKS.format(url=f"{service.base_url}/silent")
+    asks = REQUESTING.format(url=f"{service.base_url}/silent")
     assert server.run(asks).json()["diagnostics"][0]["id"] == "not-allowed"
     target = service.base_url.removeprefix("http://")
     line = start("serve", "--db", ":memory:", *FREE_PORTS, "--api", FREE, "--allow-target", target).read_line()
     allowed = Server(f"http://{find_address(line, 'API')}", client)
     run = allowed.run(asks).json()
     assert run["proofs"][0]["verdicts"][0]["outcome"] == "pass"
-    elsewhere = allowed.run(ASKS.format(url="http://127.0.0.1:9/")).json()
+    elsewhere = allowed.run(REQUESTING.format(url="http://127.0.0.1:9/")).json()
     assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is not a target that this server may call"
-    for asked in ('grpc "127.0.0.1:9" "a.B/C"', 'publish nats "a" { broker "nats://127.0.0.1:9" }'):
-        elsewhere = allowed.run(f'proof "asks" {{ when {asked}\n expect response.status == 0 }}\n').json()
+    for trigger in ('grpc "127.0.0.1:9" "a.B/C"', 'publish nats "a" { broker "nats://127.0.0.1:9" }'):
+        elsewhere = allowed.run(f'proof "asks" {{ when {trigger}\n expect response.status == 0 }}\n').json()
         assert elsewhere["proofs"][0]["error"] == "127.0.0.1:9 is not a target that this server may call"
     many = allowed.run(asks.replace('"\n', '" { repeat 4 at 10/s }\n', 1), wait="0s").json()
-    told = read_events(allowed, many["id"])
-    assert [data for name, data in told if name == "sending"][-1] == {"done": 4, "total": 4}
-    assert told[-1][1]["outcome"] == "pass"
+    events = read_events(allowed, many["id"])
+    assert [data for name, data in events if name == "sending"][-1] == {"done": 4, "total": 4}
+    assert events[-1][1]["outcome"] == "pass"
     assert len(service.requests) == 5
 
 
-def test_the_run_command_writes_its_runs_down_too(db: Path, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
+def test_run_command_stores_its_runs(db: Path, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
     (tmp_path / "both.proof").write_text(HEALTHY + SICK)
     assert spanproof("run", "both.proof", "--db", db, *FREE_PORTS).code == 1
     with Store.open(db) as stored, open_client(stored) as client:

@@ -1,4 +1,4 @@
-"""Services and the service graph, as they are asked for over HTTP."""
+"""Services and the service graph over HTTP."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import httpx
 import pytest
 
 from spanproof.collector.storage.store import Store
-from spanproof.tests.api.stored_traces import MS, ZERO_NS, Sent, append
+from spanproof.tests.api.stored_traces import MS, ZERO_NS, StoredSpan, append
 
 # requests of 1 ms to 20 ms, each with a call to `bank` that takes half as long; the last three fail there
 TRACES = tuple(
-    Sent(service, name, number, id_, parent, kind, (0, number / share), error=number > failing, resource=resource)
+    StoredSpan(service, name, number, id_, parent, kind, (0, number / share), error=number > failing, resource=resource)
     for number in range(1, 21)
     for service, name, id_, parent, kind, share, failing, resource in (
         ("shop", "GET /", 1, 0, "server", 1, 20, {"service.version": f"1.{number % 2}"}),
@@ -29,8 +29,8 @@ def get(client: httpx.Client, path: str, **parameters: str | int) -> dict:
     return answer.json()
 
 
-def test_services_are_told_with_their_requests_and_versions(client: httpx.Client, store: Store) -> None:
-    append(store, *TRACES, Sent("idle", "poll", 99, 5, 4, "client"))
+def test_services_list_requests_and_versions(client: httpx.Client, store: Store) -> None:
+    append(store, *TRACES, StoredSpan("idle", "poll", 99, 5, 4, "client"))
     answer = get(client, "services", **WINDOW)
     assert (answer["since_ns"], answer["until_ns"]) == (ZERO_NS, ZERO_NS + 1000 * MS)
     assert answer["services"] == [
@@ -42,7 +42,7 @@ def test_services_are_told_with_their_requests_and_versions(client: httpx.Client
             "error_rate": 0.15,
             "duration_ns": {"n": 20, "p50": 2_500_000, "p95": 4_750_000, "p99": 5_000_000},
         },
-        # its span hangs from one that is not stored, so whether it was a request is not known
+        # the parent of its span is not stored, so it is unknown whether the span is a request
         {"service": "idle", "versions": [], "requests": 0, "errors": 0, "error_rate": None, "duration_ns": None},
         {
             "service": "shop",
@@ -55,16 +55,16 @@ def test_services_are_told_with_their_requests_and_versions(client: httpx.Client
     ]
 
 
-def test_the_graph_counts_calls_and_attempts(client: httpx.Client, store: Store) -> None:
-    tried = {"http.request.method": "GET", "server.address": "bank", "server.port": 80}
+def test_graph_counts_calls_and_attempts(client: httpx.Client, store: Store) -> None:
+    attempt = {"http.request.method": "GET", "server.address": "bank", "server.port": 80}
     append(
         store, *TRACES,
-        Sent("till", "GET /", 50, 1, ms=(0, 30)),
-        Sent("till", "GET", 50, 2, 1, "client", (1, 5), True, tried | {"http.response.status_code": 503}),
-        Sent("till", "GET", 50, 3, 1, "client", (6, 9), True,
-             tried | {"http.response.status_code": 503, "http.request.resend_count": 1}),
-        Sent("till", "GET", 50, 4, 1, "client", (10, 20), False,
-             tried | {"http.response.status_code": 200, "http.request.resend_count": 2}),
+        StoredSpan("till", "GET /", 50, 1, ms=(0, 30)),
+        StoredSpan("till", "GET", 50, 2, 1, "client", (1, 5), True, attempt | {"http.response.status_code": 503}),
+        StoredSpan("till", "GET", 50, 3, 1, "client", (6, 9), True,
+             attempt | {"http.response.status_code": 503, "http.request.resend_count": 1}),
+        StoredSpan("till", "GET", 50, 4, 1, "client", (10, 20), False,
+             attempt | {"http.response.status_code": 200, "http.request.resend_count": 2}),
     )  # fmt: skip
     shop, till = get(client, "calls", **WINDOW)["calls"]
     assert shop == {
@@ -77,12 +77,15 @@ def test_the_graph_counts_calls_and_attempts(client: httpx.Client, store: Store)
     assert till["duration_ns"] == {"n": 1, "p50": 19 * MS, "p95": 19 * MS, "p99": 19 * MS}
 
 
-def test_the_graph_comes_in_pages_of_one_window(client: httpx.Client, store: Store) -> None:
+def test_graph_pages_share_one_window(client: httpx.Client, store: Store) -> None:
     now = (time.time_ns() - ZERO_NS) / MS - 1000
     calls = [
-        sent
+        span
         for number, name in enumerate("abcde", 1)
-        for sent in (Sent(name, "go", number, ms=(now, now + 9)), Sent("z", "go", number, 2, 1, ms=(now, now + 9)))
+        for span in (
+            StoredSpan(name, "go", number, ms=(now, now + 9)),
+            StoredSpan("z", "go", number, 2, 1, ms=(now, now + 9)),
+        )
     ]
     append(store, *calls)
     names, windows, parameters = [], set(), {"limit": 2, "last": "1m"}
@@ -100,21 +103,21 @@ def test_the_graph_comes_in_pages_of_one_window(client: httpx.Client, store: Sto
 
 
 @pytest.mark.parametrize("path", ["services", "calls"])
-def test_the_last_hour_counts_unless_told(client: httpx.Client, store: Store, path: str) -> None:
+def test_default_window_is_the_last_hour(client: httpx.Client, store: Store, path: str) -> None:
     now = (time.time_ns() - ZERO_NS) / MS
     for number, minutes in enumerate((1, 50, 70), 1):
         at = (now - minutes * 60_000, now - minutes * 60_000 + 1)
-        append(store, Sent(f"s{minutes}", "go", number, ms=at), Sent("z", "go", number, 2, 1, ms=at))
+        append(store, StoredSpan(f"s{minutes}", "go", number, ms=at), StoredSpan("z", "go", number, 2, 1, ms=at))
     key = {"services": "service", "calls": "caller"}[path]
 
-    def ask(**parameters: str) -> list[str]:
+    def list_names(**parameters: str) -> list[str]:
         return [each[key] for each in get(client, path, **parameters)[path] if each[key] != "z"]
 
-    assert ask() == ["s1", "s50"]
-    assert ask(last="15m") == ["s1"]
-    assert ask(last="2h") == ["s1", "s50", "s70"]
-    assert ask(until="2100-01-01T00:00:00Z") == ["s1", "s50", "s70"]
-    assert ask(since="2100-01-01T00:00:00Z") == []
+    assert list_names() == ["s1", "s50"]
+    assert list_names(last="15m") == ["s1"]
+    assert list_names(last="2h") == ["s1", "s50", "s70"]
+    assert list_names(until="2100-01-01T00:00:00Z") == ["s1", "s50", "s70"]
+    assert list_names(since="2100-01-01T00:00:00Z") == []
 
 
 @pytest.mark.parametrize("path", ["services", "calls"])
@@ -122,13 +125,13 @@ def test_the_last_hour_counts_unless_told(client: httpx.Client, store: Store, pa
     ("query", "detail"),
     [
         ("last=soon", "last: `soon` is not a duration"),
-        ("last=1h&since=2026-01-31T12:00:00Z", "last: says when already; leave since and until away"),
+        ("last=1h&since=2026-01-31T12:00:00Z", "last: cannot be combined with since and until"),
         ("since=2026-01-31T12:00:00Z&until=2026-01-31T11:00:00Z", "until: is before since"),
         ("service=shop", "service: Extra inputs are not permitted"),
         ("last=1h&last=2h", "last: given more than once"),
     ],
 )
-def test_what_is_not_understood_is_refused_by_name(client: httpx.Client, path: str, query: str, detail: str) -> None:
+def test_invalid_parameter_is_rejected_by_name(client: httpx.Client, path: str, query: str, detail: str) -> None:
     answer = client.get(f"/api/v1/{path}?{query}")
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert answer.json()["detail"] == detail

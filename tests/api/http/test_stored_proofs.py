@@ -1,4 +1,4 @@
-"""Proofs that a server keeps: listed, named by runs and gates, held to their folder."""
+"""Proofs stored on a server: listing, use by runs and gates, confinement to their folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from spanproof.collector.storage.store import Store
-from spanproof.tests.api.http.gateway import make_requests_of, store
+from spanproof.tests.api.http.gateway import make_service_requests, store_requests
 from spanproof.tests.api.stored_traces import open_client
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, find_address
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def client(tmp_path: Path, folder: Path) -> Iterator[httpx.Client]:
-    store(tmp_path / "spans.duckdb", make_requests_of("gateway", 200))
+    store_requests(tmp_path / "spans.duckdb", make_service_requests("gateway", 200))
     with Store.open(tmp_path / "spans.duckdb") as opened, open_client(opened, folder) as client:
         client.timeout = httpx.Timeout(60)
         yield client
@@ -42,7 +42,7 @@ def list_stored(client: httpx.Client) -> dict[str, tuple[list[str], str | None]]
     return {each["stored"]: (each["proofs"], each["problem"]) for each in listed}
 
 
-def test_a_stored_proof_is_carried_out_as_it_was_saved_last(
+def test_stored_proof_is_read_at_each_run(
     client: httpx.Client, write: Write, spanproof: Callable[..., Finished]
 ) -> None:
     assert list_stored(client) == {}
@@ -58,23 +58,23 @@ def test_a_stored_proof_is_carried_out_as_it_was_saved_last(
     gate = client.post("/api/v1/gate", json={"stored": "shop/enough.proof", "name": "release 7"}).json()
     assert (gate["outcome"], gate["exit_code"], gate["run"]["proofs"][0]["path"]) == ("fail", 1, "release 7")
     assert run(client, "shop/enough.proof", variables={"version": "1.4.2"}).json()["outcome"] == "pass"
-    told = ("--server", client.base_url, "--var", "version=1.4.2")
-    finished = spanproof("gate", "--stored", "shop/enough.proof", *told)
+    options = ("--server", client.base_url, "--var", "version=1.4.2")
+    finished = spanproof("gate", "--stored", "shop/enough.proof", *options)
     assert (finished.code, finished.out.splitlines()[0]) == (0, "PASS shop/enough.proof::enough"), finished
-    finished = spanproof("gate", "--stored", "none.proof", *told)
+    finished = spanproof("gate", "--stored", "none.proof", *options)
     assert (finished.code, finished.out) == (2, "")
     assert "there is no stored proof none.proof" in finished.err
     for given in ((), ("a.proof", "--stored", "shop/enough.proof")):
-        assert spanproof("gate", *given, *told).err.startswith("spanproof: give either PROOF, a file, or --stored, ")
+        assert spanproof("gate", *given, *options).err.startswith("spanproof: give either PROOF, a file, or --stored, ")
 
 
-def test_a_stored_proof_uses_what_stands_in_its_folder(client: httpx.Client, write: Write, tmp_path: Path) -> None:
+def test_stored_proof_uses_files_of_its_folder_only(client: httpx.Client, write: Write, tmp_path: Path) -> None:
     write("proofs/lib/common.proof", LIBRARY)
     write("proofs/a.proof", USES.format("lib/common.proof"))
     assert list_stored(client) == {"a.proof": (["many"], None), "lib/common.proof": ([], None)}
     (verdict,) = run(client, "a.proof").json()["proofs"][0]["verdicts"]
     assert (verdict["outcome"], verdict["position"]["path"]) == ("fail", "lib/common.proof")
-    assert run(client, "lib/common.proof").json()["detail"] == "there is no proof in the text"
+    assert run(client, "lib/common.proof").json()["detail"] == "the text contains no proof"
 
     write("outside.proof", LIBRARY)
     (tmp_path / "proofs" / "linked.proof").symlink_to("../outside.proof")
@@ -105,7 +105,7 @@ def test_a_stored_proof_uses_what_stands_in_its_folder(client: httpx.Client, wri
         ("latin.proof", 422),
     ],
 )
-def test_no_name_leads_out_of_the_folder(
+def test_names_cannot_leave_the_folder(
     client: httpx.Client, write: Write, folder: Path, name: str, status: int
 ) -> None:
     for path in (
@@ -126,7 +126,7 @@ def test_no_name_leads_out_of_the_folder(
     assert list_stored(client) == {
         "enough.proof": (["enough"], None),
         "in.proof": (["enough"], None),
-        "latin.proof": ([], "latin.proof: not text in UTF-8"),
+        "latin.proof": ([], "latin.proof: not UTF-8 text"),
         "sub/b.proof": (["enough"], None),
     }
 
@@ -140,7 +140,7 @@ def test_no_name_leads_out_of_the_folder(
         (ENOUGH.replace("100", "1ms"), "type-mismatch"),
     ],
 )
-def test_a_stored_proof_is_held_to_what_sent_ones_are(client: httpx.Client, write: Write, text: str, id_: str) -> None:
+def test_stored_proof_has_limits_of_submitted_ones(client: httpx.Client, write: Write, text: str, id_: str) -> None:
     write("proofs/runs.proof", 'let home = env("HOME")\n')
     write("proofs/p.proof", text)
     refused = run(client, "p.proof")
@@ -150,25 +150,25 @@ def test_a_stored_proof_is_held_to_what_sent_ones_are(client: httpx.Client, writ
     assert list_stored(client)["p.proof"][1] == problem["detail"]
 
 
-def test_a_request_either_sends_a_proof_or_names_one(client: httpx.Client, write: Write) -> None:
+def test_request_contains_either_text_or_name(client: httpx.Client, write: Write) -> None:
     write("proofs/enough.proof", ENOUGH)
-    for sent in ({"proof": ENOUGH, "stored": "enough.proof"}, {}, {"variables": {"a": "1"}}):
+    for document in ({"proof": ENOUGH, "stored": "enough.proof"}, {}, {"variables": {"a": "1"}}):
         for path in ("/api/v1/runs", "/api/v1/gate"):
-            refused = client.post(path, json=sent)
+            refused = client.post(path, json=document)
             assert (refused.status_code, refused.json()["title"]) == (422, "invalid request")
             assert refused.json()["detail"].startswith("give either `proof`, a text, or `stored`")
     for value in ("", None, 1):
         assert client.post("/api/v1/runs", json={"stored": value}).status_code == 422
 
 
-def test_a_server_without_a_folder_has_none(tmp_path: Path) -> None:
+def test_server_without_folder_lists_none(tmp_path: Path) -> None:
     with Store.open() as opened, open_client(opened) as client:
         assert list_stored(client) == {}
         refused = run(client, "enough.proof")
         assert (refused.status_code, refused.json()["detail"]) == (404, "there is no stored proof enough.proof")
 
 
-def test_the_command_takes_the_folder(
+def test_serve_reads_folder_option(
     start: Callable[..., Running], spanproof: Callable[..., Finished], write: Write
 ) -> None:
     write("proofs/enough.proof", ENOUGH)

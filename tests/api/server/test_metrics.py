@@ -1,4 +1,4 @@
-"""What the server tells of itself at /metrics, after requests that are good, half good and bad."""
+"""``/metrics`` after valid, partially valid and invalid requests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ JSON = {"content-type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server, and what it has counted."""
+    """A server and its metrics."""
 
     running: Running
     grpc: str
@@ -66,11 +66,11 @@ def serve(start: Callable[..., Running]) -> Callable[..., Served]:
 
 
 def make_request(*ids: bytes, service: bytes = b"shop") -> bytes:
-    """Make a request of one trace with these span ids."""
+    """Return an export request of one trace with these span ids."""
     request = ExportTraceServiceRequest()
-    of_resource = request.resource_spans.add()
-    of_resource.resource.attributes.add(key="service.name").value.string_value = service.decode()
-    scope = of_resource.scope_spans.add()
+    resource_spans = request.resource_spans.add()
+    resource_spans.resource.attributes.add(key="service.name").value.string_value = service.decode()
+    scope = resource_spans.scope_spans.add()
     for span_id in ids:
         scope.spans.add(
             trace_id=b"\1" * 16, span_id=span_id, name="GET /", start_time_unix_nano=1, end_time_unix_nano=2
@@ -82,11 +82,11 @@ GOOD, SHORT, ZERO = b"\2" * 8, b"\2" * 7, bytes(8)
 
 
 def requests(counts: Counts) -> dict[tuple[str, ...], float]:
-    """What became of requests, by outcome, signal and transport."""
+    """Return the counts of requests by outcome, signal and transport."""
     return {key[1:]: value for key, value in counts.items() if key[0] == "spanproof_requests_total"}
 
 
-def test_spans_are_counted_by_what_became_of_them(serve: Callable[..., Served]) -> None:
+def test_spans_are_counted_by_outcome(serve: Callable[..., Served]) -> None:
     served = serve()
     before = served.read()
     assert before["spanproof_spans_received_total",] == before["spanproof_spans_stored",] == 0
@@ -109,7 +109,7 @@ def test_spans_are_counted_by_what_became_of_them(serve: Callable[..., Served]) 
         "invalid_utf8": 3,
     }
     assert counts["spanproof_spans_stored",] == 6
-    assert counts["spanproof_commit_seconds_count",] == 2  # there was nothing of the others to commit
+    assert counts["spanproof_commit_seconds_count",] == 2  # the other requests had no valid span
     assert 0 < counts["spanproof_commit_seconds_sum",] < 10
     assert counts["spanproof_commit_seconds_bucket", "+Inf"] == 2
     assert counts["spanproof_queue_requests",] == counts["spanproof_queue_bytes",] == 0
@@ -144,7 +144,7 @@ def test_requests_are_counted_by_outcome(serve: Callable[..., Served]) -> None:
     }
 
 
-def test_derivations_and_the_size_of_the_store_are_told(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_derivations_and_store_size_are_reported(serve: Callable[..., Served], tmp_path: Path) -> None:
     served = serve()
     assert served.call(make_request(GOOD, GOOD)) is grpc.StatusCode.OK
     before = served.read()
@@ -159,7 +159,7 @@ def test_derivations_and_the_size_of_the_store_are_told(serve: Callable[..., Ser
     assert after["process_resident_memory_bytes",] > 2**20
 
 
-def test_metrics_are_for_those_who_show_a_token(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_metrics_require_a_token(serve: Callable[..., Served], tmp_path: Path) -> None:
     tokens = tmp_path / "tokens"
     tokens.write_text("shop-1\n")
     served = serve("--token-file", tokens)
@@ -176,7 +176,7 @@ def test_metrics_are_for_those_who_show_a_token(serve: Callable[..., Served], tm
     }
 
 
-def test_openmetrics_is_told_to_who_asks_for_it(serve: Callable[..., Served]) -> None:
+def test_openmetrics_is_served_on_request(serve: Callable[..., Served]) -> None:
     accept = {"accept": "application/openmetrics-text; version=1.0.0"}
     answer = httpx.get(f"http://{serve().api}/metrics", headers=accept, trust_env=False)
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")

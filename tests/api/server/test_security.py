@@ -1,4 +1,4 @@
-"""Who is admitted, how much is taken and what is not kept: the server as it is started, asked from outside."""
+"""Authentication, TLS, CORS, limits and redaction of a running server."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ GATE = 'proof "p" {\n  given traces over last 1h\n  expect no nobody\n}\n'
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server that has been started."""
+    """A running server."""
 
     running: Running
     grpc: str
@@ -63,7 +63,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def pem(authority: trustme.CA, tmp_path: Path) -> dict[str, Path]:
-    """The files of a server and of a client, and those of another authority."""
+    """Return the files of a server and a client, and those of another authority."""
     other = trustme.CA()
     blobs = {
         "ca": authority.cert_pem,
@@ -105,9 +105,9 @@ def tokens(tmp_path: Path) -> Path:
     return path
 
 
-def test_only_who_shows_a_token_may_send_and_ask(serve: Callable[..., Served], tokens: Path) -> None:
+def test_exports_and_queries_require_a_token(serve: Callable[..., Served], tokens: Path) -> None:
     served = serve("--token-file", tokens)
-    for shown, admitted in (
+    for authorization, admitted in (
         ("Bearer shop-1", True),
         ("bearer bank-2==", True),
         ("Bearer shop", False),
@@ -118,7 +118,7 @@ def test_only_who_shows_a_token_may_send_and_ask(serve: Callable[..., Served], t
         ("shop-1", False),
         (None, False),
     ):
-        headers = {"authorization": shown} if shown else {}
+        headers = {"authorization": authorization} if authorization else {}
         assert export(served.grpc, *headers.items()) is (
             grpc.StatusCode.OK if admitted else grpc.StatusCode.UNAUTHENTICATED
         )
@@ -132,7 +132,7 @@ def test_only_who_shows_a_token_may_send_and_ask(serve: Callable[..., Served], t
         )
 
 
-def test_a_refusal_for_want_of_a_token_says_so(serve: Callable[..., Served], tokens: Path) -> None:
+def test_rejection_without_token_names_the_remedy(serve: Callable[..., Served], tokens: Path) -> None:
     served = serve("--token-file", tokens)
     needed = "this server requires a known token: authorization: Bearer TOKEN"
     assert post(f"http://{served.http}").json() == {"code": 16, "message": needed}
@@ -144,46 +144,46 @@ def test_a_refusal_for_want_of_a_token_says_so(serve: Callable[..., Served], tok
     assert (error.value.code(), error.value.details()) == (grpc.StatusCode.UNAUTHENTICATED, needed)
     with grpc.insecure_channel(served.grpc) as channel, pytest.raises(grpc.RpcError) as error:
         channel.unary_unary("/nothing/at.all")(b"")
-    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED  # nor does a stranger learn what there is
+    assert error.value.code() is grpc.StatusCode.UNAUTHENTICATED  # an unauthenticated client cannot probe for methods
     answer = httpx.get(f"http://{served.api}/docs", trust_env=False)
     assert answer.headers["content-type"] == "application/problem+json"
-    assert (answer.json()["title"], answer.json()["status"]) == ("a token is needed", 401)
+    assert (answer.json()["title"], answer.json()["status"]) == ("a token is required", 401)
 
 
-def test_health_is_told_without_a_token(serve: Callable[..., Served], tokens: Path) -> None:
+def test_health_needs_no_token(serve: Callable[..., Served], tokens: Path) -> None:
     served = serve("--token-file", tokens)
     for path in ("healthz", "readyz"):
         assert httpx.get(f"http://{served.api}/{path}", trust_env=False).status_code == 200
 
 
-def test_a_large_request_without_a_token_gets_its_answer(serve: Callable[..., Served], tokens: Path) -> None:
+def test_large_request_without_token_gets_response(serve: Callable[..., Served], tokens: Path) -> None:
     served = serve("--token-file", tokens)
     answer = httpx.post(f"http://{served.http}/v1/traces", content=bytes(20 * 2**20), headers=JSON, trust_env=False)
     assert answer.status_code == 401
 
 
-def test_a_trace_is_drawn_for_who_shows_a_token(
+def test_commands_authenticate_with_token_file(
     serve: Callable[..., Served], spanproof: Command, tokens: Path, tmp_path: Path
 ) -> None:
     served = serve("--token-file", tokens)
     assert export(served.grpc, ("authorization", "Bearer shop-1")) is grpc.StatusCode.OK
     url = f"http://{served.api}"
     assert "kept" in spanproof("trace", TRACE_ID, "--server", url, "--token-file", tokens).out
-    asked = CliRunner().invoke(app, ["query", COUNT, "--server", url, "--token-file", str(tokens)])
-    assert (asked.exit_code, asked.stderr) == (0, "")
+    queried = CliRunner().invoke(app, ["query", COUNT, "--server", url, "--token-file", str(tokens)])
+    assert (queried.exit_code, queried.stderr) == (0, "")
     refused = spanproof("trace", TRACE_ID, "--server", url)
     assert refused == Finished(
-        2, "", f"spanproof: {url} admits only who shows a token it knows; name a file of tokens with --token-file\n"
+        2, "", f"spanproof: {url} admits only clients with a valid token; name a file of tokens with --token-file\n"
     )
     missing = spanproof("trace", TRACE_ID, "--server", url, "--token-file", tmp_path / "none")
     assert missing == Finished(2, "", f"spanproof: {tmp_path / 'none'}: No such file or directory\n")
 
 
-def test_run_receives_with_the_same_options(start: Starter, tokens: Path, tmp_path: Path) -> None:
+def test_run_has_same_receiver_options(start: Starter, tokens: Path, tmp_path: Path) -> None:
     proof = tmp_path / "p.proof"
     proof.write_text('proof "p" {\n  when GET "http://127.0.0.1:9/"\n  expect response.status == 200\n}\n')
     ran = start("run", proof, "--otlp-grpc", FREE, "--otlp-http", "0.0.0.0:0", "--token-file", tokens).finish()
-    assert ran.code == 4  # nobody answers; but it was listening
+    assert ran.code == 4  # the target does not answer, but the receiver was listening
     ran = start("run", proof, "--otlp-grpc", FREE, "--otlp-http", "0.0.0.0:0").finish()
     assert (ran.code, "--token-file" in ran.err) == (2, True)
 
@@ -198,7 +198,7 @@ def trust(pem: dict[str, Path], certificate: str | None = None) -> ssl.SSLContex
     return context
 
 
-def test_all_addresses_speak_tls(serve: Callable[..., Served], spanproof: Command, pem: dict[str, Path]) -> None:
+def test_all_addresses_use_tls(serve: Callable[..., Served], spanproof: Command, pem: dict[str, Path]) -> None:
     served = serve("--tls-cert", pem["cert"], "--tls-key", pem["key"])
     with grpc.secure_channel(served.grpc, grpc.ssl_channel_credentials(pem["ca"].read_bytes())) as channel:
         assert channel.unary_unary(EXPORT)(make_request(), timeout=10) == b""
@@ -216,8 +216,8 @@ def test_all_addresses_speak_tls(serve: Callable[..., Served], spanproof: Comman
     assert served.running.finish().code == 0
 
 
-def test_only_clients_with_a_certificate_are_admitted(serve: Callable[..., Served], pem: dict[str, Path]) -> None:
-    # on an open address, too
+def test_client_certificates_are_required(serve: Callable[..., Served], pem: dict[str, Path]) -> None:
+    # also on an open address
     served = serve("--tls-cert", pem["cert"], "--tls-key", pem["key"], "--tls-client-ca", pem["ca"], base=OPEN)
     http, api, over_grpc = (f"localhost:{each.rpartition(':')[2]}" for each in (served.http, served.api, served.grpc))
     with httpx.Client(verify=trust(pem, "client"), trust_env=False) as client:
@@ -238,39 +238,39 @@ def test_only_clients_with_a_certificate_are_admitted(serve: Callable[..., Serve
     ):
         with grpc.secure_channel(over_grpc, credentials) as channel:
             try:
-                found = None
+                status = None
                 channel.unary_unary(EXPORT)(make_request(), timeout=10)
             except grpc.RpcError as error:
-                found = error.code()
-            assert found is code
-    url, trusted, shown = f"https://{api}", str(pem["ca"]), str(pem["client"])
-    drawn = CliRunner().invoke(app, ["trace", TRACE_ID, "--server", url, "--tls-ca", trusted, "--tls-cert", shown])
+                status = error.code()
+            assert status is code
+    url, ca_file, cert_file = f"https://{api}", str(pem["ca"]), str(pem["client"])
+    drawn = CliRunner().invoke(app, ["trace", TRACE_ID, "--server", url, "--tls-ca", ca_file, "--tls-cert", cert_file])
     assert (drawn.exit_code, "kept" in drawn.stdout) == (0, True)
-    asked = CliRunner().invoke(app, ["query", COUNT, "--server", url, "--tls-ca", trusted, "--tls-cert", shown])
-    assert (asked.exit_code, asked.stderr) == (0, "")
+    queried = CliRunner().invoke(app, ["query", COUNT, "--server", url, "--tls-ca", ca_file, "--tls-cert", cert_file])
+    assert (queried.exit_code, queried.stderr) == (0, "")
     (pem["ca"].parent / "gate.proof").write_text(GATE)
     proof = str(pem["ca"].parent / "gate.proof")
-    gated = CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", trusted, "--tls-cert", shown])
+    gated = CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", ca_file, "--tls-cert", cert_file])
     assert (gated.exit_code, "nobody" in gated.stdout, gated.stderr) == (0, True, "")
     with pytest.raises(ServerError, match="no server answers"):
-        CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", trusted], catch_exceptions=False)
+        CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", ca_file], catch_exceptions=False)
 
 
-def test_who_never_begins_with_tls_is_cut_off(serve: Callable[..., Served], pem: dict[str, Path]) -> None:
+def test_client_without_tls_handshake_is_disconnected(serve: Callable[..., Served], pem: dict[str, Path]) -> None:
     served = serve("--tls-cert", pem["cert"], "--tls-key", pem["key"], "--receive-timeout", "0.3")
     assert send_http(served.http) == send_http(served.api) == b""
 
 
-# ## Pages
+# ## Web pages
 
 
-def test_pages_may_send_only_if_they_are_named(serve: Callable[..., Served], tokens: Path) -> None:
-    asks = {
+def test_cors_allows_listed_origins_only(serve: Callable[..., Served], tokens: Path) -> None:
+    preflight = {
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
     }
     closed = serve()
-    answer = httpx.options(f"http://{closed.http}/v1/traces", headers=asks | {"origin": "https://a.example"})
+    answer = httpx.options(f"http://{closed.http}/v1/traces", headers=preflight | {"origin": "https://a.example"})
     assert answer.status_code == 405
     assert [name for name in answer.headers if name.startswith("access-control")] == []
     assert "access-control-allow-origin" not in post(f"http://{closed.http}", origin="https://a.example").headers
@@ -278,11 +278,11 @@ def test_pages_may_send_only_if_they_are_named(serve: Callable[..., Served], tok
 
     served = serve("--cors-origin", "https://a.example", "--cors-origin", "http://b.example:81", "--token-file", tokens)
     for origin, allowed in (("https://a.example", True), ("http://b.example:81", True), ("https://c.example", False)):
-        answer = httpx.options(f"http://{served.http}/v1/traces", headers=asks | {"origin": origin})
+        answer = httpx.options(f"http://{served.http}/v1/traces", headers=preflight | {"origin": origin})
         assert answer.status_code == (200 if allowed else 400)
         assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)
-        sent = post(f"http://{served.http}", origin=origin, authorization="Bearer shop-1")
-        assert sent.headers.get("access-control-allow-origin") == (origin if allowed else None)
+        response = post(f"http://{served.http}", origin=origin, authorization="Bearer shop-1")
+        assert response.headers.get("access-control-allow-origin") == (origin if allowed else None)
     unknown = post(f"http://{served.http}", origin="https://a.example")
     assert (unknown.status_code, unknown.headers["access-control-allow-origin"]) == (401, "https://a.example")
 
@@ -290,7 +290,7 @@ def test_pages_may_send_only_if_they_are_named(serve: Callable[..., Served], tok
 # ## Limits
 
 
-def test_the_size_of_a_request_can_be_limited(serve: Callable[..., Served]) -> None:
+def test_configured_size_limit_applies(serve: Callable[..., Served]) -> None:
     served = serve("--max-message-bytes", "2000")
     for size, status in ((1900, 200), (2100, 413)):
         body = b"{}" + b" " * (size - 2)
@@ -303,13 +303,13 @@ def test_the_size_of_a_request_can_be_limited(serve: Callable[..., Served]) -> N
     assert error.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_slow_senders_are_cut_off_when_told(serve: Callable[..., Served]) -> None:
+def test_receive_timeout_disconnects_slow_clients(serve: Callable[..., Served]) -> None:
     served = serve("--receive-timeout", "0.3")
     for address in (served.http, served.api):
         assert send_http(address, b"GET /healthz HTTP/1.1\r\n").startswith(b"HTTP/1.1 408 ")
 
 
-def test_connections_are_limited_when_told(serve: Callable[..., Served]) -> None:
+def test_connections_are_limited(serve: Callable[..., Served]) -> None:
     served = serve("--max-connections", "1")
     for address in (served.http, served.api):
         with httpx.Client(base_url=f"http://{address}", trust_env=False) as client:
@@ -323,20 +323,20 @@ def test_connections_are_limited_when_told(serve: Callable[..., Served]) -> None
         assert error.value.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def test_bytes_in_flight_are_limited_when_told(serve: Callable[..., Served]) -> None:
+def test_bytes_in_flight_are_limited(serve: Callable[..., Served]) -> None:
     served = serve("--max-bytes-in-flight", "1000")
     head = b"POST /v1/traces HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 900\r\n\r\n"
     with socket.create_connection(split_address(served.http)) as slow:
         slow.sendall(head + b" " * 800)
         small = {"content": b"{}" + b" " * 300, "headers": JSON, "trust_env": False}
-        wait_until(lambda: httpx.post(f"http://{served.http}/v1/traces", **small).status_code == 503, "a refusal")
-    wait_until(lambda: httpx.post(f"http://{served.http}/v1/traces", **small).status_code == 200, "room again")
+        wait_until(lambda: httpx.post(f"http://{served.http}/v1/traces", **small).status_code == 503, "a rejection")
+    wait_until(lambda: httpx.post(f"http://{served.http}/v1/traces", **small).status_code == 200, "an acceptance")
 
 
-# ## What is not kept
+# ## Redaction
 
 
-def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], tmp_path: Path) -> None:
+def test_redacted_values_never_reach_disk(serve: Callable[..., Served], tmp_path: Path) -> None:
     rules = tmp_path / "rules"
     rules.write_text("key user.*\nvalue card-[0-9]+\n")
     served = serve("--redact", "password", "--redact-value", "hunter2", "--redact-file", rules)
@@ -346,7 +346,7 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
         f"http://{served.http}/v1/traces", content=body, headers={"content-type": "application/x-protobuf"}
     )
     assert answer.status_code == 200
-    served.running.signal(signal.SIGKILL)  # so the write-ahead log is still there
+    served.running.signal(signal.SIGKILL)  # so the write-ahead log remains
     served.running.finish()
     written = b"".join(path.read_bytes() for path in tmp_path.glob("spans.duckdb*"))
     assert len(list(tmp_path.glob("spans.duckdb*"))) == 2
@@ -354,7 +354,7 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
     assert [word for word in (b"secret-1", b"secret-2", b"hunter2", b"123456") if word in written] == []
 
 
-# ## What is wrong is said in one line
+# ## Errors in one line
 
 
 @pytest.mark.parametrize("command", ["serve", "run"])
@@ -373,8 +373,8 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
         (["--tls-cert", "empty", "--tls-key", "key"], "empty and key cannot be used: .*"),
         (["--tls-cert", "cert", "--tls-key", "locked"], "locked: the key is encrypted; decrypt it first.*"),
         (["--tls-cert", "cert", "--tls-key", "key", "--tls-client-ca", "empty"], "empty cannot be used: .*"),
-        (["--cors-origin", "a.example"], "'a.example' is no origin; .*"),
-        (["--cors-origin", "https://a.example/"], "'https://a.example/' is no origin; .*"),
+        (["--cors-origin", "a.example"], "'a.example' is not an origin; .*"),
+        (["--cors-origin", "https://a.example/"], "'https://a.example/' is not an origin; .*"),
         (["--redact", ""], "a redaction rule is empty"),
         (["--redact-value", "("], r"'\(' is not a regular expression \(RE2\): missing \): \("),
         (["--redact-value", "a|"], r"'a\|' also matches the empty text; .*"),
@@ -385,7 +385,7 @@ def test_what_is_redacted_never_reaches_the_disk(serve: Callable[..., Served], t
         (["--otlp-http", "0.0.0.0:0"], "0.0.0.0:0 can be reached from other machines; add --token-file or .*"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_used_leaves_with_2(
+def test_invalid_options_exit_with_2(
     spanproof: Command, pem: dict[str, Path], tmp_path: Path, command: str, arguments: list[str], problem: str
 ) -> None:
     (tmp_path / "empty").write_text("# nothing\n")

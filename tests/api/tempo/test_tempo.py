@@ -1,8 +1,8 @@
-"""Requests as Grafana's Tempo data source sends them, to `spanproof serve` with stored spans.
+"""Requests of Grafana's Tempo data source to `spanproof serve` with stored spans.
 
-The paths, parameters and headers are those of its source: the health check and the search of the query editor come
-through Grafana's data source proxy, a trace from its backend, tags and their values from its resource handler, which
-passes on all that it was asked with, `tag` included.
+The paths, parameters and headers are those in Grafana's source. The health check and the search of the query editor
+come through Grafana's data source proxy, a trace from its backend, tags and their values from its resource handler.
+The resource handler passes on all parameters, `tag` included.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
 
 from spanproof.collector.storage.store import Store
-from spanproof.tests.api.stored_traces import MS, ZERO_NS, Sent, append, make_request, span_id, trace_id
+from spanproof.tests.api.stored_traces import MS, ZERO_NS, StoredSpan, append, make_request, span_id, trace_id
 from spanproof.tests.command import FREE, FREE_PORTS, Running, find_address
 
 SECONDS = ZERO_NS // 10**9
@@ -23,18 +23,18 @@ RANGE = f"start={SECONDS}&end={SECONDS + 3600}"
 PROXIED = {"Accept": "application/json, text/plain, */*", "User-Agent": "Grafana/12.2.0", "X-Grafana-Org-Id": "1"}
 BACKEND = {"Accept": "application/protobuf", "User-Agent": "Grafana/12.2.0", "Accept-Encoding": "gzip"}
 SHOP = (
-    Sent("gateway", "POST /orders", 1, 1, ms=(0, 250), attributes={"http.response.status_code": 500}, error=True),
-    Sent("gateway", "POST", 1, 2, 1, "client", (10, 40), attributes={"retry": True, "share": 0.5}),
-    Sent("payments", "POST /pay", 1, 3, 2, ms=(11, 39), attributes={"http.response.status_code": 503, "a/b": "x"},
+    StoredSpan("gateway", "POST /orders", 1, 1, ms=(0, 250), attributes={"http.response.status_code": 500}, error=True),
+    StoredSpan("gateway", "POST", 1, 2, 1, "client", (10, 40), attributes={"retry": True, "share": 0.5}),
+    StoredSpan("payments", "POST /pay", 1, 3, 2, ms=(11, 39), attributes={"http.response.status_code": 503, "a/b": "x"},
          resource={"service.version": "1.4.2"}, error=True),
-    Sent("stock", "count", 2, 4, kind="internal", ms=(1000, 1000), attributes={"http.response.status_code": 200}),
-    Sent("stock", "late", 3, 5, 9, "consumer", (2000, 2000.9), attributes={"tags": ["x", "y"]}),
+    StoredSpan("stock", "count", 2, 4, kind="internal", ms=(1000, 1000), attributes={"http.response.status_code": 200}),
+    StoredSpan("stock", "late", 3, 5, 9, "consumer", (2000, 2000.9), attributes={"tags": ["x", "y"]}),
 )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def grafana(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
-    """Asks a server as Grafana does."""
+    """Yield a client that sends requests as Grafana does."""
     folder = tmp_path_factory.mktemp("tempo")
     with Store.open(folder / "spans.duckdb") as store:
         append(store, *SHOP)
@@ -54,32 +54,32 @@ def get(client: httpx.Client, path: str, **headers: str) -> dict:
     return answer.json()
 
 
-def refuse(client: httpx.Client, path: str, status: int = 400) -> str:
+def read_error(client: httpx.Client, path: str, status: int = 400) -> str:
     answer = client.get(path)
     assert (answer.status_code, answer.headers["content-type"]) == (status, "text/plain; charset=utf-8"), answer.text
     return answer.text
 
 
-# ## The data source is added
+# ## Health check
 
 
-def test_the_health_check_succeeds(grafana: httpx.Client) -> None:
+def test_health_check_succeeds(grafana: httpx.Client) -> None:
     answer = grafana.get("/api/echo")
     assert (answer.status_code, answer.text) == (200, "echo")
 
 
-def test_the_version_is_none_of_tempo(grafana: httpx.Client) -> None:
-    # below every version from which Grafana would stream
+def test_version_is_not_one_of_tempo(grafana: httpx.Client) -> None:
+    # below every version with which Grafana uses streaming
     assert get(grafana, "/api/status/buildinfo")["version"].startswith("0.")
 
 
-# ## A trace is shown
+# ## Reading a trace
 
 
-def test_a_trace_is_read_as_protobuf(grafana: httpx.Client) -> None:
+def test_trace_is_read_as_protobuf(grafana: httpx.Client) -> None:
     answer = grafana.get(f"/api/v2/traces/{trace_id(1)}", headers=BACKEND)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "application/protobuf")
-    # TraceByIDResponse: the trace is field 1, and there is nothing else
+    # TraceByIDResponse: the trace is field 1, the only field
     assert answer.content[0] == 0x0A
     size, at, shift = 0, 1, 0
     while True:
@@ -101,7 +101,7 @@ def test_a_trace_is_read_as_protobuf(grafana: httpx.Client) -> None:
     assert services == ["gateway", "payments"]
 
 
-def test_a_trace_is_read_as_json(grafana: httpx.Client) -> None:
+def test_trace_is_read_as_json(grafana: httpx.Client) -> None:
     v2 = get(grafana, f"/api/v2/traces/{trace_id(2)}")["trace"]["resourceSpans"]
     assert v2 == get(grafana, f"/api/traces/{trace_id(2)}")["batches"]
     (span,) = v2[0]["scopeSpans"][0]["spans"]
@@ -113,18 +113,18 @@ def test_a_trace_is_read_as_json(grafana: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("version", ["", "v2/"])
-def test_a_trace_that_is_not_there_is_not_found(grafana: httpx.Client, version: str) -> None:
+def test_unknown_trace_is_not_found(grafana: httpx.Client, version: str) -> None:
     path = f"/api/{version}traces"
-    assert grafana.get(f"{path}/2", headers=BACKEND).status_code == 200  # ids may lack their leading zeros
-    assert refuse(grafana, f"{path}/0", 404) == "trace not found: no span of 0 is stored"
+    assert grafana.get(f"{path}/2", headers=BACKEND).status_code == 200  # ids may be written without leading zeros
+    assert read_error(grafana, f"{path}/0", 404) == "trace not found: no span of 0 is stored"
     before = f"start={SECONDS - 3600}&end={SECONDS - 1}"
-    assert refuse(grafana, f"{path}/{trace_id(1)}?{before}", 404).startswith("trace not found")
+    assert read_error(grafana, f"{path}/{trace_id(1)}?{before}", 404).startswith("trace not found")
     assert grafana.get(f"{path}/{trace_id(1)}?{before.replace(str(SECONDS - 1), str(SECONDS))}").status_code == 200
-    assert refuse(grafana, f"{path}/xyz").startswith("trace_id: ")
-    assert refuse(grafana, f"{path}/{trace_id(1)}?q=%7B%7D") == "q: Extra inputs are not permitted"
+    assert read_error(grafana, f"{path}/xyz").startswith("trace_id: ")
+    assert read_error(grafana, f"{path}/{trace_id(1)}?q=%7B%7D") == "q: Extra inputs are not permitted"
 
 
-# ## Traces are searched
+# ## Search
 
 
 def search(client: httpx.Client, query: str, **more: object) -> list[dict]:
@@ -134,7 +134,7 @@ def search(client: httpx.Client, query: str, **more: object) -> list[dict]:
     return answer.json()["traces"]
 
 
-def test_the_query_of_the_search_form_finds_traces_with_their_spans(grafana: httpx.Client) -> None:
+def test_search_form_query_finds_traces_and_spans(grafana: httpx.Client) -> None:
     query = (
         '{resource.service.name="payments" && name="POST /pay" && span.http.response.status_code>=500 && status=error}'
     )
@@ -166,7 +166,7 @@ def test_the_query_of_the_search_form_finds_traces_with_their_spans(grafana: htt
     ]
 
 
-def test_traces_come_newest_first_and_no_more_than_asked_for(grafana: httpx.Client) -> None:
+def test_search_is_newest_first_and_limited(grafana: httpx.Client) -> None:
     found = search(grafana, "{}")
     assert [int(trace["traceID"], 16) for trace in found] == [3, 2, 1]
     assert [trace["durationMs"] for trace in found] == [0, 0, 250]
@@ -177,7 +177,7 @@ def test_traces_come_newest_first_and_no_more_than_asked_for(grafana: httpx.Clie
     assert ([span["spanID"] for span in spans["spans"]], spans["matched"]) == ([span_id(1), span_id(2)], 3)
 
 
-def test_what_is_asked_about_is_told_of_each_span(grafana: httpx.Client) -> None:
+def test_search_returns_queried_attributes(grafana: httpx.Client) -> None:
     (found,) = search(grafana, "{ .share > 0.1 && .retry = true && .missing = nil }")
     assert found["spanSets"][0]["spans"][0]["attributes"] == [
         {"key": "share", "value": {"doubleValue": 0.5}},
@@ -190,11 +190,11 @@ def test_what_is_asked_about_is_told_of_each_span(grafana: httpx.Client) -> None
     [
         ({}, [3, 2, 1]),
         ({"q": ""}, [3, 2, 1]),
-        ({"q": '{ span."a\\nb\'{matching} -- $limit" != nil }'}, []),
+        ({"q": '{ span."a\\nb\'{span_condition} -- $limit" != nil }'}, []),
         ({"tags": "service.name=PAY"}, [1]),
         ({"tags": 'name="post /"  http.response.status_code=50'}, [1]),
         ({"tags": " tags=y"}, [3]),
-        ({"tags": 'service.name="sto.k"'}, []),  # no regular expression
+        ({"tags": 'service.name="sto.k"'}, []),  # not a regular expression
         ({"tags": "status.code=error service.name=stock"}, []),
         ({"minDuration": "1ms"}, [1]),
         ({"maxDuration": "0s"}, [2]),
@@ -206,7 +206,7 @@ def test_what_is_asked_about_is_told_of_each_span(grafana: httpx.Client) -> None
         ({"end": 10**17}, [3, 2, 1]),
     ],
 )
-def test_searches_by_tags_durations_and_times(grafana: httpx.Client, parameters: dict, found: list[int]) -> None:
+def test_search_by_tags_durations_and_times(grafana: httpx.Client, parameters: dict, found: list[int]) -> None:
     answer = grafana.get("/api/search", params=parameters)
     assert answer.status_code == 200, answer.text
     assert [int(trace["traceID"], 16) for trace in answer.json()["traces"]] == found
@@ -218,19 +218,19 @@ def test_searches_by_tags_durations_and_times(grafana: httpx.Client, parameters:
         ("q=%7B+status+%3D+error+%7D+%7C+rate()", "TraceQL, line 1, column 20: `|`: only one set of spans, { … }, is"),
         ("tags=alone", "tags: column 1: tags are written key=value"),
         ("tags=a%3Db%22", "tags: column 1: tags are written key=value"),
-        ("tags=a%3Db+status.code%3Dbad", "tags: status.code: `bad` is none of unset, ok, error"),
-        ("minDuration=250", "minDuration: `250` is no duration such as 250ms or 1h30m"),
+        ("tags=a%3Db+status.code%3Dbad", "tags: status.code: `bad` is not one of unset, ok, error"),
+        ("minDuration=250", "minDuration: `250` is not a duration such as 250ms or 1h30m"),
         ("limit=0", "limit: Input should be greater than or equal to 1"),
         ("limit=2&limit=3", "limit: given more than once"),
-        ("start=now", "start: `now` is no number"),
+        ("start=now", "start: `now` is not a number"),
         ("mode=all", "mode: Extra inputs are not permitted"),
     ],
 )
-def test_what_is_not_understood_is_refused_in_words(grafana: httpx.Client, query: str, message: str) -> None:
-    assert refuse(grafana, f"/api/search?{query}").startswith(message)
+def test_invalid_search_is_rejected_with_reason(grafana: httpx.Client, query: str, message: str) -> None:
+    assert read_error(grafana, f"/api/search?{query}").startswith(message)
 
 
-# ## Tags and values are offered
+# ## Tags and values
 
 
 def test_tags_are_listed_by_scope(grafana: httpx.Client) -> None:
@@ -245,7 +245,7 @@ def test_tags_are_listed_by_scope(grafana: httpx.Client) -> None:
     assert only["scopes"][0]["tags"] == ["http.response.status_code", "tags"]
     assert get(grafana, f"/api/v2/search/tags?scope=resource&end={SECONDS - 1}")["scopes"][0]["tags"] == []
     assert get(grafana, "/api/search/tags")["tagNames"] == sorted([*resource, *span])
-    assert refuse(grafana, "/api/v2/search/tags?scope=event").startswith("scope: Input should be")
+    assert read_error(grafana, "/api/v2/search/tags?scope=event").startswith("scope: Input should be")
 
 
 @pytest.mark.parametrize(
@@ -257,7 +257,7 @@ def test_tags_are_listed_by_scope(grafana: httpx.Client) -> None:
         ("span.share", "", [("float", "0.5")]),
         ("span.retry", "{}", [("bool", "true")]),
         ("span.tags", "", [("string", "x"), ("string", "y")]),
-        ("span.a%252Fb", "", [("string", "x")]),  # as Grafana encodes it, twice
+        ("span.a%252Fb", "", [("string", "x")]),  # Grafana encodes it twice
         ("span.a%2Fb", "", [("string", "x")]),
         ("span.service.name", "", []),
         ("name", '{resource.service.name="gateway"}', [("string", "POST"), ("string", "POST /orders")]),
@@ -273,7 +273,7 @@ def test_values_are_listed_with_their_types(
     grafana: httpx.Client, tag: str, query: str, found: list[tuple[str, str]]
 ) -> None:
     filtered = {"q": query} if query else {}
-    # the resource handler passes on all it was asked with
+    # the resource handler passes on all parameters
     parameters = httpx.QueryParams({**filtered, "limit": 5000, "tag": tag})
     answer = get(grafana, f"/api/v2/search/tag/{tag}/values?{parameters}")
     assert [(each["type"], each["value"]) for each in answer["tagValues"]] == found
@@ -299,19 +299,19 @@ def test_values_are_listed_without_types_too(grafana: httpx.Client) -> None:
         ("name/values?limit=10001", "limit: Input should be less than or equal to 10000"),
     ],
 )
-def test_what_has_no_values_is_refused(grafana: httpx.Client, path: str, message: str) -> None:
-    assert refuse(grafana, f"/api/v2/search/tag/{path}").startswith(message)
+def test_invalid_tag_request_is_rejected(grafana: httpx.Client, path: str, message: str) -> None:
+    assert read_error(grafana, f"/api/v2/search/tag/{path}").startswith(message)
 
 
 # ## Access
 
 
-def test_grafana_shows_a_token_where_one_is_needed(start: Callable[..., Running], tmp_path: Path) -> None:
+def test_token_of_grafana_is_accepted(start: Callable[..., Running], tmp_path: Path) -> None:
     (tmp_path / "tokens").write_text("for-grafana\n")
     line = start("serve", *FREE_PORTS, "--api", FREE, "--db", "spans.duckdb", "--token-file", "tokens").read_line()
-    api, shown = f"http://{find_address(line, 'API')}", {"Authorization": "Bearer for-grafana"}
+    api, headers = f"http://{find_address(line, 'API')}", {"Authorization": "Bearer for-grafana"}
     assert httpx.get(f"{api}/api/echo", trust_env=False).status_code == 401
-    assert httpx.get(f"{api}/api/echo", headers=shown, trust_env=False).text == "echo"
-    described = httpx.get(f"{api}/openapi.json", headers=shown, trust_env=False).json()["paths"]
+    assert httpx.get(f"{api}/api/echo", headers=headers, trust_env=False).text == "echo"
+    described = httpx.get(f"{api}/openapi.json", headers=headers, trust_env=False).json()["paths"]
     for path in ("/api/echo", "/api/v1/traces", "/api/v1/services"):
         assert "401" in described[path]["get"]["responses"], path

@@ -14,7 +14,7 @@ from spanproof.assertions.run.runner import Runner
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.retention import RetentionLimits, delete_expired_traces
 from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
-from spanproof.tests.api.stored_traces import Sent, Value, append
+from spanproof.tests.api.stored_traces import StoredSpan, Value, append
 
 DAY_NS = 86_400_000_000_000
 # traces 1 to 10 start 1000 s apart; 1 to 5 are deleted
@@ -30,8 +30,8 @@ def judge(store: Store) -> Judge:
         begin = number * 1_000_000
         append(
             store,
-            Sent("gateway", "GET /", number, 1, ms=(begin, begin + 100)),
-            Sent("gateway", "GET", number, 2, 1, "client", (begin + 10, begin + 90), attributes=orders),
+            StoredSpan("gateway", "GET /", number, 1, ms=(begin, begin + 100)),
+            StoredSpan("gateway", "GET", number, 2, 1, "client", (begin + 10, begin + 90), attributes=orders),
         )
     with closing(store.cursor()) as cursor:
         cursor.execute("UPDATE spans SET arrived_ns = arrived_ns - ?", [10_000_000_000])

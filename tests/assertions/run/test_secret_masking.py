@@ -25,7 +25,7 @@ from spanproof.collector.receive.receiver import Receiver
 from spanproof.collector.storage.store import Store
 from spanproof.query_lang.check.modules import load_module_text
 from spanproof.query_lang.check.secrets import Secrets
-from spanproof.tests.api.stored_traces import Sent, append
+from spanproof.tests.api.stored_traces import StoredSpan, append
 from spanproof.tests.assertions.app import App, open_app
 from spanproof.tests.command import FREE
 
@@ -144,7 +144,7 @@ def test_secrets_are_masked_everywhere(
 def test_awaited_spans_are_masked(
     run_proof: Callable[..., tuple[list[RunEvent], RunDocument, str]], store: Store
 ) -> None:
-    append(store, Sent(GIVEN, "GET", 1, 3, 2))
+    append(store, StoredSpan(GIVEN, "GET", 1, 3, 2))
     # the limit is long enough for one evaluation on a busy machine
     _, run, shown = run_proof(f'let unused = given\n when trace "{1:032x}"\n expect no shop -> bank', within="2s")
     check_hidden(shown, GIVEN)

@@ -1,6 +1,6 @@
-// Serves one HTTP request from itself and exports both sides of it: node emit.mjs grpc|http|proto ENDPOINT
+// Sends one HTTP request to itself and exports the spans of both sides: node emit.mjs grpc|http|proto ENDPOINT
 //
-// Prints {"traceId", "clientSpanId", "serverSpanId", "laterTraceId"} once the exporter has been told that all was taken.
+// Prints {"traceId", "clientSpanId", "serverSpanId", "laterTraceId"} after the spans are acknowledged.
 
 import http from "node:http";
 import { once } from "node:events";

@@ -1,7 +1,7 @@
 """The store: received spans and derived tables in one DuckDB file, or in memory.
 
 This is the interface of the storage room. The lifecycle of the database is in `database`, writing in `writer`, and
-notifications of commits in `arrivals`.
+notifications of commits in `commit_notifications`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Self
 
-from spanproof.collector.storage.arrivals import ArrivalNotifier, ArrivedSpans
 from spanproof.collector.storage.arrow_columns import fetch_table
+from spanproof.collector.storage.commit_notifications import ArrivalNotifier, ArrivedSpans
 from spanproof.collector.storage.database import StoreConnection
 from spanproof.collector.storage.schema import IN_MEMORY_PATH
 from spanproof.collector.storage.telemetry import Telemetry
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from spanproof.collector.otlp.decoder import DecodedBatch
-    from spanproof.collector.storage.arrivals import CommitListener
+    from spanproof.collector.storage.commit_notifications import CommitListener
 
 __all__ = ["ArrivedSpans", "Store"]
 

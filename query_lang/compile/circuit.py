@@ -63,13 +63,13 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         SELECT *, row_number() OVER (PARTITION BY resource_key ORDER BY start_ns, end_ns, span_key) AS ordinal
         FROM attempts
     ),
-    failures AS (  -- consecutive failures have the same number of successes before them
+    numbered_failures AS (  -- consecutive failures have the same number of successes before them
         SELECT *, ordinal - row_number() OVER (PARTITION BY resource_key ORDER BY ordinal) AS streak
         FROM ordered_attempts WHERE error
     ),
     streaks AS (
         SELECT *, row_number() OVER (PARTITION BY resource_key, streak ORDER BY ordinal) AS failure_number
-        FROM failures
+        FROM numbered_failures
     ),
     openings AS (
         SELECT resource_key, caller, streak, ordinal, trace_id, span_key, start_ns, end_ns AS open_ns

@@ -63,7 +63,7 @@ walk AS (
     ) n
     JOIN timed t ON t.span_key = n.span_key
 ),
-shares AS (
+path_shares AS (
     SELECT b.trace_id, b.service, b.span_key, b.rest_end_ns - coalesce(max({_WAIT_END_SQL}), b.start_ns) AS share_ns
     FROM walk b LEFT JOIN {_WAIT_JOIN_SQL}
     GROUP BY b.trace_id, b.service, b.span_key, b.start_ns, b.rest_end_ns
@@ -76,7 +76,7 @@ critical AS (
         SELECT trace_id, service, min(start_ns) AS start_ns FROM timed
         WHERE trace_id IN (SELECT trace_id FROM timed WHERE root) GROUP BY ALL
     ) p
-    LEFT JOIN shares h ON h.trace_id = p.trace_id AND h.service = p.service
+    LEFT JOIN path_shares h ON h.trace_id = p.trace_id AND h.service = p.service
     GROUP BY p.trace_id, p.service
 )"""
 

@@ -47,11 +47,11 @@ def _group_by_resource(spans: Sequence[Span]) -> list[ResourceSpans]:
             groups[key] = ResourceSpans()
             groups[key].resource.attributes.extend(key_values(resource))
             groups[key].scope_spans.add()
-        groups[key].scope_spans[0].spans.append(_make_wire_span(span))
+        groups[key].scope_spans[0].spans.append(_make_otlp_span(span))
     return list(groups.values())
 
 
-def _make_wire_span(span: Span) -> WireSpan:
+def _make_otlp_span(span: Span) -> WireSpan:
     wire_span = WireSpan(
         trace_id=bytes.fromhex(span.trace_id),
         span_id=bytes.fromhex(span.span_id),

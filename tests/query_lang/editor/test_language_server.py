@@ -43,7 +43,7 @@ async def test_problems_are_published_as_the_text_changes(client: LanguageClient
     assert not client.diagnostics[URI]
 
 
-async def test_words_are_completed_explained_and_laid_out(client: LanguageClient) -> None:
+async def test_words_are_completed_explained_and_formatted(client: LanguageClient) -> None:
     text = 'proof "x" {\n    when GET "http://127.0.0.1:1/"\n  expect p95(duration(a))<5ms\n}\n'
     uri = "file:///checks/y.proof"
     client.text_document_did_open(lsp.DidOpenTextDocumentParams(lsp.TextDocumentItem(uri, "proof", 1, text)))
@@ -60,7 +60,7 @@ async def test_words_are_completed_explained_and_laid_out(client: LanguageClient
     ]
 
 
-def test_what_a_store_has_seen_is_offered(tmp_path: Path) -> None:
+def test_completion_offers_catalog_of_store(tmp_path: Path) -> None:
     from spanproof.assertions.cases.case_file import parse_cases
     from spanproof.assertions.cases.scenario_requests import CaseRequests
     from spanproof.assertions.cases.variations import VARIATIONS
@@ -78,7 +78,7 @@ def test_what_a_store_has_seen_is_offered(tmp_path: Path) -> None:
     assert {"gateway", "shop.cart"} <= labels
 
 
-async def test_a_store_is_named_on_the_command_line(tmp_path: Path) -> None:
+async def test_store_is_set_by_option(tmp_path: Path) -> None:
     with Store.open(tmp_path / "seen.duckdb") as store:
         store.append(Decoder().decode([make_request(**{"shop.cart": "c"})]))
     command = [COMMAND, "lsp", "--db", str(tmp_path / "seen.duckdb")]

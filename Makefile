@@ -5,21 +5,21 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # PYTHON=/path/to/python chooses one.
 PYTHON ?=
-# What else pytest is to be told: make test ARGS='-k retry'
+# More arguments for pytest: make test ARGS='-k retry'
 ARGS ?=
 
-# How many verdicts `make fuzz` compares, how many requests it sends, and how often it asks each operation of the API.
+# The numbers of `make fuzz`: verdicts to compare, requests to send, calls per operation of the API.
 FUZZ ?= 20000
 FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs picture test faults fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
+.PHONY: help venv demo docs picture test crashes fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
 
-venv: $(READY) ## make the environment in .venv (done by itself where it is needed)
+venv: $(READY) ## make the environment in .venv (other targets do it when needed)
 
 demo: $(READY) ## start the demo shop, run its proofs, stop it
 	@$(BIN)/spanproof demo
@@ -33,18 +33,18 @@ picture: $(READY) ## draw the failing proof of README again, from what spanproof
 test: $(READY) ## run the tests
 	@$(BIN)/pytest --numprocesses 3 --dist worksteal $(ARGS)
 
-fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 odd requests (FUZZ_REQUESTS=n), ask each operation of the API 500 times (FUZZ_API=n)
+fuzz: $(READY) ## compare 20,000 verdicts with the reference evaluator (FUZZ=n), send 200,000 malformed requests (FUZZ_REQUESTS=n), call each operation of the API 500 times (FUZZ_API=n)
 	@TESTS_FUZZ=$(FUZZ) $(BIN)/pytest tests/reference/test_agreement.py tests/reference/test_live_agreement.py --timeout 7200 $(ARGS)
 	@TESTS_FUZZ_REQUESTS=$(FUZZ_REQUESTS) $(BIN)/pytest tests/fuzz --capture no $(ARGS)
 	@TESTS_FUZZ_API=$(FUZZ_API) $(BIN)/pytest tests/api/http/test_openapi.py --timeout 7200 $(ARGS)
 
-faults: $(READY) ## kill, starve and damage the collector in full: 25 kills
+crashes: $(READY) ## kill, starve and damage the collector in full: 25 kills
 	@TESTS_KILLS=25 $(BIN)/pytest tests/crashes --timeout 1200 $(ARGS)
 
 interop: $(READY) .interop/ready ## let the OpenTelemetry Collector and telemetrygen send; builds both, with Go
 	@$(BIN)/pytest tests/interop --timeout 300 $(ARGS)
 
-bench-ingest: $(READY) ## measure how fast spans are taken in (ARGS='--only grpc64,grpc1' for a part of it)
+bench-ingest: $(READY) ## measure how fast spans are ingested (ARGS='--only grpc64,grpc1' for a part of it)
 	@$(BIN)/python bench/ingest.py $(ARGS)
 
 bench-check: $(READY) ## measure how long a proof of 200 claims takes to check
@@ -53,7 +53,7 @@ bench-check: $(READY) ## measure how long a proof of 200 claims takes to check
 bench-gate: $(READY) ## measure the proof of a deploy gate over 1 and 10 million spans; keeps its stores in .bench
 	@$(BIN)/python -m spanproof.bench.gate $(ARGS)
 
-bench-latency: $(READY) ## measure how soon a verdict is out after the span that decides it
+bench-latency: $(READY) ## measure the time from the deciding span to the verdict
 	@$(BIN)/python -m spanproof.bench.verdict_latency $(ARGS)
 
 bench-start: $(READY) ## measure the start-up of --version, check and run

@@ -1,4 +1,4 @@
-"""Check that a wheel holds every file of the packages that the checkout holds, not only the Python ones."""
+"""Checks that a wheel holds every file of the packages in the checkout, not only the Python ones."""
 
 import sys
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(wheel: str) -> int:
-    """Compare, and say what is missing or what is there."""
+    """Compare the wheel with the checkout, and print what is missing or what it holds."""
     packages = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
     expected: set[str] = set()
     for package in packages:
@@ -27,7 +27,7 @@ def main(wheel: str) -> int:
 
 
 def is_cache(path: Path) -> bool:
-    """Say whether a tool left this file, rather than an author."""
+    """Return whether a tool has left this file."""
     return path.suffix == ".pyc" or any(part.startswith(".") for part in path.parts)
 
 

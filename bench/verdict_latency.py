@@ -2,7 +2,7 @@
 
 Proofs send a request and expect a path, or the claim of `--claim`, of three services, which export their spans 30 ms
 apart. The proofs run one by one, then with eight workers. The output states the processor time that other guests of
-the machine duration_s meanwhile (Linux's `steal`), because it delays verdicts too. The last line is JSON.
+the machine took meanwhile (Linux's `steal`), because it delays verdicts too. The last line is JSON.
 
 Example: python -m spanproof.bench.verdict_latency
 """

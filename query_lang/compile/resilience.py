@@ -183,7 +183,7 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
 
 
 def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
-    """Compile ``timeout``: one finding per attempt that was cut off, or that duration longer than the limit.
+    """Compile ``timeout``: one finding per attempt that was cut off, or that lasted longer than the limit.
 
     An attempt was cut off if its error names a timeout, a deadline or a cancellation, or if it failed and the callee
     continued after the caller had given up.

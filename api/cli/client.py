@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import duckdb
 
-from spanproof.api.cli.server_options import ServerAccess, make_server_error
+from spanproof.api.cli.server_connection import ServerAccess, make_server_error
 from spanproof.api.http.query_output import AnswerDocument
 from spanproof.api.http.schemas import TraceDocument
 from spanproof.assertions.explain.trace_evidence import TraceView, build_trace_view

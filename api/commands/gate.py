@@ -13,7 +13,7 @@ import typer
 from spanproof.api.cli.command_app import add_option_group, make_command_app
 from spanproof.api.cli.console import make_console, print_diagnostics
 from spanproof.api.cli.exits import EXIT_USAGE, exit_with_error, read_or_exit
-from spanproof.api.cli.server_options import ServerAccess, make_server_error
+from spanproof.api.cli.server_connection import ServerAccess, make_server_error
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -11,7 +11,7 @@ import typer
 from spanproof.api.cli.command_app import add_option_group, make_command_app
 from spanproof.api.cli.console import make_console
 from spanproof.api.cli.exits import EXIT_USAGE, exit_with_error, require_file
-from spanproof.api.cli.server_options import ServerAccess
+from spanproof.api.cli.server_connection import ServerAccess
 
 DatabaseFile: TypeAlias = Annotated[
     str | None, typer.Option("--db", metavar="FILE", help="Read this file instead of querying a server.")

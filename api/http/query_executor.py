@@ -13,7 +13,7 @@ from fastapi import Request
 
 from spanproof.api.http.problems import ProblemError
 from spanproof.collector.calls.derivation import derive_calls
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.user_errors import StoreError
 
 QUERY_TIMEOUT_S = 60.0
@@ -28,7 +28,7 @@ T = TypeVar("T")
 class QueryExecutor:
     """Executes queries against a store on behalf of HTTP requests."""
 
-    def __init__(self, store: Store, timeout_s: float = QUERY_TIMEOUT_S) -> None:
+    def __init__(self, store: SpanStore, timeout_s: float = QUERY_TIMEOUT_S) -> None:
         self.store = store
         self.timeout_s = timeout_s
         self._derivation_lock = threading.Lock()

@@ -27,7 +27,7 @@ from spanproof.assertions.run.events import (
 from spanproof.assertions.run.proof_run import RunSettings
 from spanproof.assertions.run.runner import Runner
 from spanproof.assertions.triggers.allowed_targets import AllowedTargets
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.modules import ProofModule
 
 MAX_CONCURRENT_RUNS: Final = 4
@@ -117,7 +117,7 @@ class ActiveRun:
 class RunManager:
     """Executes runs against a store, in threads."""
 
-    def __init__(self, store: Store, allowed_targets: AllowedTargets) -> None:
+    def __init__(self, store: SpanStore, allowed_targets: AllowedTargets) -> None:
         self._store = store
         self.allowed_targets = allowed_targets
         self._pool = ThreadPoolExecutor(MAX_CONCURRENT_RUNS, thread_name_prefix="spanproof-run")

@@ -1,4 +1,4 @@
-"""Runs of proofs and gates: ``/runs``, ``/gate``, ``/proofs`` and ``/failures``."""
+"""Runs of proofs: ``/runs``, ``/proofs`` and ``/failures``."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ from spanproof.api.http.problems import ProblemError, ResponseDocs, describe_pro
 from spanproof.api.http.query_executor import QueryExecutor
 from spanproof.api.http.run_manager import ActiveRun, RunManager
 from spanproof.api.http.stored_proofs import StoredProofs
-from spanproof.assertions.findings.verdict import EXIT_CODES, Outcome
-from spanproof.assertions.judge.gate_error import divide_error
+from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports import history
 from spanproof.assertions.reports.documents import RunDocument
 from spanproof.assertions.reports.junit import render_junit
@@ -76,21 +75,6 @@ class SubmittedProof(BaseModel):
         return self
 
 
-class SubmittedGate(SubmittedProof):
-    """Proofs for a gate. ``looks`` is the maximum number of evaluations, among which the error is divided."""
-
-    looks: int = Field(default=1, ge=1, le=100_000)
-
-
-class GateDocument(BaseModel):
-    """The result of a gate. ``decided`` is false if more data may still change the outcome."""
-
-    outcome: Outcome
-    decided: bool
-    exit_code: int
-    run: RunDocument
-
-
 class WaitParameters(QueryParameters):
     """The time to wait for the end of a run."""
 
@@ -129,7 +113,7 @@ class RunsPage(BaseModel):
 
 
 def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: StoredProofs) -> APIRouter:
-    """Return the router of runs, gates and proof histories."""
+    """Return the router of runs and proof histories."""
     router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(reject_repeated)])
 
     @router.post(
@@ -139,11 +123,11 @@ def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: S
         response: Response, submitted: SubmittedProof, parameters: Annotated[WaitParameters, Query()]
     ) -> RunDocument:
         """Run proofs. The response comes at once, or after at most `wait`; `/runs/{id}/events` streams the rest."""
-        module = await asyncio.to_thread(_read_submitted, submitted, stored)
-        run = _start_run(run_manager, module, submitted, "api")
+        module = await asyncio.to_thread(read_submitted, submitted, stored)
+        run = start_submitted_run(run_manager, module, submitted, "api")
         response.headers["Location"] = f"/api/v1/runs/{run.document.id}"
         with suppress(TimeoutError):
-            await _await_end(run, (parameters.wait or 0) / 1e9)
+            await await_end(run, (parameters.wait or 0) / 1e9)
         return run.document
 
     @router.get("/runs", responses=describe_problems(422, 503))
@@ -218,25 +202,6 @@ def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: S
             running.runner.cancel()
         return await find_run(request, run_id)
 
-    @router.post("/gate", responses=describe_problems(400, 404, 413, 422, 503))
-    async def ask_gate(request: Request, submitted: SubmittedGate) -> GateDocument:
-        """Run proofs and return the result for a pipeline. The run is cancelled if the client disconnects."""
-        module = await asyncio.to_thread(_read_submitted, submitted, stored)
-        run = _start_run(run_manager, module, submitted, "gate", divide_error(module, submitted.looks))
-        try:
-            while True:
-                with suppress(TimeoutError):
-                    await _await_end(run, 0.5)
-                    break
-                if await request.is_disconnected():
-                    run.runner.cancel()
-        except asyncio.CancelledError:
-            run.runner.cancel()
-            raise
-        outcome = run.document.outcome or Outcome.ERROR
-        decided = outcome is not Outcome.INCONCLUSIVE
-        return GateDocument(outcome=outcome, decided=decided, exit_code=EXIT_CODES[outcome], run=run.document)
-
     @router.get("/proofs", responses=describe_problems(422, 503))
     async def list_proofs(
         request: Request, parameters: Annotated[PeriodParameters, Query()]
@@ -263,7 +228,8 @@ def make_runs_router(executor: QueryExecutor, run_manager: RunManager, stored: S
     return router
 
 
-def _read_submitted(submitted: SubmittedProof, stored: StoredProofs) -> ProofModule:
+def read_submitted(submitted: SubmittedProof, stored: StoredProofs) -> ProofModule:
+    """Read and check the submitted text, or the stored proof that it names. Raises ProblemError."""
     if submitted.stored:
         module = stored.read(submitted.stored, submitted.name or submitted.stored)
     else:
@@ -275,20 +241,21 @@ def _read_submitted(submitted: SubmittedProof, stored: StoredProofs) -> ProofMod
     return module
 
 
-def _start_run(
+def start_submitted_run(
     run_manager: RunManager,
     module: ProofModule,
     submitted: SubmittedProof,
     origin: str,
     error_share: Decimal = Decimal(1),
 ) -> ActiveRun:
+    """Start a run of a submitted proof. Raises ProblemError."""
     try:
         return run_manager.start_run(module, submitted.variables, origin, error_share)
     except StoreError as error:
         raise ProblemError(503, "not ready", str(error)) from None
 
 
-async def _await_end(run: ActiveRun, timeout_s: float) -> None:
+async def await_end(run: ActiveRun, timeout_s: float) -> None:
     """Wait for the end of a run. Raises TimeoutError."""
 
     async def listen() -> None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from spanproof import __version__
+from spanproof.api.http.gates import make_gate_router
 from spanproof.api.http.problems import ProblemError, add_problem_handlers, describe_problems, make_problem_response
 from spanproof.api.http.queries import make_query_router
 from spanproof.api.http.query_executor import QueryExecutor
@@ -23,7 +24,7 @@ from spanproof.api.http.traces import make_traces_router
 from spanproof.api.server.metrics import add_metrics
 from spanproof.api.tempo.routes import make_tempo_router
 from spanproof.collector.receive.authentication import AccessTokens, Admission, Role, TokenMiddleware
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.user_errors import StoreError
 
 _UNAUTHENTICATED_PATHS = frozenset({"/healthz", "/readyz"})
@@ -32,7 +33,7 @@ _MAX_BODY_BYTES = 2 * 2**20  # a proof of 1 MiB and its variables
 
 
 def make_app(
-    store: Store, run_manager: RunManager, tokens: AccessTokens | None = None, proofs: Path | None = None
+    store: SpanStore, run_manager: RunManager, tokens: AccessTokens | None = None, proofs: Path | None = None
 ) -> ASGIApp:
     """Return the API over `store` and a folder of `proofs`; with `tokens`, only health checks need no token."""
     app = FastAPI(title="spanproof", version=__version__, max_body_size=_MAX_BODY_BYTES)
@@ -60,6 +61,7 @@ def make_app(
     stored = StoredProofs(proofs, may_send=bool(run_manager.allowed_targets.allowed))
     app.include_router(make_stored_proofs_router(stored), responses=auth_problems)
     app.include_router(make_runs_router(executor, run_manager, stored), responses=auth_problems)
+    app.include_router(make_gate_router(run_manager, stored), responses=auth_problems)
 
     limited = _limit_request_size(app)
     return TokenMiddleware(limited, tokens, _find_required_role, _make_auth_problem) if tokens else limited

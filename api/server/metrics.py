@@ -13,11 +13,11 @@ from prometheus_client.metrics_core import GaugeMetricFamily, InfoMetricFamily, 
 from prometheus_client.registry import Collector
 
 from spanproof import __version__
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.user_errors import StoreError
 
 
-def add_metrics(app: FastAPI, store: Store) -> None:
+def add_metrics(app: FastAPI, store: SpanStore) -> None:
     """Add ``/metrics`` to the app."""
     disable_created_metrics()  # type: ignore[no-untyped-call]  # would add a second series for each counter, with its creation time
     registry = CollectorRegistry()
@@ -35,7 +35,7 @@ def add_metrics(app: FastAPI, store: Store) -> None:
 class _StoreCollector(Collector):
     """Metrics that are read at each scrape."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SpanStore) -> None:
         self._store = store
 
     def collect(self) -> Iterator[Metric]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import duckdb
     from pydantic import TypeAdapter
 
-    from spanproof.collector.storage.store import Store
+    from spanproof.collector.storage.interface import SpanStore
 
 INCOMPLETE: Final = "incomplete"
 
@@ -31,7 +31,7 @@ def _make_proof_adapter() -> TypeAdapter[ProofDocument]:
 class HistoryWriter:
     """Builder of the document of a run; it also writes the document to a store as events arrive, if there is one."""
 
-    def __init__(self, store: Store | None, run_id: str, origin: str) -> None:
+    def __init__(self, store: SpanStore | None, run_id: str, origin: str) -> None:
         self._store = store
         self.document = RunDocument(run_id, origin, time.time_ns(), None, None, ())
         self._write(

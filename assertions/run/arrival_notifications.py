@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from spanproof.assertions.findings.path_search import resolve_service
 from spanproof.assertions.triggers.context import RUN_ID_ATTRIBUTE, TraceContext
-from spanproof.collector.storage.store import ArrivedSpans, Store
+from spanproof.collector.storage.interface import SpanStore
+from spanproof.collector.storage.store import ArrivedSpans
 from spanproof.collector.traces.live_traces import LiveTraces
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.compile.path_segments import list_steps
@@ -28,7 +29,7 @@ DEBOUNCE_S: Final = 0.1
 class ArrivalListener:
     """Listener for the spans of one proof, the `owner`: spans of its traces and of traces without an owner."""
 
-    def __init__(self, store: Store, trace_owners: TraceOwners, owner: object) -> None:
+    def __init__(self, store: SpanStore, trace_owners: TraceOwners, owner: object) -> None:
         self._store = store
         self._trace_owners = trace_owners
         self._owner = owner

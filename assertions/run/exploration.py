@@ -16,7 +16,7 @@ from spanproof.assertions.run.events import ProofFinished, RunEvent
 from spanproof.assertions.run.proof_run import ProofRun, RunSettings
 from spanproof.assertions.run.trace_correlation import TraceCorrelation
 from spanproof.assertions.triggers.context import TriggerFailed
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.check.modules import load_module_text
 from spanproof.query_lang.syntax.parser import parse_claim
@@ -61,7 +61,7 @@ class Exploration:
     notes: tuple[str, ...]
 
 
-def explore_request(store: Store, when: str, within: str, emit: Callable[[RunEvent], None]) -> Exploration:
+def explore_request(store: SpanStore, when: str, within: str, emit: Callable[[RunEvent], None]) -> Exploration:
     """Send the request of a `when`, wait until its trace is settled, and return the result. Raises TriggerFailed."""
     text = f'proof "a first look" {{\n{when}\nsettle within {within}\n{COMPLETENESS_CLAIM}\n}}\n'
     module = load_module_text(text, Path("first"), "first")

@@ -23,7 +23,7 @@ from spanproof.assertions.run.events import ClaimJudged, RunEvent, WaitingForSpa
 from spanproof.assertions.run.proof_requests import SentRequests
 from spanproof.assertions.run.trace_correlation import TraceCorrelation
 from spanproof.collector.calls.derivation import derive_calls
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.traces.completeness import Completeness
 from spanproof.collector.traces.export_intervals import describe_missing_spans
 from spanproof.query_lang.check.constants import Bindings
@@ -102,7 +102,7 @@ class ProofJudge:
 
     def __init__(
         self,
-        store: Store,
+        store: SpanStore,
         judge: Judge,
         proof: s.Proof,
         emit: Callable[[RunEvent], None],

@@ -14,7 +14,7 @@ from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
 from spanproof.assertions.triggers.request import TriggerRequest
 from spanproof.assertions.triggers.responses import RepeatedResponses, TriggerResponse
 from spanproof.assertions.triggers.sender import Pause, open_trigger, read_repeat, send_repeatedly
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.constants import Bindings, MissingValue
 from spanproof.query_lang.syntax import nodes as s
 
@@ -49,7 +49,7 @@ class RequestSender:
 
     def __init__(
         self,
-        store: Store,
+        store: SpanStore,
         folder: Path,
         run_id: str,
         allowed_targets: AllowedTargets | None,
@@ -99,7 +99,7 @@ class RequestSender:
         return sent.bind_response(when, bindings)
 
 
-def register_trigger_spans(store: Store, contexts: tuple[TraceContext, ...]) -> None:
+def register_trigger_spans(store: SpanStore, contexts: tuple[TraceContext, ...]) -> None:
     """Register our own spans in a store: they are the parents of the root spans and never arrive."""
     with store.lock, closing(store.cursor()) as connection:
         connection.execute(

@@ -23,7 +23,7 @@ from spanproof.assertions.run.judging import ClaimGroup, PlannedClaim, ProofJudg
 from spanproof.assertions.run.proof_requests import RequestSender, SentRequests
 from spanproof.assertions.triggers.allowed_targets import AllowedTargets
 from spanproof.assertions.triggers.context import TriggerFailed
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.constants import Bindings, Constant, MissingValue, evaluate, to_decimal
 from spanproof.query_lang.check.modules import ProofModule
 from spanproof.query_lang.check.secrets import Secrets
@@ -53,7 +53,7 @@ class ProofRun:
 
     def __init__(
         self,
-        store: Store,
+        store: SpanStore,
         emit: Callable[[RunEvent], None],
         module: ProofModule,
         proof: s.Proof,

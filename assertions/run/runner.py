@@ -14,7 +14,7 @@ from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.run.events import ProofFinished, ProofStarted, RunEvent, RunFinished, Wait, WaitingForSpans
 from spanproof.assertions.run.proof_run import ProofRun, RunSettings
 from spanproof.assertions.run.secret_masking import mask_event
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.modules import ProofModule
 from spanproof.query_lang.syntax import nodes as s
 
@@ -28,7 +28,7 @@ class Runner:
     It reports finished proofs in their given order. Events contain no secrets.
     """
 
-    store: Store
+    store: SpanStore
     emit: Callable[[RunEvent], None]
     run_settings: RunSettings = field(default_factory=RunSettings)
     fail_fast: bool = False

@@ -32,7 +32,7 @@ from spanproof.collector.storage.arrow_columns import execute_with_rows, fetch_t
 if TYPE_CHECKING:
     import duckdb
 
-    from spanproof.collector.storage.store import Store
+    from spanproof.collector.storage.interface import SpanStore
 
 _DERIVED_TABLES_WITHOUT_LINKS: Final = ("traces", "topology", "attempts", "calls")
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
@@ -45,7 +45,7 @@ FROM (SELECT trace_id, span_key, unnest(links) AS link FROM spans SEMI JOIN rows
 """
 
 
-def derive_calls(store: Store) -> int:
+def derive_calls(store: SpanStore) -> int:
     """Bring the derived tables up to date with the stored spans; return the number of changed traces.
 
     Duplicates of a span (same trace, span id, kind and service) are dropped: the one that ends last stays.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from spanproof.collector.storage.store import Store
+    from spanproof.collector.storage.interface import SpanStore
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class ServiceRules:
         return cls(**values)
 
 
-def store_rules(store: Store, rules: ServiceRules) -> None:
+def store_rules(store: SpanStore, rules: ServiceRules) -> None:
     """Store `rules`. If they change which calls exist, reset derivation, so that all calls are derived again."""
     values = {field.name: getattr(rules, field.name) for field in fields(ServiceRules)}
     columns = ", ".join(f"${name} AS {name}" for name in values)

@@ -20,7 +20,7 @@ from spanproof.collector.storage.span_reader import read_requests
 from spanproof.collector.user_errors import UserError
 
 if TYPE_CHECKING:
-    from spanproof.collector.storage.store import Store
+    from spanproof.collector.storage.interface import SpanStore
 
 
 class ExportFormat(StrEnum):
@@ -63,7 +63,7 @@ def detect_export_format(path: Path) -> ExportFormat:
 
 
 def export_file(
-    store: Store, path: Path, target: ExportFormat, trace_ids: Sequence[UUID] = (), *, overwrite: bool = False
+    store: SpanStore, path: Path, target: ExportFormat, trace_ids: Sequence[UUID] = (), *, overwrite: bool = False
 ) -> ExportSummary:
     """Write these traces, or all, to a file that appears once it is complete. Raise UnwritableFile."""
     if path.exists() and not path.is_file():
@@ -89,7 +89,7 @@ def export_file(
 
 
 def export_stream(
-    store: Store, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID] = ()
+    store: SpanStore, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID] = ()
 ) -> ExportSummary:
     """Write these traces, or all, to a stream. Raise UnwritableFile."""
     if target is ExportFormat.PARQUET:
@@ -101,7 +101,7 @@ def export_stream(
 
 @contextmanager
 def _select_traces(
-    store: Store, trace_ids: Sequence[UUID]
+    store: SpanStore, trace_ids: Sequence[UUID]
 ) -> Iterator[tuple[duckdb.DuckDBPyConnection, ExportSummary]]:
     """Yield a cursor whose table `exported` has the ids of the traces to write, each of which must be stored."""
     with store.cursor() as cursor:

@@ -16,7 +16,7 @@ from spanproof.collector.formats.otlp_protobuf import read_delimited, write_deli
 from spanproof.collector.formats.read_file import ImportFormat, read_trace_file
 from spanproof.collector.formats.requests import LocatedRequest
 from spanproof.collector.otlp.decoder import DecodedBatch, Decoder, ExportResult
-from spanproof.collector.storage.store import Store
+from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.user_errors import StoreError
 
 _BATCH_BYTES: Final = 4 * 2**20
@@ -32,7 +32,7 @@ class ImportSummary:
     skipped: Counter[str]
 
 
-def import_file(store: Store, path: Path, declared_format: ImportFormat | None = None) -> ImportSummary:
+def import_file(store: SpanStore, path: Path, declared_format: ImportFormat | None = None) -> ImportSummary:
     """Store the spans of a file, in the declared or the detected format.
 
     Raises UnreadableFile if the file is invalid; then nothing is stored.
@@ -97,7 +97,7 @@ def _decode_strictly(decoder: Decoder, batch: list[LocatedRequest]) -> DecodedBa
     return decoded
 
 
-def _store_requests(store: Store, decoder: Decoder, checked: IO[bytes], context: str) -> None:
+def _store_requests(store: SpanStore, decoder: Decoder, checked: IO[bytes], context: str) -> None:
     stored = 0
     for body in read_delimited(checked):
         decoded = decoder.decode([body])

@@ -1,7 +1,7 @@
 """The store: received spans and derived tables in one DuckDB file, or in memory.
 
-This is the interface of the storage room. The lifecycle of the database is in `database`, writing in `writer`, and
-notifications of commits in `commit_notifications`.
+`Store` puts the parts together: `database` opens the file and `recovery` reopens it, `writer` appends, and
+`commit_notifications` notifies listeners. `interface` is what the other rooms use of it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Self
 
 from spanproof.collector.storage.arrow_columns import fetch_table
 from spanproof.collector.storage.commit_notifications import ArrivalNotifier, ArrivedSpans
-from spanproof.collector.storage.database import StoreConnection
+from spanproof.collector.storage.interface import SpanStore
+from spanproof.collector.storage.recovery import StoreConnection
 from spanproof.collector.storage.schema import IN_MEMORY_PATH
 from spanproof.collector.storage.telemetry import Telemetry
 from spanproof.collector.storage.writer import SpanWriter
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["ArrivedSpans", "Store"]
 
 
-class Store:
+class Store(SpanStore):
     """Spans in DuckDB. One thread at a time appends; any number of threads read, each with its own `cursor()`.
 
     Writers of derived tables hold `lock`, so that no two threads derive the same trace. Appending does not need it:

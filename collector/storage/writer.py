@@ -13,7 +13,7 @@ from spanproof.collector.storage.database import checkpoint, evict_cache
 
 if TYPE_CHECKING:
     from spanproof.collector.otlp.decoder import DecodedBatch
-    from spanproof.collector.storage.database import StoreConnection
+    from spanproof.collector.storage.recovery import StoreConnection
     from spanproof.collector.storage.telemetry import Telemetry
 
 # Compressed, this many spans take a quarter of the memory that DuckDB may use.

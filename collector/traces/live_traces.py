@@ -16,7 +16,8 @@ from spanproof.collector.calls.span_batch import SpanBatch
 from spanproof.collector.calls.span_index import NO_ENTRY_LINKS
 
 if TYPE_CHECKING:
-    from spanproof.collector.storage.store import ArrivedSpans, Store
+    from spanproof.collector.storage.interface import SpanStore
+    from spanproof.collector.storage.store import ArrivedSpans
 
 # Table or view of the store -> in-memory table that covers it. Without links, `hops` equals `attempts`.
 _SOURCE_TABLES: Final = {
@@ -40,7 +41,7 @@ class LiveTraces:
     thread.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: SpanStore) -> None:
         self.connection = store.cursor()
         self._store = store
         self._root_parent_ids: dict[bytes, int] = {}  # trace -> span id of this process's own span, never exported

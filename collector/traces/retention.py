@@ -21,7 +21,7 @@ from spanproof.collector.calls.derivation import DERIVED_TABLES
 from spanproof.collector.user_errors import StoreError
 
 if TYPE_CHECKING:
-    from spanproof.collector.storage.store import Store
+    from spanproof.collector.storage.interface import SpanStore
 
 # A size limit must leave room for the log and for the spans that arrive between two checks.
 MIN_SIZE_BYTES = 64 * 2**20
@@ -74,7 +74,7 @@ class RetentionLimits:
 class Retention:
     """Thread that checks the limits at intervals and deletes expired traces."""
 
-    def __init__(self, store: Store, limits: RetentionLimits) -> None:
+    def __init__(self, store: SpanStore, limits: RetentionLimits) -> None:
         self._store = store
         self._limits = limits
         self._stopping = threading.Event()
@@ -98,7 +98,7 @@ class Retention:
                 _log.exception("cannot delete expired traces")
 
 
-def delete_expired_traces(store: Store, limits: RetentionLimits) -> int:
+def delete_expired_traces(store: SpanStore, limits: RetentionLimits) -> int:
     """Delete the traces beyond the limits; return the number of spans. Raise StoreError, duckdb.Error."""
     deleted = 0
     if limits.max_age_ns is not None:
@@ -116,7 +116,7 @@ def delete_expired_traces(store: Store, limits: RetentionLimits) -> int:
     return deleted
 
 
-def _delete_traces_up_to(store: Store, sql: str, limit: float, reason: ExpiryReason) -> int:
+def _delete_traces_up_to(store: SpanStore, sql: str, limit: float, reason: ExpiryReason) -> int:
     """Delete the traces whose last span has at most the key that `sql` returns."""
     with store.lock, closing(store.cursor()) as connection:
         ((last_key,),) = connection.execute(sql, [limit]).fetchall()

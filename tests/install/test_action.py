@@ -1,4 +1,4 @@
-"""The GitHub action installs what it is part of. That takes a while: `.ci/run` asks for it, `make test` does not."""
+"""The GitHub action installs the checkout that it is part of. It is slow, so only `.ci/run` runs it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("__init__.py", "py.typed", "api", "assertions", "collector", "examples", "query_lang")
 
 
-def test_the_action_installs_what_it_is_part_of(tmp_path: Path) -> None:
+def test_action_installs_its_checkout(tmp_path: Path) -> None:
     checkout = tmp_path / "checkout"
     checkout.mkdir()
     for name in ("pyproject.toml", "constraints.txt", "README.md", "LICENSE", "action.yml", *PACKAGES):
@@ -20,8 +20,8 @@ def test_the_action_installs_what_it_is_part_of(tmp_path: Path) -> None:
         copy(source, checkout / name)
     (tmp_path / "temp").mkdir()
     runner = Runner(checkout / "action.yml", tmp_path, tmp_path / "temp")
-    # what it depends on is installed by the test of the Dockerfile, from the same constraints
-    ran = runner.carry_out("Install spanproof", {"extras": "nats,kafka,rabbitmq"}, PIP_NO_DEPS="1")
+    # the test of the Dockerfile installs the dependencies, from the same constraints
+    ran = runner.run_step("Install spanproof", {"extras": "nats,kafka,rabbitmq"}, PIP_NO_DEPS="1")
     assert (ran.returncode, ran.stderr) == (0, "")
     installed = tmp_path / "temp/spanproof"
     assert (installed / "bin/spanproof").is_file()

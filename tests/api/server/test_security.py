@@ -19,7 +19,7 @@ from google.rpc.status_pb2 import Status
 from typer.testing import CliRunner
 
 from spanproof.api.cli.main import app
-from spanproof.api.cli.server_options import ServerError
+from spanproof.api.cli.server_connection import ServerError
 from spanproof.collector.receive.addresses import split_address
 from spanproof.tests.api.send_spans import JSON, make_request
 from spanproof.tests.collector.receive.raw_connection import send_http

@@ -1,0 +1,59 @@
+"""Gates: ``POST /gate`` runs proofs about stored traces and returns one decision for a pipeline."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, Field
+
+from spanproof.api.http.parameters import reject_repeated
+from spanproof.api.http.problems import describe_problems
+from spanproof.api.http.run_manager import RunManager
+from spanproof.api.http.runs import SubmittedProof, await_end, read_submitted, start_submitted_run
+from spanproof.api.http.stored_proofs import StoredProofs
+from spanproof.assertions.findings.verdict import EXIT_CODES, Outcome
+from spanproof.assertions.judge.gate_error import divide_error
+from spanproof.assertions.reports.documents import RunDocument
+
+
+class SubmittedGate(SubmittedProof):
+    """Proofs for a gate. ``looks`` is the maximum number of evaluations, among which the error is divided."""
+
+    looks: int = Field(default=1, ge=1, le=100_000)
+
+
+class GateDocument(BaseModel):
+    """The result of a gate. ``decided`` is false if more data may still change the outcome."""
+
+    outcome: Outcome
+    decided: bool
+    exit_code: int
+    run: RunDocument
+
+
+def make_gate_router(run_manager: RunManager, stored: StoredProofs) -> APIRouter:
+    """Return the router of gates."""
+    router = APIRouter(prefix="/api/v1", tags=["runs"], dependencies=[Depends(reject_repeated)])
+
+    @router.post("/gate", responses=describe_problems(400, 404, 413, 422, 503))
+    async def ask_gate(request: Request, submitted: SubmittedGate) -> GateDocument:
+        """Run proofs and return the result for a pipeline. The run is cancelled if the client disconnects."""
+        module = await asyncio.to_thread(read_submitted, submitted, stored)
+        run = start_submitted_run(run_manager, module, submitted, "gate", divide_error(module, submitted.looks))
+        try:
+            while True:
+                with suppress(TimeoutError):
+                    await await_end(run, 0.5)
+                    break
+                if await request.is_disconnected():
+                    run.runner.cancel()
+        except asyncio.CancelledError:
+            run.runner.cancel()
+            raise
+        outcome = run.document.outcome or Outcome.ERROR
+        decided = outcome is not Outcome.INCONCLUSIVE
+        return GateDocument(outcome=outcome, decided=decided, exit_code=EXIT_CODES[outcome], run=run.document)
+
+    return router

@@ -21,7 +21,7 @@ from typing import Self
 from spanproof.examples.shop.services import NATS_URL_VARIABLE, SERVICES, Service, name_url_variable
 
 PACKAGE = "spanproof.examples.shop"
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 3.0
 LOG_LINES = 15
 

@@ -24,7 +24,6 @@ from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
 from spanproof.collector.receive.receiver_options import ReceiverOptions
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.retention import Retention, RetentionLimits
-from spanproof.collector.user_errors import UserError
 
 SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
@@ -84,12 +83,8 @@ def _trace_store(store: Store, endpoint: TraceSelfEndpoint | None) -> Iterator[C
     if endpoint is None:
         yield lambda app: app
         return
-    try:
-        from spanproof.api.server.self_tracing import SelfTracer
-    except ImportError as error:
-        raise UserError(
-            f"--trace-self needs its extra packages ({error.name} is missing): pip install 'spanproof[telemetry]'"
-        ) from None
+    from spanproof.api.server.self_tracing import SelfTracer  # the SDK is slow to import
+
     with SelfTracer(endpoint.url) as tracer:
         store.telemetry.start_span = tracer.start_span
         yield tracer.wrap_app

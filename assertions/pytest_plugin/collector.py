@@ -52,7 +52,7 @@ class Collector:
 
         Only a provider that exports elsewhere and is not the global one needs it.
         """
-        self.taps.add(provider, self.grpc_endpoint, self.http_endpoint)
+        self.taps.add(provider, self.grpc_endpoint)
 
 
 @contextmanager

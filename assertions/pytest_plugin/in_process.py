@@ -2,34 +2,33 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from spanproof.assertions.triggers.context import RUN_ID_ATTRIBUTE, TraceContext
 
 FLUSH_TIMEOUT_MS: Final = 5000
-EXPORTER_PACKAGES: Final = ("opentelemetry.exporter.otlp.proto.grpc", "opentelemetry.exporter.otlp.proto.http")
 
 
 @dataclass(slots=True)
 class AttachedProviders:
     """Tracer providers of this process that also export to our collector."""
 
-    # the OpenTelemetry SDK is optional, so its types are not available here
+    # without the SDK's types: it is imported only if the process has a provider
     processors: list[tuple[Any, Any]] = field(default_factory=list)  # pairs of provider and our processor
     preexisting: Any = field(default_factory=lambda: find_global_provider())  # created before our collector
 
-    def add(self, provider: Any, grpc_endpoint: str, http_endpoint: str) -> None:
-        """Receive the further spans of a provider. Raises RuntimeError if no exporter is installed."""
+    def add(self, provider: Any, grpc_endpoint: str) -> None:
+        """Receive the further spans of a provider."""
         if any(known is provider for known, _ in self.processors):
             return
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        processor = BatchSpanProcessor(_make_exporter(grpc_endpoint, http_endpoint))
+        processor = BatchSpanProcessor(OTLPSpanExporter(endpoint=grpc_endpoint))
         provider.add_span_processor(processor)
         self.processors.append((provider, processor))
 
@@ -53,13 +52,6 @@ def find_global_provider() -> Any:
     api = sys.modules.get("opentelemetry.trace")
     provider = api.get_tracer_provider() if api is not None else None
     return provider if hasattr(provider, "force_flush") and hasattr(provider, "add_span_processor") else None
-
-
-def _make_exporter(grpc_endpoint: str, http_endpoint: str) -> Any:
-    for package, endpoint in zip(EXPORTER_PACKAGES, (grpc_endpoint, f"{http_endpoint}/v1/traces"), strict=True):
-        with suppress(ImportError):
-            return importlib.import_module(f"{package}.trace_exporter").OTLPSpanExporter(endpoint=endpoint)
-    raise RuntimeError("spans of this process cannot be exported: pip install 'spanproof[telemetry]'")
 
 
 @contextmanager

@@ -69,14 +69,18 @@ def open_http(request: TriggerRequest) -> Iterator[SendRequest]:
         duration_ns = time.perf_counter_ns() - started_ns
         return HttpResponse(response.status_code, response.text, duration_ns, http_request, response.headers)
 
-    with httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=_load_ssl_context()) as client:
+    ssl_context = _load_ssl_context(with_certificates=template.url.scheme == "https")
+    with httpx.Client(timeout=timeout, limits=limits, trust_env=False, verify=ssl_context) as client:
         yield send
 
 
 @cache
-def _load_ssl_context() -> ssl.SSLContext:
-    """Return the TLS context with the trusted certificates; loading them takes longer than most requests."""
-    return httpx.create_ssl_context(trust_env=False)
+def _load_ssl_context(*, with_certificates: bool) -> ssl.SSLContext:
+    """Return a TLS context with the trusted certificates, or one that trusts nothing, for requests without TLS.
+
+    Loading the certificates takes longer than most requests.
+    """
+    return httpx.create_ssl_context(trust_env=False) if with_certificates else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 def _build_request(request: TriggerRequest) -> httpx.Request:

@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 
 from spanproof import __version__
 from spanproof.collector.storage.interface import SpanStore
+from spanproof.collector.storage.metrics import Metrics
 from spanproof.collector.user_errors import StoreError
 
 
@@ -22,7 +23,8 @@ def add_metrics(app: FastAPI, store: SpanStore) -> None:
     disable_created_metrics()  # type: ignore[no-untyped-call]  # would add a second series for each counter, with its creation time
     registry = CollectorRegistry()
     registry.register(_StoreCollector(store))
-    registry.register(store.telemetry.registry)
+    if isinstance(store.telemetry, Metrics):
+        registry.register(store.telemetry.registry)
     ProcessCollector(registry=registry)
 
     @app.get("/metrics", response_class=Response)

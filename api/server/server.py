@@ -22,6 +22,7 @@ from spanproof.collector.receive.addresses import open_listener, replace_port
 from spanproof.collector.receive.http_server import make_http_server
 from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
 from spanproof.collector.receive.receiver_options import ReceiverOptions
+from spanproof.collector.storage.metrics import Metrics
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.retention import Retention, RetentionLimits
 
@@ -49,7 +50,7 @@ class Server:
         listener = open_listener(self.api)
         with (
             listener,
-            Store.open(self.db, settings={"memory_limit": f"{self.memory_bytes}B"}) as store,
+            Store.open(self.db, settings={"memory_limit": f"{self.memory_bytes}B"}, telemetry=Metrics()) as store,
             Retention(store, self.limits),
             _trace_store(
                 store, self.trace_self

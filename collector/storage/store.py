@@ -39,18 +39,24 @@ class Store(SpanStore):
     DuckDB lets writers of different tables work in parallel.
     """
 
-    def __init__(self, path: str, settings: Mapping[str, str]) -> None:
+    def __init__(self, path: str, settings: Mapping[str, str], telemetry: Telemetry) -> None:
         self.lock = threading.RLock()
-        self.telemetry = Telemetry()
+        self.telemetry = telemetry
         self._connection = StoreConnection(path, settings)
         self._writer = SpanWriter(self._connection, self.telemetry)
         self._notifier = ArrivalNotifier()
         self._empty_tables: dict[str, pa.Table] = {}
 
     @classmethod
-    def open(cls, path: str | Path = IN_MEMORY_PATH, *, settings: Mapping[str, str] | None = None) -> Self:
+    def open(
+        cls,
+        path: str | Path = IN_MEMORY_PATH,
+        *,
+        settings: Mapping[str, str] | None = None,
+        telemetry: Telemetry | None = None,
+    ) -> Self:
         """Open the file at `path`, or a new store in memory; `settings` are DuckDB's. Raises StoreError."""
-        return cls(str(path), settings or {})
+        return cls(str(path), settings or {}, telemetry or Telemetry())
 
     def __enter__(self) -> Self:
         return self

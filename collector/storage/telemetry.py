@@ -1,19 +1,14 @@
-"""Telemetry of the collector: metrics of its work, and spans for its own traces."""
+"""Telemetry of the collector: what a store and its receiver report about their work."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from spanproof.collector.otlp.rejections import RejectionReason
-
-# from a commit of few spans to one that waits for a checkpoint; from one trace to millions of spans
-_DURATION_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
 class TracedWork(Protocol):
@@ -33,76 +28,43 @@ _NOOP_WORK = nullcontext(_NoopWork())
 
 
 class Telemetry:
-    """The metrics of one store and its receiver, in a registry of their own.
+    """Reports of one store and its receiver, once per request or batch, never per span.
 
-    Metrics are updated once per request or batch, never per span. `start_span` starts a span for the work that it
+    Nothing is counted here, but in `metrics`, which is slow to import. `start_span` starts a span for the work that it
     names; by default, it does nothing. `--trace-self` replaces it.
     """
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
         self.start_span: StartSpan = lambda _name: _NOOP_WORK
-        self._received = self._make_counter("spans_received", "Spans in requests that could be decoded.")
-        self._accepted = self._make_counter("spans_accepted", "Spans that were stored.")
-        self._rejected = self._make_counter("spans_rejected", "Spans that were rejected.", "reason")
-        self._expired = self._make_counter("spans_forgotten", "Spans that retention limits removed.", "why")
-        self._requests = self._make_counter(
-            "requests", "OTLP requests that were answered.", "transport", "signal", "outcome"
-        )
-        self._derived = self._make_counter(
-            "traces_derived", "Traces whose calls were derived, including repeated derivations."
-        )
-        self._commits = self._make_histogram("commit_seconds", "Time to write a batch of spans and to commit it.")
-        self._derivations = self._make_histogram("derive_seconds", "Time to derive calls from new spans.")
-        self._queued_requests = self._make_gauge("queue_requests", "Requests that wait to be stored.")
-        self._queued_bytes = self._make_gauge("queue_bytes", "Bytes of the requests that wait to be stored.")
 
     def count_request(self, transport: str, signal: str, outcome: str) -> None:
         """Count a request by its outcome."""
-        self._requests.labels(transport, signal, outcome).inc()
 
     def count_received(self, spans: int) -> None:
         """Count the spans of a decoded batch, before they are stored or rejected."""
-        self._received.inc(spans)
 
     def count_stored(self, accepted: int, rejected: Mapping[RejectionReason, int]) -> None:
         """Count the accepted and rejected spans of a batch."""
-        self._accepted.inc(accepted)
-        for reason, spans in rejected.items():
-            self._rejected.labels(reason).inc(spans)
 
     def count_expired(self, reason: str, spans: int) -> None:
         """Count the spans that retention deleted."""
-        self._expired.labels(reason).inc(spans)
 
     def observe_queue(self, requests: Callable[[], int], size: Callable[[], int]) -> None:
-        """Read the length of the queue from these functions when metrics are collected."""
-        self._queued_requests.set_function(requests)
-        self._queued_bytes.set_function(size)
+        """Take functions that return the length of the queue and its size in bytes."""
 
     @contextmanager
     def measure_commit(self, spans: int) -> Iterator[None]:
         """Measure the commit of a batch."""
-        with self.start_span("commit") as work, self._commits.time():
+        with self.start_span("commit") as work:
             work.set_attribute("spanproof.spans", spans)
             yield
 
     @contextmanager
     def measure_derivation(self) -> Iterator[Callable[[int], None]]:
         """Measure a derivation; yield a function that takes the number of derived traces."""
-        with self.start_span("derive") as work, self._derivations.time():
+        with self.start_span("derive") as work:
 
             def report(traces: int) -> None:
                 work.set_attribute("spanproof.traces", traces)
-                self._derived.inc(traces)
 
             yield report
-
-    def _make_counter(self, name: str, text: str, *labels: str) -> Counter:
-        return Counter(f"spanproof_{name}", text, labels, registry=self.registry)
-
-    def _make_gauge(self, name: str, text: str) -> Gauge:
-        return Gauge(f"spanproof_{name}", text, registry=self.registry)
-
-    def _make_histogram(self, name: str, text: str) -> Histogram:
-        return Histogram(f"spanproof_{name}", text, registry=self.registry, buckets=_DURATION_BUCKETS_S)

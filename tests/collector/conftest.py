@@ -9,6 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from spanproof.collector.otlp.decoder import DecodedBatch
 from spanproof.collector.receive.receiver import Receiver
+from spanproof.collector.storage.metrics import Metrics
 from spanproof.collector.storage.store import Store
 from spanproof.collector.user_errors import StoreError
 
@@ -24,8 +25,8 @@ def store() -> Iterator[Store]:
 class GatedStore(Store):
     """Store that blocks each append until the gate is open; rejects a batch with a span named `poison`."""
 
-    def __init__(self, path, settings) -> None:
-        super().__init__(path, settings)
+    def __init__(self, path, settings, telemetry) -> None:
+        super().__init__(path, settings, telemetry)
         self.gate = threading.Event()
         self.arrived = threading.Event()
         self.batches: list[int] = []
@@ -43,7 +44,7 @@ class GatedStore(Store):
 
 @pytest.fixture
 def gated_store() -> Iterator[GatedStore]:
-    with GatedStore.open() as store:
+    with GatedStore.open(telemetry=Metrics()) as store:
         yield store
 
 

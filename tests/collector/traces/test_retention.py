@@ -11,6 +11,7 @@ import pytest
 from spanproof.bench.spans import make_requests
 from spanproof.collector.calls.derivation import DERIVED_TABLES, derive_calls
 from spanproof.collector.otlp.decoder import Decoder
+from spanproof.collector.storage.metrics import Metrics
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.retention import MIN_SIZE_BYTES, Retention, RetentionLimits, delete_expired_traces
 from spanproof.tests.command import wait_until
@@ -146,10 +147,11 @@ def test_spans_arrive_during_deletion(tmp_path: Path) -> None:
 
 
 def test_retention_thread_deletes_expired_traces() -> None:
-    with Store.open() as store, Retention(store, RetentionLimits(max_age_ns=SECOND_NS // 5)):
+    metrics = Metrics()
+    with Store.open(telemetry=metrics) as store, Retention(store, RetentionLimits(max_age_ns=SECOND_NS // 5)):
         append(store, 1)
         wait_until(lambda: count(store) == 0, "all spans are deleted")
-        assert store.telemetry.registry.get_sample_value("spanproof_spans_forgotten_total", {"why": "age"}) == 512
+        assert metrics.registry.get_sample_value("spanproof_spans_forgotten_total", {"why": "age"}) == 512
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ class LazyGroup(TyperGroup):
 
 
 # Imports allocate some hundred thousand objects. With the default threshold of 700, these are scanned many times.
-_GC_THRESHOLD: Final = 50_000
+_GC_THRESHOLD: Final = 200_000
 
 app = typer.Typer(
     cls=LazyGroup,

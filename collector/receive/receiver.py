@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 GRPC_ADDRESS = "127.0.0.1:4317"
 HTTP_ADDRESS = "127.0.0.1:4318"
 STOP_TIMEOUT_S = 10.0
+_GC_THRESHOLD = 50_000  # a collection of so many new objects takes some milliseconds
 
 
 def freeze_loaded_objects() -> None:
@@ -37,6 +38,7 @@ def freeze_loaded_objects() -> None:
     processes that spanproof owns.
     """
     gc.freeze()
+    gc.set_threshold(_GC_THRESHOLD)
     atexit.register(gc.unfreeze)  # at exit, all objects are collected again
 
 

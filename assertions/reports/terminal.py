@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len
 from rich.console import Console
-from rich.status import Status
 from rich.text import Text
 
 from spanproof.assertions.explain.source_excerpts import ExcerptLine, extract_excerpt
@@ -32,6 +31,9 @@ from spanproof.assertions.run.events import (
 )
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import Diagnostic
+
+if TYPE_CHECKING:
+    from rich.status import Status
 
 OUTCOME_STYLES: Final[dict[str, str]] = {
     Outcome.PASS: "green",

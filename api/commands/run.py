@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from spanproof.api.cli.command_app import Database, add_option_group, make_command_app
+from spanproof.api.cli.command_app import Database, add_option_group, import_numpy, make_command_app
 from spanproof.api.cli.console import load_modules, make_console, print_diagnostics
 from spanproof.api.cli.exits import EXIT_NOTHING_SELECTED, EXIT_USAGE, exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
@@ -118,6 +118,7 @@ def run(
     receiver_group: ReceiverOptionGroup,
 ) -> None:
     """Receive spans, send the requests of proofs and judge their traces."""
+    import_numpy()
     from spanproof.assertions.run.proof_files import ProofSelection
     from spanproof.assertions.run.settings import read_rules
 

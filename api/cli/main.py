@@ -58,6 +58,7 @@ class LazyGroup(TyperGroup):
 
 
 # Imports allocate some hundred thousand objects. With the default threshold of 700, these are scanned many times.
+# A command that receives spans lowers the threshold when it has started.
 _GC_THRESHOLD: Final = 200_000
 
 app = typer.Typer(

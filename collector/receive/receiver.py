@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 GRPC_ADDRESS = "127.0.0.1:4317"
 HTTP_ADDRESS = "127.0.0.1:4318"
 STOP_TIMEOUT_S = 10.0
-_GC_THRESHOLD = 50_000  # a collection of so many new objects takes some milliseconds
+_GC_THRESHOLD = 50_000  # the command line sets a higher one while it imports; a pause is then too long
 
 
 def freeze_loaded_objects() -> None:
-    """Exclude all current objects from Python's garbage collection.
+    """Exclude all current objects from Python's garbage collection, and collect new ones at the usual pace.
 
     A collection of them takes a tenth of a second, in which no span is received and no verdict is given. Only for
     processes that spanproof owns.

@@ -1,7 +1,8 @@
 """The OTLP/JSON mapping in both directions, driven by the message descriptors.
 
-It is protobuf's JSON mapping with three differences that `json_format` does not support: trace and span ids are hex,
-enums are integers only, and keys are lowerCamelCase only. Unknown keys are ignored, as OTLP requires.
+It is protobuf's JSON mapping with two differences that `json_format` does not support: trace and span ids are hex, and
+keys are lowerCamelCase only. Unknown keys are ignored, as OTLP requires. Enums are read from names, too, which OTLP
+forbids to senders, and are written as integers.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import gc
 import json
 import math
 import re
+from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,7 +43,9 @@ _INTEGER_RANGES = {
     FieldDescriptor.TYPE_UINT64: _UNSIGNED_64,
     FieldDescriptor.TYPE_FIXED64: _UNSIGNED_64,
 }
-_INTEGER = re.compile(r"-?[0-9]{1,20}")
+# A number of JSON, which may be in quotes.
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_MAX_EXPONENT = 20  # 64 bits have 20 digits
 _SPECIAL_DOUBLES = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
 
@@ -153,17 +157,19 @@ def _parse_scalar(value: object, field: FieldDescriptor, path: str) -> object:
 
 
 def _parse_integer(value: object, field: FieldDescriptor, path: str) -> int:
+    if field.enum_type is not None and isinstance(value, str):
+        if value not in field.enum_type.values_by_name:
+            _raise_invalid(path, f"{value!r} is not one of {', '.join(field.enum_type.values_by_name)}")
+        return int(field.enum_type.values_by_name[value].number)
     match value:
         case bool():
             number = None
         case int():
             number = value
-        case _ if field.type == FieldDescriptor.TYPE_ENUM:
-            _raise_invalid(path, f"an enum is written as an integer, not {_describe_type(value)}")
         case float() if value.is_integer():
             number = int(value)
-        case str() if _INTEGER.fullmatch(value):
-            number = int(value)
+        case str() if _NUMBER.fullmatch(value) and abs((decimal := Decimal(value)).adjusted()) <= _MAX_EXPONENT:
+            number = int(decimal) if decimal == decimal.to_integral_value() else None
         case _:
             number = None
     if number is None:
@@ -175,15 +181,18 @@ def _parse_integer(value: object, field: FieldDescriptor, path: str) -> int:
 
 
 def _parse_double(value: object, path: str) -> float:
-    if isinstance(value, str):
-        if value in _SPECIAL_DOUBLES:
-            return _SPECIAL_DOUBLES[value]
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except OverflowError:
-            _raise_invalid(path, "the number does not fit a double")
-    return _raise_invalid(path, f"a number is expected, not {_describe_type(value)}")
+    if isinstance(value, str) and value in _SPECIAL_DOUBLES:
+        return _SPECIAL_DOUBLES[value]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number and not (isinstance(value, str) and _NUMBER.fullmatch(value)):
+        _raise_invalid(path, f"a number is expected, not {_describe_type(value)}")
+    try:
+        number = float(value)  # type: ignore[arg-type]  # checked above
+    except OverflowError:
+        number = math.inf
+    if math.isinf(number):
+        _raise_invalid(path, "the number does not fit a double")
+    return number
 
 
 def _parse_hex(value: str, path: str) -> bytes:

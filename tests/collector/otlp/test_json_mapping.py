@@ -35,6 +35,35 @@ def test_integers_are_numbers_or_strings() -> None:
     assert parse_value({"intValue": "-5"}).int_value == parse_value({"intValue": -5.0}).int_value == -5
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1000.0, 1000), ("1e3", 1000), ("1.0", 1), ("-0", 0), ("9223372036854775807", 2**63 - 1), ("12.5e1", 125)],
+)
+def test_integers_may_be_written_as_numbers_of_json(value: object, expected: int) -> None:
+    assert parse_value({"intValue": value}).int_value == expected
+    if expected < 2**32:
+        assert parse_span({"flags": value, "droppedEventsCount": value}).flags == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("1.5", 1.5), ("-2", -2.0), ("1e3", 1000.0), (3, 3.0), ("Infinity", float("inf"))]
+)
+def test_doubles_may_be_in_quotes(value: object, expected: float) -> None:
+    assert parse_value({"doubleValue": value}).double_value == expected
+
+
+def test_enums_may_be_names() -> None:
+    span = parse_span({"kind": "SPAN_KIND_SERVER", "status": {"code": "STATUS_CODE_ERROR"}})
+    assert (span.kind, span.status.code) == (2, 2)
+
+
+def test_null_means_absent() -> None:
+    value = {"stringValue": None, "intValue": "3", "doubleValue": None}
+    span = parse_span({"kind": None, "status": None, "attributes": [{"key": "k", "value": value}, {"key": "n"}]})
+    assert (span.kind, span.attributes[0].value.int_value, span.HasField("status")) == (0, 3, False)
+    assert parse_span({"attributes": [{"key": "k", "value": None}]}).attributes[0].value == AnyValue()
+
+
 def test_unknown_keys_and_nulls_are_ignored() -> None:
     # keys in any other spelling are unknown
     assert (
@@ -80,12 +109,21 @@ def test_metrics_are_converted() -> None:
         ({"traceId": "zz"}, "traceId: hex digits are expected, two for each byte"),
         ({"traceId": "abc"}, "traceId: hex digits are expected, two for each byte"),
         ({"spanId": 5}, "spanId: a string is expected, not a number"),
-        ({"kind": "SPAN_KIND_SERVER"}, "kind: an enum is written as an integer, not a string"),
+        ({"kind": "SERVER"},
+         "kind: 'SERVER' is not one of SPAN_KIND_UNSPECIFIED, SPAN_KIND_INTERNAL, SPAN_KIND_SERVER, SPAN_KIND_CLIENT,"
+         " SPAN_KIND_PRODUCER, SPAN_KIND_CONSUMER"),
+        ({"kind": "2"},
+         "kind: '2' is not one of SPAN_KIND_UNSPECIFIED, SPAN_KIND_INTERNAL, SPAN_KIND_SERVER, SPAN_KIND_CLIENT,"
+         " SPAN_KIND_PRODUCER, SPAN_KIND_CONSUMER"),
         ({"kind": True}, "kind: an integer is expected, not a boolean"),
         ({"kind": 2**31}, "kind: 2147483648 is out of range; the range is -2147483648 to 2147483647"),
         ({"startTimeUnixNano": "-1"}, "startTimeUnixNano: -1 is out of range; the range is 0 to 18446744073709551615"),
         ({"startTimeUnixNano": 1.5}, "startTimeUnixNano: an integer is expected, not a number"),
         ({"startTimeUnixNano": " 1"}, "startTimeUnixNano: an integer is expected, not a string"),
+        ({"startTimeUnixNano": "01"}, "startTimeUnixNano: an integer is expected, not a string"),
+        ({"startTimeUnixNano": "1.5"}, "startTimeUnixNano: an integer is expected, not a string"),
+        ({"startTimeUnixNano": "1e999999999"}, "startTimeUnixNano: an integer is expected, not a string"),
+        ({"flags": "4294967296"}, "flags: 4294967296 is out of range; the range is 0 to 4294967295"),
         ({"name": ["x"]}, "name: a string is expected, not an array"),
         ({"name": "\ud800"}, "name: an unpaired surrogate is not valid text"),
         ({"events": {}}, "events: an array is expected, not an object"),
@@ -97,6 +135,10 @@ def test_metrics_are_converted() -> None:
          "attributes[0].value.doubleValue: a number is expected, not a string"),
         ({"attributes": [{"key": "k", "value": {"doubleValue": 10**400}}]},
          "attributes[0].value.doubleValue: the number does not fit a double"),
+        ({"attributes": [{"key": "k", "value": {"doubleValue": "1e400"}}]},
+         "attributes[0].value.doubleValue: the number does not fit a double"),
+        ({"attributes": [{"key": "k", "value": {"doubleValue": "nan"}}]},
+         "attributes[0].value.doubleValue: a number is expected, not a string"),
         ({"attributes": [{"key": "k", "value": {"bytesValue": "?"}}]},
          "attributes[0].value.bytesValue: base64 is expected"),
         ({"attributes": [{"key": "k", "value": {"intValue": 1, "stringValue": "x"}}]},

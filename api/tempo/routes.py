@@ -179,7 +179,7 @@ async def _read_trace(
         connection.begin()
         data = TracesData()
         ((start_ns, end_ns),) = connection.execute(
-            "SELECT min(start_ns), max(end_ns) FROM spans WHERE trace_id = ?", [key]
+            "SELECT min(start_ns), max(greatest(start_ns, end_ns)) FROM spans WHERE trace_id = ?", [key]
         ).fetchall()
         if start_ns is not None and start_ns < until_ns and end_ns >= since_ns:
             for part in read_requests(connection, [key]):

@@ -74,13 +74,13 @@ class _Match:
     name: str
     start_ns: int
     duration_ns: int
-    attributes: dict[str, list[str]]
+    attributes: dict[str, list[Any]]
     attribute_kinds: str
-    resource: dict[str, list[str]]
+    resource: dict[str, list[Any]]
     resource_kinds: str
     matched: int
 
-    def find_attribute(self, attribute: TraceqlAttribute) -> tuple[str, str] | None:
+    def find_attribute(self, attribute: TraceqlAttribute) -> tuple[str, str | None] | None:
         """Return the kind and the text of an attribute, or None if it is absent."""
         span, resource = (self.attributes, self.attribute_kinds), (self.resource, self.resource_kinds)
         for lists, kinds in {"span": (span,), "resource": (resource,), "": (span, resource)}[attribute.scope]:
@@ -118,7 +118,7 @@ def _make_attributes(match: _Match, attributes: tuple[TraceqlAttribute, ...]) ->
     return documents
 
 
-def _make_value(kind: str, text: str) -> dict[str, Any]:
-    if kind == "d" and not math.isfinite(float(text)):
-        return {"stringValue": text}  # Grafana accepts only finite numbers as doubleValue
+def _make_value(kind: str, text: str | None) -> dict[str, Any]:
+    if kind == "d" and (text is None or not math.isfinite(float(text))):
+        return {"stringValue": text or "nan"}  # Grafana accepts only finite numbers as doubleValue
     return render_message(encode_value(kind, text))

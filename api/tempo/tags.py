@@ -77,8 +77,8 @@ def _read_attribute_values(
         for scope in scopes
     )
     rows = connection.execute(
-        f"SELECT DISTINCT unnest(attribute_texts(value)) AS text, kind FROM ({values})"  # noqa: S608 (quoted)
-        f" WHERE kind NOT IN {_UNWRITABLE_KINDS} ORDER BY text, kind LIMIT $limit",
+        f"SELECT DISTINCT text, kind FROM (SELECT unnest(attribute_texts(value)) AS text, kind FROM ({values}))"  # noqa: S608 (quoted)
+        f" WHERE text IS NOT NULL AND kind NOT IN {_UNWRITABLE_KINDS} ORDER BY text, kind LIMIT $limit",
         tag_filter.parameters.values | {"limit": tag_filter.limit},
     ).fetchall()
     return [TempoTypedValue(type=_TYPES.get(kind, "string"), value=text) for text, kind in rows]

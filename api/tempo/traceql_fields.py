@@ -29,8 +29,10 @@ _NAME = TraceqlIntrinsic("s.name", "text")
 _STATUS = TraceqlIntrinsic("s.status", "status")
 _STATUS_MESSAGE = TraceqlIntrinsic("s.status_message", "text")
 _KIND = TraceqlIntrinsic("s.kind", "kind")
-_DURATION = TraceqlIntrinsic("(s.end_ns - s.start_ns)", "duration")
-_TRACE_DURATION = TraceqlIntrinsic("(max(end_ns) - min(start_ns))", "duration", _TRACE_CONDITION)
+_DURATION = TraceqlIntrinsic("(nullif(s.end_ns, 0) - s.start_ns)", "duration")
+_TRACE_DURATION = TraceqlIntrinsic(
+    "(max(coalesce(nullif(end_ns, 0), start_ns)) - min(start_ns))", "duration", _TRACE_CONDITION
+)
 _ROOT_NAME = TraceqlIntrinsic("r.name", "text", _ROOT_CONDITION)
 _ROOT_SERVICE = TraceqlIntrinsic("r.service", "text", _ROOT_CONDITION)
 INTRINSICS: Final = {

@@ -100,7 +100,7 @@ def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, st
     from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
 
     pairs = zip(attributes["keys"], attributes["texts"], strict=True)
-    return {key: text[2:] if text.startswith(KIND_MARKER) else text for key, text in sorted(pairs)}
+    return {key: text[2:] if text.startswith(KIND_MARKER) else text for key, text in sorted(pairs) if text is not None}
 
 
 def describe_choice(expectation: s.Expectation) -> str | None:

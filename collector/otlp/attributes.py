@@ -1,4 +1,7 @@
-"""Attribute lists as columns: keys, texts, and one letter per attribute for its type (see sql/schema.sql)."""
+"""Attribute lists as columns: keys, texts, and one letter per attribute for its type (see sql/schema.sql).
+
+An attribute without a value, or with the value NaN, has no text: for claims, it is missing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from spanproof.collector.otlp.redaction import Redaction
 
 # A typed scalar: for a Python value, pyarrow tries to import optional libraries at every call.
-_EMPTY_TEXT = pa.scalar("", pa.string())
+_NO_TEXT = pa.scalar(None, pa.string())
 
 _SCALAR_FIELDS = (("int_value", "i"), ("bool_value", "b"), ("double_value", "d"))
 # Maximum depth at which the content of a nested value begins: request, resource spans, scope spans, span, event,
@@ -98,12 +101,12 @@ def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array,
     if pc.any(marked).as_py():
         strings = pc.if_else(marked, pc.binary_join_element_wise(f"{KIND_MARKER}s", strings, ""), strings)
     kinds = pc.if_else(strings.is_valid(), _make_kind_scalar("s"), _make_kind_scalar("n"))
-    layers = [strings]
+    all_texts = strings
     for name, letter in _SCALAR_FIELDS:
         column = columns[name]
         if column.null_count < len(column):
             kinds = pc.if_else(column.is_valid(), _make_kind_scalar(letter), kinds)
-            layers.append(column.cast(pa.string()))
+            all_texts = pc.if_else(column.is_valid(), _render_scalars(column), all_texts)
     for name, letter, render in _ENCODED_FIELDS:
         column = columns[name]
         if column.null_count < len(column):
@@ -117,9 +120,19 @@ def _read_values(values: pa.StructArray) -> tuple[pa.StringArray, pa.UInt8Array,
                         RejectionReason.MALFORMED, "malformed, not valid UTF-8 or nested too deeply"
                     )
                     texts.append("")
-            layers.append(pa.array(texts, pa.string()))
-    # if a value is set twice, both the kind letter and the text come from the later layer
-    return pc.coalesce(*reversed(layers), _EMPTY_TEXT), kinds, rejections
+            # if a value is set twice, both the kind letter and the text come from the later field
+            all_texts = pc.if_else(column.is_valid(), pa.array(texts, pa.string()), all_texts)
+    return all_texts, kinds, rejections
+
+
+def _render_scalars(column: pa.Array) -> pa.StringArray:
+    """Return numbers or booleans as texts; a NaN is a missing value, and has none."""
+    texts = column.cast(pa.string())
+    if pa.types.is_floating(column.type):
+        is_nan = pc.is_nan(column)
+        if pc.any(is_nan).as_py():
+            texts = pc.if_else(is_nan, _NO_TEXT, texts)
+    return texts
 
 
 def _make_kind_scalar(letter: str) -> pa.UInt8Scalar:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -44,8 +45,8 @@ def encode_spans(spans: Iterable[Row], resources: Mapping[int, Row], scopes: Map
     return data
 
 
-def encode_value(kind: str, text: str) -> AnyValue:
-    """Return the value of an attribute, from its kind letter and its text."""
+def encode_value(kind: str, text: str | None) -> AnyValue:
+    """Return the value of an attribute, from its kind letter and its text, which a NaN and an empty value lack."""
     value = AnyValue()
     _fill_value(value, kind, text)
     return value
@@ -105,9 +106,13 @@ def _fill_attributes(owner: Resource | InstrumentationScope | Span | Span.Event 
     owner.dropped_attributes_count = row["dropped_attributes_count"]
 
 
-def _fill_value(value: AnyValue, kind: str, text: str) -> None:
-    text = text.removeprefix(f"{KIND_MARKER}{kind}")
+def _fill_value(value: AnyValue, kind: str, text: str | None) -> None:
     value.SetInParent()
+    if text is None:
+        if kind == "d":
+            value.double_value = math.nan
+        return
+    text = text.removeprefix(f"{KIND_MARKER}{kind}")
     match kind:
         case "s":
             value.string_value = text

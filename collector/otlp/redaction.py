@@ -46,13 +46,14 @@ class Redaction:
         self, keys: pa.StringArray, texts: pa.StringArray, kinds: pa.UInt8Array
     ) -> tuple[pa.StringArray, pa.UInt8Array]:
         """Mask attributes in the store's columns; a masked value becomes a string."""
-        marked = pc.starts_with(texts, KIND_MARKER)
+        marked = pc.starts_with(texts, KIND_MARKER).fill_null(False)
         if pc.any(marked).as_py():
             texts, kinds = self._redact_marked(keys, texts, kinds, marked)
         changed = self._match_keys(keys)
         replaced = pc.if_else(changed, MASK, texts)
         if self.values:
-            matches = pc.and_not(pc.match_substring_regex(replaced, self._pattern), pc.or_(marked, changed))
+            found = pc.match_substring_regex(replaced, self._pattern).fill_null(False)
+            matches = pc.and_not(found, pc.or_(marked, changed))
             if pc.any(matches).as_py():
                 replaced = pc.if_else(matches, pc.replace_substring_regex(replaced, self._pattern, MASK), replaced)
                 changed = pc.or_(changed, matches)

@@ -1,10 +1,13 @@
--- The services with spans in a time window, and the requests that they received: their entry spans.
+-- The services with spans in a time window, and the requests that they received: their entry spans. Spans
+-- that have not ended have no duration.
 WITH window_spans AS (
     SELECT span_key, service, start_ns, end_ns, resource_key FROM spans
     WHERE start_ns >= $since_ns AND start_ns < $until_ns
 ),
 requests AS (
-    SELECT s.service, count(*) AS n, count(*) FILTER (t.error) AS errors, list_sort(list(s.end_ns - s.start_ns)) AS sorted
+    SELECT
+        s.service, count(*) AS requests, count(*) FILTER (t.error) AS errors,
+        count(*) FILTER (s.end_ns <> 0) AS n, list_sort(list(s.end_ns - s.start_ns) FILTER (s.end_ns <> 0)) AS sorted
     FROM window_spans s JOIN topology t USING (span_key)
     WHERE t.is_entry
     GROUP BY s.service
@@ -16,7 +19,7 @@ versions AS (
     GROUP BY w.service
 )
 SELECT
-    service, coalesce(n, 0), coalesce(errors, 0), coalesce(versions, []),
+    service, coalesce(requests, 0), coalesce(errors, 0), coalesce(versions, []),
     sorted[(n * 50 + 99) // 100], sorted[(n * 95 + 99) // 100], sorted[(n * 99 + 99) // 100]
 FROM (SELECT DISTINCT service FROM window_spans)
 LEFT JOIN requests USING (service)

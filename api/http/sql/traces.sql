@@ -1,7 +1,9 @@
 -- The newest matching traces before `$before_ns` and `$before_id`, of the spans up to `$last_key`.
 -- `trace_condition` selects the traces with a span that meets the conditions of the search.
 WITH visible_spans AS (
-    SELECT span_key, trace_id, service, name, start_ns, end_ns FROM spans WHERE span_key <= $last_key
+    -- of a span that has not ended, the start is the last that is known
+    SELECT span_key, trace_id, service, name, start_ns, coalesce(nullif(end_ns, 0), start_ns) AS end_ns
+    FROM spans WHERE span_key <= $last_key
 ),
 matching_traces AS (
     SELECT trace_id, min(start_ns) AS trace_start_ns, max(end_ns) - min(start_ns) AS duration_ns

@@ -1,9 +1,13 @@
 -- Spans in a form for other tools: one row per span, with its resource and scope, ids in hex, attributes as MAPs of
--- texts beside MAPs of their types. The temporary table `exported` has the traces.
+-- texts beside MAPs of their types. A span that has not ended has no end and no duration. The temporary table `exported` has the traces.
 
-CREATE OR REPLACE TEMP MACRO as_map(attributes) AS map_from_entries(list_zip(
+CREATE OR REPLACE TEMP MACRO as_map(attributes, kinds) AS map_from_entries(list_zip(
     attributes.keys,
-    list_transform(attributes.texts, lambda text: CASE WHEN starts_with(text, chr(1)) THEN substr(text, 3) ELSE text END)
+    list_transform(attributes.texts, lambda text, position: CASE
+        WHEN text IS NULL AND substr(kinds, position, 1) = 'd' THEN 'nan'
+        WHEN starts_with(text, chr(1)) THEN substr(text, 3)
+        ELSE text
+    END)
 ));
 
 CREATE OR REPLACE TEMP MACRO types_as_map(attributes, kinds) AS map_from_entries(list_zip(
@@ -31,25 +35,25 @@ SELECT
         ['unspecified', 'internal', 'server', 'client', 'producer', 'consumer'][s.kind + 1], s.kind::VARCHAR
     ) AS kind,
     as_time(s.start_ns) AS start_time,
-    as_time(s.end_ns) AS end_time,
+    as_time(nullif(s.end_ns, 0)) AS end_time,
     s.start_ns,
-    s.end_ns,
-    s.end_ns - s.start_ns AS duration_ns,
+    nullif(s.end_ns, 0) AS end_ns,
+    nullif(s.end_ns, 0) - s.start_ns AS duration_ns,
     coalesce(['unset', 'ok', 'error'][s.status + 1], s.status::VARCHAR) AS status,
     s.status_message,
-    as_map(s.attributes) AS attributes,
+    as_map(s.attributes, s.attribute_kinds) AS attributes,
     types_as_map(s.attributes, s.attribute_kinds) AS attribute_types,
-    as_map(r.attributes) AS resource_attributes,
+    as_map(r.attributes, r.attribute_kinds) AS resource_attributes,
     types_as_map(r.attributes, r.attribute_kinds) AS resource_attribute_types,
     c.name AS scope_name,
     c.version AS scope_version,
-    as_map(c.attributes) AS scope_attributes,
+    as_map(c.attributes, c.attribute_kinds) AS scope_attributes,
     types_as_map(c.attributes, c.attribute_kinds) AS scope_attribute_types,
     list_transform(s.events, lambda event: {
         time: as_time(event.time_ns),
         time_ns: event.time_ns,
         name: event.name,
-        attributes: as_map(event.attributes),
+        attributes: as_map(event.attributes, event.attribute_kinds),
         attribute_types: types_as_map(event.attributes, event.attribute_kinds),
         dropped_attributes_count: event.dropped_attributes_count
     }) AS events,
@@ -58,7 +62,7 @@ SELECT
         span_id: printf('%016x', link.span_id),
         trace_state: link.trace_state,
         flags: link.flags,
-        attributes: as_map(link.attributes),
+        attributes: as_map(link.attributes, link.attribute_kinds),
         attribute_types: types_as_map(link.attributes, link.attribute_kinds),
         dropped_attributes_count: link.dropped_attributes_count
     }) AS links,

@@ -5,7 +5,8 @@
 -- DuckDB checks each MAP for duplicate keys, which costs several times as much as the rest of the insert.
 -- `attribute_kinds` holds one letter per attribute, in that order, and so keeps the type:
 --   s string   b bool ("true", "false")   i int   d double   y bytes (base64)
---   a array and k kvlist (both as the OTLP/JSON text of the AnyValue's content)   n no value ("")
+--   a array and k kvlist (both as the OTLP/JSON text of the AnyValue's content)   n no value
+-- The text of an `n`, and of a `d` that is NaN, is NULL: such an attribute is missing for claims.
 -- The text of an `a`, `k` or `y` value starts with U+0001 and its letter. A string that itself starts with
 -- U+0001 is prefixed with U+0001 and `s`. A text without U+0001 can therefore be compared directly.
 
@@ -41,7 +42,7 @@ CREATE TABLE spans (
     name                     VARCHAR NOT NULL,
     kind                     INTEGER NOT NULL,  -- OTLP SpanKind: 1 internal 2 server 3 client 4 producer 5 consumer
     start_ns                 BIGINT NOT NULL,   -- Unix time
-    end_ns                   BIGINT NOT NULL,
+    end_ns                   BIGINT NOT NULL,   -- 0: the span has not ended
     status                   INTEGER NOT NULL,  -- OTLP StatusCode: 0 unset 1 ok 2 error
     status_message           VARCHAR NOT NULL,
     attributes               STRUCT(keys VARCHAR[], texts VARCHAR[]) NOT NULL,
@@ -222,13 +223,17 @@ CREATE TABLE expiry (
 );
 INSERT INTO expiry VALUES (NULL);
 
--- The texts in an attribute's value: the elements of an array, or else the value itself.
+-- The texts in an attribute's value: the elements of an array, or else the value itself. An element without a value, or
+-- that is NaN, is NULL.
 CREATE MACRO attribute_texts(value) AS CASE
     WHEN starts_with(value, chr(1) || 'a') THEN list_transform(
         from_json(substr(value, 3), '["JSON"]'),
-        lambda item: coalesce(
-            item ->> 'stringValue', item ->> 'intValue', item ->> 'doubleValue', item ->> 'boolValue', item::VARCHAR
-        )
+        lambda item: CASE
+            WHEN item::VARCHAR IN ('{}', '{"doubleValue":"NaN"}') THEN NULL
+            ELSE coalesce(
+                item ->> 'stringValue', item ->> 'intValue', item ->> 'doubleValue', item ->> 'boolValue', item::VARCHAR
+            )
+        END
     )
     WHEN starts_with(value, chr(1)) THEN [substr(value, 3)]
     ELSE [value]

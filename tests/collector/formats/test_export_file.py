@@ -162,7 +162,7 @@ def test_parquet_restores_marked_values(store: Store, make_request, tmp_path: Pa
     rows = duckdb.connect().read_parquet(str(path)).select("attributes, attribute_types, kind, end_ns").fetchall()
     assert rows == [
         (
-            {"marked": "\x01s", "none": "", "list": '[{"intValue":"5"}]'},
+            {"marked": "\x01s", "none": None, "list": '[{"intValue":"5"}]'},
             {"marked": "string", "none": "none", "list": "array"},
             "77",
             2**63 - 1,

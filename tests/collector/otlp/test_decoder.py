@@ -31,7 +31,8 @@ def put_invalid_utf8(request: ExportTraceServiceRequest) -> bytes:
         (AnyValue(int_value=-(2**63)), "i", "-9223372036854775808"),
         (AnyValue(double_value=0.0), "d", "0"),
         (AnyValue(double_value=0.1), "d", "0.1"),
-        (AnyValue(double_value=float("nan")), "d", "nan"),
+        (AnyValue(double_value=float("nan")), "d", None),
+        (AnyValue(double_value=float("inf")), "d", "inf"),
         (AnyValue(bytes_value=b""), "y", "\x01y"),
         (AnyValue(bytes_value=b"\xff\x00"), "y", "\x01y/wA="),
         (AnyValue(array_value=ArrayValue()), "a", "\x01a[]"),
@@ -45,10 +46,10 @@ def put_invalid_utf8(request: ExportTraceServiceRequest) -> bytes:
             "k",
             '\x01k[{"key":"k","value":{"boolValue":false}}]',
         ),
-        (AnyValue(), "n", ""),
+        (AnyValue(), "n", None),
     ],
 )
-def test_attribute_kinds(make_request, value: AnyValue, kind: str, text: str) -> None:
+def test_attribute_kinds(make_request, value: AnyValue, kind: str, text: str | None) -> None:
     attributes = (KeyValue(key="before", value=AnyValue(string_value="b")), KeyValue(key="it", value=value))
     (span,) = decode(make_request(attributes=attributes)).spans.to_pylist()
     assert span["attributes"] == {"keys": ["before", "it"], "texts": ["b", text]}
@@ -57,7 +58,7 @@ def test_attribute_kinds(make_request, value: AnyValue, kind: str, text: str) ->
 
 def test_attribute_without_value_has_kind_n(make_request) -> None:
     (span,) = decode(make_request(attributes=(KeyValue(key="k"),))).spans.to_pylist()
-    assert (span["attributes"], span["attribute_kinds"]) == ({"keys": ["k"], "texts": [""]}, "n")
+    assert (span["attributes"], span["attribute_kinds"]) == ({"keys": ["k"], "texts": [None]}, "n")
 
 
 def test_last_attribute_with_duplicate_key_is_kept(make_request) -> None:
@@ -68,8 +69,8 @@ def test_last_attribute_with_duplicate_key_is_kept(make_request) -> None:
     assert [list(zip(each["keys"], each["texts"], strict=True)) for each in attributes] == [
         [],
         [("b", "2"), ("a", "3"), ("c", "4")],
-        [("a", "")],
-        [("a", "")],
+        [("a", None)],
+        [("a", None)],
     ]
     assert decoded.spans["attribute_kinds"].to_pylist() == ["", "iii", "n", "n"]
 

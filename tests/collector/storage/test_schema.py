@@ -68,6 +68,23 @@ def test_older_store_is_migrated_without_loss(old_file: Path, make_request) -> N
             assert cursor.execute("SELECT count(*) FROM triggers").fetchall() == [(1,)]
 
 
+def test_migration_marks_missing_values(old_file: Path) -> None:
+    with duckdb.connect(str(old_file)) as connection:
+        connection.execute(
+            "INSERT INTO spans SELECT * REPLACE (4 AS span_key, MAP {'nan': 'nan', 'none': '', 'text': 'nan'} AS"
+            " attributes, 'dns' AS attribute_kinds, [{time_ns: 1, name: 'e', attributes: MAP {'nan': 'nan'},"
+            " attribute_kinds: 'd', dropped_attributes_count: 0}] AS events) FROM spans WHERE span_key = 1"
+        )
+    sql = (
+        "SELECT attributes.texts, events[1].attributes.texts, links[1].attributes.texts,"
+        """ attribute_texts(chr(1) || 'a[{},{"doubleValue":"NaN"},{"intValue":"3"}]') FROM spans ORDER BY span_key"""
+    )
+    with Store.open(old_file) as store, store.cursor() as cursor:
+        rows = cursor.execute(sql).fetchall()
+    assert rows[0][:3] == (["b", "true", '\x01a[{"stringValue":"x"}]'], ["3"], ["test"])
+    assert rows[2] == ([None, None, "nan"], [None], ["test"], [None, None, "3"])
+
+
 def test_migrated_store_has_schema_of_new_store(old_file: Path) -> None:
     with Store.open() as new, Store.open(old_file) as migrated:
         assert migrated.cursor().execute(LAYOUT).fetchall() == new.cursor().execute(LAYOUT).fetchall()

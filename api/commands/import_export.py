@@ -40,13 +40,16 @@ def import_(
             "--format", metavar="otlp-json|otlp-proto|jaeger|zipkin", help="The format; the default detects it."
         ),
     ] = None,
+    lenient: Annotated[
+        bool, typer.Option("--lenient", help="Ignore fields that the format does not define, and report each once.")
+    ] = False,
     db: Database = "spanproof.duckdb",
 ) -> None:
     """Store the spans of files; a file is stored as a whole or not at all."""
     from spanproof.collector.formats.read_file import ImportFormat
 
     declared_format = None if file_format is None else read_choice("--format", file_format, ImportFormat)
-    sys.exit(import_files(files, db, declared_format, typer.echo))
+    sys.exit(import_files(files, db, declared_format, typer.echo, lenient=lenient))
 
 
 @export_app.command(
@@ -80,9 +83,16 @@ def export(
     typer.echo(export_spans(file, db, declared_format, selected, overwrite=force), err=True)
 
 
-def import_files(paths: Sequence[Path], db: str, file_format: ImportFormat | None, echo: Callable[..., None]) -> int:
+def import_files(
+    paths: Sequence[Path],
+    db: str,
+    file_format: ImportFormat | None,
+    echo: Callable[..., None],
+    *,
+    lenient: bool = False,
+) -> int:
     """Store the spans of files; a rejected file does not affect the others. Return the exit code."""
-    from spanproof.collector.formats.import_file import format_skipped, import_file
+    from spanproof.collector.formats.import_file import import_file
     from spanproof.collector.formats.json_documents import UnreadableFile
     from spanproof.collector.storage.store import Store
 
@@ -90,13 +100,15 @@ def import_files(paths: Sequence[Path], db: str, file_format: ImportFormat | Non
     with Store.open(db) as store:
         for path in paths:
             try:
-                imported = import_file(store, path, file_format)
+                imported = import_file(store, path, file_format, lenient=lenient)
             except UnreadableFile as error:
                 rejected = True
                 echo(f"spanproof: {error}; nothing of it is stored", err=True)
             else:
-                skipped = format_skipped(imported.skipped)
+                skipped = imported.log.format_skipped()
                 echo(f"{path}: {imported.spans} spans of {imported.traces} traces{skipped}")
+                for warning in imported.log.list_warnings():
+                    echo(f"spanproof: {path}: {warning}", err=True)
     return EXIT_REJECTED if rejected else 0
 
 

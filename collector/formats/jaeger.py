@@ -5,12 +5,15 @@ The mapping of tags is the inverse of https://opentelemetry.io/docs/specs/otel/t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
+from spanproof.collector.formats.import_log import ImportLog
 from spanproof.collector.formats.json_documents import (
     STATUS_CODES,
     Json,
+    expect_array,
     expect_list,
     expect_type,
     join_path,
@@ -21,11 +24,11 @@ from spanproof.collector.formats.json_documents import (
     pop_scope,
     pop_text,
     raise_unreadable,
-    reject_unknown_keys,
 )
 
 SPAN_KIND_NUMBERS: Final = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 DOCUMENT_KEYS: Final = frozenset(("data", "total", "limit", "offset", "errors"))
+STATE_KEYS: Final = frozenset(("id", "state"))
 TRACE_KEYS: Final = frozenset(("traceID", "spans", "processes", "warnings"))
 SPAN_KEYS: Final = frozenset(
     (
@@ -40,73 +43,150 @@ SPAN_KEYS: Final = frozenset(
         "tags",
         "logs",
         "processID",
+        "process",
         "warnings",
     )
 )
-REFERENCE_KEYS: Final = frozenset(("refType", "traceID", "spanID"))
+# What Jaeger's UI computes from a trace, and keeps in it.
+COMPUTED_TRACE_KEYS: Final = frozenset(
+    (
+        "duration",
+        "endTime",
+        "nodesBySpanId",
+        "orphanSpanCount",
+        "rootSpans",
+        "services",
+        "spanMap",
+        "startTime",
+        "traceEmoji",
+        "traceName",
+        "tracePageTitle",
+        "tree",
+    )
+)
+COMPUTED_SPAN_KEYS: Final = frozenset(
+    (
+        "childSpanCount",
+        "childSpanIds",
+        "childSpans",
+        "depth",
+        "hasChildren",
+        "relativeStartTime",
+        "subsidiarilyReferencedBy",
+    )
+)
+_KNOWN_TRACE_KEYS: Final = TRACE_KEYS | COMPUTED_TRACE_KEYS
+_KNOWN_SPAN_KEYS: Final = SPAN_KEYS | COMPUTED_SPAN_KEYS
+# The UI adds the span that is referenced.
+REFERENCE_KEYS: Final = frozenset(("refType", "traceID", "spanID", "span"))
 SAMPLED_FLAG: Final = 1
 _INT64: Final = range(-(2**63), 2**63)
+_SPANS_PER_DOCUMENT: Final = 500
 _TRUE: Final = ({"boolValue": True}, {"stringValue": "true"})
 
 
-def convert_jaeger(document: Json) -> dict[str, Json]:
-    """Return the spans of a Jaeger document, one trace or many, as OTLP/JSON. Raise UnreadableFile."""
-    document = expect_type(document, dict, "")
+def convert_jaeger(document: Json, log: ImportLog, path: str = "") -> Iterator[dict[str, Json]]:
+    """Yield the spans of a Jaeger document, one trace or many, as OTLP/JSON documents. Raise UnreadableFile."""
+    if not isinstance(document, dict):
+        for index, item in enumerate(expect_array(document, path)):
+            yield from convert_jaeger(expect_type(item, dict, f"{path}[{index}]"), log, f"{path}[{index}]")
+        return
     if "data" not in document:
-        return {"resourceSpans": _convert_trace(document, "")}
-    traces = expect_type(document["data"], list, "data")
-    reject_unknown_keys(document, DOCUMENT_KEYS, "")
+        yield from _convert_trace(document, path, log)
+        return
+    traces, data_path = document["data"], join_path(path, "data")
+    is_single = isinstance(traces, dict)  # as the UI keeps a trace in its state
+    log.check_keys(document, DOCUMENT_KEYS | STATE_KEYS if is_single else DOCUMENT_KEYS, path)
     if document.get("errors"):
-        raise_unreadable("errors", "the query that wrote this file failed")
-    return {
-        "resourceSpans": [
-            resource_spans
-            for index, trace in enumerate(traces)
-            for resource_spans in _convert_trace(trace, f"data[{index}]")
-        ]
-    }
+        raise_unreadable(
+            join_path(path, "errors"), f"the query that wrote this file failed{_format_errors(document['errors'])}"
+        )
+    if is_single:
+        yield from _convert_trace(traces, data_path, log)
+        return
+    for index, trace in enumerate(expect_list(traces, data_path)):
+        yield from _convert_trace(trace, f"{data_path}[{index}]", log)
 
 
-def _convert_trace(trace: Json, path: str) -> list[dict[str, Json]]:
-    reject_unknown_keys(expect_type(trace, dict, path), TRACE_KEYS, path)
-    processes = expect_type(trace.get("processes") or {}, dict, join_path(path, "processes"))
+def _format_errors(errors: Json) -> str:
+    messages = [str(each["msg"]) for each in errors if isinstance(each, dict) and each.get("msg")]
+    return f": {'; '.join(messages)}" if messages else ""
+
+
+def _convert_trace(trace: Json, path: str, log: ImportLog) -> Iterator[dict[str, Json]]:
+    """Yield the spans of a trace, some at a time: as Python objects, they take several times their size."""
+    log.check_keys(expect_type(trace, dict, path), _KNOWN_TRACE_KEYS, path)
+    processes = _Processes(trace, path, log)
     warnings = _read_texts(trace.get("warnings"), join_path(path, "warnings"))
     by_process: dict[str, list[dict[str, Json]]] = {}
-    for index, span in enumerate(expect_type(trace.get("spans"), list, join_path(path, "spans"))):
+    for index, span in enumerate(expect_array(trace.get("spans"), join_path(path, "spans"))):
         span_path = join_path(path, f"spans[{index}]")
-        reject_unknown_keys(expect_type(span, dict, span_path), SPAN_KEYS, span_path)
-        process = expect_type(span.get("processID"), str, f"{span_path}.processID")
-        if process not in processes:
-            raise_unreadable(f"{span_path}.processID", f"{process!r} is not among the processes")
-        scope, converted = _convert_span(span, span_path)
+        log.check_keys(expect_type(span, dict, span_path), _KNOWN_SPAN_KEYS, span_path)
+        process = processes.find(span, span_path)
+        scope, converted = _convert_span(span, span_path, log)
         if warnings and not index:
             converted["attributes"].append(make_attribute("jaeger.trace.warnings", warnings))
         scope_spans_list = by_process.setdefault(process, [])
         if not scope_spans_list or scope_spans_list[-1]["scope"] != scope:
             scope_spans_list.append({"scope": scope, "spans": []})
         scope_spans_list[-1]["spans"].append(converted)
-    return [
-        {
-            "resource": _convert_process(processes[process], join_path(path, f"processes.{process}")),
-            "scopeSpans": scope_spans,
+        if index % _SPANS_PER_DOCUMENT == _SPANS_PER_DOCUMENT - 1:
+            yield processes.make_document(by_process)
+            by_process = {}
+    yield processes.make_document(by_process)
+
+
+class _Processes:
+    """The processes of a trace, or those that its spans contain, as resources."""
+
+    def __init__(self, trace: Mapping[str, Json], path: str, log: ImportLog) -> None:
+        self._path = join_path(path, "processes")
+        self._log = log
+        self._processes = expect_type(trace.get("processes") or {}, dict, self._path)
+        self._resources: dict[str, dict[str, Json]] = {}
+
+    def find(self, span: Mapping[str, Json], path: str) -> str:
+        """Return the key of the process of a span."""
+        if not span.get("processID") and span.get("process"):
+            process = span["process"]
+            key = f"process {json.dumps(process, sort_keys=True)}"
+            self._add(key, process, f"{path}.process")
+            return key
+        key = expect_type(span.get("processID"), str, f"{path}.processID")
+        if key not in self._processes:
+            raise_unreadable(f"{path}.processID", f"{key!r} is not among the processes")
+        self._add(key, self._processes[key], f"{self._path}.{key}")
+        return str(key)
+
+    def _add(self, key: str, process: Json, path: str) -> None:
+        if key not in self._resources:
+            self._resources[key] = _convert_process(process, path, self._log)
+
+    def make_document(self, by_process: Mapping[str, list[dict[str, Json]]]) -> dict[str, Json]:
+        """Return an OTLP/JSON document of spans."""
+        return {
+            "resourceSpans": [
+                {"resource": self._resources[process], "scopeSpans": scope_spans}
+                for process, scope_spans in by_process.items()
+            ]
         }
-        for process, scope_spans in by_process.items()
-    ]
 
 
-def _convert_process(process: Json, path: str) -> dict[str, Json]:
-    reject_unknown_keys(expect_type(process, dict, path), ("serviceName", "tags"), path)
+def _convert_process(process: Json, path: str, log: ImportLog) -> dict[str, Json]:
+    log.check_keys(expect_type(process, dict, path), ("serviceName", "tags"), path)
     service = make_attribute("service.name", expect_type(process.get("serviceName"), str, f"{path}.serviceName"))
-    tags = _read_tags(process.get("tags"), f"{path}.tags")
+    tags = _read_tags(process.get("tags"), f"{path}.tags", log)
     if any(tag["key"] == service["key"] and tag != service for tag in tags):
         raise_unreadable(f"{path}.tags", "service.name differs from serviceName")
     return {"attributes": merge_duplicate_keys([service, *tags])}
 
 
-def _convert_span(span: Mapping[str, Json], path: str) -> tuple[dict[str, str], dict[str, Json]]:
+def _convert_span(span: Mapping[str, Json], path: str, log: ImportLog) -> tuple[dict[str, str], dict[str, Json]]:
     """Return the scope of a span, and the span."""
-    tags = _read_tags(span.get("tags"), f"{path}.tags")
+    tags = _read_tags(span.get("tags"), f"{path}.tags", log)
     start_ns = parse_microseconds(span.get("startTime"), f"{path}.startTime")
+    # a span without a duration has not ended
+    end_ns = 0 if span.get("duration") is None else start_ns + parse_microseconds(span["duration"], f"{path}.duration")
     flags = expect_type(span.get("flags") or 0, int, f"{path}.flags")
     if flags & ~SAMPLED_FLAG:  # the other bits have another meaning in OTLP
         tags.append(make_attribute("jaeger.flags", flags))
@@ -116,13 +196,13 @@ def _convert_span(span: Mapping[str, Json], path: str) -> tuple[dict[str, str], 
         "flags": flags & SAMPLED_FLAG,
         "name": expect_type(span.get("operationName"), str, f"{path}.operationName"),
         "startTimeUnixNano": str(start_ns),
-        "endTimeUnixNano": str(start_ns + parse_microseconds(span.get("duration"), f"{path}.duration")),
+        "endTimeUnixNano": str(end_ns),
         "events": [
-            _convert_log(log, f"{path}.logs[{index}]")
-            for index, log in enumerate(expect_list(span.get("logs"), f"{path}.logs"))
+            _convert_log(each, f"{path}.logs[{index}]", log)
+            for index, each in enumerate(expect_list(span.get("logs"), f"{path}.logs"))
         ],
     }
-    _add_references(converted, span, path)
+    _add_references(converted, span, path, log)
     scope = pop_scope(tags)
     if (state := pop_text(tags, "w3c.tracestate")) is not None:
         converted["traceState"] = state
@@ -139,13 +219,13 @@ def _convert_span(span: Mapping[str, Json], path: str) -> tuple[dict[str, str], 
     return scope, converted
 
 
-def _add_references(converted: dict[str, Json], span: Mapping[str, Json], path: str) -> None:
+def _add_references(converted: dict[str, Json], span: Mapping[str, Json], path: str, log: ImportLog) -> None:
     """Set the parent as Jaeger does, and make links of all references that the parent does not cover."""
     parent = parse_hex_id(span.get("parentSpanID") or "0", 16, f"{path}.parentSpanID", optional=True)
     references = []
     for index, reference in enumerate(expect_list(span.get("references"), f"{path}.references")):
         reference_path = f"{path}.references[{index}]"
-        reject_unknown_keys(expect_type(reference, dict, reference_path), REFERENCE_KEYS, reference_path)
+        log.check_keys(expect_type(reference, dict, reference_path), REFERENCE_KEYS, reference_path)
         kind = reference.get("refType")
         if kind not in ("CHILD_OF", "FOLLOWS_FROM"):
             raise_unreadable(f"{reference_path}.refType", f"{kind!r} is neither CHILD_OF nor FOLLOWS_FROM")
@@ -167,19 +247,19 @@ def _add_references(converted: dict[str, Json], span: Mapping[str, Json], path: 
     ]
 
 
-def _convert_log(log: Json, path: str) -> dict[str, Json]:
-    reject_unknown_keys(expect_type(log, dict, path), ("timestamp", "fields"), path)
-    fields = _read_tags(log.get("fields"), f"{path}.fields")
-    at_ns = parse_microseconds(log.get("timestamp"), f"{path}.timestamp")
+def _convert_log(entry: Json, path: str, log: ImportLog) -> dict[str, Json]:
+    log.check_keys(expect_type(entry, dict, path), ("timestamp", "fields"), path)
+    fields = _read_tags(entry.get("fields"), f"{path}.fields", log)
+    at_ns = parse_microseconds(entry.get("timestamp"), f"{path}.timestamp")
     name = pop_text(fields, "event") or ""
     return {"timeUnixNano": str(at_ns), "name": name, "attributes": merge_duplicate_keys(fields)}
 
 
-def _read_tags(tags: Json, path: str) -> list[dict[str, Json]]:
+def _read_tags(tags: Json, path: str, log: ImportLog) -> list[dict[str, Json]]:
     attributes = []
     for index, tag in enumerate(expect_list(tags, path)):
         tag_path = f"{path}[{index}]"
-        reject_unknown_keys(expect_type(tag, dict, tag_path), ("key", "type", "value"), tag_path)
+        log.check_keys(expect_type(tag, dict, tag_path), ("key", "type", "value"), tag_path)
         key, kind = (expect_type(tag.get(name), str, f"{tag_path}.{name}") for name in ("key", "type"))
         if kind not in TAG_READERS:
             raise_unreadable(f"{tag_path}.type", f"{kind!r} is not a type: {', '.join(TAG_READERS)}")

@@ -1,10 +1,8 @@
-"""Reader for JSON documents of a known structure; unknown content is an error with its path."""
+"""Checks and conversions of JSON documents of a known structure; an error has the path of the content."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NoReturn
 
 from spanproof.collector.user_errors import UserError
@@ -13,7 +11,6 @@ Json = Any  # as the standard library parses it
 STATUS_CODES: Final = {"UNSET": 0, "OK": 1, "ERROR": 2}
 # A key that authors of JSON use for comments.
 COMMENT_KEY: Final = "_comment"
-_SURROGATE: Final = re.compile(rb"\\u[dD][89a-fA-F]")
 _TYPE_NAMES: Final = {dict: "an object", list: "an array", str: "a text", int: "a whole number", bool: "true or false"}
 
 
@@ -26,40 +23,6 @@ def raise_unreadable(path: str, problem: str) -> NoReturn:
     raise UnreadableFile(f"{path or '$'}: {problem}")
 
 
-def load_json_document(text: bytes, first_line: int = 1) -> Json:
-    """Parse strict JSON that begins at this line of its file; an object with a duplicate key is an error."""
-    try:
-        document = json.loads(text.decode("utf-8-sig"), parse_constant=_reject_constant, object_pairs_hook=_make_object)
-        if _SURROGATE.search(text):
-            json.dumps(document, ensure_ascii=False).encode()
-    except RecursionError:
-        raise_unreadable(f"line {first_line}", "nested too deeply")
-    except json.JSONDecodeError as error:
-        position = f"line {first_line + error.lineno - 1}, column {error.colno}"
-        raise UnreadableFile(f"{position}: not JSON: {error.msg}") from None
-    except UnicodeDecodeError as error:
-        line = first_line + text.count(b"\n", 0, error.start)
-        raise UnreadableFile(f"line {line}: not text in UTF-8") from None
-    except UnicodeEncodeError:
-        raise UnreadableFile(f"line {first_line}: an unpaired surrogate is not valid text") from None
-    except ValueError as error:
-        raise UnreadableFile(f"line {first_line}: not JSON: {error}") from None
-    return document
-
-
-def _make_object(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        keys = [key for key, _ in pairs]
-        duplicate = next(key for key in keys if keys.count(key) > 1)
-        raise UnreadableFile(f"an object has the key {duplicate!r} twice; one value would be lost")
-    return result
-
-
-def _reject_constant(literal: str) -> NoReturn:
-    raise ValueError(f"{literal} is not allowed")
-
-
 def expect_type(value: Json, kinds: type | tuple[type, ...], path: str) -> Json:
     """Return `value` if it has one of these types. A boolean does not count as a number."""
     wanted = kinds if isinstance(kinds, tuple) else (kinds,)
@@ -68,17 +31,16 @@ def expect_type(value: Json, kinds: type | tuple[type, ...], path: str) -> Json:
     return value
 
 
-def expect_list(value: Json, path: str) -> list[Json]:
+def expect_array(value: Json, path: str) -> Sequence[Json]:
+    """Return `value` if it is an array."""
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        raise_unreadable(path, "an array is expected")
+    return value
+
+
+def expect_list(value: Json, path: str) -> Sequence[Json]:
     """Return `value` if it is an array; an empty array for null."""
-    items: list[Json] = [] if value is None else expect_type(value, list, path)
-    return items
-
-
-def reject_unknown_keys(value: Mapping[str, Json], known: Iterable[str], path: str) -> None:
-    """Raise UnreadableFile for a key that is not in `known`, except for comments."""
-    for key in value:
-        if key not in known and key != COMMENT_KEY:
-            raise_unreadable(join_path(path, key), "unknown field; its content would be lost")
+    return [] if value is None else expect_array(value, path)
 
 
 def join_path(path: str, key: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections import Counter
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Final
 
@@ -12,14 +11,17 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from spanproof.collector.formats.import_log import ImportLog
 from spanproof.collector.formats.json_documents import UnreadableFile
-from spanproof.collector.formats.requests import LocatedRequest, reject_duplicate_keys_in_request
+from spanproof.collector.formats.requests import LocatedRequest
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 # The tag of the only field of every request, a repeated message.
 _ENTRY_TAG: Final = b"\x0a"
+# What may follow the trace in an answer of Tempo: the end, metrics, a status and a message.
+_TEMPO_TAGS: Final = (b"", b"\x12", b"\x18", b"\x22")
 _OTHER_SIGNALS: Final[dict[str, type[Message]]] = {
     "logs": ExportLogsServiceRequest,
     "metrics": ExportMetricsServiceRequest,
@@ -30,34 +32,31 @@ _LENGTH_BYTES: Final = 4
 _TRACE_ID_BYTES: Final = 16
 
 
-def read_messages(
-    stream: io.BufferedReader, skipped: Counter[str], *, format_is_known: bool
-) -> Iterator[LocatedRequest]:
+def read_messages(stream: io.BufferedReader, log: ImportLog, *, format_is_known: bool) -> Iterator[LocatedRequest]:
     """Yield the requests of a file.
 
     Unless `format_is_known`, the error for a file without OTLP messages lists the other formats.
     """
     name, bodies = _split_messages(stream)
-    for number, body in enumerate(bodies if format_is_known else _require_otlp(bodies)):
+    for number, body in enumerate(bodies if format_is_known else _require_otlp(bodies, log)):
         location = f"{name}[{number}]"
         kind = _detect_signal(body)
+        if kind is None and log.lenient and _is_readable_request(body):
+            log.unknown_keys[name] += 1
+            kind = "traces"
         if kind is None:
             raise UnreadableFile(f"{location}: not a trace request, or a trace request with unknown fields")
         if kind != "traces":
-            skipped[kind] += 1
+            log.skipped[kind] += 1
             continue
-        try:
-            reject_duplicate_keys_in_request(ExportTraceServiceRequest.FromString(body))
-        except UnreadableFile as error:
-            raise UnreadableFile(f"{location}: {error}") from None
         yield LocatedRequest(body, location)
 
 
-def _require_otlp(bodies: Iterator[bytes]) -> Iterator[bytes]:
+def _require_otlp(bodies: Iterator[bytes], log: ImportLog) -> Iterator[bytes]:
     """Raise UnreadableFile if the first message shows that the file is not OTLP."""
     try:
         first = next(bodies, b"")
-        is_otlp = _detect_signal(first) is not None
+        is_otlp = _detect_signal(first) is not None or (log.lenient and _is_readable_request(first))
     except UnreadableFile:
         is_otlp = False
     if not is_otlp:
@@ -78,8 +77,23 @@ def _split_messages(stream: io.BufferedReader) -> tuple[str, Iterator[bytes]]:
         stream.seek(0)
         if single:
             return "entry", _read_entries(stream)
+        answer = _read_tempo_answer(stream)
+        stream.seek(0)
+        if answer is not None:
+            return "trace", iter((answer,))
     # the Collector's file exporter writes lengths of four bytes, all other tools write varints
     return "message", _read_fixed_length_delimited(stream) if first == b"\0" else read_delimited(stream)
+
+
+def _read_tempo_answer(stream: IO[bytes]) -> bytes | None:
+    """Return the trace in an answer of Tempo (`TraceByIDResponse`), or None if the file is something else."""
+    try:
+        stream.read(1)
+        trace = _read_exactly(stream, _read_varint(stream) or 0)
+        is_trace = _is_readable_request(trace) and _detect_signal(trace) == "traces"
+    except UnreadableFile:
+        return None
+    return trace if is_trace and stream.read(1) in _TEMPO_TAGS else None
 
 
 def read_delimited(stream: IO[bytes]) -> Iterator[bytes]:
@@ -153,6 +167,16 @@ def _detect_signal(body: bytes) -> str | None:
         if _parse_known_fields(body, message) is not None:
             return kind
     return None if traces is None else "traces"
+
+
+def _is_readable_request(body: bytes) -> bool:
+    """Return whether a body has spans with valid ids, whatever else it has."""
+    try:
+        request = ExportTraceServiceRequest.FromString(body)
+    except DecodeError:
+        return False
+    has_spans = any(scope.spans for resource in request.resource_spans for scope in resource.scope_spans)
+    return has_spans and _has_valid_trace_ids(request)
 
 
 def _has_valid_trace_ids(request: ExportTraceServiceRequest) -> bool:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import IO, Final
 
+from spanproof.collector.formats.import_log import ImportLog
 from spanproof.collector.formats.jaeger import convert_jaeger
-from spanproof.collector.formats.json_documents import Json, UnreadableFile, load_json_document
-from spanproof.collector.formats.otlp_json import OTHER_SIGNALS_BY_KEY, TRACES_KEYS, split_otlp_document
+from spanproof.collector.formats.json_documents import Json, UnreadableFile
+from spanproof.collector.formats.json_reader import read_json_documents
+from spanproof.collector.formats.otlp_json import (
+    OTHER_SIGNALS_BY_KEY,
+    TRACES_KEYS,
+    WRAPPER_KEYS,
+    split_otlp_document,
+)
 from spanproof.collector.formats.otlp_protobuf import read_messages
 from spanproof.collector.formats.requests import LocatedRequest
 from spanproof.collector.formats.zipkin import convert_zipkin
@@ -35,10 +41,8 @@ class ImportFormat(StrEnum):
     ZIPKIN = "zipkin"
 
 
-def read_trace_file(
-    path: Path, declared_format: ImportFormat | None, skipped: Counter[str]
-) -> Iterator[LocatedRequest]:
-    """Yield the requests of a file in the declared format, or else the detected one; count skipped documents.
+def read_trace_file(path: Path, declared_format: ImportFormat | None, log: ImportLog) -> Iterator[LocatedRequest]:
+    """Yield the requests of a file in the declared format, or else the detected one.
 
     Raises UnreadableFile, whose message contains the position in the file.
     """
@@ -50,9 +54,9 @@ def read_trace_file(
             if head.startswith(ZSTD_MAGIC):
                 raise UnreadableFile("compressed with zstd; unpack it first")
             if declared_format is ImportFormat.OTLP_PROTO or (declared_format is None and not is_json(head)):
-                yield from read_messages(stream, skipped, format_is_known=declared_format is not None)
+                yield from read_messages(stream, log, format_is_known=declared_format is not None)
             else:
-                yield from _read_json_documents(stream, declared_format, skipped)
+                yield from _read_json_documents(stream, declared_format, log)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UnreadableFile(f"damaged gzip: {error}") from None
     except OSError as error:
@@ -79,28 +83,36 @@ def is_json(head: bytes) -> bool:
 
 
 def _read_json_documents(
-    stream: IO[bytes], declared_format: ImportFormat | None, skipped: Counter[str]
+    stream: IO[bytes], declared_format: ImportFormat | None, log: ImportLog
 ) -> Iterator[LocatedRequest]:
-    """Read one document, or one document per line."""
+    """Read one document, documents on lines of their own, or documents one after the other."""
+    documents = _locate_documents(stream)
+    line, document = next(documents)
+    following = next(documents, None)
+    location = "" if following is None else f"line {line}"
+    while True:
+        yield from split_json_document(document, declared_format, location, log)
+        if following is None:
+            return
+        line, document = following
+        location = f"line {line}"
+        following = next(documents, None)
+
+
+def _locate_documents(stream: IO[bytes]) -> Iterator[tuple[int, Json]]:
+    """Yield the documents of a file, each with its line. If the first line is complete, read line by line."""
     lines = _number_lines(stream)
     number, line = next(lines)
     try:
-        document = load_json_document(line, number)
+        first = list(read_json_documents(line, number))
     except UnreadableFile:
-        rest = stream.read()
-        if not rest.strip(_WHITESPACE):
-            raise
-        yield from split_json_document(load_json_document(line + rest, number), declared_format, "", skipped)
+        # either a document of several lines, or invalid
+        yield from read_json_documents(line + stream.read(), number)
         return
-    next_line = next(lines, None)
-    location = "" if next_line is None else f"line {number}"
-    while True:
-        yield from split_json_document(document, declared_format, location, skipped)
-        if next_line is None:
-            return
-        number, line = next_line
-        document, location = load_json_document(line, number), f"line {number}"
-        next_line = next(lines, None)
+    del line
+    yield from first
+    for number, line in lines:
+        yield from read_json_documents(line, number)
 
 
 def _number_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -108,30 +120,35 @@ def _number_lines(stream: IO[bytes]) -> Iterator[tuple[int, bytes]]:
 
 
 def split_json_document(
-    document: Json, declared_format: ImportFormat | None, location: str, skipped: Counter[str]
+    document: Json, declared_format: ImportFormat | None, location: str, log: ImportLog
 ) -> Iterator[LocatedRequest]:
     """Yield the requests of a JSON document of any format."""
     try:
         match declared_format or detect_format(document):
             case ImportFormat.JAEGER:
-                yield from split_otlp_document(convert_jaeger(document), location, skipped)
+                documents = convert_jaeger(document, log)
             case ImportFormat.ZIPKIN:
-                yield from split_otlp_document(convert_zipkin(document), location, skipped)
+                documents = convert_zipkin(document, log)
             case _:
-                yield from split_otlp_document(document, location, skipped)
+                documents = iter((document,))
+        for each in documents:
+            yield from split_otlp_document(each, location, log)
     except UnreadableFile as error:
         raise UnreadableFile(f"{location}: {error}" if location else str(error)) from None
 
 
 def detect_format(document: Json) -> ImportFormat:
     """Return the format of a JSON document. Raise UnreadableFile."""
-    if isinstance(document, list):
-        return ImportFormat.ZIPKIN
-    if isinstance(document, dict):
-        if any(key in document for key in (*TRACES_KEYS, *OTHER_SIGNALS_BY_KEY)):
+    is_list = isinstance(document, Sequence) and not isinstance(document, str)
+    sample = next(iter(document), None) if is_list else document
+    if isinstance(sample, dict):
+        if any(key in sample for key in (*TRACES_KEYS, *OTHER_SIGNALS_BY_KEY, *WRAPPER_KEYS)):
             return ImportFormat.OTLP_JSON
-        if "data" in document or "spans" in document:
+        if "data" in sample or "spans" in sample:
             return ImportFormat.JAEGER
+    if is_list:
+        return ImportFormat.ZIPKIN
     raise UnreadableFile(
-        "no traces in a known format: OTLP has resourceSpans or batches, Jaeger data or spans, Zipkin is an array"
+        "no traces in a known format: OTLP has resourceSpans or batches, an answer of Tempo trace, one of Jaeger"
+        " result, data or spans, and Zipkin is an array"
     )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Final
 
+from spanproof.collector.formats.import_log import ImportLog
 from spanproof.collector.formats.json_documents import (
     STATUS_CODES,
     Json,
+    expect_array,
     expect_list,
     expect_type,
     make_attribute,
@@ -16,7 +19,6 @@ from spanproof.collector.formats.json_documents import (
     pop_scope,
     pop_text,
     raise_unreadable,
-    reject_unknown_keys,
 )
 
 SPAN_KIND_NUMBERS: Final = {"CLIENT": 3, "SERVER": 2, "PRODUCER": 4, "CONSUMER": 5}
@@ -37,27 +39,35 @@ SPAN_KEYS: Final = frozenset(
         "tags",
     )
 )
+_SPANS_PER_DOCUMENT: Final = 500
 ENDPOINT_KEYS: Final = frozenset(("serviceName", "ipv4", "ipv6", "port"))
 
 
-def convert_zipkin(document: Json) -> dict[str, Json]:
-    """Return the spans of a Zipkin document, a list of spans or of traces, as OTLP/JSON. Raise UnreadableFile.
+def convert_zipkin(document: Json, log: ImportLog) -> Iterator[dict[str, Json]]:
+    """Yield the spans of a Zipkin document, a list of spans or of traces, as OTLP/JSON documents. Raise UnreadableFile.
 
     In Zipkin, a span may lack its start if the other half of the call has it. It then gets the time of its first
-    annotation, else the earliest start in its trace, and ``zipkin.timestamp_absent``; likewise
-    ``zipkin.duration_absent``.
+    annotation, else the earliest start in its trace, and ``zipkin.timestamp_absent``. A span without a duration has
+    no end.
     """
-    spans = _list_spans(document)
     earliest: dict[str, int] = {}
-    for path, span in spans:
-        reject_unknown_keys(expect_type(span, dict, path), SPAN_KEYS, path)
+    for path, span in _list_spans(document):
+        log.check_keys(expect_type(span, dict, path), SPAN_KEYS, path)
         trace = parse_hex_id(span.get("traceId"), 32, f"{path}.traceId")
         if span.get("timestamp"):
             start_ns = parse_microseconds(span["timestamp"], f"{path}.timestamp")
             earliest[trace] = min(start_ns, earliest.get(trace, start_ns))
+    spans = _list_spans(document)
+    while some := list(islice(spans, _SPANS_PER_DOCUMENT)):  # all at once would take several times their size
+        yield _convert_spans(some, earliest, log)
+
+
+def _convert_spans(
+    spans: list[tuple[str, Json]], earliest: Mapping[str, int], log: ImportLog
+) -> dict[str, list[dict[str, Json]]]:
     services: dict[str | None, list[dict[str, Json]]] = {}
     for path, span in spans:
-        service, scope_spans = _convert_span(span, earliest, path)
+        service, scope_spans = _convert_span(span, earliest, path, log)
         services.setdefault(service, []).append(scope_spans)
     return {
         "resourceSpans": [
@@ -70,14 +80,13 @@ def convert_zipkin(document: Json) -> dict[str, Json]:
     }
 
 
-def _list_spans(document: Json) -> list[tuple[str, Json]]:
-    spans_with_paths: list[tuple[str, Json]] = []
-    for index, item in enumerate(expect_type(document, list, "")):
-        if isinstance(item, list):
-            spans_with_paths += [(f"[{index}][{position}]", span) for position, span in enumerate(item)]
+def _list_spans(document: Json) -> Iterator[tuple[str, Json]]:
+    for index, item in enumerate(expect_array(document, "")):
+        if isinstance(item, dict | str):
+            yield f"[{index}]", item
         else:
-            spans_with_paths.append((f"[{index}]", item))
-    return spans_with_paths
+            for position, span in enumerate(expect_array(item, f"[{index}]")):
+                yield f"[{index}][{position}]", span
 
 
 def _merge_scopes(scope_spans_list: list[dict[str, Json]]) -> list[dict[str, Json]]:
@@ -92,19 +101,19 @@ def _merge_scopes(scope_spans_list: list[dict[str, Json]]) -> list[dict[str, Jso
 
 
 def _convert_span(
-    span: Mapping[str, Json], earliest: Mapping[str, int], path: str
+    span: Mapping[str, Json], earliest: Mapping[str, int], path: str, log: ImportLog
 ) -> tuple[str | None, dict[str, Json]]:
     """Return the service, and the span in its scope."""
     trace_id = parse_hex_id(span["traceId"], 32, f"{path}.traceId")
     events = [
-        _convert_annotation(annotation, f"{path}.annotations[{index}]")
+        _convert_annotation(annotation, f"{path}.annotations[{index}]", log)
         for index, annotation in enumerate(expect_list(span.get("annotations"), f"{path}.annotations"))
     ]
     tags = expect_type(span.get("tags") or {}, dict, f"{path}.tags")
     attributes = [make_attribute(key, expect_type(value, str, f"{path}.tags.{key}")) for key, value in tags.items()]
-    local = dict(_read_endpoint(span, "localEndpoint", "network.local", path))
+    local = dict(_read_endpoint(span, "localEndpoint", "network.local", path, log))
     service = local.pop("service", None)
-    remote = dict(_read_endpoint(span, "remoteEndpoint", "network.peer", path))
+    remote = dict(_read_endpoint(span, "remoteEndpoint", "network.peer", path, log))
     if "service" in remote:
         remote["service.peer.name"] = remote.pop("service")
     extra: dict[str, Json] = local | remote
@@ -116,9 +125,8 @@ def _convert_span(
         extra["zipkin.timestamp_absent"] = True
         annotation_times = [int(event["timeUnixNano"]) for event in events]
         start_ns = min(annotation_times) if annotation_times else earliest.get(trace_id, 0)
+    # Zipkin rounds a duration up to one microsecond; without one, the span has not ended
     duration_ns = parse_microseconds(span.get("duration") or 0, f"{path}.duration")
-    if not duration_ns:
-        extra["zipkin.duration_absent"] = True
     # a tag of the same name keeps its name
     attributes += [make_attribute(f"zipkin.{name}" if name in tags else name, value) for name, value in extra.items()]
     kind = span.get("kind")
@@ -130,7 +138,7 @@ def _convert_span(
         "name": expect_type(span.get("name") or "", str, f"{path}.name"),
         "kind": 0 if kind is None else SPAN_KIND_NUMBERS[kind],
         "startTimeUnixNano": str(start_ns),
-        "endTimeUnixNano": str(start_ns + duration_ns),
+        "endTimeUnixNano": str(start_ns + duration_ns if duration_ns else 0),
         "events": events,
     }
     if span.get("parentId"):
@@ -146,19 +154,21 @@ def _convert_span(
     return service, {"scope": scope, "spans": [converted]}
 
 
-def _convert_annotation(annotation: Json, path: str) -> dict[str, Json]:
-    reject_unknown_keys(expect_type(annotation, dict, path), ("timestamp", "value"), path)
+def _convert_annotation(annotation: Json, path: str, log: ImportLog) -> dict[str, Json]:
+    log.check_keys(expect_type(annotation, dict, path), ("timestamp", "value"), path)
     return {
         "timeUnixNano": str(parse_microseconds(annotation.get("timestamp"), f"{path}.timestamp")),
         "name": expect_type(annotation.get("value"), str, f"{path}.value"),
     }
 
 
-def _read_endpoint(owner: Mapping[str, Json], key: str, prefix: str, path: str) -> list[tuple[str, Json]]:
+def _read_endpoint(
+    owner: Mapping[str, Json], key: str, prefix: str, path: str, log: ImportLog
+) -> list[tuple[str, Json]]:
     """Return ``service`` and the address attributes of an endpoint."""
     endpoint_path = f"{path}.{key}"
     endpoint = expect_type(owner.get(key) or {}, dict, endpoint_path)
-    reject_unknown_keys(endpoint, ENDPOINT_KEYS, endpoint_path)
+    log.check_keys(endpoint, ENDPOINT_KEYS, endpoint_path)
     attributes: list[tuple[str, Json]] = []
     if endpoint.get("serviceName"):
         attributes.append(("service", expect_type(endpoint["serviceName"], str, f"{endpoint_path}.serviceName")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,6 +34,17 @@ def test_imported_spans_are_exported(spanproof: Command, tmp_path: Path) -> None
     (tmp_path / "printed").write_text(ran.out)
     ran = spanproof("import", "printed", "all.pb", "--db", "other.duckdb")
     assert ran.out == "printed: 28 spans of 1 traces\nall.pb: 575 spans of 142 traces\n"
+
+
+def test_unknown_fields_are_reported_once_if_lenient(spanproof: Command, tmp_path: Path) -> None:
+    span = {"traceId": "1", "timestamp": 5, "duration": 1, "colour": "red"}
+    (tmp_path / "spans.json").write_text(json.dumps([span | {"id": "2"}, span | {"id": "3"}]))
+    ran = spanproof("import", "spans.json", *DB)
+    assert (ran.code, ran.out) == (2, "")
+    assert "spans.json: [0].colour: unknown field; its content would be lost; nothing of it is stored" in ran.err
+    ran = spanproof("import", "spans.json", "--lenient", *DB)
+    assert (ran.code, ran.out) == (0, "spans.json: 2 spans of 1 traces\n")
+    assert ran.err == "spanproof: spans.json: [].colour: unknown field, ignored 2 times\n"
 
 
 def test_rejected_file_does_not_block_others(spanproof: Command, tmp_path: Path) -> None:

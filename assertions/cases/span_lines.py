@@ -11,12 +11,12 @@ from typing import Final
 from spanproof.assertions.cases.scenario import CaseError, CaseEvent, CaseSpan
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 from spanproof.query_lang.check.constants import JsonValue
-from spanproof.query_lang.syntax.literals import DiagnosticError, read_duration_ns, read_string_literal
+from spanproof.query_lang.syntax.literals import NAME, DiagnosticError, read_duration_ns, read_string_literal
 from spanproof.query_lang.syntax.nodes import TextRange
 
 TOKEN_PATTERN: Final = re.compile(
     r'\s*(?:(?P<string>"(?:[^"\\]|\\.)*")|(?P<span>\.\.)|(?P<number>-?[0-9]+(?:\.[0-9]+)?[A-Za-zµ%]*)'
-    r"|(?P<name>[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*)|(?P<mark>[{}\[\]:,]))"
+    rf"|(?P<name>{NAME})|(?P<mark>[{{}}\[\]:,]))"
 )
 
 

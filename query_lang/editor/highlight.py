@@ -7,6 +7,7 @@ from typing import ClassVar
 from pygments.lexer import RegexLexer, words
 from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation, String, Text
 
+from spanproof.query_lang.syntax.literals import NAME
 from spanproof.query_lang.syntax.parser import list_keywords
 from spanproof.query_lang.syntax.vocabulary import CONSTANTS, FUNCTIONS
 
@@ -23,19 +24,19 @@ class ProofLexer(RegexLexer):  # type: ignore[misc]  # Pygments' lexers have no 
         "root": [
             (r"#[^\n]*", Comment.Single),
             (r'"', String, "string"),
-            (r"[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d|%|pp|/s)?(?![A-Za-z0-9_])", Number),
+            (r"[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d|%|pp|/s)?(?!\w)", Number),
             (words(FUNCTIONS, suffix=r"(?=\()"), Name.Builtin),
             (words(list_keywords(), prefix=r"(?<![-.\w])", suffix=r"(?![-.\w(])"), Keyword),
             (words(tuple(CONSTANTS), prefix=r"(?<![-.\w])", suffix=r"(?![-.\w])"), Keyword.Constant),
             (r"(?<=when )[A-Z]+", Keyword.Type),
-            (r"[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*", Name),
+            (NAME, Name),
             (r"->>|->|~>|=>|==|!=|<=|>=|=~|!~|\.\.|[-+*/<>=|]", Operator),
             (r"[(){}\[\],:.]", Punctuation),
             (r"\s+", Text.Whitespace),
         ],
         "string": [
             (r"\\.", String.Escape),
-            (r"\{[A-Za-z_][\w.-]*\}", String.Interpol),
+            (rf"\{{{NAME}\}}", String.Interpol),
             (r'"', String, "#pop"),
             (r'[^"\\{]+|\{', String),
         ],

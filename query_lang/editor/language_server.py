@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from lsprotocol import types as lsp
@@ -18,10 +17,9 @@ from spanproof.query_lang.check.unknown_names import find_unknown_names
 from spanproof.query_lang.editor.hover_texts import FIELD_HELP, FUNCTION_HELP, WORD_HELP
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, locate_offset
 from spanproof.query_lang.syntax.formatter import format_file
+from spanproof.query_lang.syntax.literals import NAME_PATTERN
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.syntax.parser import list_keywords
-
-WORD_PATTERN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*")
 
 
 def make_server(catalog: Catalog) -> LanguageServer:
@@ -99,7 +97,7 @@ def _list_completions(text: str, offset: int, catalog: Catalog) -> list[lsp.Comp
     """Offer what may stand at `offset`: operations inside a string after a service, else words and names."""
     line = text[text.rfind("\n", 0, offset) + 1 : offset]
     if line.count('"') % 2:
-        service = WORD_PATTERN.findall(line[: line.rfind('"')])
+        service = NAME_PATTERN.findall(line[: line.rfind('"')])
         names = catalog.operations.get(service[-1], ()) if service else ()
         return [_make_item(name, lsp.CompletionItemKind.Value, f"seen of {service[-1]}") for name in names]
     items = [_make_item(name, lsp.CompletionItemKind.Function, help_) for name, help_ in FUNCTION_HELP.items()]
@@ -116,7 +114,7 @@ def _make_item(name: str, kind: lsp.CompletionItemKind, detail: str | None) -> l
 
 def _find_hover_text(text: str, offset: int, catalog: Catalog) -> str | None:
     """Explain the word at `offset`."""
-    for match in WORD_PATTERN.finditer(text):
+    for match in NAME_PATTERN.finditer(text):
         if match.start() <= offset <= match.end():
             word = match.group()
             if text[match.end() : match.end() + 1] == "(" and word in FUNCTION_HELP:

@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Final
 
+from spanproof.query_lang.syntax.literals import NAME, WORD_CHARACTERS
 from spanproof.query_lang.syntax.parser import ParsedFile
 
 INDENT: Final = "  "
 TOKEN_PATTERN: Final = re.compile(
     r'(?P<comment>#[^\n]*)|(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<end>\r?\n)|(?P<space>[ \t\f]+)'
-    r"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:[A-Za-zµ%]+|/s(?![A-Za-z0-9_]))?)"
-    r'|(?P<word>[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*(?:\."(?:[^"\\\n]|\\.)*")?)'
-    r"|(?P<member>\.[A-Za-z_][A-Za-z0-9_.-]*)"
+    rf"|(?P<number>[0-9]+(?:\.[0-9]+)?(?:(?:[^\W\d_]|%)+|/s(?![{WORD_CHARACTERS}]))?)"
+    rf'|(?P<word>{NAME}(?:\."(?:[^"\\\n]|\\.)*")?)'
+    rf"|(?P<member>\.[^\W\d][{WORD_CHARACTERS}.-]*)"
     r"|(?P<mark>->>|->|~>|=>|==|!=|<=|>=|=~|!~|\.\.|[-+*/<>=|(){}\[\],:])"
 )
 OPENING: Final = ("(", "[", "{")

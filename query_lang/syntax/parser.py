@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from lark.lexer import PatternStr
 
 from spanproof.query_lang.syntax import nodes as syntax
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, suggest_names
-from spanproof.query_lang.syntax.literals import DiagnosticError
+from spanproof.query_lang.syntax.literals import WORD_CHARACTERS, DiagnosticError
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.syntax.transformer import ProofTransformer
 from spanproof.query_lang.syntax.vocabulary import RESPONSE_PARTS
@@ -139,7 +140,7 @@ def list_keywords() -> tuple[str, ...]:
 def _make_parser() -> Lark:
     grammar = resources.files("spanproof.query_lang.syntax").joinpath("grammar.lark").read_text(encoding="utf-8")
     return Lark(
-        grammar,
+        grammar.replace("WORD_CHARACTERS", WORD_CHARACTERS),
         parser="lalr",
         start=["start", "expectation", "metric_query"],
         postlex=_LineEndFilter(),
@@ -193,7 +194,7 @@ class _LineEndFilter:
 
 
 def _is_word_character(letter: str) -> bool:
-    return letter.isalnum() or letter == "_"
+    return letter.isalnum() or letter == "_" or unicodedata.category(letter).startswith("M")
 
 
 def _make_joined_words_diagnostic(first: Token, second: Token) -> Diagnostic:
@@ -219,8 +220,7 @@ def _make_diagnostic(error: UnexpectedInput, text: str) -> Diagnostic:
         if character == '"':
             return Diagnostic("unclosed", 'this string has no closing `"` on its line', at)
         shown = character if character.isprintable() else f"U+{ord(character):04X}"
-        help_ = "a name with such letters is written in quotes" if character.isalpha() else None
-        return Diagnostic("syntax", f"`{shown}` is not part of the language", at, help_)
+        return Diagnostic("syntax", f"`{shown}` is not part of the language", at)
     if isinstance(error, UnexpectedToken):
         return _make_token_diagnostic(error, text)
     return Diagnostic("syntax", "the text ends too early", TextRange(max(len(text) - 1, 0), len(text)))

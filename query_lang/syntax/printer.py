@@ -10,13 +10,12 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from spanproof.query_lang.syntax import vocabulary as v
-from spanproof.query_lang.syntax.literals import INT64_LIMIT, UNITS_NS
+from spanproof.query_lang.syntax.literals import INT64_LIMIT, NAME_PATTERN, UNITS_NS, WORD_CHARACTERS
 from spanproof.query_lang.syntax.parser import list_keywords
 
 MAX_LINE_WIDTH: Final = 100
 INDENT: Final = "  "
 MAX_DIGITS: Final = 40
-NAME_PATTERN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(?:[-.][A-Za-z0-9_]+)*")
 _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "{": "\\{", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
 Json: TypeAlias = "Mapping[str | RawText, Json] | Sequence[Json] | str | Decimal | int | bool | RawText | None"
 
@@ -30,10 +29,10 @@ class RawText:
 
 def make_safe_name(name: str) -> str:
     """Return a name that differs from every field, function and keyword of the language."""
-    safe_name = re.sub(r"[^A-Za-z0-9_]", "_", name)
-    return (
-        f"{safe_name}_" if _is_reserved_word(safe_name) else f"_{safe_name}" if safe_name[:1].isdigit() else safe_name
-    )
+    safe_name = re.sub(rf"[^{WORD_CHARACTERS}]", "_", name)
+    if not NAME_PATTERN.fullmatch(safe_name):
+        return f"_{safe_name}"
+    return f"{safe_name}_" if _is_reserved_word(safe_name) else safe_name
 
 
 def is_plain_name(name: str) -> bool:

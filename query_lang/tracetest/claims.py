@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from spanproof.query_lang.syntax.literals import NAME_PATTERN
 from spanproof.query_lang.syntax.printer import format_string
 from spanproof.query_lang.tracetest import expressions as e
 from spanproof.query_lang.tracetest.printer import ProofNames, write_attribute
@@ -35,7 +36,7 @@ FLIPPED_COMPARATORS: Final[dict[e.Comparator, e.Comparator]] = {
     "!=": "!=",
 }
 TRIGGER_SENT_COMPARISONS: Final = (("=", "1"), (">=", "1"), (">", "0"), ("!=", "0"))
-_JSON_PATH_STEP: Final = re.compile(r"\.([A-Za-z_][\w-]*)|\[(\d+)\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
+_JSON_PATH_STEP: Final = re.compile(r"\.([^\W\d][\w-]*)|\[(\d+)\]|\['([^']*)'\]|\[\"([^\"]*)\"\]")
 
 
 def write_claims(
@@ -244,7 +245,7 @@ def _write_keys(path: str) -> str | None:
         name, index, *quoted = step.groups()
         if index is not None:
             keys += f"[{index}]"
-        elif name is not None and re.fullmatch(r"[A-Za-z_]\w*(?:-\w+)*", name):
+        elif name is not None and NAME_PATTERN.fullmatch(name) and "." not in name:
             keys += f".{name}"
         else:
             keys += f"[{format_string(name or quoted[0] or quoted[1] or '')}]"

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from spanproof.query_lang.syntax.literals import read_duration_ns
+from spanproof.query_lang.syntax.literals import NAME_PATTERN, read_duration_ns
 from spanproof.query_lang.syntax.printer import (
-    NAME_PATTERN,
     escape_string,
     format_duration_ns,
     format_string,

@@ -57,7 +57,7 @@ CLAIMS = [
     ("a[error][root] before b", "syntax", "[root]"),
     ("response.json[0.5] == 1", "syntax", "[0.5]"),
     ("response.headers == 1", "syntax", "response.headers"),
-    ("count(größe) == 1", "syntax", "ö"),
+    ("count(grö€e) == 1", "syntax", "€"),
     ("path a -> span b", "not-a-service", "span b"),
     ("fallback a -> b => c -> d", "not-a-service", "c -> d"),
     ("self_time(a -> b) < 1s", "not-a-service", "a -> b"),

@@ -50,3 +50,16 @@ def test_hover_texts_cover_vocabulary() -> None:
     assert set(FUNCTION_HELP) == set(FUNCTIONS)
     assert set(FIELD_HELP) == {name for fields in FIELDS.values() for name in fields}
     assert set(WORD_HELP) <= set(list_keywords())
+
+
+def test_names_of_any_script_are_coloured_whole() -> None:
+    tokens = list(ProofLexer().get_tokens('expect count(größe-2 -> サービス "{имя}") == 1'))
+    assert {(Name, "größe-2"), (Name, "サービス"), (String.Interpol, "{имя}")} <= set(tokens)
+
+
+def test_editor_grammars_have_the_same_names() -> None:
+    configuration = json.loads((ROOT / "editors/vscode/language-configuration.json").read_text(encoding="utf-8"))
+    name = GRAMMAR["repository"]["name"]["match"]
+    assert configuration["wordPattern"] == {"pattern": name.replace("(?:", "("), "flags": "u"}
+    for letters in (r"\p{L}", r"\p{M}", r"\p{N}"):
+        assert letters in name

@@ -83,3 +83,9 @@ def test_different_trees_are_not_same() -> None:
     one, other = (parse_file(f"let x = {value}", "x.proof").items for value in (1, 2))
     assert not is_same_tree(one, other)
     assert is_same_tree(one, parse_file("  let   x=1", "x.proof").items)
+
+
+def test_names_of_any_script_are_kept_whole() -> None:
+    text = 'let größe=3\nproof "x" {\n  expect count(サービス[span.имя=="a"])==größe\n}\n'
+    formatted = format_file(parse_file(text, "x.proof"))
+    assert formatted == ('let größe = 3\nproof "x" {\n  expect count(サービス[span.имя == "a"]) == größe\n}\n')

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import sys
+import unicodedata
 from decimal import Decimal
 
 import pytest
 
 from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.literals import WORD_CHARACTERS
 from spanproof.query_lang.syntax.parser import parse_claim, parse_file
 
 EXAMPLE = """\
@@ -342,3 +346,29 @@ def test_claim_suffixes_parse_in_order() -> None:
     assert expectation.share.operator == ">="
     parts = (expectation.share.value, expectation.by, expectation.confidence, expectation.label)
     assert [format_tree(part) for part in parts] == ["0.99%", "service", "0.95%", '"fast {x}"']
+
+
+# ## Names
+
+
+@pytest.mark.parametrize(
+    "name", ["größe", "サービス", "имя-2", "क्षेत्र", "δ.ε", "_ä", "größe".replace("ö", "o\u0308"), "beforeé", "é9"]
+)
+def test_name_has_letters_of_any_script(name: str) -> None:
+    assert (
+        format_tree(parse_condition(f"count({name}[span.{name} == 1]) == 2"))
+        == f"(count({name}[(span.{name} == 1)]) == 2)"
+    )
+
+
+@pytest.mark.parametrize("text", ["count(grö€e) == 1", "count(a\u00a0b) == 1", "count(9größe) == 1", "count(a—b) == 1"])
+def test_other_characters_are_no_part_of_names(text: str) -> None:
+    assert parse_claim(text).diagnostics
+
+
+def test_marks_are_part_of_words_and_other_characters_are_not() -> None:
+    pattern = re.compile(f"[{WORD_CHARACTERS}]")
+    for code in range(128, sys.maxunicode + 1):
+        category = unicodedata.category(chr(code))
+        if category not in ("Cn", "Me"):
+            assert bool(pattern.match(chr(code))) == (category[0] in "LN" or category in ("Mn", "Mc")), hex(code)

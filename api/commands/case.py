@@ -19,20 +19,20 @@ def case(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Case files.")],
 ) -> None:
     """Run case files: traces, claims and the verdicts that they must get, in one text."""
-    from spanproof.assertions.cases.case_runner import run_cases
+    from spanproof.assertions.cases.case_runner import group_differences, run_cases
     from spanproof.assertions.cases.scenario import CaseError
 
     claims, differences = 0, 0
     for path in files:
         text = read_or_exit(path, lambda path: path.read_text(encoding="utf-8-sig"))
         try:
-            for result in run_cases(text):
-                claims += 1
-                if result.difference is not None:
-                    differences += 1
-                    typer.echo(f"{path}:{result.assertion.line}: {result.assertion.claim}\n    {result.difference}")
-                    typer.echo(f"    ({result.variation})")
+            results = list(run_cases(text))
         except CaseError as error:
             exit_with_error(f"{path}: {error}")
+        claims += len(results)
+        for each in group_differences(results):
+            differences += 1
+            where = "in every variation" if each.all_variations else f"only {'; '.join(each.variations)}"
+            typer.echo(f"{path}:{each.assertion.line}: {each.assertion.claim}\n    {each.difference}\n    ({where})")
     typer.echo(f"{len(files)} files, {claims} verdicts, {differences} differences")
     sys.exit(1 if differences else 0)

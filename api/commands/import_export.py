@@ -56,7 +56,9 @@ def import_(
     epilog="Example: spanproof export failing.jsonl --trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb"
 )
 def export(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A .jsonl, .pb or .parquet file; - is standard output.")],
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="A .jsonl, .pb, .parquet or .case file; - is standard output.")
+    ],
     *,
     trace_ids: Annotated[
         list[str] | None, typer.Option("--trace", metavar="ID", help="Only this trace; may be repeated.")
@@ -64,13 +66,13 @@ def export(
     file_format: Annotated[
         str | None,
         typer.Option(
-            "--format", metavar="otlp-json|otlp-proto|parquet", help="The format, whatever the file's suffix."
+            "--format", metavar="otlp-json|otlp-proto|parquet|case", help="The format, whatever the file's suffix."
         ),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     db: Database = "spanproof.duckdb",
 ) -> None:
-    """Write stored spans to a file: OTLP as JSON lines or length-delimited protobuf, or Parquet."""
+    """Write stored spans to a file: OTLP as JSON lines or length-delimited protobuf, Parquet, or a case."""
     from spanproof.collector.formats.export_file import ExportFormat
     from spanproof.collector.otlp.encoder import parse_trace_id
 
@@ -116,6 +118,7 @@ def export_spans(
     file: str, db: str, file_format: ExportFormat | None, trace_ids: Sequence[UUID], *, overwrite: bool
 ) -> str:
     """Write these stored traces, or all, to a file or to standard output; return a summary."""
+    from spanproof.assertions.cases.case_writer import format_case
     from spanproof.collector.formats.export_file import ExportFormat as Format
     from spanproof.collector.formats.export_file import UnwritableFile, detect_export_format, export_file
     from spanproof.collector.storage.store import Store
@@ -128,16 +131,22 @@ def export_spans(
             exported = _write_to_stdout(store, file_format or Format.OTLP_JSON, trace_ids)
         else:
             exported = export_file(
-                store, path, file_format or detect_export_format(path), trace_ids, overwrite=overwrite
+                store,
+                path,
+                file_format or detect_export_format(path),
+                trace_ids,
+                overwrite=overwrite,
+                format_case=format_case,
             )
     return f"{file}: {exported.spans} spans of {exported.traces} traces"
 
 
 def _write_to_stdout(store: Store, target: ExportFormat, trace_ids: Sequence[UUID]) -> ExportSummary:
+    from spanproof.assertions.cases.case_writer import format_case
     from spanproof.collector.formats.export_file import UnwritableFile, export_stream
 
     try:
-        exported = export_stream(store, sys.stdout.buffer, target, trace_ids)
+        exported = export_stream(store, sys.stdout.buffer, target, trace_ids, format_case)
         sys.stdout.flush()
     except BrokenPipeError:
         # The reader has closed the pipe; Python would report that again at exit.

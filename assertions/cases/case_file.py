@@ -10,6 +10,7 @@ from typing import Final
 from spanproof.assertions.cases.scenario import CaseAssertion, CaseError, CaseSpan, CaseTrace, Scenario
 from spanproof.assertions.cases.span_lines import CaseLine, SpanLineReader, parse_duration, read_strings
 from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.query_lang.check.constants import JsonValue
 
 VERDICTS: Final = ("pass", "fail", "inconclusive", "error")
 
@@ -118,12 +119,19 @@ class _CaseFileReader:
             else:
                 raise CaseError(line.number, f"`{word}` is not an option of a trace")
         spans: list[CaseSpan] = []
+        resources: dict[str, dict[str, JsonValue]] = {}
         ancestors: list[tuple[int, int]] = []  # (indent, index) of the spans that may be the next parent
         for span_line in self._take_indented(line.indent):
             while ancestors and ancestors[-1][0] >= span_line.indent:
                 ancestors.pop()
             parent = ancestors[-1][1] if ancestors else None
-            span, copies = SpanLineReader(span_line).read(parent)
+            reader = SpanLineReader(span_line)
+            if reader.is_resource:
+                service, resources[service] = reader.read_resource()
+                continue
+            span, copies = reader.read(parent)
+            if not span.resource:
+                span = replace(span, resource=resources.get(span.service, {}))
             ancestors.append((span_line.indent, len(spans)))
             spans += [span] * copies
         return replace(trace, spans=tuple(spans))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from spanproof.assertions.cases.case_file import parse_cases
@@ -30,6 +31,36 @@ class CaseResult:
     variation: str
     verdict: Verdict | None
     difference: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CaseDifference:
+    """A deviation of an assertion, and the variations that have it; `all_variations` if no other verdict exists."""
+
+    assertion: CaseAssertion
+    difference: str
+    variations: tuple[str, ...]
+    all_variations: bool
+
+
+def group_differences(results: Iterable[CaseResult]) -> list[CaseDifference]:
+    """Return each deviation once: the variations of an assertion with the same outcome share the first explanation."""
+    groups: dict[tuple[int, str], list[CaseResult]] = {}
+    counts: Counter[int] = Counter()
+    for result in results:
+        counts[result.assertion.line] += 1
+        if result.difference is not None:
+            outcome = "" if result.verdict is None else str(result.verdict.outcome)
+            groups.setdefault((result.assertion.line, outcome), []).append(result)
+    return [
+        CaseDifference(
+            group[0].assertion,
+            str(group[0].difference),
+            tuple(result.variation for result in group),
+            len(group) == counts[line],
+        )
+        for (line, _), group in sorted(groups.items(), key=lambda item: item[0][0])
+    ]
 
 
 def run_cases(text: str) -> Iterator[CaseResult]:

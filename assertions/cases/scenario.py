@@ -32,13 +32,15 @@ class CaseSpan:
     name: str
     kind: int
     start_ns: int
-    end_ns: int
+    end_ns: int | None  # None: the span has not ended
     parent: int | None
     orphan: bool = False
     shared: bool = False  # a server span that uses the span id and the parent of the client span above it
     status: int = 0
+    status_message: str = ""
     attributes: dict[str, JsonValue] = field(default_factory=dict)
     resource: dict[str, JsonValue] = field(default_factory=dict)
+    scope: dict[str, JsonValue] = field(default_factory=dict)  # name, version and attributes
     events: tuple[CaseEvent, ...] = ()
     links: tuple[str, ...] = ()
     label: str | None = None

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span
 
 from spanproof.assertions.cases.scenario import CaseSpan, CaseTrace
 from spanproof.assertions.cases.variations import Variation
@@ -69,10 +69,11 @@ class CaseRequests:
             name=span.name,
             kind=span.kind,  # type: ignore[arg-type]  # the enum's own numbers
             start_time_unix_nano=origin_ns + span.start_ns,
-            end_time_unix_nano=origin_ns + span.end_ns,
+            end_time_unix_nano=0 if span.end_ns is None else origin_ns + span.end_ns,
             attributes=_make_key_values(span.attributes),
         )
         result.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers
+        result.status.message = span.status_message
         if span.orphan:
             result.parent_span_id = self._hash(f"{trace.name}/{copy}/{index}/absent")[:8]
         else:
@@ -107,15 +108,26 @@ class CaseRequests:
 
 def _group_by_resource(spans: list[tuple[CaseSpan, Span]]) -> list[ResourceSpans]:
     groups: dict[str, ResourceSpans] = {}
+    scopes: dict[tuple[str, str], ScopeSpans] = {}
     for span, otlp_span in spans:
         attributes = {"service.name": span.service, **span.resource}
         key = repr(sorted(attributes.items()))
         if key not in groups:
             groups[key] = ResourceSpans()
             groups[key].resource.attributes.extend(_make_key_values(attributes))
-            groups[key].scope_spans.add()
-        groups[key].scope_spans[0].spans.append(otlp_span)
+        scope_key = (key, repr(sorted(span.scope.items())))
+        if scope_key not in scopes:
+            scopes[scope_key] = groups[key].scope_spans.add()
+            _fill_scope(scopes[scope_key].scope, span.scope)
+        scopes[scope_key].spans.append(otlp_span)
     return list(groups.values())
+
+
+def _fill_scope(scope: InstrumentationScope, content: dict[str, JsonValue]) -> None:
+    scope.name, scope.version = (str(content.get(key, "")) for key in ("name", "version"))
+    scope.attributes.extend(
+        _make_key_values({key: value for key, value in content.items() if key not in ("name", "version")})
+    )
 
 
 def _make_key_values(attributes: dict[str, JsonValue]) -> list[KeyValue]:

@@ -46,7 +46,8 @@ class SpanLineReader:
             raise CaseError(self.line.number, f"`{kind}` is not a span kind: {', '.join(SPAN_KINDS)}")
         start = self._read_duration()
         self._expect("..")
-        span = CaseSpan(str(service), str(name), SPAN_KINDS[kind], start, self._read_duration(), parent, orphan, shared)
+        end = self._read_duration() if self._next_kind() == "number" else None
+        span = CaseSpan(str(service), str(name), SPAN_KINDS[kind], start, end, parent, orphan, shared)
         copies = 1
         while self.tokens:
             if self.tokens[0] == ("mark", "{"):
@@ -54,11 +55,13 @@ class SpanLineReader:
                 continue
             match self._take_token()[1]:
                 case "error":
-                    span = replace(span, status=2)
+                    span = replace(span, status=2, status_message=self._read_message())
                 case "ok":
-                    span = replace(span, status=1)
+                    span = replace(span, status=1, status_message=self._read_message())
                 case "resource":
                     span = replace(span, resource=self._read_object())
+                case "scope":
+                    span = replace(span, scope=self._read_object())
                 case "event":
                     span = replace(span, events=(*span.events, self._read_event()))
                 case "link":
@@ -70,6 +73,25 @@ class SpanLineReader:
                 case word:
                     raise CaseError(self.line.number, f"`{word}` is not an option of a span")
         return span, copies
+
+    def read_resource(self) -> tuple[str, dict[str, JsonValue]]:
+        """Parse the line as the resource of the spans of a service. Raises :class:`CaseError`."""
+        self._expect("resource")
+        service, resource = str(self._read_value()), self._read_object()
+        if self.tokens:
+            raise CaseError(self.line.number, f"`{self.tokens[0][1]}` follows the resource")
+        return service, resource
+
+    @property
+    def is_resource(self) -> bool:
+        """Whether the line is a resource; a span of a service called `resource` has a name in this place."""
+        return [text for _, text in self.tokens[:1] + self.tokens[2:3]] == ["resource", "{"]
+
+    def _next_kind(self) -> str:
+        return self.tokens[0][0] if self.tokens else ""
+
+    def _read_message(self) -> str:
+        return str(self._read_value()) if self._next_kind() == "string" else ""
 
     def _read_count(self) -> int:
         text = self._take_token()[1]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
 import duckdb
@@ -20,6 +20,8 @@ from spanproof.collector.storage.span_reader import read_requests
 from spanproof.collector.user_errors import UserError
 
 if TYPE_CHECKING:
+    from opentelemetry.proto.trace.v1.trace_pb2 import TracesData
+
     from spanproof.collector.storage.interface import SpanStore
 
 
@@ -29,6 +31,7 @@ class ExportFormat(StrEnum):
     OTLP_JSON = "otlp-json"
     OTLP_PROTO = "otlp-proto"
     PARQUET = "parquet"
+    CASE = "case"
 
 
 EXPORT_FORMATS_BY_SUFFIX: Final = {
@@ -38,7 +41,11 @@ EXPORT_FORMATS_BY_SUFFIX: Final = {
     ".pb": ExportFormat.OTLP_PROTO,
     ".binpb": ExportFormat.OTLP_PROTO,
     ".parquet": ExportFormat.PARQUET,
+    ".case": ExportFormat.CASE,
 }
+
+
+FormatCase: TypeAlias = "Callable[[Iterable[TracesData]], str]"
 
 
 class UnwritableFile(UserError):
@@ -63,9 +70,18 @@ def detect_export_format(path: Path) -> ExportFormat:
 
 
 def export_file(
-    store: SpanStore, path: Path, target: ExportFormat, trace_ids: Sequence[UUID] = (), *, overwrite: bool = False
+    store: SpanStore,
+    path: Path,
+    target: ExportFormat,
+    trace_ids: Sequence[UUID] = (),
+    *,
+    overwrite: bool = False,
+    format_case: FormatCase | None = None,
 ) -> ExportSummary:
-    """Write these traces, or all, to a file that appears once it is complete. Raise UnwritableFile."""
+    """Write these traces, or all, to a file that appears once it is complete. Raise UnwritableFile.
+
+    `format_case` writes the text of a case file, which this package does not know.
+    """
     if path.exists() and not path.is_file():
         raise UnwritableFile(f"{path} is not a file")
     if path.exists() and not overwrite:
@@ -78,7 +94,7 @@ def export_file(
                 cursor.execute("COPY (FROM spans_to_export) TO ? (FORMAT parquet, COMPRESSION zstd)", [str(part_path)])
             else:
                 with part_path.open("xb") as stream:
-                    _write_requests(cursor, stream, target, trace_ids)
+                    _write_requests(cursor, stream, target, trace_ids, format_case)
             part_path.replace(path)
     except (OSError, duckdb.IOException) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
@@ -89,13 +105,17 @@ def export_file(
 
 
 def export_stream(
-    store: SpanStore, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID] = ()
+    store: SpanStore,
+    stream: IO[bytes],
+    target: ExportFormat,
+    trace_ids: Sequence[UUID] = (),
+    format_case: FormatCase | None = None,
 ) -> ExportSummary:
     """Write these traces, or all, to a stream. Raise UnwritableFile."""
     if target is ExportFormat.PARQUET:
         raise UnwritableFile("Parquet cannot be written to standard output; name a file")
     with _select_traces(store, trace_ids) as (cursor, summary):
-        _write_requests(cursor, stream, target, trace_ids)
+        _write_requests(cursor, stream, target, trace_ids, format_case)
     return summary
 
 
@@ -122,8 +142,17 @@ def _select_traces(
 
 
 def _write_requests(
-    cursor: duckdb.DuckDBPyConnection, stream: IO[bytes], target: ExportFormat, trace_ids: Sequence[UUID]
+    cursor: duckdb.DuckDBPyConnection,
+    stream: IO[bytes],
+    target: ExportFormat,
+    trace_ids: Sequence[UUID],
+    format_case: FormatCase | None,
 ) -> None:
+    if target is ExportFormat.CASE:
+        if format_case is None or not trace_ids:
+            raise UnwritableFile("a case file has single traces; select them with --trace")
+        stream.write(format_case(read_requests(cursor, trace_ids)).encode())
+        return
     for request in read_requests(cursor, trace_ids or None):
         if target is ExportFormat.OTLP_JSON:
             stream.write(dump_json(render_message(request)).encode() + b"\n")

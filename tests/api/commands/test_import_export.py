@@ -36,6 +36,21 @@ def test_imported_spans_are_exported(spanproof: Command, tmp_path: Path) -> None
     assert ran.out == "printed: 28 spans of 1 traces\nall.pb: 575 spans of 142 traces\n"
 
 
+def test_trace_is_exported_as_case(spanproof: Command, tmp_path: Path) -> None:
+    spanproof("import", KAFKA, *DB)
+    ran = spanproof("export", "kafka.case", "--trace", KAFKA_ID, *DB)
+    assert (ran.code, ran.err) == (0, "kafka.case: 28 spans of 1 traces\n")
+    text = (tmp_path / "kafka.case").read_text()
+    assert text.count("\n    servicea ") == 3
+    assert spanproof("case", "kafka.case").out == "1 files, 0 verdicts, 0 differences\n"
+    (tmp_path / "kafka.case").write_text(text.replace("# assert", "assert").replace("#   pass", "  pass"))
+    assert spanproof("case", "kafka.case").out == "1 files, 6 verdicts, 0 differences\n"
+    ran = spanproof("export", "-", "--format", "case", "--trace", KAFKA_ID, *DB)
+    assert (ran.code, ran.out) == (0, text)
+    ran = spanproof("export", "all.case", *DB)
+    assert (ran.code, ran.err) == (2, "spanproof: a case file has single traces; select them with --trace\n")
+
+
 def test_unknown_fields_are_reported_once_if_lenient(spanproof: Command, tmp_path: Path) -> None:
     span = {"traceId": "1", "timestamp": 5, "duration": 1, "colour": "red"}
     (tmp_path / "spans.json").write_text(json.dumps([span | {"id": "2"}, span | {"id": "3"}]))

@@ -79,9 +79,9 @@ def _read_services(connection: duckdb.DuckDBPyConnection, since_ns: int, until_n
         ServiceSummary(
             service=service, versions=versions, requests=requests, errors=errors,
             error_rate=errors / requests if requests else None,
-            duration_ns=Quantiles(n=requests, p50=p50, p95=p95, p99=p99) if requests else None,
+            duration_ns=Quantiles(n=ended, p50=p50, p95=p95, p99=p99) if ended else None,
         )
-        for service, requests, errors, versions, p50, p95, p99 in rows
+        for service, requests, errors, versions, ended, p50, p95, p99 in rows
     ]  # fmt: skip
 
 

@@ -30,7 +30,7 @@ Value = str | int | float | bool | list[str]
 
 @dataclass(frozen=True, slots=True)
 class StoredSpan:
-    """A span to be stored. Ids are numbers, times milliseconds since 12 o'clock."""
+    """A span to be stored. Ids are numbers, times milliseconds since 12 o'clock; one without an end has not ended."""
 
     service: str
     name: str
@@ -38,7 +38,7 @@ class StoredSpan:
     id_: int = 1
     parent: int = 0
     kind: str = "server"
-    ms: tuple[float, float] = (0, 10)
+    ms: tuple[float, float | None] = (0, 10)
     error: bool = False
     attributes: dict[str, Value] = field(default_factory=dict)
     resource: dict[str, Value] = field(default_factory=dict)
@@ -68,7 +68,7 @@ def make_request(*spans: StoredSpan) -> ExportTraceServiceRequest:
             name=each.name,
             kind=SPAN_KINDS[each.kind],
             start_time_unix_nano=ZERO_NS + int(each.ms[0] * MS),
-            end_time_unix_nano=ZERO_NS + int(each.ms[1] * MS),
+            end_time_unix_nano=0 if each.ms[1] is None else ZERO_NS + int(each.ms[1] * MS),
             attributes=key_values(each.attributes),
         )
         if each.error:

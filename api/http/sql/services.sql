@@ -19,7 +19,7 @@ versions AS (
     GROUP BY w.service
 )
 SELECT
-    service, coalesce(requests, 0), coalesce(errors, 0), coalesce(versions, []),
+    service, coalesce(requests, 0), coalesce(errors, 0), coalesce(versions, []), coalesce(n, 0),
     sorted[(n * 50 + 99) // 100], sorted[(n * 95 + 99) // 100], sorted[(n * 99 + 99) // 100]
 FROM (SELECT DISTINCT service FROM window_spans)
 LEFT JOIN requests USING (service)

@@ -14,18 +14,6 @@ from spanproof.tests.command import Finished
 Command = Callable[..., Finished]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Callable[[str, str], Path]:
-    """Return a function that writes a file."""
-
-    def write(name: str, text: str) -> Path:
-        path = tmp_path / name
-        path.write_text(text, encoding="utf-8")
-        return path
-
-    return write
-
-
 CASE = """\
 trace ok
   shop "GET /" server 0ms..10ms

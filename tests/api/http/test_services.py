@@ -135,3 +135,14 @@ def test_invalid_parameter_is_rejected_by_name(client: httpx.Client, path: str, 
     answer = client.get(f"/api/v1/{path}?{query}")
     assert (answer.status_code, answer.headers["content-type"]) == (422, "application/problem+json")
     assert answer.json()["detail"] == detail
+
+
+def test_unfinished_requests_have_no_duration(client: httpx.Client, store: Store) -> None:
+    append(store, StoredSpan("shop", "GET /"), StoredSpan("shop", "GET /", 2, 2, ms=(0, None)))
+    append(store, StoredSpan("idle", "poll", 3, 3, ms=(0, None)))
+    idle, shop = get(client, "services", **WINDOW)["services"]
+    assert (idle["requests"], idle["duration_ns"]) == (1, None)
+    quantiles = {"n": 1, "p50": 10 * MS, "p95": 10 * MS, "p99": 10 * MS}
+    assert (shop["requests"], shop["duration_ns"]) == (2, quantiles)
+    traces = get(client, "traces", **WINDOW)["traces"]
+    assert sorted(trace["duration_ns"] for trace in traces) == [0, 0, 10 * MS]

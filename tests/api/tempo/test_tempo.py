@@ -315,3 +315,21 @@ def test_token_of_grafana_is_accepted(start: Callable[..., Running], tmp_path: P
     described = httpx.get(f"{api}/openapi.json", headers=headers, trust_env=False).json()["paths"]
     for path in ("/api/echo", "/api/v1/traces", "/api/v1/services"):
         assert "401" in described[path]["get"]["responses"], path
+
+
+# ## Unfinished spans
+
+
+def test_unfinished_spans_are_answered_as_received(client: httpx.Client, store: Store) -> None:
+    append(store, StoredSpan("shop", "GET /", ms=(0, None), attributes={"share": float("nan")}))
+    (batch,) = get(client, f"/api/traces/{trace_id(1)}?{RANGE}")["batches"]
+    (span,) = batch["scopeSpans"][0]["spans"]
+    assert "endTimeUnixNano" not in span
+    assert span["attributes"] == [{"key": "share", "value": {"doubleValue": "NaN"}}]
+    found = get(client, "/api/search?" + str(httpx.QueryParams(q='{ name = "GET /" || .share = 1 }')) + f"&{RANGE}")[
+        "traces"
+    ]
+    assert [trace["durationMs"] for trace in found] == [0]
+    assert [span["durationNanos"] for span in found[0]["spanSets"][0]["spans"]] == ["0"]
+    assert get(client, f"/api/search?{httpx.QueryParams(q='{ duration > 1ns }')}&{RANGE}")["traces"] == []
+    assert get(client, f"/api/v2/search/tag/span.share/values?{RANGE}")["tagValues"] == []

@@ -170,6 +170,18 @@ def test_parquet_restores_marked_values(store: Store, make_request, tmp_path: Pa
     ]
 
 
+def test_parquet_has_no_end_of_unfinished_spans(store: Store, make_request, tmp_path: Path) -> None:
+    request = make_request()
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    span.end_time_unix_nano = 0
+    span.attributes.add(key="nan").value.double_value = float("nan")
+    store.append(Decoder().decode([request.SerializeToString()]))
+    path = tmp_path / "a.parquet"
+    export_file(store, path, ExportFormat.PARQUET)
+    rows = duckdb.connect().read_parquet(str(path)).select("end_time, end_ns, duration_ns, attributes").fetchall()
+    assert rows == [(None, None, None, {"nan": "nan"})]
+
+
 def test_existing_file_is_kept_without_overwrite(full_store: Store, tmp_path: Path) -> None:
     path = tmp_path / "spans.pb"
     path.write_text("precious")

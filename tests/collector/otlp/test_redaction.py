@@ -179,3 +179,19 @@ def test_rules_from_file_extend_given_rules(tmp_path: Path) -> None:
 def test_invalid_rule_is_rejected(keys: list[str], values: list[str], problem: str) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(problem)}$"):
         make_redaction(keys, values, None)
+
+
+def test_values_that_are_missing_stay_missing(make_request) -> None:
+    attributes = (
+        KeyValue(key="none", value=AnyValue()),
+        KeyValue(key="nan", value=AnyValue(double_value=float("nan"))),
+        KeyValue(key="card", value=text(str(NUMBER))),
+        KeyValue(key="list", value=array(AnyValue(), text(str(NUMBER)))),
+        KeyValue(key="secret", value=AnyValue()),
+    )
+    stored = store_redacted(Redaction(("secret",), (CARD,)), make_request(attributes=attributes))
+    values = {each.key: each.value for each in stored.scope_spans[0].spans[0].attributes}
+    assert values["none"] == AnyValue()
+    assert values["nan"].double_value != values["nan"].double_value
+    assert values["card"] == values["secret"] == MASKED
+    assert values["list"] == array(AnyValue(), MASKED)

@@ -55,6 +55,23 @@ def test_export(client: httpx.Client, store: Store, make_request, media_type: st
     assert export_request(store, TRACE_ID).resource_spans == request.resource_spans
 
 
+def test_numbers_in_quotes_are_accepted(client: httpx.Client, store: Store) -> None:
+    span = {"traceId": TRACE_ID, "spanId": "02" * 8, "kind": "SPAN_KIND_SERVER", "flags": "1", "startTimeUnixNano": 1e3}
+    values = {"a": {"doubleValue": "0.5"}, "b": {"doubleValue": "NaN"}, "c": {"intValue": "1e2"}, "d": None}
+    span["attributes"] = [{"key": key, "value": value} for key, value in values.items()]
+    body = json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}).encode()
+    answer = post(client, body, JSON)
+    assert (answer.status_code, answer.json()) == (200, {})
+    (stored,) = export_request(store, TRACE_ID).resource_spans[0].scope_spans[0].spans
+    assert (stored.kind, stored.flags, stored.start_time_unix_nano) == (2, 1, 1000)
+    assert [str(each.value).strip() for each in stored.attributes] == [
+        "double_value: 0.5",
+        "double_value: nan",
+        "int_value: 100",
+        "",
+    ]
+
+
 def test_gzip_with_several_members_is_accepted(client: httpx.Client, store: Store, make_request) -> None:
     body = make_request().SerializeToString()
     packed = gzip.compress(body[:20]) + gzip.compress(body[20:])

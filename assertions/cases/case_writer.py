@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
-from spanproof.query_lang.syntax.literals import NAME_PATTERN
+from spanproof.query_lang.syntax.literals import is_name
 from spanproof.query_lang.syntax.printer import format_string, is_plain_name
 
 if TYPE_CHECKING:
@@ -276,7 +276,7 @@ def _format_value(value: AnyValue) -> str | None:
 
 
 def _quote(name: str) -> str:
-    return name if NAME_PATTERN.fullmatch(name) and name not in _RESERVED else format_string(name)
+    return name if is_name(name) and name not in _RESERVED else format_string(name)
 
 
 def _quote_claim(service: str) -> str:

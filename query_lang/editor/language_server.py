@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from lsprotocol import types as lsp
@@ -17,9 +18,11 @@ from spanproof.query_lang.check.unknown_names import find_unknown_names
 from spanproof.query_lang.editor.hover_texts import FIELD_HELP, FUNCTION_HELP, WORD_HELP
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, locate_offset
 from spanproof.query_lang.syntax.formatter import format_file
-from spanproof.query_lang.syntax.literals import NAME_PATTERN
+from spanproof.query_lang.syntax.literals import NAME
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.syntax.parser import list_keywords
+
+_NAME_PATTERN = re.compile(NAME)
 
 
 def make_server(catalog: Catalog) -> LanguageServer:
@@ -97,7 +100,7 @@ def _list_completions(text: str, offset: int, catalog: Catalog) -> list[lsp.Comp
     """Offer what may stand at `offset`: operations inside a string after a service, else words and names."""
     line = text[text.rfind("\n", 0, offset) + 1 : offset]
     if line.count('"') % 2:
-        service = NAME_PATTERN.findall(line[: line.rfind('"')])
+        service = _NAME_PATTERN.findall(line[: line.rfind('"')])
         names = catalog.operations.get(service[-1], ()) if service else ()
         return [_make_item(name, lsp.CompletionItemKind.Value, f"seen of {service[-1]}") for name in names]
     items = [_make_item(name, lsp.CompletionItemKind.Function, help_) for name, help_ in FUNCTION_HELP.items()]
@@ -114,7 +117,7 @@ def _make_item(name: str, kind: lsp.CompletionItemKind, detail: str | None) -> l
 
 def _find_hover_text(text: str, offset: int, catalog: Catalog) -> str | None:
     """Explain the word at `offset`."""
-    for match in NAME_PATTERN.finditer(text):
+    for match in _NAME_PATTERN.finditer(text):
         if match.start() <= offset <= match.end():
             word = match.group()
             if text[match.end() : match.end() + 1] == "(" and word in FUNCTION_HELP:

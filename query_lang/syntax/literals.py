@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from decimal import Decimal
 from typing import Final
 
@@ -23,6 +24,7 @@ UNITS_NS: Final = {
 INT64_LIMIT: Final = 2**63
 OTHER_UNITS: Final = ("%", "pp", "/s")
 # Combining marks of all scripts (categories Mn and Mc), as ranges for a character class; Python's `\w` lacks them.
+# A pattern with them takes 2 ms to compile: the parser uses one only for a text with marks.
 _MARKS: Final = (
     r"\u0300-\u036f\u0483-\u0487\u0591-\u05bd\u05bf\u05c1-\u05c2\u05c4-\u05c5\u05c7\u0610-\u061a\u064b-\u065f"
     r"\u0670\u06d6-\u06dc\u06df-\u06e8\u06ea-\u06ed\u0711-\u07f3\u07fd\u0816-\u082d\u0859-\u085b\u0898-\u08e1"
@@ -44,13 +46,25 @@ _MARKS: Final = (
     r"\U0001d185-\U0001d18b\U0001d1aa-\U0001d1ad\U0001d242-\U0001d244\U0001da00-\U0001da36\U0001da3b-\U0001da6c"
     r"\U0001da75\U0001da84\U0001da9b-\U0001e136\U0001e2ae-\U0001e2ef\U0001e8d0-\U0001e94a\U000e0100-\U000e01ef"
 )
-# A letter or digit of any script, a mark or `_`, as the content of a character class.
+# A letter or digit of any script or `_`, without and with marks, as the content of a character class.
+SIMPLE_WORD_CHARACTERS: Final = r"\w"
 WORD_CHARACTERS: Final = rf"\w{_MARKS}"
 WORD: Final = rf"[^\W\d][{WORD_CHARACTERS}]*"
 NAME: Final = rf"{WORD}(?:[-.][{WORD_CHARACTERS}]+)*"
-NAME_PATTERN: Final = re.compile(NAME)
-_PLACEHOLDER: Final = re.compile(rf"\{{([^\W\d][{WORD_CHARACTERS}.-]*)\}}")
+_PLACEHOLDER: Final = re.compile(r"\{([^\W\d][^\s{}\\]*)\}")
 ESCAPES: Final = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\", "{": "{", "}": "}", "/": "/"}
+
+
+def find_word_characters(text: str) -> str:
+    """Return the content of a character class for the words of a text."""
+    has_marks = not text.isascii() and any(unicodedata.category(letter) in ("Mn", "Mc") for letter in text)
+    return WORD_CHARACTERS if has_marks else SIMPLE_WORD_CHARACTERS
+
+
+def is_name(text: str) -> bool:
+    """Return whether a text has the form of a name."""
+    characters = find_word_characters(text)
+    return re.fullmatch(rf"[^\W\d][{characters}]*(?:[-.][{characters}]+)*", text) is not None
 
 
 class DiagnosticError(Exception):
@@ -105,6 +119,10 @@ def _suggest_unit(unit: str) -> str | None:
     return f"did you mean `{suggested}`?" if suggested else None
 
 
+def _is_placeholder(name: str) -> bool:
+    return re.fullmatch(rf"[{find_word_characters(name)}.-]+", name) is not None
+
+
 def read_string_literal(literal: str, at: TextRange) -> s.Text:
     """Read a string literal with ``\\`` escapes and ``{name}`` placeholders."""
     parts: list[str | s.Name] = []
@@ -126,7 +144,7 @@ def read_string_literal(literal: str, at: TextRange) -> s.Text:
                 )
             plain += ESCAPES[letter]
             index += 2
-        elif name := _PLACEHOLDER.match(inner[index:]):
+        elif (name := _PLACEHOLDER.match(inner[index:])) and _is_placeholder(name.group(1)):
             if plain:
                 parts.append(plain)
             plain = ""

@@ -19,7 +19,7 @@ from lark.lexer import PatternStr
 
 from spanproof.query_lang.syntax import nodes as syntax
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, suggest_names
-from spanproof.query_lang.syntax.literals import WORD_CHARACTERS, DiagnosticError
+from spanproof.query_lang.syntax.literals import SIMPLE_WORD_CHARACTERS, DiagnosticError, find_word_characters
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.syntax.transformer import ProofTransformer
 from spanproof.query_lang.syntax.vocabulary import RESPONSE_PARTS
@@ -104,7 +104,7 @@ def parse_query(text: str) -> syntax.MetricQuery:
 
 def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # the type depends on `start`
     try:
-        tree = _make_parser().parse(text, start=start)
+        tree = _make_parser(find_word_characters(text)).parse(text, start=start)
         _check_depth(tree)
         return ProofTransformer().transform(tree)
     except UnexpectedInput as error:
@@ -137,20 +137,20 @@ def list_keywords() -> tuple[str, ...]:
 
 
 @cache
-def _make_parser() -> Lark:
+def _make_parser(word_characters: str = SIMPLE_WORD_CHARACTERS) -> Lark:
     grammar = resources.files("spanproof.query_lang.syntax").joinpath("grammar.lark").read_text(encoding="utf-8")
     return Lark(
-        grammar.replace("WORD_CHARACTERS", WORD_CHARACTERS),
+        grammar.replace("WORD_CHARACTERS", word_characters),
         parser="lalr",
         start=["start", "expectation", "metric_query"],
         postlex=_LineEndFilter(),
         propagate_positions=True,
         maybe_placeholders=True,
-        cache=_find_cache_path() or False,
+        cache=_find_cache_path("grammar" if word_characters == SIMPLE_WORD_CHARACTERS else "grammar-marks") or False,
     )
 
 
-def _find_cache_path() -> str | None:
+def _find_cache_path(name: str) -> str | None:
     """Return the path of the cached parser tables, or None if no safe folder exists. The cache saves 0.1 s per run."""
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "spanproof"
     try:
@@ -158,7 +158,7 @@ def _find_cache_path() -> str | None:
         own = folder.stat().st_uid == os.getuid()  # files loaded from this folder are trusted
     except (OSError, RuntimeError):
         return None
-    return str(folder / "grammar") if own and os.access(folder, os.W_OK) else None
+    return str(folder / name) if own and os.access(folder, os.W_OK) else None
 
 
 class _LineEndFilter:

@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from spanproof.query_lang.syntax import vocabulary as v
-from spanproof.query_lang.syntax.literals import INT64_LIMIT, NAME_PATTERN, UNITS_NS, WORD_CHARACTERS
+from spanproof.query_lang.syntax.literals import INT64_LIMIT, UNITS_NS, find_word_characters, is_name
 from spanproof.query_lang.syntax.parser import list_keywords
 
 MAX_LINE_WIDTH: Final = 100
@@ -29,15 +29,15 @@ class RawText:
 
 def make_safe_name(name: str) -> str:
     """Return a name that differs from every field, function and keyword of the language."""
-    safe_name = re.sub(rf"[^{WORD_CHARACTERS}]", "_", name)
-    if not NAME_PATTERN.fullmatch(safe_name):
+    safe_name = re.sub(rf"[^{find_word_characters(name)}]", "_", name)
+    if not is_name(safe_name):
         return f"_{safe_name}"
     return f"{safe_name}_" if _is_reserved_word(safe_name) else safe_name
 
 
 def is_plain_name(name: str) -> bool:
     """Return whether a name needs no quotes and is not a reserved word."""
-    return bool(NAME_PATTERN.fullmatch(name)) and not _is_reserved_word(name)
+    return is_name(name) and not _is_reserved_word(name)
 
 
 def _is_reserved_word(name: str) -> bool:

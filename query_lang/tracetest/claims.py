@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from spanproof.query_lang.syntax.literals import NAME_PATTERN
+from spanproof.query_lang.syntax.literals import is_name
 from spanproof.query_lang.syntax.printer import format_string
 from spanproof.query_lang.tracetest import expressions as e
 from spanproof.query_lang.tracetest.printer import ProofNames, write_attribute
@@ -245,7 +245,7 @@ def _write_keys(path: str) -> str | None:
         name, index, *quoted = step.groups()
         if index is not None:
             keys += f"[{index}]"
-        elif name is not None and NAME_PATTERN.fullmatch(name) and "." not in name:
+        elif name is not None and is_name(name) and "." not in name:
             keys += f".{name}"
         else:
             keys += f"[{format_string(name or quoted[0] or quoted[1] or '')}]"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from spanproof.query_lang.syntax.literals import NAME_PATTERN, read_duration_ns
+from spanproof.query_lang.syntax.literals import is_name, read_duration_ns
 from spanproof.query_lang.syntax.printer import (
     escape_string,
     format_duration_ns,
@@ -84,8 +84,8 @@ def write_attribute(name: str) -> str:
         is_plain = (
             "." in name and not name.startswith(("resource.", "scope.", "span.")) and ".response." not in f".{name}"
         )
-        prefix = "" if (is_plain or name.startswith("http.")) and NAME_PATTERN.fullmatch(name) else "span."
-    return prefix + (name if NAME_PATTERN.fullmatch(name) else format_string(name))
+        prefix = "" if (is_plain or name.startswith("http.")) and is_name(name) else "span."
+    return prefix + (name if is_name(name) else format_string(name))
 
 
 def write_duration(text: str) -> str:

@@ -10,6 +10,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from spanproof.collector.formats.import_log import ImportLog
+from spanproof.collector.formats.jaeger_protobuf import (
+    convert_process_map,
+    convert_protobuf_span,
+    is_protobuf_span,
+)
 from spanproof.collector.formats.json_documents import (
     STATUS_CODES,
     Json,
@@ -29,7 +34,7 @@ from spanproof.collector.formats.json_documents import (
 SPAN_KIND_NUMBERS: Final = {"internal": 1, "server": 2, "client": 3, "producer": 4, "consumer": 5}
 DOCUMENT_KEYS: Final = frozenset(("data", "total", "limit", "offset", "errors"))
 STATE_KEYS: Final = frozenset(("id", "state"))
-TRACE_KEYS: Final = frozenset(("traceID", "spans", "processes", "warnings"))
+TRACE_KEYS: Final = frozenset(("traceID", "spans", "processes", "processMap", "warnings"))
 SPAN_KEYS: Final = frozenset(
     (
         "traceID",
@@ -121,6 +126,8 @@ def _convert_trace(trace: Json, path: str, log: ImportLog) -> Iterator[dict[str,
     by_process: dict[str, list[dict[str, Json]]] = {}
     for index, span in enumerate(expect_array(trace.get("spans"), join_path(path, "spans"))):
         span_path = join_path(path, f"spans[{index}]")
+        if is_protobuf_span(span):
+            span = convert_protobuf_span(span, span_path, log)
         log.check_keys(expect_type(span, dict, span_path), _KNOWN_SPAN_KEYS, span_path)
         process = processes.find(span, span_path)
         scope, converted = _convert_span(span, span_path, log)
@@ -143,6 +150,8 @@ class _Processes:
         self._path = join_path(path, "processes")
         self._log = log
         self._processes = expect_type(trace.get("processes") or {}, dict, self._path)
+        if trace.get("processMap"):
+            self._processes |= convert_process_map(trace["processMap"], join_path(path, "processMap"), log)
         self._resources: dict[str, dict[str, Json]] = {}
 
     def find(self, span: Mapping[str, Json], path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from typing import Any, Final, NoReturn
 
 from spanproof.collector.user_errors import UserError
@@ -59,11 +60,11 @@ def parse_hex_id(value: Json, digits: int, path: str, *, optional: bool = False)
 
 
 def parse_microseconds(value: Json, path: str) -> int:
-    """Return a number of microseconds as nanoseconds."""
-    number = expect_type(value, int, path)
+    """Return a number of microseconds, whole in JSON, or exact if it was converted, as nanoseconds."""
+    number = value if isinstance(value, Decimal) else expect_type(value, int, path)
     if not 0 <= number < 2**62 // 1000:
         raise_unreadable(path, f"{number} microseconds cannot be stored as a time")
-    return int(number) * 1000
+    return int(number * 1000)
 
 
 def make_attribute(key: str, value: Json) -> dict[str, Json]:

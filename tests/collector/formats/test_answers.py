@@ -202,6 +202,72 @@ def test_long_trace_is_converted_in_parts(read: Read) -> None:
     assert read(zipkin).spans == 1201
 
 
+PROTOBUF_SPAN: dict[str, Any] = {
+    "traceId": base64.b64encode(bytes(15) + b"\1").decode(),
+    "spanId": base64.b64encode(bytes(7) + b"\2").decode(),
+    "operationName": "a",
+    "references": [
+        {
+            "traceId": base64.b64encode(bytes(15) + b"\1").decode(),
+            "spanId": base64.b64encode(bytes(7) + b"\3").decode(),
+        }
+    ],
+    "flags": 1,
+    "startTime": "2017-01-26T16:46:31.639875123Z",
+    "duration": "0.000100s",
+    "tags": [
+        {"key": "t", "vStr": "x"},
+        {"key": "b", "vType": "BOOL", "vBool": True},
+        {"key": "i", "vType": 2, "vInt64": "7"},
+        {"key": "f", "vType": "FLOAT64", "vFloat64": 0.5},
+        {"key": "y", "vType": "BINARY"},
+    ],
+    "logs": [{"timestamp": "2017-01-26T16:46:32Z", "fields": [{"key": "event", "vStr": "e"}]}],
+    "process": {"serviceName": "shop", "tags": [{"key": "host", "vStr": "h"}]},
+    "warnings": ["w"],
+}
+
+
+def test_protobuf_model_of_jaeger_is_read(store: Store, read: Read) -> None:
+    mapped = {key: value for key, value in PROTOBUF_SPAN.items() if key != "process"} | {"processId": "p1"}
+    process_map = [{"processId": "p1", "process": PROTOBUF_SPAN["process"]}]
+    assert read({"spans": [PROTOBUF_SPAN]}).spans == 1
+    assert read({"spans": [mapped | {"duration": "100us"}], "processMap": process_map}).spans == 1
+    (resource_spans,) = export_request(store, f"{1:032x}").resource_spans
+    first, second = resource_spans.scope_spans[0].spans
+    assert first == second
+    assert [each.value.string_value for each in resource_spans.resource.attributes] == ["shop", "h"]
+    start_ns = 1_485_449_191_639_875_123
+    assert (first.start_time_unix_nano, first.end_time_unix_nano) == (start_ns, start_ns + 100_000)
+    assert (first.parent_span_id, first.events[0].name) == (bytes(7) + b"\3", "e")
+    assert {each.key: render_message(each.value) for each in first.attributes} == {
+        "t": {"stringValue": "x"},
+        "b": {"boolValue": True},
+        "i": {"intValue": "7"},
+        "f": {"doubleValue": 0.5},
+        "y": {"bytesValue": ""},
+        "jaeger.warnings": {"arrayValue": {"values": [{"stringValue": "w"}]}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("changed", "problem"),
+    [
+        ({"traceId": "?"}, "spans[0].traceId: '?' is not an id in base64"),
+        ({"startTime": "noon"}, "spans[0].startTime: 'noon' is not a time such as 2026-01-31T12:00:00.5Z"),
+        ({"startTime": "2017-13-26T16:46:31Z"}, "is not a time such as 2026-01-31T12:00:00.5Z"),
+        ({"duration": "1m2s"}, "spans[0].duration: '1m2s' is not a duration such as 0.001s"),
+        ({"tags": [{"key": "a", "vType": "DATE"}]}, "spans[0].tags[0].vType: 'DATE' is not one of STRING,"),
+        ({"tags": [{"key": "a", "vInt64": 1}]}, "spans[0].tags[0].vInt64: unknown field; its content would be lost"),
+        ({"colour": "red"}, "spans[0].colour: unknown field; its content would be lost"),
+    ],
+)
+def test_problem_in_protobuf_model_has_its_path(read: Read, changed: dict[str, Any], problem: str) -> None:
+    with pytest.raises(UnreadableFile) as error:
+        read({"spans": [PROTOBUF_SPAN | changed]})
+    assert problem in str(error.value)
+
+
 # ## Unknown fields
 
 

@@ -40,7 +40,7 @@ from pathlib import Path
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.compile.compiler import compile_claim
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.check.modules import load_module
+from spanproof.query_lang.load.modules import load_module
 begin, begin_cpu = time.perf_counter(), time.process_time()
 module = load_module(Path(sys.argv[1]))
 assert not module.diagnostics, module.diagnostics

@@ -25,7 +25,7 @@ from spanproof.bench.gate_store import BEGIN_NS, DURATION_NS
 from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.receive.receiver import Receiver
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.check.modules import ProofModule, load_module_text
+from spanproof.query_lang.load.modules import ProofModule, load_module_text
 
 _INSTANTS: Final = [
     time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ns // 10**9)) for ns in (BEGIN_NS, BEGIN_NS + DURATION_NS + 10**9)

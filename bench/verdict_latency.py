@@ -23,7 +23,7 @@ from spanproof.assertions.run.runner import Runner
 from spanproof.bench.served import start
 from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.check.modules import ProofModule, load_module_text
+from spanproof.query_lang.load.modules import ProofModule, load_module_text
 
 _PROOF = """
 proof "a request goes all the way, {number}" {{

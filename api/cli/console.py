@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from spanproof.api.cli.exits import EXIT_NOTHING_SELECTED, exit_with_error, read
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from spanproof.query_lang.check.modules import ProofModule
+    from spanproof.query_lang.load.modules import ProofModule
 
 
 def make_console(*, stderr: bool = False) -> Console:
@@ -31,6 +32,15 @@ def print_diagnostics(modules: list[ProofModule]) -> int:
             if module.diagnostics:
                 console.print(render_diagnostics(module.file.path, module.file.text, module.diagnostics))
     return count
+
+
+def exit_on_variable_problems(modules: Iterable[ProofModule], variables: Collection[str]) -> None:
+    """Exit if a variable from outside is read by no proof, or one that proofs need is missing."""
+    from spanproof.query_lang.load.outside_variables import find_variable_problems
+
+    problems = list(find_variable_problems(modules, variables))
+    if problems:
+        exit_with_error("; ".join(problems))
 
 
 def load_modules(paths: list[Path]) -> list[ProofModule]:

@@ -1,4 +1,4 @@
-"""Options for the rules that users declare for their services: sidecars, retries, clocks, circuit breakers."""
+"""Options for the rules that users declare for their services: sidecars, edges, retries, clocks, circuit breakers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Proxies: TypeAlias = Annotated[
         "--proxy",
         metavar="SERVICE",
         envvar="SPANPROOF_PROXY",
-        help="A sidecar, which is not a hop of its own; may be repeated.",
+        help='A sidecar, which is not a hop: its service, or `orders[scope.name == "dapr"]`; may be repeated.',
     ),
 ]
 RetryGap: TypeAlias = Annotated[
@@ -38,5 +38,32 @@ CircuitMarkers: TypeAlias = Annotated[
         metavar="NAME",
         envvar="SPANPROOF_CIRCUIT_MARKER",
         help="An attribute, event or exception type that an open circuit breaker leaves; may be repeated.",
+    ),
+]
+Edges: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--edge",
+        metavar="SERVICE",
+        envvar="SPANPROOF_EDGE",
+        help="A service in front of which something rewrites `traceparent`; may be repeated.",
+    ),
+]
+RetriedCalls: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--retried-call",
+        metavar="CALL",
+        envvar="SPANPROOF_RETRIED_CALL",
+        help="A call such as `orders -> payments` whose attempts are one call where that is possible; may be repeated.",
+    ),
+]
+DistinctCalls: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--distinct-call",
+        metavar="CALL",
+        envvar="SPANPROOF_DISTINCT_CALL",
+        help="A call such as `orders -> payments` whose attempts are separate calls; may be repeated.",
     ),
 ]

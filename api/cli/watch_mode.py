@@ -11,7 +11,7 @@ from typing import Self
 from watchfiles import watch
 
 from spanproof.assertions.run.proof_files import find_proof_files, list_source_files, read_module
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.load.modules import ProofModule
 
 
 class _StopEvent(threading.Event):

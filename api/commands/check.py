@@ -13,7 +13,7 @@ from spanproof.api.cli.console import load_modules, make_console, print_diagnost
 from spanproof.api.cli.exits import EXIT_USAGE, require_file
 
 if TYPE_CHECKING:
-    from spanproof.query_lang.check.modules import ProofModule
+    from spanproof.query_lang.load.modules import ProofModule
 
 app = make_command_app()
 
@@ -42,7 +42,7 @@ def print_unknown_names(modules: list[ProofModule], db: str) -> int:
     """Print a warning for each name that the store in `db` does not contain; return how many there are."""
     from spanproof.assertions.reports.terminal import render_diagnostics
     from spanproof.collector.traces.catalog import read_catalog
-    from spanproof.query_lang.check.unknown_names import find_unknown_names
+    from spanproof.query_lang.load.unknown_names import find_unknown_names
 
     require_file(db)
     catalog = read_catalog(db)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from spanproof.assertions.run.events import RunEvent
-    from spanproof.query_lang.check.modules import ProofModule
+    from spanproof.query_lang.load.modules import ProofModule
     from spanproof.query_lang.syntax import nodes as s
     from spanproof.query_lang.syntax.parser import ParsedFile
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from spanproof.api.cli.command_app import add_option_group, make_command_app
-from spanproof.api.cli.console import make_console, print_diagnostics
+from spanproof.api.cli.console import exit_on_variable_problems, make_console, print_diagnostics
 from spanproof.api.cli.exits import EXIT_USAGE, exit_with_error, read_or_exit
 from spanproof.api.cli.server_connection import ServerAccess, make_server_error
 
@@ -50,7 +50,7 @@ def gate(
 ) -> None:
     """Evaluate proofs on a server, repeatedly while the traces do not decide them."""
     from spanproof.assertions.run.settings import read_variables
-    from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
+    from spanproof.query_lang.load.submitted_proofs import read_submitted_proof
     from spanproof.query_lang.syntax.literals import read_duration_ns
 
     limits = {}
@@ -72,8 +72,10 @@ def gate(
         body["stored"] = stored
     else:
         proof_text = read_or_exit(path, lambda path: path.read_text(encoding="utf-8-sig"))
-        if print_diagnostics([read_submitted_proof(proof_text, path.as_posix(), allow_requests=True)]):
+        module = read_submitted_proof(proof_text, path.as_posix(), allow_requests=True)
+        if print_diagnostics([module]):
             sys.exit(EXIT_USAGE)
+        exit_on_variable_problems([module], variables)
         body |= {"proof": proof_text, "name": path.as_posix()}
     code = poll_until_decided(
         access, body, limits["--for"], limits["--every"], make_console(), until_decided=until_decided
@@ -100,7 +102,7 @@ def poll_until_decided(
     count = duration_ns // interval_ns + 1
     begin_ns = time.monotonic_ns()
     for number in range(1, count + 1):
-        run = _evaluate_gate(access, {**body, "looks": count})
+        run = _evaluate_gate(access, {**body, "looks": count, "look": number})
         outcome = run.outcome or Outcome.ERROR
         decided = outcome in (Outcome.FAIL, Outcome.ERROR) or (until_decided and outcome is Outcome.PASS)
         if count > 1:
@@ -152,7 +154,10 @@ def _render_proof(proof: ProofDocument) -> Text:
         text.append(f"  {proof.error}\n")
     for verdict in proof.verdicts:
         text.append(f"  {OUTCOME_SIGNS[verdict.outcome]} ", style=OUTCOME_STYLES[verdict.outcome]).append(verdict.claim)
-        text.append(f"\n    {verdict.reason}\n", style="dim")
+        reason = verdict.reason
+        if verdict.follows_from is not None:
+            reason = f"a consequence of line {proof.verdicts[verdict.follows_from].position.line}"
+        text.append(f"\n    {reason}\n", style="dim")
         if verdict.outcome is not Outcome.PASS and verdict.witnesses:
             text.append(f"    trace {verdict.witnesses[0].trace_id}\n", style="dim")
     return text

@@ -14,11 +14,19 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 import typer
 
 from spanproof.api.cli.command_app import Database, add_option_group, import_numpy, make_command_app
-from spanproof.api.cli.console import load_modules, make_console, print_diagnostics
+from spanproof.api.cli.console import exit_on_variable_problems, load_modules, make_console, print_diagnostics
 from spanproof.api.cli.exits import EXIT_NOTHING_SELECTED, EXIT_USAGE, exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
 from spanproof.api.cli.report_options import ReportOption, ReportTarget, read_report_targets, write_reports
-from spanproof.api.cli.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap
+from spanproof.api.cli.rule_options import (
+    CircuitMarkers,
+    ClockSkew,
+    DistinctCalls,
+    Edges,
+    Proxies,
+    RetriedCalls,
+    RetryGap,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +37,8 @@ if TYPE_CHECKING:
     from spanproof.collector.calls.service_rules import ServiceRules
     from spanproof.collector.receive.receiver_options import ReceiverOptions
     from spanproof.collector.storage.store import Store
-    from spanproof.query_lang.check.modules import ProofModule
     from spanproof.query_lang.check.secrets import Secrets
+    from spanproof.query_lang.load.modules import ProofModule
     from spanproof.query_lang.syntax import nodes as s
 
     ProofList: TypeAlias = list[tuple[ProofModule, s.Proof]]
@@ -113,6 +121,9 @@ def run(
     max_retry_gap: RetryGap = "60s",
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
+    edge: Edges = None,
+    retried_call: RetriedCalls = None,
+    distinct_call: DistinctCalls = None,
     db: Database = IN_MEMORY,
     run_group: RunOptionGroup,
     receiver_group: ReceiverOptionGroup,
@@ -126,12 +137,21 @@ def run(
         reports = read_report_targets(run_group.report or ())
         variables, secrets = run_group.read_variables()
         options = receiver_group.make_receiver_options()
-        rules = read_rules(proxy or (), max_retry_gap, max_clock_skew, circuit_marker or ())
+        rules = read_rules(
+            proxy or (),
+            max_retry_gap,
+            max_clock_skew,
+            circuit_marker or (),
+            edge or (),
+            retried_call or (),
+            distinct_call or (),
+        )
     except ValueError as error:
         exit_with_error(str(error))
     modules = load_modules(paths or [Path()])
     if print_diagnostics(modules):
         sys.exit(EXIT_USAGE)
+    exit_on_variable_problems(modules, variables)
     selection = ProofSelection(keyword, frozenset(tag or ()))
     plan = RunPlan(selection, run_group, reports, variables, secrets, keeps_history=db != IN_MEMORY)
     proofs = plan.select_proofs(modules)

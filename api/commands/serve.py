@@ -11,7 +11,15 @@ import typer
 from spanproof.api.cli.command_app import Database, add_option_group, import_numpy, make_command_app
 from spanproof.api.cli.exits import exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
-from spanproof.api.cli.rule_options import CircuitMarkers, ClockSkew, Proxies, RetryGap
+from spanproof.api.cli.rule_options import (
+    CircuitMarkers,
+    ClockSkew,
+    DistinctCalls,
+    Edges,
+    Proxies,
+    RetriedCalls,
+    RetryGap,
+)
 
 if TYPE_CHECKING:
     from spanproof.collector.traces.retention import RetentionLimits
@@ -57,6 +65,9 @@ def serve(
     max_retry_gap: RetryGap = "60s",
     max_clock_skew: ClockSkew = "10ms",
     circuit_marker: CircuitMarkers = None,
+    edge: Edges = None,
+    retried_call: RetriedCalls = None,
+    distinct_call: DistinctCalls = None,
     db: Database = "spanproof.duckdb",
     keep_for: KeepFor = None,
     keep_below: KeepBelow = None,
@@ -103,7 +114,15 @@ def serve(
             receiver_group.otlp_http,
             api,
             receiver_group.make_receiver_options(api),
-            read_rules(proxy or (), max_retry_gap, max_clock_skew, circuit_marker or ()),
+            read_rules(
+                proxy or (),
+                max_retry_gap,
+                max_clock_skew,
+                circuit_marker or (),
+                edge or (),
+                retried_call or (),
+                distinct_call or (),
+            ),
             read_retention_limits(keep_for, keep_below, db),
             read_allowed_targets(allow_target or []),
             read_memory_bytes(memory),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
+from typing import Annotated, TypeAlias
 
 from fastapi import APIRouter, Depends, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 from spanproof.api.http.parameters import reject_repeated
 from spanproof.api.http.problems import describe_problems
@@ -18,10 +19,31 @@ from spanproof.assertions.judge.gate_error import divide_error
 from spanproof.assertions.reports.documents import RunDocument
 
 
-class SubmittedGate(SubmittedProof):
-    """Proofs for a gate. ``looks`` is the maximum number of evaluations, among which the error is divided."""
+def _reject_boolean(value: object) -> object:
+    """Reject true and false, which Python takes for numbers. Raises ValueError."""
+    if isinstance(value, bool):
+        raise ValueError("a number of evaluations is a number")  # noqa: TRY004 (pydantic expects a ValueError)
+    return value
 
-    looks: int = Field(default=1, ge=1, le=100_000)
+
+Evaluations: TypeAlias = Annotated[int, Field(ge=1, le=100_000), BeforeValidator(_reject_boolean)]
+
+
+class SubmittedGate(SubmittedProof):
+    """Proofs for a gate.
+
+    ``looks`` is the maximum number of evaluations, among which the error is divided, and ``look`` the number of this
+    one, from 1. Until the last one, claims that more traces could turn do not fail; without ``look``, no evaluation is
+    the last.
+    """
+
+    looks: Evaluations = 1
+    look: Evaluations | None = Field(default=None, description="The number of this evaluation")
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no further evaluation follows."""
+        return (self.look or 1) >= self.looks
 
 
 class GateDocument(BaseModel):
@@ -41,7 +63,10 @@ def make_gate_router(run_manager: RunManager, stored: StoredProofs) -> APIRouter
     async def ask_gate(request: Request, submitted: SubmittedGate) -> GateDocument:
         """Run proofs and return the result for a pipeline. The run is cancelled if the client disconnects."""
         module = await asyncio.to_thread(read_submitted, submitted, stored)
-        run = start_submitted_run(run_manager, module, submitted, "gate", divide_error(module, submitted.looks))
+        error_share = divide_error(module, submitted.looks)
+        run = start_submitted_run(
+            run_manager, module, submitted, "gate", error_share, window_grows=not submitted.is_last
+        )
         try:
             while True:
                 with suppress(TimeoutError):

@@ -28,7 +28,7 @@ from spanproof.assertions.run.proof_run import RunSettings
 from spanproof.assertions.run.runner import Runner
 from spanproof.assertions.triggers.allowed_targets import AllowedTargets
 from spanproof.collector.storage.interface import SpanStore
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.load.modules import ProofModule
 
 MAX_CONCURRENT_RUNS: Final = 4
 MAX_QUEUED_RUNS: Final = 64
@@ -134,12 +134,20 @@ class RunManager:
         return self._runs.get(run_id)
 
     def start_run(
-        self, module: ProofModule, variables: Mapping[str, str], origin: str, error_share: Decimal = Decimal(1)
+        self,
+        module: ProofModule,
+        variables: Mapping[str, str],
+        origin: str,
+        error_share: Decimal = Decimal(1),
+        *,
+        window_grows: bool = False,
     ) -> ActiveRun:
         """Start a run. Raises ProblemError if too many are waiting, StoreError if it cannot be written."""
         if len(self._runs) >= MAX_CONCURRENT_RUNS + MAX_QUEUED_RUNS:
             raise ProblemError(503, "busy", f"{len(self._runs)} runs are active; try again", {"Retry-After": "5"})
-        settings = RunSettings(variables, allowed_targets=self.allowed_targets, error_share=error_share)
+        settings = RunSettings(
+            variables, allowed_targets=self.allowed_targets, error_share=error_share, window_grows=window_grows
+        )
         runner = Runner(self._store, lambda event: run.handle_event(event), settings)
         run = ActiveRun(runner, HistoryWriter(self._store, settings.run_id, origin))
         self._runs[settings.run_id] = run

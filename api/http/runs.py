@@ -25,8 +25,9 @@ from spanproof.assertions.reports import history
 from spanproof.assertions.reports.documents import RunDocument
 from spanproof.assertions.reports.junit import render_junit
 from spanproof.collector.user_errors import StoreError
-from spanproof.query_lang.check.modules import ProofModule
-from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
+from spanproof.query_lang.load.modules import ProofModule
+from spanproof.query_lang.load.outside_variables import find_variable_problems
+from spanproof.query_lang.load.submitted_proofs import read_submitted_proof
 
 RunId = Annotated[str, Path(pattern="^[0-9a-f]{16}$", description="16 hexadecimal digits")]
 EXAMPLE_PROOF = """proof "release 1.4.2 is healthy" {
@@ -247,10 +248,15 @@ def start_submitted_run(
     submitted: SubmittedProof,
     origin: str,
     error_share: Decimal = Decimal(1),
+    *,
+    window_grows: bool = False,
 ) -> ActiveRun:
     """Start a run of a submitted proof. Raises ProblemError."""
+    problems = list(find_variable_problems([module], submitted.variables))
+    if problems:
+        raise ProblemError(422, "the variables do not fit the proof", "; ".join(problems))
     try:
-        return run_manager.start_run(module, submitted.variables, origin, error_share)
+        return run_manager.start_run(module, submitted.variables, origin, error_share, window_grows=window_grows)
     except StoreError as error:
         raise ProblemError(503, "not ready", str(error)) from None
 

@@ -15,7 +15,7 @@ from spanproof.api.http.problems import describe_problems
 from spanproof.api.http.query_executor import QueryExecutor
 from spanproof.api.http.schemas import CallPage, CallSummary, Quantiles, ServiceList, ServiceSummary
 from spanproof.api.http.trace_search import read_sql
-from spanproof.query_lang.compile.duckdb_dialect import SQL
+from spanproof.query_lang.sql.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from spanproof.api.http.parameters import reject_repeated
 from spanproof.api.http.problems import ProblemError, describe_problems
-from spanproof.query_lang.check.modules import ProofModule
-from spanproof.query_lang.check.submitted_proofs import read_stored_proof
+from spanproof.query_lang.load.modules import ProofModule
+from spanproof.query_lang.load.submitted_proofs import read_stored_proof
 
 
 class StoredProof(BaseModel):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from spanproof.api.http.parameters import EARLIEST_NS, LATEST_NS
-from spanproof.query_lang.compile.duckdb_dialect import SQL
+from spanproof.query_lang.sql.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb
 
-    from spanproof.query_lang.compile.conditions import SqlParameters
+    from spanproof.query_lang.sql.conditions import SqlParameters
 
 _LAST_ID = UUID(int=2**128 - 1)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")

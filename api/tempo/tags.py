@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from spanproof.api.tempo.documents import TempoTypedValue
 from spanproof.api.tempo.traceql_fields import INTRINSICS, TraceqlAttribute, TraceqlIntrinsic
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
-from spanproof.query_lang.compile.duckdb_dialect import SQL
+from spanproof.query_lang.sql.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb
 
-    from spanproof.query_lang.compile.conditions import SqlParameters
+    from spanproof.query_lang.sql.conditions import SqlParameters
 
 _KEYWORDS = {"status": STATUS_CODES, "kind": SPAN_KINDS}
 _TYPES = {"i": "int", "d": "float", "b": "bool"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from spanproof.query_lang.compile.conditions import SPAN_ID_SQL, TRACE_ID_SQL, SqlValue, compile_operator
-from spanproof.query_lang.compile.duckdb_dialect import SQL
+from spanproof.query_lang.sql.conditions import SPAN_ID_SQL, TRACE_ID_SQL, SqlValue, compile_operator
+from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.syntax.vocabulary import ValueKind
 
 _ROOT_CONDITION = (

@@ -15,6 +15,9 @@ from spanproof.query_lang.check.constants import JsonValue
 VERDICTS: Final = ("pass", "fail", "inconclusive", "error")
 
 
+RULES: Final = ("proxy", "edge", "retries", "distinct", "circuit-marker", "max-retry-gap", "max-clock-skew")
+
+
 def parse_cases(text: str) -> tuple[Scenario, ...]:
     """Parse a case file. Raises :class:`CaseError`."""
     return tuple(_CaseFileReader(text).read_scenarios())
@@ -37,10 +40,20 @@ def _add_rule(rules: ServiceRules, word: str, text: str, line: int) -> ServiceRu
             return replace(rules, proxies=(*rules.proxies, text))
         case "circuit-marker":
             return replace(rules, circuit_markers=(*rules.circuit_markers, text))
+        case "edge":
+            return replace(rules, edges=(*rules.edges, text))
+        case "retries":
+            return replace(rules, retried_calls=(*rules.retried_calls, text))
+        case "distinct":
+            return replace(rules, distinct_calls=(*rules.distinct_calls, text))
         case "max-retry-gap":
             return replace(rules, max_retry_gap_ns=parse_duration(text, line))
         case _:
             return replace(rules, max_clock_skew_ns=parse_duration(text, line))
+
+
+def _unquote(text: str) -> str:
+    return text[1:-1] if re.fullmatch(r'"[^"]*"', text) else text
 
 
 class _CaseFileReader:
@@ -63,13 +76,13 @@ class _CaseFileReader:
                 case "clear":
                     yield _make_scenario(assertions, rules)
                     traces, assertions, rules = [], [], ServiceRules()
-                case "proxy" | "circuit-marker" | "max-retry-gap" | "max-clock-skew":
-                    rules = _add_rule(rules, word, rest.strip().strip('"'), line.number)
+                case _ if word in RULES:
+                    rules = _add_rule(rules, word, _unquote(rest.strip()), line.number)
                 case _:
                     raise CaseError(
                         line.number,
                         f"`{word}` is not a statement: write trace, baseline, assert, invalid or clear, or a rule:"
-                        " proxy, circuit-marker, max-retry-gap or max-clock-skew",
+                        f" {', '.join(RULES[:-1])} or {RULES[-1]}",
                     )
         yield _make_scenario(assertions, rules)
 

@@ -10,8 +10,8 @@ from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.assertions.findings.verdict import Mark
 from spanproof.query_lang.check.constants import is_constant
 from spanproof.query_lang.check.types import to_selection
-from spanproof.query_lang.compile.conditions import find_subject
-from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.sql.conditions import find_subject
+from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
 
 if TYPE_CHECKING:

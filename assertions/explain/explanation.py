@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 
 from spanproof.assertions.explain import units
 from spanproof.assertions.explain.claim_text import ClaimText
+from spanproof.assertions.explain.evidence_text import blame_part, describe_difference, quote_status_message
+from spanproof.assertions.explain.hints import suggest_nearest
 from spanproof.assertions.explain.missing_services import find_missing_services
-from spanproof.assertions.explain.path_text import describe_mismatch
+from spanproof.assertions.explain.path_text import count_matched_instead, describe_mismatch
 from spanproof.assertions.explain.resilience_text import RETRY_TIERS, explain_circuit, explain_fallback, explain_retry
-from spanproof.assertions.explain.text_formatting import format_count, format_list, format_times
-from spanproof.assertions.findings.path_search import PathFinder, PathMismatch, read_hops, resolve_service
+from spanproof.assertions.explain.text_formatting import format_count, format_times
+from spanproof.assertions.findings.path_search import PathFinder, read_hops, resolve_service
 from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Mark, Outcome, Verdict, Witness
-from spanproof.query_lang.check.constants import Bindings, interpolate, is_constant
+from spanproof.query_lang.check.constants import Bindings, is_constant
 from spanproof.query_lang.compile import path_segments
-from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.query_lang.syntax.diagnostics import find_nearest
 
 if TYPE_CHECKING:
     import duckdb
@@ -37,12 +38,15 @@ class Explainer:
         text: str,
         bindings: Bindings,
         missing: tuple[str, ...],
+        *,
+        has_baseline: bool = False,
     ) -> None:
         self.connection = connection
         self.claim = expectation.claim
         self.claim_text = ClaimText(expectation.claim, text)
         self.bindings = bindings
         self.missing = missing
+        self.has_baseline = has_baseline
         self.is_without_witnesses = False
 
     def without_witnesses(self) -> Explainer:
@@ -91,6 +95,7 @@ class Explainer:
                 mark = f"taken {format_times(counts.fails)}"
             case s.Retry() as claim:
                 reason, id_, mark = explain_retry(claim, sample, counts)
+                reason += describe_difference(self.connection, sample) + self._qualify(sample, 3)
             case s.NoRetry():
                 reason, id_ = f"it was tried {format_times(sample.value if sample else 0)}", "retried"
                 mark = f"{counts.fails} of {counts.n} calls were retried"
@@ -110,6 +115,10 @@ class Explainer:
                 part = self.claim_text.name_budget_part(claim, number)
                 reason, id_ = f"{part} took {self._format_observed(plan, sample)}", "over-budget"
                 mark = f"{self._format_observed(plan, sample)}"
+                if not number and sample is not None and sample.trace_id is not None:
+                    reason += blame_part(
+                        self.connection, sample.trace_id.hex, self.bindings, has_baseline=self.has_baseline
+                    )
             case s.No():
                 reason, id_ = f"{counts.fails} matched", "not-absent"
                 observed_value = (
@@ -122,6 +131,7 @@ class Explainer:
                 return self._explain_none_found(claim, counts)
             case _:
                 reason, id_, mark = self._explain_comparison(plan, counts, sample)
+        reason += quote_status_message(self.connection, sample)
         observed = self.claim_text.format_observed(plan, sample)
         missing = (
             self._find_missing_services()
@@ -134,9 +144,26 @@ class Explainer:
             marks=self.claim_text.make_related_marks(counts, sample), missing_services=missing,
         )  # fmt: skip
 
-    def choose_worst_group(self, judged: dict[str | None, Verdict], by: s.Name) -> tuple[str | None, Verdict]:
-        """Return the group with the worst verdict, and that verdict; its reason names the group and counts them all."""
-        group, verdict = max(judged.items(), key=lambda item: OUTCOMES_BY_SEVERITY.index(item[1].outcome))
+    def make_overrun(self, plan: Plan, counts: FindingCounts) -> Verdict:
+        """Return the verdict on a budget whose total is exceeded, while later spans may change its parts."""
+        sample = next((each for each in counts.samples if each.ok is False and each.note == [0]), None)
+        took = self._format_observed(plan, sample)
+        return Verdict(
+            Outcome.FAIL, "over-budget", f"the whole took {took}; its parts are open, as the trace is not complete",
+            self.claim_text.find_failed_part(sample), took, counts.n, took, self._find_witnesses(sample), final=False,
+        )  # fmt: skip
+
+    def choose_worst_group(
+        self, judged: dict[str | None, Verdict], counts: dict[str | None, FindingCounts], by: s.Name
+    ) -> tuple[str | None, Verdict]:
+        """Return the group with the worst verdict, and that verdict; its reason names the group and counts them all.
+
+        Of groups with equal verdicts, it is the one that is furthest from its limit.
+        """
+        group, verdict = max(
+            judged.items(),
+            key=lambda item: (OUTCOMES_BY_SEVERITY.index(item[1].outcome), _measure_distance(counts[item[0]])),
+        )
         holding = sum(each.outcome is Outcome.PASS for each in judged.values())
         if verdict.outcome is Outcome.PASS:
             return group, replace(verdict, reason=f"in each of {format_count(len(judged), 'group')} by {by.text}")
@@ -144,10 +171,19 @@ class Explainer:
         reason = f"{by.text} {name}: {verdict.reason}; {holding} of {format_count(len(judged), 'group')} held"
         return group, replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
 
+    def make_nothing_selected(self) -> Verdict:
+        """Return the verdict on any claim about a window without traces."""
+        return Verdict(
+            Outcome.INCONCLUSIVE, "nothing-matched", "the window contains no trace", self.claim.at, "no trace",
+            cause="no trace",
+        )  # fmt: skip
+
     def make_incomplete(self) -> Verdict:
         """Return the verdict on a claim that needs complete traces, while they are incomplete."""
         listed = "; ".join(self.missing) or "the traces are not complete"
-        return Verdict(Outcome.INCONCLUSIVE, "incomplete", listed, self.claim.at, "cannot be decided", final=False)
+        return Verdict(
+            Outcome.INCONCLUSIVE, "incomplete", listed, self.claim.at, "cannot be decided", final=False, cause=listed
+        )
 
     def make_indeterminate(self, plan: Plan, counts: FindingCounts) -> Verdict:
         """Return the verdict for findings that neither hold nor fail."""
@@ -166,7 +202,7 @@ class Explainer:
                 "not exercised",
                 missing_services=self._find_missing_services(),
             )
-        help_ = self._suggest_nearest()
+        help_ = suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)
         reason = "nothing matched" + (f"; {help_}" if help_ else "")
         return Verdict(
             Outcome.INCONCLUSIVE, "nothing-matched", reason, self.claim_text.locate_first_selection(),
@@ -182,7 +218,7 @@ class Explainer:
             observed = f", so far {self.claim_text.read_subject()} {units.format_value(sample.value, plan.value_type)}"
         return Verdict(
             Outcome.INCONCLUSIVE, "incomplete", listed + observed, self.claim.at, "cannot be decided", counts.n,
-            witnesses=self._find_witnesses(sample), final=False,
+            witnesses=self._find_witnesses(sample), final=False, cause=listed,
         )  # fmt: skip
 
     def make_share_verdict(self, trace_counts: TraceCounts, share: s.ShareClause, *, passed: bool | None) -> Verdict:
@@ -210,6 +246,14 @@ class Explainer:
 
     # ## Parts of an explanation
 
+    def _qualify(self, sample: Finding | None, index: int) -> str:
+        """Return that only the caller's spans tell, as a suffix, if the note of a finding says so at `index`."""
+        if sample is None or not sample.note or not sample.note[index]:
+            return ""
+        call = self.claim.call if isinstance(self.claim, s.Retry | s.NoRetry) else None
+        caller = resolve_service(call.caller, self.bindings) if isinstance(call, s.CallSelection) else None
+        return f", as far as {f'`{caller}`' if caller else 'the caller'}'s spans tell"
+
     def _has_value(self, plan: Plan, sample: Finding | None) -> bool:
         return sample is not None and sample.value is not None and plan.value_type.kind != "nothing"
 
@@ -225,9 +269,10 @@ class Explainer:
             case s.Retry():
                 tier = sample.note[2] if sample and sample.note else 0
                 attempts = sample.note[1] if sample and sample.note else 0
-                return f"{format_count(counts.n, 'call')}, {format_count(attempts, 'attempt')} ({RETRY_TIERS[tier]})"
+                counted = f"{format_count(counts.n, 'call')}, {format_count(attempts, 'attempt')}"
+                return f"{counted} ({RETRY_TIERS[tier]}){self._qualify(sample, 3)}"
             case s.NoRetry():
-                return f"{format_count(counts.n, 'call')}, none retried"
+                return f"{format_count(counts.n, 'call')}, none retried{self._qualify(sample, 1)}"
             case s.Fallback():
                 return format_count(counts.n, "call") + " fell back"
             case s.ComparisonClaim():
@@ -240,7 +285,7 @@ class Explainer:
                 longest = self._format_observed(plan, sample)
                 return f"{format_count(counts.n, 'attempt')} cut off in time, the longest after {longest}"
             case _:
-                return f"in {format_count(counts.n, 'trace')}"
+                return f"in {format_count(counts.traces or counts.n, 'trace')}"
 
     def _format_observed(self, plan: Plan, sample: Finding | None) -> str:
         value = units.format_value(sample.value, plan.value_type) if sample else "nothing"
@@ -268,7 +313,7 @@ class Explainer:
         if plan.family == "number":
             n = self._count_values(plan, counts, sample)
             mark = observed + ("" if "of" in observed else self._format_sample_size(n))
-            limit = self.claim_text.format_limit()
+            limit = self.claim_text.format_limit() + self._format_computed_limit(plan, sample)
             return f"{subject} {verb} {observed}{limit}", "comparison", mark
         failed_count = f"{counts.fails} of {counts.n}"
         return (
@@ -277,8 +322,18 @@ class Explainer:
             f"{observed} ({failed_count})",
         )
 
+    def _format_computed_limit(self, plan: Plan, sample: Finding | None) -> str:
+        """Return the value of a limit that is computed from traces, such as `` (20ms)``; empty for a constant."""
+        condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
+        if sample is None or sample.limit is None or not isinstance(condition, s.Compare):
+            return ""
+        if is_constant(condition.right):
+            return ""
+        limit = round(sample.limit) if plan.value_type.kind == "duration" else sample.limit
+        return f" ({units.format_value(limit, plan.value_type)})"
+
     def _explain_none_found(self, claim: s.Some, counts: FindingCounts) -> Verdict:
-        help_ = self._suggest_nearest()
+        help_ = suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)
         mark = f"{counts.holds} of {counts.n} traces"
         return Verdict(
             Outcome.FAIL, "none-found", "none was found", self.claim_text.locate_first_selection(), mark, counts.n,
@@ -295,10 +350,10 @@ class Explainer:
             return Verdict(Outcome.FAIL, "path-mismatch", "the path was not taken", claim.at, held, counts.n)
         reason, nearest_, help_ = describe_mismatch(self.claim_text, mismatch)
         if mismatch.kind == "start":
-            help_ = self._suggest_nearest()
-        matched_instead = (
-            self._count_matched_instead(mismatch) if counts.n > 1 and nearest_ and mismatch.kind == "callee" else ""
-        )
+            help_ = suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)
+        matched_instead = ""
+        if counts.n > 1 and nearest_ and mismatch.kind == "callee":
+            matched_instead = count_matched_instead(self.connection, self.claim_text, mismatch, self.bindings)
         mark = f"{held}; nearest: {nearest_}{matched_instead}" if nearest_ else held
         witnesses = self._read_witnesses(list(mismatch.witness_keys)) or (Witness(trace, ""),)
         marks = (
@@ -313,50 +368,8 @@ class Explainer:
     def _make_path_finder(self, claim: s.Path, trace_id: str) -> PathFinder:
         return PathFinder(claim, self.bindings, read_hops(self.connection, claim, self.bindings, trace_id))
 
-    def _count_matched_instead(self, mismatch: PathMismatch) -> str:
-        """Return the number of traces with the call that replaced the expected one, if one service received it."""
-        callees = {hop.service for hop in mismatch.observed_hops}
-        near = find_nearest(self.claim_text.read_source(mismatch.step.at), callees, 1) or (
-            list(callees) if len(callees) == 1 else []
-        )
-        callers = (
-            [resolve_service(target, self.bindings) for target in mismatch.caller.targets] if mismatch.caller else []
-        )
-        if len(near) != 1 or len(callers) != 1 or callers[0] is None:
-            return ""
-        ((n,),) = self.connection.execute(
-            "SELECT count(DISTINCT trace_id) FROM attempts SEMI JOIN selected USING (trace_id)"
-            " WHERE caller = $caller AND callee = $callee",
-            {"caller": callers[0], "callee": near[0]},
-        ).fetchall()
-        return f" ({n})"
-
     def _find_missing_services(self) -> tuple[str, ...]:
         return find_missing_services(self.connection, self.claim, self.claim_text.find_selections(), self.bindings)
-
-    def _suggest_nearest(self) -> str | None:
-        """Return a hint at the existing services or operations nearest to those in the claim."""
-        rows = self.connection.execute(
-            "SELECT DISTINCT e.callee, e.operation FROM attempts e SEMI JOIN selected USING (trace_id)"
-            " UNION SELECT DISTINCT s.service, s.name FROM spans s SEMI JOIN selected USING (trace_id)"
-        ).fetchall()
-        operations_by_service: dict[str, set[str]] = {}
-        for service, operation in rows:
-            operations_by_service.setdefault(service, set()).add(operation)
-        if not operations_by_service:
-            return "no span of these traces has arrived"
-        for part in self.claim_text.find_selections():
-            targets = (part.caller, part.callee) if isinstance(part, s.CallSelection) else (part,)
-            for target in targets:
-                service = resolve_service(target, self.bindings)
-                if service is not None and service not in operations_by_service:
-                    near = find_nearest(service, operations_by_service)
-                    names = format_list(near or sorted(operations_by_service))
-                    return f"`{service}` is not among the observed services: {'nearest ' if near else ''}{names}"
-                if service is not None and target.operation is not None:
-                    expected = interpolate(target.operation, self.bindings, keep_unknown=True)
-                    return f"`{service}` has no `{expected}`: {format_list(sorted(operations_by_service[service]))}"
-        return None
 
     # ## Witnesses
 
@@ -376,3 +389,11 @@ class Explainer:
         ).fetchall()
         witness_by_key = {key: Witness(trace_id.hex, f"{span_id:016x}") for key, trace_id, span_id in rows}
         return tuple(witness_by_key[key] for key in keys if key in witness_by_key)
+
+
+def _measure_distance(counts: FindingCounts) -> float:
+    """Return how far a group is from its limit, in the unit of the value; 0 without numbers."""
+    sample = counts.find_sample(ok=False)
+    if sample is None or sample.limit is None or not isinstance(sample.value, int | float):
+        return 0.0
+    return abs(sample.value - sample.limit)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from spanproof.assertions.explain.claim_text import ClaimText
 from spanproof.assertions.explain.text_formatting import format_list
-from spanproof.assertions.findings.path_search import PathMismatch
+from spanproof.assertions.findings.path_search import PathMismatch, resolve_service
+from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.syntax.diagnostics import find_nearest
+
+if TYPE_CHECKING:
+    import duckdb
 
 
 def describe_mismatch(claim_text: ClaimText, mismatch: PathMismatch) -> tuple[str, str | None, str | None]:
@@ -40,3 +46,22 @@ def describe_mismatch(claim_text: ClaimText, mismatch: PathMismatch) -> tuple[st
         help_ = f"if that is intended, write `({expected} | {near[0]})`"
         return f"`{caller}` called `{near[0]}`, not `{expected}`", f"`{near[0]}`", help_
     return f"`{caller}` called {observed}, not `{expected}`", observed, None
+
+
+def count_matched_instead(
+    connection: duckdb.DuckDBPyConnection, claim_text: ClaimText, mismatch: PathMismatch, bindings: Bindings
+) -> str:
+    """Return the number of traces with the call that replaced the expected one, if one service received it."""
+    callees = {hop.service for hop in mismatch.observed_hops}
+    near = find_nearest(claim_text.read_source(mismatch.step.at), callees, 1) or (
+        list(callees) if len(callees) == 1 else []
+    )
+    callers = [resolve_service(target, bindings) for target in mismatch.caller.targets] if mismatch.caller else []
+    if len(near) != 1 or len(callers) != 1 or callers[0] is None:
+        return ""
+    ((n,),) = connection.execute(
+        "SELECT count(DISTINCT trace_id) FROM attempts SEMI JOIN selected USING (trace_id)"
+        " WHERE caller = $caller AND callee = $callee",
+        {"caller": callers[0], "callee": near[0]},
+    ).fetchall()
+    return f" ({n})"

@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 # The reason, the id of the finding, and the text at the mark.
 FailureExplanation: TypeAlias = tuple[str, str, str]
-RETRY_TIERS: Final = {0: "single", 1: "from a retry counter", 2: "server spans at the callee", 3: "inferred from order"}
+RETRY_TIERS: Final = {
+    0: "single",
+    1: "from a retry counter or a message id",
+    2: "server spans at the callee",
+    3: "inferred from order",
+    4: "possible: nothing records that the same was asked for",
+}
 
 
 def explain_retry(claim: s.Retry, sample: Finding | None, counts: FindingCounts) -> FailureExplanation:
@@ -32,6 +38,8 @@ def explain_retry(claim: s.Retry, sample: Finding | None, counts: FindingCounts)
             reason = f"a gap was {units.format_duration(int(value or 0))}"
         case s.Flag(name="backoff grows"):
             reason = "the gaps between attempts did not grow"
+        case s.Flag() if clause.name in resilience.EVIDENCE_TIERS:
+            reason = f"the evidence is weaker: {RETRY_TIERS[tier]}"
         case s.Flag(name="exhausted"):
             reason = "the last attempt recovered"
         case s.Flag():
@@ -47,8 +55,10 @@ def explain_circuit(sample: Finding | None, counts: FindingCounts) -> FailureExp
         reason = "the circuit did not open as required"
     elif sample.note[0] == circuit.ATTEMPT_TOO_EARLY:
         reason = f"another attempt came {units.format_duration(sample.value)} after the circuit should have opened"
+    elif sample.note[0] == circuit.OPENED_TOO_EARLY:
+        reason = f"the circuit opened after {format_count(sample.note[1], 'failure')} already"
     else:
-        reason = f"there were {sample.note[1]} attempts before one succeeded"
+        reason = f"{sample.note[1]} attempts began before one of them had ended"
     return reason, "circuit", f"{counts.fails} of {format_count(counts.n, 'time')} that it should have opened"
 
 
@@ -57,6 +67,8 @@ def explain_fallback(to: str, sample: Finding | None, counts: FindingCounts) -> 
     cause = sample.note[0] if sample and sample.note else resilience.FALLBACK_NOT_CALLED
     if cause == resilience.FALLBACK_CALLED_TOO_EARLY:
         reason = f"`{to}` was called before the call failed: a race, not a fallback"
+    elif cause == resilience.FALLBACK_FAILED:
+        reason = f"`{to}` was called, but failed, too"
     elif cause == resilience.CALLER_FAILED:
         reason = f"`{to}` was called, but the caller failed anyway"
     else:

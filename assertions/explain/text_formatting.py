@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 
 def format_list(names: list[str], limit: int = 5) -> str:
     """Return distinct names in backticks, up to `limit`, and the number of the others."""
@@ -35,3 +37,8 @@ def format_short_duration(ns: int) -> str:
 def format_seconds(ns: int) -> str:
     """Return a duration in seconds, with one decimal."""
     return f"{ns / 1e9:.1f} s"
+
+
+def matches_glob(pattern: str, text: str) -> bool:
+    """Return whether a pattern in which only ``*`` is special matches a text."""
+    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None

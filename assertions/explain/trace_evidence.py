@@ -71,7 +71,8 @@ def build_trace_view(
     rows = connection.execute(
         "SELECT t.span_key, t.parent_key, t.is_entry, s.kind IN (3, 4) AND s.span_key NOT IN"
         " (SELECT client_key FROM attempts WHERE trace_id = $trace::UUID AND server_key IS NOT NULL"
-        " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns, s.end_ns, t.error, t.orphan,"
+        " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns,"
+        " coalesce(t.end_ns, t.start_ns), t.error, t.orphan,"
         " CASE WHEN list_contains($marked::UBIGINT[], s.span_id) THEN s.attributes END"
         " FROM topology t JOIN spans s ON s.span_key = t.span_key WHERE t.trace_id = $trace::UUID"
         " ORDER BY s.start_ns, s.end_ns DESC, s.span_id",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.sql.plan import Plan
 
 if TYPE_CHECKING:
     import duckdb
@@ -15,9 +15,10 @@ if TYPE_CHECKING:
 FINDING_COUNTS_SQL: Final = """
 SELECT {group} AS grp, f.ok, coalesce(sel.settled, $settled) AS settled, {stable} AS stable, count(*) AS n,
     arg_min(
-        {{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note}},
+        {{'trace_id': f.trace_id, 'value': f.value, 'witness': f.witness, 'note': f.note, 'limit': {limit}}},
         (coalesce(f.rank, 0), f.trace_id, f.witness, f.value), 3  -- a total order makes the samples deterministic
-    )
+    ),
+    count(DISTINCT f.trace_id)
 FROM ({findings}) f LEFT JOIN selected sel ON sel.trace_id = f.trace_id
 GROUP BY ALL
 """
@@ -30,24 +31,29 @@ IS_UNSAMPLED_SQL: Final = "s.flags & 255 > 0 AND s.flags & 1 = 0"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One row of a plan's findings."""
+    """One row of a plan's findings. ``limit`` is the other side of a comparison of numbers."""
 
     ok: bool | None
     trace_id: UUID | None
     value: Any
     witness: list[int] | None
     note: list[int] | None
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FindingCounts:
-    """Numbers of findings that hold, fail or are undecided (``empty``); ``final_…`` counts those that cannot change."""
+    """Numbers of findings that hold, fail or are undecided (``empty``); ``final_…`` counts those that cannot change.
+
+    ``traces`` is the number of traces with findings of the most frequent kind: all of them, if all findings agree.
+    """
 
     holds: int = 0
     fails: int = 0
     final_holds: int = 0
     final_fails: int = 0
     empty: int = 0
+    traces: int = 0
     samples: tuple[Finding, ...] = field(default=())
 
     @property
@@ -64,10 +70,15 @@ def count_findings(
     connection: duckdb.DuckDBPyConnection, plan: Plan, *, by: bool, all_settled: bool
 ) -> dict[str | None, FindingCounts]:
     """Count the findings of a plan per group. Without groups or findings, return one group named None."""
-    sql = FINDING_COUNTS_SQL.format(findings=plan.sql, group="f.grp" if by else "NULL", stable=plan.stability_sql)
+    sql = FINDING_COUNTS_SQL.format(
+        findings=plan.sql,
+        group="f.grp" if by else "NULL",
+        stable=plan.stability_sql,
+        limit="f.limit_value" if plan.has_limit else "NULL",
+    )
     groups: dict[str | None, FindingCounts] = {}
     rows = connection.execute(sql, {**plan.parameters, "settled": all_settled}).fetchall()
-    for group, ok, settled, stable, n, samples in rows:
+    for group, ok, settled, stable, n, samples, traces in rows:
         counts = groups.get(group, FindingCounts())
         settled = settled and (all_settled or not plan.depends_on_all_traces)
         if ok is None:
@@ -78,7 +89,9 @@ def count_findings(
         else:
             final = settled or (stable and plan.family in ("all", "none"))
             counts = replace(counts, fails=counts.fails + n, final_fails=counts.final_fails + n * final)
-        groups[group] = replace(counts, samples=counts.samples + read_samples(ok, samples))
+        groups[group] = replace(
+            counts, samples=counts.samples + read_samples(ok, samples), traces=max(counts.traces, traces)
+        )
     return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: FindingCounts()}
 
 

@@ -27,11 +27,12 @@ class SelectedTraces:
 
 @dataclass(frozen=True, slots=True)
 class TraceWindow:
-    """The traces of a ``given``: the start of the window, their number, and the number of incomplete ones."""
+    """The traces of a ``given``: the bounds of the window, and the numbers of all and of incomplete traces."""
 
     begin_ns: int
     traces: int
     incomplete: int
+    end_ns: int
     live: Final[bool] = False
 
     @property

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from spanproof.assertions.findings.comparators import COMPARATORS
 from spanproof.assertions.findings.finding_counts import HAS_DROPPED_SQL, IS_UNSAMPLED_SQL, Finding, read_samples
-from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.sql.plan import Plan
 
 if TYPE_CHECKING:
     import duckdb

@@ -49,6 +49,7 @@ class Verdict:
     ``final`` means that no later span can change the verdict. ``at`` is the part of the claim that the evidence
     concerns, ``mark`` the text beside it; ``marks`` are other parts that help to read it. ``id`` names the kind
     of finding and is stable. ``missing_services`` are services that the claim needs and the traces lack.
+    ``cause`` names what else than a missing service keeps claims from passing; claims with the same cause share it.
     ``follows_from`` is the index, among the claims of the proof, of the claim that reports the same cause.
     """
 
@@ -64,4 +65,5 @@ class Verdict:
     final: bool = True
     marks: tuple[Mark, ...] = ()
     missing_services: tuple[str, ...] = ()
+    cause: str | None = None
     follows_from: int | None = None

@@ -21,14 +21,16 @@ from spanproof.assertions.findings.judged_traces import SelectedTraces, TraceWin
 from spanproof.assertions.findings.live_paths import find_live_path
 from spanproof.assertions.findings.trace_share import judge_traces
 from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.assertions.judge.doubts import OpenEvidence, find_open_evidence, read_declared_calls
 from spanproof.assertions.judge.estimates import DEFAULT_CONFIDENCE, Estimator
 from spanproof.collector.traces.completeness import mark_incomplete_traces
 from spanproof.collector.traces.retention import find_last_expired_start_ns
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, to_decimal
 from spanproof.query_lang.check.types import mentions_baseline
 from spanproof.query_lang.compile.compiler import compile_claim
-from spanproof.query_lang.compile.plan import Plan
+from spanproof.query_lang.compile.resilience import UNDECIDED_REASON, compile_unobserved
 from spanproof.query_lang.compile.windows import compile_window, compute_bounds
+from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.instants import format_instant
 
@@ -49,16 +51,25 @@ class Judge:
     """
 
     def __init__(
-        self, connection: duckdb.DuckDBPyConnection, error_share: Decimal = Decimal(1), live: LiveTraces | None = None
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        error_share: Decimal = Decimal(1),
+        live: LiveTraces | None = None,
+        *,
+        window_grows: bool = False,
     ) -> None:
         self.connection = connection
+        self._window_grows = window_grows  # the window is judged again, with more traces
         self._live = live
         self.error_fraction = error_share  # the fraction of its allowed error that each estimate may use
         self.selected: SelectedTraces | TraceWindow = SelectedTraces({})
         self._baseline: TraceWindow | None = None
-        self._lossy_span_counts: tuple[int, int] | None = (
-            None  # spans selected that dropped something, or were not sampled
-        )
+        self._has_baseline = False
+        self._declared_calls = read_declared_calls(connection)
+        # of the selected traces, once they were needed: spans that dropped something, and that were not sampled
+        self._lossy_span_counts: tuple[int, int] | None = None
+        self._open_evidence: OpenEvidence | None = None
+        self._sign: int | None = None  # of the last equation that was judged: left minus right
 
     @property
     def is_settled(self) -> bool:
@@ -84,9 +95,12 @@ class Judge:
         row = self.connection.execute(
             "SELECT count(*), count(*) FILTER (trace_id IN (FROM incomplete)) FROM judged"
         ).fetchone()
-        window = TraceWindow(compute_bounds(given.window, bindings, now_ns)[0], *(row or (0, 0)))
+        begin_ns, end_ns = compute_bounds(given.window, bindings, now_ns)
+        traces, incomplete = row or (0, 0)
+        window = TraceWindow(begin_ns, traces, incomplete, min(now_ns, end_ns or now_ns))
         if given.baseline:
             self._baseline = window
+            self._has_baseline, self._open_evidence = True, None
             self.connection.execute(COMPLETE_TRACES_SQL.format(table="baseline"))
             return window
         self.connection.execute(COMPLETE_TRACES_SQL.format(table="complete"))
@@ -95,11 +109,12 @@ class Judge:
             " true AS trusting FROM judged"
         )
         self.selected = window
-        self._lossy_span_counts = None
+        self._forget_counts()
         return window
 
     def select_baseline(self, traces: Sequence[str]) -> None:
         """Select the baseline traces."""
+        self._has_baseline, self._open_evidence = True, None
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE baseline AS"
             " SELECT unnest($traces::UUID[]) AS trace_id, true AS settled, true AS trusting",
@@ -109,7 +124,7 @@ class Judge:
     def select_traces(self, selected: SelectedTraces) -> None:
         """Select the traces to judge."""
         self.selected = selected
-        self._lossy_span_counts = None
+        self._forget_counts()
         rows = list(selected.settled.items())
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE selected AS SELECT unnest($traces)::UUID AS trace_id,"
@@ -117,9 +132,55 @@ class Judge:
             {"traces": [trace for trace, _ in rows], "settled": [done for _, done in rows], "live": selected.live},
         )
 
+    def _forget_counts(self) -> None:
+        self._lossy_span_counts = None
+        self._open_evidence = None
+
     def judge(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
-        """Return the verdict on a claim about the selected traces. Raises duckdb.InterruptException."""
-        explainer = Explainer(self.connection, expectation, text, bindings, self.selected.missing)
+        """Return the verdict on a claim about the selected traces. Raises duckdb.InterruptException.
+
+        Where the evidence leaves something open, the claim is judged under each reading of it.
+        """
+        if isinstance(self.selected, TraceWindow) and not self.selected.traces:
+            return self._make_explainer(expectation, text, bindings).make_nothing_selected()
+        bindings = replace(bindings, window_ns=self._measure_windows())
+        if self._open_evidence is None:
+            self._open_evidence = find_open_evidence(self.connection, has_baseline=self._has_baseline)
+        # what a proof declares overrides the rules of the store
+        declared = (*bindings.reading.declared, *self._declared_calls)
+        readings = self._open_evidence.list_readings(
+            expectation.claim, replace(bindings.reading, declared=declared), bindings.variables
+        )
+        first: Verdict | None = None
+        first_sign: int | None = None
+        for reading, doubts in readings:
+            current = replace(bindings, reading=reading)
+            self._sign = None
+            verdict = self._judge_reading(expectation, text, current)
+            if first is None:
+                first, first_sign = verdict, self._sign
+            elif verdict.outcome != first.outcome or self._sign != first_sign:
+                return self._open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts)
+        assert first is not None  # noqa: S101 (there is at least one reading)
+        return first
+
+    def _make_explainer(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Explainer:
+        return Explainer(
+            self.connection, expectation, text, bindings, self.selected.missing, has_baseline=self._has_baseline
+        )
+
+    def _measure_windows(self) -> dict[str, int]:
+        """Return the lengths of the windows in nanoseconds, less the part whose traces were deleted."""
+        lengths: dict[str, int] = {}
+        for tables, window in ((("selected", "complete"), self.selected), (("baseline",), self._baseline)):
+            if isinstance(window, TraceWindow):
+                expired_ns = find_last_expired_start_ns(self.connection, window.begin_ns)
+                begin_ns = max(window.begin_ns, expired_ns or window.begin_ns)
+                lengths |= dict.fromkeys(tables, window.end_ns - begin_ns)
+        return lengths
+
+    def _judge_reading(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
+        explainer = self._make_explainer(expectation, text, bindings)
         try:
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
                 verdict = self._judge_estimate(expectation, bindings, explainer)
@@ -131,17 +192,23 @@ class Judge:
             plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
                 verdict = self._conclude_share(plan, expectation.share, bindings, explainer)
+                verdict = self._check_growth(verdict, can_turn=True)
                 return self._check_expiry(expectation, verdict, decided=False)
             groups = count_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.is_settled)
             if expectation.by is None:
                 counts = groups[None]
                 verdict = self._check_loss(plan, self._conclude(plan, counts, explainer))
+                verdict = self._check_unobserved(expectation, plan, verdict, bindings)
+                verdict = self._check_growth(verdict, can_turn=_can_turn(plan, counts))
                 return self._check_expiry(expectation, verdict, decided=_is_stable(plan, counts))
             brief = explainer.without_witnesses()  # only the group that is shown needs witnesses
             judged = {
-                group: self._check_loss(plan, self._conclude(plan, counts, brief)) for group, counts in groups.items()
+                group: self._check_growth(
+                    self._check_loss(plan, self._conclude(plan, counts, brief)), can_turn=_can_turn(plan, counts)
+                )
+                for group, counts in groups.items()
             }
-            group, verdict = explainer.choose_worst_group(judged, expectation.by)
+            group, verdict = explainer.choose_worst_group(judged, groups, expectation.by)
             verdict = replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
             return self._check_expiry(expectation, verdict, decided=False)
         except duckdb.InterruptException:  # the caller cancelled the query and needs no verdict
@@ -186,6 +253,8 @@ class Judge:
         settled = self.is_settled
         match plan.family:
             case "all":
+                if counts.final_fails and isinstance(explainer.claim, s.Budget) and not settled:
+                    return explainer.make_overrun(plan, counts)
                 if counts.final_fails:
                     return explainer.make_failure(plan, counts)
                 if counts.fails or not settled:
@@ -208,6 +277,9 @@ class Judge:
 
     def _conclude_number(self, plan: Plan, counts: FindingCounts, explainer: Explainer) -> Verdict:
         """Conclude on a number. In incomplete traces it decides only if later spans cannot reverse the result."""
+        if plan.operator in ("==", "!=", "in", "not in"):
+            sample = counts.find_sample(ok=bool(counts.holds))
+            self._sign = sample.note[2] if sample and sample.note else None
         if not self.is_settled and not self.is_nearly_complete:
             sample = counts.find_sample(ok=bool(counts.holds))
             sign = sample.note[2] if sample and sample.note else None
@@ -246,6 +318,32 @@ class Judge:
             verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(losses)}"
         )
 
+    def _check_unobserved(
+        self, expectation: s.Expectation, plan: Plan, verdict: Verdict, bindings: Bindings
+    ) -> Verdict:
+        """Make a verdict about attempts inconclusive if only the callee would show all of them, and sent no span."""
+        if verdict.outcome not in (Outcome.PASS, Outcome.FAIL):
+            return verdict
+        if verdict.outcome is Outcome.PASS and plan.trend == "up" and plan.operator in (">", ">="):
+            return verdict  # more attempts would not change it
+        if verdict.outcome is Outcome.PASS and isinstance(expectation.claim, s.Timeout):
+            return verdict  # nor would shorter ones
+        unobserved_sql = compile_unobserved(expectation.claim, bindings)
+        if unobserved_sql is None:
+            return verdict
+        sql, parameters = unobserved_sql
+        ((is_unobserved,),) = self.connection.execute(f"SELECT EXISTS ({sql})", parameters).fetchall()
+        if not is_unobserved:
+            return verdict
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="untold", reason=UNDECIDED_REASON)
+
+    def _check_growth(self, verdict: Verdict, *, can_turn: bool) -> Verdict:
+        """Make a failure inconclusive if the window can still grow, and more traces could turn it."""
+        if not (self._window_grows and can_turn and verdict.outcome is Outcome.FAIL):
+            return verdict
+        reason = f"{verdict.reason} so far; more traces could turn this"
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="incomplete", reason=reason, final=False)
+
     def _check_expiry(self, expectation: s.Expectation, verdict: Verdict, *, decided: bool) -> Verdict:
         """Make a pass inconclusive if traces of the window were deleted, unless it is `decided` without them."""
         claim = expectation.claim
@@ -262,6 +360,17 @@ class Judge:
         if verdict.outcome is not Outcome.PASS or decided:
             return replace(verdict, reason=reason)
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="forgotten", reason=reason)
+
+
+def _can_turn(plan: Plan, counts: FindingCounts) -> bool:
+    """Return whether a failure could turn with more traces."""
+    if plan.depends_on_all_traces:
+        return True
+    sample = counts.find_sample(ok=False)
+    if plan.family != "number" or (sample is not None and sample.trace_id is not None):
+        return False
+    sign = sample.note[2] if sample and sample.note else None
+    return not replace(plan, is_stable=True).is_decided(sign, holds=False)
 
 
 def _is_stable(plan: Plan, counts: FindingCounts) -> bool:

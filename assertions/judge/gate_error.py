@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.load.modules import ProofModule
 from spanproof.query_lang.syntax import nodes as s
 
 

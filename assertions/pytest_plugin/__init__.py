@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 OPTION_NAMES: Final = ("var", "secret", "env-file", "otlp-grpc", "otlp-http")
 INI_NAMES: Final = (
-    "var", "env_file", "otlp_grpc", "otlp_http", "proxy", "max_retry_gap", "max_clock_skew", "circuit_marker",
+    "var", "env_file", "otlp_grpc", "otlp_http", "proxy", "max_retry_gap", "max_clock_skew", "circuit_marker", "edge",
+    "retried_call", "distinct_call",
 )  # fmt: skip
 
 # pytest imports this module in every run with spanproof installed. Other modules are imported only where needed.
@@ -41,6 +42,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addini("spanproof_max_retry_gap", "Longest wait before another attempt.", type="string")
     parser.addini("spanproof_max_clock_skew", "Largest difference between clocks.", type="string")
     parser.addini("spanproof_circuit_marker", "Marks of an open circuit in spans, one per line.", type="linelist")
+    parser.addini(
+        "spanproof_edge", "Services in front of which `traceparent` is rewritten, one per line.", type="linelist"
+    )
+    parser.addini("spanproof_retried_call", "Calls whose attempts are one call, one per line: a -> b.", type="linelist")
+    parser.addini("spanproof_distinct_call", "Calls whose attempts are separate calls, one per line.", type="linelist")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -19,7 +19,7 @@ from spanproof.assertions.run.events import ProofFinished, RunEvent
 from spanproof.assertions.run.proof_files import format_path, read_module
 from spanproof.assertions.run.proof_run import RunSettings
 from spanproof.assertions.run.runner import Runner
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.load.modules import ProofModule
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import locate_offset
 

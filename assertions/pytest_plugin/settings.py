@@ -51,7 +51,10 @@ def _read_settings(config: pytest.Config) -> PluginSettings:
         config.getini("spanproof_max_retry_gap") or "60s",
         config.getini("spanproof_max_clock_skew") or "10ms",
         config.getini("spanproof_circuit_marker"),
-        ("spanproof_max_retry_gap", "spanproof_max_clock_skew"),
+        config.getini("spanproof_edge"),
+        config.getini("spanproof_retried_call"),
+        config.getini("spanproof_distinct_call"),
+        prefix="spanproof_",
     )
     addresses = [_read_address(config, name) for name in ("grpc", "http")]
     _load_env_file(config)

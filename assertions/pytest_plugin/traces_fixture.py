@@ -22,7 +22,7 @@ from spanproof.assertions.run.proof_run import ProofRun, RunSettings
 from spanproof.assertions.run.secret_masking import mask_event
 from spanproof.assertions.triggers.context import TraceContext
 from spanproof.query_lang.check.definitions import Definitions
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.load.modules import ProofModule
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.literals import read_duration_ns
 

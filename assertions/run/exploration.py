@@ -18,7 +18,7 @@ from spanproof.assertions.run.trace_correlation import TraceCorrelation
 from spanproof.assertions.triggers.context import TriggerFailed
 from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.check.modules import load_module_text
+from spanproof.query_lang.load.modules import load_module_text
 from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.query_lang.syntax.printer import format_duration_ns, format_string, is_plain_name
 

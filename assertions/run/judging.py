@@ -202,8 +202,10 @@ class ProofJudge:
                 return None
         state = correlation.examine_completeness(self._connection, traces)
         group.displayed_trace_id = correlation.choose_displayed_trace(state)
-        until_ns = state.compute_settle_time_ns(quiet_ns)
-        settled = until_ns is not None and time.time_ns() >= until_ns
+        times = state.compute_settle_times_ns(quiet_ns)
+        now_ns = time.time_ns()
+        settled = times is not None and now_ns >= times.absence_ns
+        until_ns = None if times is None else times.turnable_ns if settled else times.absence_ns
         is_time_up = time.monotonic_ns() >= self._deadline_ns
         live = not (settled or is_time_up)
         if not live or correlation.has_replacements:
@@ -213,7 +215,11 @@ class ProofJudge:
                 else _describe_missing(state)
             )
             self._judge.select_traces(SelectedTraces(dict.fromkeys(state.trace_ids, settled), live, awaited))
-            self._judge_group(group, self._judge, live=live)
+            keeps_turnable = settled and times is not None and now_ns < times.turnable_ns and not is_time_up
+            waited_ns = None
+            if settled and times is not None and state.last_arrived_ns is not None:
+                waited_ns = times.absence_ns - state.last_arrived_ns
+            self._judge_group(group, self._judge, live=live, keeps_turnable=keeps_turnable, waited_ns=waited_ns)
         if not group.open_count:
             if not live or group.has_passed:
                 return None
@@ -244,14 +250,32 @@ class ProofJudge:
             deadline_s = min(deadline_s, time.monotonic() + DEBOUNCE_S)
         return woken
 
-    def _judge_group(self, group: ClaimGroup, judge: Judge, *, live: bool) -> None:
-        """Judge the open claims. Keep final verdicts; keep all verdicts if no more spans are awaited (not `live`)."""
+    def _judge_group(
+        self,
+        group: ClaimGroup,
+        judge: Judge,
+        *,
+        live: bool,
+        keeps_turnable: bool = False,
+        waited_ns: int | None = None,
+    ) -> None:
+        """Judge the open claims. Keep final verdicts; keep all verdicts if no more spans are awaited (not `live`).
+
+        With `keeps_turnable`, claims that did not pass stay open, as more spans could turn their verdicts. A pass after
+        `waited_ns` without a span says so.
+        """
         for index, planned in enumerate(group.planned):
             if index in group.judged:
                 continue
             self._raise_if_cancelled()
             verdict = _judge_claim(judge, planned)
+            if keeps_turnable and verdict.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+                continue
             if verdict.final or not live:
+                if waited_ns is not None and verdict.outcome is Outcome.PASS:
+                    verdict = replace(
+                        verdict, reason=f"{verdict.reason}, {_format_wait(waited_ns)} after the last span"
+                    )
                 group.judged[index] = ClaimJudged(planned.file, planned.expectation, replace(verdict, final=True))
                 self._emit(group.judged[index])
 
@@ -275,6 +299,10 @@ class ProofJudge:
 def _judge_claim(judge: Judge, planned: PlannedClaim) -> Verdict:
     arguments = (planned.expectation, planned.file.text, planned.bindings)
     return judge_response(judge, *arguments, Path(planned.file.path).parent) or judge.judge(*arguments)
+
+
+def _format_wait(ns: int) -> str:
+    return f"{ns / 1e9:.1f} s" if ns < 10**11 else f"{ns // 10**9} s"
 
 
 def _describe_missing(state: Completeness) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from spanproof.query_lang.check.modules import ProofModule, load_module
+from spanproof.query_lang.load.modules import ProofModule, load_module
 from spanproof.query_lang.syntax import nodes as s
 
 

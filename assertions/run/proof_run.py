@@ -25,8 +25,10 @@ from spanproof.assertions.triggers.allowed_targets import AllowedTargets
 from spanproof.assertions.triggers.context import TriggerFailed
 from spanproof.collector.storage.interface import SpanStore
 from spanproof.query_lang.check.constants import Bindings, Constant, MissingValue, evaluate, to_decimal
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.check.declarations import read_declarations
+from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.secrets import Secrets
+from spanproof.query_lang.load.modules import ProofModule
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import locate_offset
 
@@ -36,14 +38,15 @@ class RunSettings:
     """Settings that the proofs of a run share.
 
     `variables` are values of ``let`` from outside. `allowed_targets` are the allowed targets of requests (None: any).
-    `error_share` is the fraction of its allowed error that each estimate may use. `trace_owners` maps trace ids to the
-    proof runs that own them.
+    `error_share` is the fraction of its allowed error that each estimate may use. `window_grows`: a gate evaluates the
+    proof again, with more traces. `trace_owners` maps trace ids to the proof runs that own them.
     """
 
     variables: Mapping[str, str] = field(default_factory=dict)
     run_id: str = field(default_factory=lambda: token_hex(8))
     allowed_targets: AllowedTargets | None = None
     error_share: Decimal = Decimal(1)
+    window_grows: bool = False
     secrets: Secrets = field(default_factory=Secrets)
     trace_owners: TraceOwners = field(default_factory=dict)
 
@@ -98,7 +101,8 @@ class ProofRun:
         error: str | None = None
         view: TraceView | None = None
         variables = {name: Constant(value, "text") for name, value in self.run_settings.variables.items()}
-        bindings = Bindings(variables, secrets=self.run_settings.secrets)
+        declared = tuple(read_declarations(self.module.file.items))
+        bindings = Bindings(variables, secrets=self.run_settings.secrets, reading=Reading(declared=declared))
         try:
             bindings = self._bind_variables((let for _, let in self.module.definitions.lets), bindings)
             bindings = self._bind_variables(self.module.file.items, bindings)
@@ -135,6 +139,8 @@ class ProofRun:
     def _bind_variables(self, items: Iterable[object], bindings: Bindings) -> Bindings:
         for item in items:
             if isinstance(item, s.Let) and item.name.text not in self.run_settings.variables:
+                if item.value is None:
+                    raise MissingValue(f"`{item.name.text}` needs a value from outside: --var {item.name.text}=…")
                 value = evaluate(item.value, bindings)
                 bindings = replace(bindings, variables={**bindings.variables, item.name.text: value})
         return bindings
@@ -209,7 +215,7 @@ class ProofRun:
         try:
             proof_judge = ProofJudge(
                 self.store,
-                Judge(connection, self.run_settings.error_share),
+                Judge(connection, self.run_settings.error_share, window_grows=self.run_settings.window_grows),
                 self.proof,
                 self.emit,
                 self._arrival_listener,

@@ -15,7 +15,7 @@ from spanproof.assertions.run.events import ProofFinished, ProofStarted, RunEven
 from spanproof.assertions.run.proof_run import ProofRun, RunSettings
 from spanproof.assertions.run.secret_masking import mask_event
 from spanproof.collector.storage.interface import SpanStore
-from spanproof.query_lang.check.modules import ProofModule
+from spanproof.query_lang.load.modules import ProofModule
 from spanproof.query_lang.syntax import nodes as s
 
 ProofQueue: TypeAlias = "SimpleQueue[tuple[int, ProofModule, s.Proof]]"

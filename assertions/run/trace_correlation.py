@@ -17,7 +17,7 @@ from spanproof.collector.traces.completeness import (
     find_related_traces,
     has_links,
 )
-from spanproof.query_lang.compile.duckdb_dialect import SQL
+from spanproof.query_lang.sql.duckdb_dialect import SQL
 
 if TYPE_CHECKING:
     import duckdb

@@ -9,32 +9,46 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
-from spanproof.collector.calls.affected_traces import AffectedTraces, find_affected_traces, read_span_batch
-from spanproof.collector.calls.attempts import build_attempts, find_continuations, pair_spans
+from spanproof.collector.calls.attempts import build_attempts
 from spanproof.collector.calls.logical_calls import link_attempts
+from spanproof.collector.calls.peer_answers import NO_ANSWERS, build_answer_rows, find_outdated_names, read_answers
+from spanproof.collector.calls.peers import KnownPeers
 from spanproof.collector.calls.rows import (
     TableRows,
     build_attempt_and_call_rows,
     build_continuation_rows,
+    build_linked_rows,
     build_topology_rows,
     build_trace_rows,
 )
 from spanproof.collector.calls.service_rules import ServiceRules
-from spanproof.collector.calls.span_batch import SpanBatch
-from spanproof.collector.calls.span_index import NO_ENTRY_LINKS, EntryLinks
-from spanproof.collector.calls.topology import build_topology
+from spanproof.collector.calls.span_pairs import find_continuations, pair_spans
 from spanproof.collector.storage.arrow_columns import execute_with_rows, fetch_table
+from spanproof.collector.topology.affected_traces import (
+    AffectedTraces,
+    find_affected_traces,
+    find_outdated_traces,
+    read_span_batch,
+)
+from spanproof.collector.topology.nesting import find_nesting
+from spanproof.collector.topology.proxies import Proxies, read_proxies
+from spanproof.collector.topology.span_batch import SpanBatch
+from spanproof.collector.topology.span_index import NO_ENTRY_LINKS, EntryLinks
+from spanproof.collector.topology.topology import build_topology
 
 if TYPE_CHECKING:
     import duckdb
 
     from spanproof.collector.storage.interface import SpanStore
 
-_DERIVED_TABLES_WITHOUT_LINKS: Final = ("traces", "topology", "attempts", "calls")
+_DERIVED_TABLES_WITHOUT_LINKS: Final = (
+    "traces", "topology", "attempts", "calls", "separate_attempts", "separate_calls",
+)  # fmt: skip
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
 # Maximum number of new spans in one transaction; it limits the memory that their columns take.
 _BATCH_SPANS: Final = 500_000
@@ -68,21 +82,24 @@ def _derive_next_batch(connection: duckdb.DuckDBPyConnection, newest: int, servi
         ((derived, has_links, rules),) = connection.execute(_DERIVATION_STATE_SQL).fetchall()
         changed = 0
         if derived < 0:
-            _clear_tables(connection, DERIVED_TABLES)  # everything is derived again
+            _clear_tables(connection, (*DERIVED_TABLES, "answers"))  # everything is derived again
         if derived < newest:
             first, derived = derived + 1, min(newest, derived + _BATCH_SPANS)
             affected = find_affected_traces(connection, first, derived, has_links=has_links)
+            service_rules = ServiceRules.from_row(rules)
+            context = _Context(
+                service_rules,
+                KnownPeers(services, read_answers(connection)),
+                read_proxies(connection, service_rules.proxies),
+                has_links,
+            )
+            new_answers = _derive_traces(connection, affected, context)
             changed = len(affected.dirty)
-            if affected.has_derived_rows:
-                _delete_traces(
-                    connection, DERIVED_TABLES if has_links else _DERIVED_TABLES_WITHOUT_LINKS, affected.dirty
-                )
-            spans = _delete_duplicates(connection, read_span_batch(connection, affected))
-            if len(spans):  # deleted traces leave keys without a span
-                links = _store_and_read_links(connection, affected, spans)
-                for table, rows in derive_rows(spans, links, ServiceRules.from_row(rules), services):
-                    if len(rows):
-                        execute_with_rows(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
+            outdated = find_outdated_names(connection, new_answers)
+            if len(outdated):
+                context = replace(context, known=KnownPeers(services, read_answers(connection)))
+                _derive_traces(connection, find_outdated_traces(connection, outdated), context)
+                changed += len(outdated)
             connection.execute("UPDATE derivation SET last_span_key = $derived", {"derived": derived})
         connection.execute("COMMIT")
     except BaseException:
@@ -91,22 +108,49 @@ def _derive_next_batch(connection: duckdb.DuckDBPyConnection, newest: int, servi
     return derived, changed
 
 
-def derive_rows(
-    spans: SpanBatch, links: EntryLinks, rules: ServiceRules, services: frozenset[str]
-) -> Iterator[TableRows]:
-    """Yield all rows of the derived tables for these spans.
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What derivation depends on besides the spans."""
 
-    `services` are all known services.
-    """
-    proxies = frozenset(rules.proxies)
-    topology = build_topology(spans, proxies)
+    rules: ServiceRules
+    known: KnownPeers
+    proxies: Proxies
+    has_links: bool  # the store contains entry links
+
+
+def _derive_traces(connection: duckdb.DuckDBPyConnection, affected: AffectedTraces, context: _Context) -> pa.Table:
+    """Derive these traces; return the rows added to ``answers``."""
+    new_answers = NO_ANSWERS
+    if affected.has_derived_rows:
+        tables = DERIVED_TABLES if context.has_links else _DERIVED_TABLES_WITHOUT_LINKS
+        _delete_traces(connection, tables, affected.dirty)
+    spans = _delete_duplicates(connection, read_span_batch(connection, affected))
+    if not len(spans):  # deleted traces leave keys without a span
+        return new_answers
+    links = _store_and_read_links(connection, affected, spans)
+    for table, rows in derive_rows(spans, links, context.rules, context.known, context.proxies):
+        if len(rows):
+            execute_with_rows(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
+            new_answers = rows if table == "answers" else new_answers
+    return new_answers
+
+
+def derive_rows(
+    spans: SpanBatch, links: EntryLinks, rules: ServiceRules, known: KnownPeers, proxies: Proxies
+) -> Iterator[TableRows]:
+    """Yield all rows of the derived tables for these spans."""
+    are_proxies = proxies.find(spans)
+    topology = build_topology(spans, are_proxies, frozenset(rules.edges))
+    nesting = find_nesting(spans, topology)
     yield build_trace_rows(spans)
     yield build_topology_rows(spans, topology)
     yield build_continuation_rows(spans, find_continuations(spans, topology, links))
-    pairs = pair_spans(spans, topology, links, proxies)
-    attempt_table = build_attempts(spans, topology, pairs, services)
-    linked, calls = link_attempts(spans, attempt_table, pairs.caller_rows, rules.max_retry_gap_ns)
-    yield from build_attempt_and_call_rows(attempt_table, linked, calls)
+    pairs = pair_spans(spans, nesting, links, are_proxies)
+    attempt_table, answers = build_attempts(spans, nesting, pairs, known)
+    yield "answers", build_answer_rows(answers, known)
+    linked = link_attempts(spans, nesting, pairs, attempt_table, rules.max_retry_gap_ns)
+    yield from build_attempt_and_call_rows(attempt_table, linked)
+    yield from build_linked_rows(spans, topology, attempt_table, linked)
 
 
 def _clear_tables(connection: duckdb.DuckDBPyConnection, tables: tuple[str, ...]) -> None:

@@ -2,125 +2,180 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.attempts import BARE, PAIRED
-from spanproof.collector.calls.extracted_attributes import ExtractedAttributes
-from spanproof.collector.calls.span_batch import SpanBatch
-from spanproof.collector.storage.arrow_columns import IntArray, to_bool_array
+from spanproof.collector.calls.request_identity import RequestIdentity, identify_request
+from spanproof.collector.calls.span_pairs import MESSAGE, PAIRED, SpanPairs
+from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array, to_int_array
+from spanproof.collector.topology.nesting import Nesting
+from spanproof.collector.topology.span_batch import SpanBatch
 
-# typed scalars, as in span_batch.py
-_ONE, _PAIRED = pa.scalar(1, pa.int32()), pa.scalar(PAIRED, pa.string())
+# typed scalars, as in span_errors.py
+_ONE, _PAIRED, _MESSAGE = pa.scalar(1, pa.int32()), pa.scalar(PAIRED, pa.string()), pa.scalar(MESSAGE, pa.string())
 
 
 @dataclass(frozen=True, slots=True)
 class RetryCandidate:
-    """The data of an attempt that decide whether it is a retry; `row` is its row in the table of attempts."""
+    """The data of an attempt that decide whether it is a retry; `row` is its row in the table of attempts.
+
+    An unfinished span has no `end_ns`.
+    """
 
     row: int
     attempt_key: int
     trace: int
     shape: str
+    protocol: str
+    caller: str
     callee: str
     operation: str
-    asynchronous: bool
-    parent_id: int | None
-    caller_entry: int | None
+    logical_parent: int  # row of the span that all attempts of its call share
+    wrappers: tuple[int, ...]  # rows of the wrapper spans around it, the nearest first
+    exit_row: int
     client_key: int | None
+    server_key: int | None
     start_ns: int
-    end_ns: int
+    end_ns: int | None
+    responded: bool | None
+    failed: bool
     retryable: bool
     http_outcome: int | None
-    resend_count: int  # number of earlier attempts by the span's counter; 0 without one
-    server_start_ns: int  # as the callee recorded it, else the caller
-    server_end_ns: int
+    rpc_outcome: int | None
+    rpc_attempt: bool
+    attempts_before: int | None  # by the span's counter
+    counts_redirects: bool | None
+    server_start_ns: int | None
+    server_end_ns: int | None
     server_retryable: bool
-    method: str | None
-    target: str
+    server_failed: bool
+    message_key: str | None
+    read_identity: Callable[[], RequestIdentity]  # reads it once, as few candidates need it
 
-    def read_times(self, *, at_callee: bool) -> tuple[int, int]:
-        """Return start and end, as recorded by the callee or by the caller."""
-        return (self.server_start_ns, self.server_end_ns) if at_callee else (self.start_ns, self.end_ns)
+    @property
+    def identity(self) -> RequestIdentity:
+        """What it asked for."""
+        return self.read_identity()
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether the callee sent a span."""
+        return self.server_key is not None
+
+    @property
+    def arrived_ns(self) -> int:
+        """When the callee started on it, or else when the caller did."""
+        return self.start_ns if self.server_start_ns is None else self.server_start_ns
+
+    @property
+    def over_ns(self) -> int | None:
+        """When it was over, or None if it never ended.
+
+        If a response is recorded, it was over when the server span had ended: some clients end their span only when the
+        body of the response is closed.
+        """
+        ends = [self.end_ns, self.server_end_ns if self.responded else None]
+        return min((end for end in ends if end is not None), default=None)
 
 
-_READ_COLUMNS: Final = tuple(
-    name for name in RetryCandidate.__dataclass_fields__ if name not in ("row", "trace", "method", "target")
-)
+_COMPUTED: Final = ("row", "trace", "logical_parent", "wrappers", "exit_row", "read_identity")
+_READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__dataclass_fields__ if name not in _COMPUTED)
 
 
-def read_retry_candidates(spans: SpanBatch, attempt_table: pa.Table, caller_rows: IntArray) -> list[RetryCandidate]:
-    """Return the attempts that may be retries; `caller_rows` has the row of each attempt's caller."""
-    rows = _find_candidate_rows(attempt_table, spans.index.trace_indices[caller_rows])
-    if not len(rows):
+def read_retry_candidates(
+    spans: SpanBatch, nesting: Nesting, pairs: SpanPairs, attempt_table: pa.Table
+) -> list[RetryCandidate]:
+    """Return the attempts that may be retries: those that share a logical parent or a message with a sign of one."""
+    has_sign = _find_signs(attempt_table)
+    if not has_sign.any():
         return []
-    candidate_table = attempt_table.take(pa.array(rows))
-    columns = {name: candidate_table["async" if name == "asynchronous" else name].to_pylist() for name in _READ_COLUMNS}
-    columns["resend_count"] = [count or 0 for count in columns["resend_count"]]
-    for time in ("start_ns", "end_ns"):
-        columns[f"server_{time}"] = pc.coalesce(candidate_table[f"server_{time}"], candidate_table[time]).to_pylist()
-    client_rows = caller_rows[rows]
-    attributes = ExtractedAttributes(spans.column("keys").take(client_rows), spans.column("texts").take(client_rows))
-    requests = _describe_requests(attributes, spans.column("name").take(client_rows).to_pylist())
-    traces = spans.index.trace_indices[client_rows].tolist()
+    exit_rows = pairs.exit_rows
+    # the parent of an exit span is above it; a bare entry span has its caller as parent
+    above = np.where(exit_rows == MISSING_ROW, pairs.caller_rows, nesting.topology.parents[exit_rows])
+    logical_parents = nesting.find_logical_parents(np.where(exit_rows == MISSING_ROW, pairs.caller_rows, exit_rows))
+    parents = np.where(above == MISSING_ROW, _number_missing_parents(spans, exit_rows), logical_parents[above])
+    has_own_sign = _find_own_signs(attempt_table)
+    rows = np.flatnonzero(_share_group(parents, has_sign) | _share_message(attempt_table, has_sign) | has_own_sign)
+    table = attempt_table.take(pa.array(rows))
+    columns = {name: table[name].to_pylist() for name in _READ_COLUMNS}
     candidates = []
-    for position, (row, (method, target)) in enumerate(zip(rows.tolist(), requests, strict=True)):
+    traces = spans.index.trace_indices[pairs.caller_rows[rows]].tolist()
+    for position, row in enumerate(rows.tolist()):
         values = {name: column[position] for name, column in columns.items()}
-        if values["shape"] == BARE:
-            method, target = None, ""
-        candidates.append(RetryCandidate(row=row, trace=traces[position], method=method, target=target, **values))
+        exit_row = int(exit_rows[row])
+        candidates.append(
+            RetryCandidate(
+                row=row,
+                trace=traces[position],
+                logical_parent=int(parents[row]),
+                wrappers=() if exit_row == MISSING_ROW else tuple(nesting.list_wrappers(exit_row)),
+                exit_row=exit_row,
+                read_identity=cache(
+                    partial(identify_request, spans, exit_row, int(pairs.callee_rows[row]), values["protocol"])
+                ),
+                **values,
+            )
+        )
     return candidates
 
 
-def _find_candidate_rows(attempt_table: pa.Table, traces: IntArray) -> IntArray:
-    """Return the rows of attempts that share trace and callee with a sign of a retry.
+def _number_missing_parents(spans: SpanBatch, exit_rows: IntArray) -> IntArray:
+    """Return a negative number for the missing parent of each exit span.
 
-    A sign of a retry is a retryable failure, a counter of 1 or more, or a second server span of one client span.
+    Spans that name the same one share it; a root shares its number only with other attempts of its own exit span.
     """
-    counted = to_bool_array(pc.greater_equal(attempt_table["resend_count"], _ONE))
-    client_keys = attempt_table["client_key"].filter(pc.equal(attempt_table["shape"], _PAIRED)).value_counts()
-    repeated_keys = client_keys.filter(pc.greater(client_keys.field("counts"), _ONE)).field("values")
-    has_sign = (
-        to_bool_array(attempt_table["retryable"])
-        | counted
-        | to_bool_array(pc.is_in(attempt_table["client_key"], repeated_keys))
+    parent_ids = spans.column("parent_id").take(pa.array(exit_rows, mask=exit_rows == MISSING_ROW))
+    ids = to_int_array(parent_ids.dictionary_encode().indices)
+    count = len(spans) + 1
+    named = -2 - count - (spans.index.trace_indices[exit_rows] * (len(exit_rows) + 1) + ids)
+    numbers: IntArray = np.where(ids == MISSING_ROW, -2 - exit_rows, named)
+    return numbers
+
+
+def _find_signs(attempt_table: pa.Table) -> BoolArray:
+    """Return which attempts have a sign of a retry: a retryable failure, or a sign of their own."""
+    sign: BoolArray = to_bool_array(attempt_table["retryable"].combine_chunks()) | _find_own_signs(attempt_table)
+    return sign
+
+
+def _find_own_signs(attempt_table: pa.Table) -> BoolArray:
+    """Return which attempts have a sign of a retry that needs no other attempt below the same parent.
+
+    A sign is a counter of 1 or more, a span of gRPC's for a single attempt, a second server span of one client span,
+    or a second delivery of one message.
+    """
+    is_paired = pc.equal(attempt_table["shape"], _PAIRED)
+    sign: BoolArray = (
+        to_bool_array(pc.greater_equal(attempt_table["attempts_before"], _ONE).combine_chunks())
+        | to_bool_array(attempt_table["rpc_attempt"].combine_chunks())
+        | _is_repeated(pc.if_else(is_paired, attempt_table["client_key"], pa.scalar(None, pa.int64())))
+        | _is_repeated(attempt_table["message_key"])
     )
-    callees = attempt_table["callee"].combine_chunks().dictionary_encode().indices.to_numpy()
-    groups = traces << 32 | callees
-    return np.flatnonzero(np.isin(groups, groups[has_sign])) if has_sign.any() else np.array([], np.int64)
+    return sign
 
 
-def _describe_requests(attributes: ExtractedAttributes, names: list[str]) -> Iterator[tuple[str | None, str]]:
-    """Yield the method and the target of exit spans; attempts of one call have both in common."""
-    names_read = (
-        "http_method", "rpc_method", "db_system", "db_namespace", "db_statement", "messaging_system", "destination",
-        "message_id", "rpc_service", "url", "peer_name", "server_address", "server_port",
-    )  # fmt: skip
-    for name, *texts in zip(names, *(attributes.read(key).to_pylist() for key in names_read), strict=True):
-        values = dict(zip(names_read, texts, strict=True))
-        target: tuple[str | None, ...]
-        if values["db_system"] is not None:
-            target = (
-                values["db_system"],
-                values["db_namespace"],
-                name if values["db_statement"] is None else values["db_statement"],
-            )
-        elif values["messaging_system"] is not None or values["destination"] is not None:
-            target = (values["messaging_system"], values["destination"], values["message_id"], name)
-        elif values["rpc_service"] is not None:
-            target = (values["rpc_service"], values["rpc_method"])
-        elif values["url"] is not None:
-            target = (values["http_method"], values["url"])
-        else:
-            target = (
-                name,
-                values["server_address"] if values["peer_name"] is None else values["peer_name"],
-                values["server_port"],
-            )
-        method = values["rpc_method"] if values["http_method"] is None else values["http_method"]
-        yield method, " ".join(part for part in target if part is not None)
+def _is_repeated(values: pa.ChunkedArray) -> BoolArray:
+    counts = values.drop_null().value_counts()
+    repeated = counts.filter(pc.greater(counts.field("counts"), pa.scalar(1, pa.int64()))).field("values")
+    if not len(repeated):
+        return np.zeros(len(values), np.bool_)
+    return to_bool_array(pc.is_in(values, repeated, skip_nulls=True).combine_chunks())
+
+
+def _share_group(groups: IntArray, has_sign: BoolArray) -> BoolArray:
+    """Return which attempts share a logical parent with another one, of which any has a sign."""
+    numbers, counts = np.unique(groups, return_counts=True)
+    return np.isin(groups, np.intersect1d(groups[has_sign], numbers[counts > 1]))
+
+
+def _share_message(attempt_table: pa.Table, has_sign: BoolArray) -> BoolArray:
+    keys = attempt_table["message_key"].combine_chunks()
+    if keys.null_count == len(keys):
+        return np.zeros(len(keys), np.bool_)
+    return to_bool_array(pc.is_in(keys, keys.filter(pa.array(has_sign)), skip_nulls=True))

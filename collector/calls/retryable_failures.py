@@ -1,73 +1,44 @@
-"""Which attempts have failed, and which failures are retryable. Both are decided here and nowhere else.
+"""Which attempts failed in a way that a retry could mend. This is decided here and nowhere else.
 
-An attempt has failed if its span has status ERROR, its HTTP status is 500 or above, or its RPC status is not OK. It
-is retryable if it has failed (so a 503 is retryable), if its span names an error type, or if its HTTP status is 408,
-425 or 429. A redirect and a request for credentials are never retryable: the client sends a different request.
+An RPC status alone decides: UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNKNOWN, and
+CANCELLED by the callee are retryable. Else an HTTP status alone decides: 408, 425, 429 and 5xx (so a 503) are
+retryable; a 404, a 409 or a 422 is an answer. Without a status, an error, an error type, an exception or a missing
+response is retryable.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.extracted_attributes import parse_int32
-from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.storage.arrow_columns import BoolArray, to_bool_array
+from spanproof.collector.topology.span_errors import HttpOutcome, RpcOutcome
 
-TRANSIENT_CLIENT_ERRORS: Final = ("408", "425", "429")
-CHALLENGES: Final = ("401", "407")
-
-
-class HttpOutcome(IntEnum):
-    """Meaning of an HTTP status for failures and retries."""
-
-    OTHER = 0
-    SERVER_ERROR = 1  # 500 and above
-    TRANSIENT_CLIENT_ERROR = 2  # 408, 425, 429
-    REDIRECT_OR_CHALLENGE = 3  # the client follows up with a different request
+_RETRYABLE_HTTP_OUTCOMES: Final = pa.array([HttpOutcome.TRANSIENT_CLIENT_ERROR, HttpOutcome.SERVER_ERROR], pa.uint8())
+_CANCELLED: Final = pa.scalar(RpcOutcome.CANCELLED, pa.uint8())
 
 
-# Typed scalars: for a Python value, pyarrow infers the type at each call, at ten times the cost of a comparison.
-_ERROR = pa.scalar(semconv.STATUS_CODES["error"], pa.int32())
-_SERVER_ERROR, _TRANSIENT_CLIENT_ERROR, _REDIRECT_OR_CHALLENGE = (
-    pa.scalar(outcome, pa.uint8())
-    for outcome in (HttpOutcome.SERVER_ERROR, HttpOutcome.TRANSIENT_CLIENT_ERROR, HttpOutcome.REDIRECT_OR_CHALLENGE)
-)
-_RPC_OK_STATUSES: Final = pa.array(["0", "OK"], pa.string())
-_NULL_BOOL: Final = pa.scalar(None, pa.bool_())
+def find_retryable(
+    rpc_outcome: pa.Array, http_outcome: pa.Array, failed_without_status: BoolArray, callee_cancelled: BoolArray
+) -> BoolArray:
+    """Return which attempts failed retryably.
 
-
-def classify_http_status(http_status: str) -> int:
-    """Return the `HttpOutcome` of an HTTP status."""
-    if (parse_int32(http_status) or 0) >= 500:
-        return HttpOutcome.SERVER_ERROR
-    if http_status in TRANSIENT_CLIENT_ERRORS:
-        return HttpOutcome.TRANSIENT_CLIENT_ERROR
-    if http_status in CHALLENGES or (len(http_status) == 3 and http_status.startswith("3")):
-        return HttpOutcome.REDIRECT_OR_CHALLENGE
-    return HttpOutcome.OTHER
-
-
-def has_rpc_failed(rpc_status: pa.Array) -> pa.Array:
-    """Return whether each RPC has failed; null without an RPC status."""
-    return pc.if_else(rpc_status.is_valid(), pc.invert(pc.is_in(rpc_status, _RPC_OK_STATUSES)), _NULL_BOOL)
-
-
-def is_failed(status: pa.Array, http_outcome: pa.Array, rpc_failed: pa.Array) -> BoolArray:
-    """Return which attempts have failed, by the status of their span, of HTTP or of the RPC."""
-    http_failed = pc.equal(http_outcome, _SERVER_ERROR)
-    return to_bool_array(pc.equal(status, _ERROR)) | to_bool_array(http_failed) | to_bool_array(rpc_failed)
-
-
-def is_retryable(error: BoolArray, has_error_type: BoolArray, http_outcome: pa.Array) -> BoolArray:
-    """Return which attempts failed in a way that a retry could mend; `error` is the result of `is_failed`."""
-    failed = error | has_error_type | to_bool_array(pc.equal(http_outcome, _TRANSIENT_CLIENT_ERROR))
-    return failed & ~to_bool_array(pc.equal(http_outcome, _REDIRECT_OR_CHALLENGE))
+    `failed_without_status`: an error, an error type, an exception or no response. `callee_cancelled`: the callee itself
+    ended with CANCELLED.
+    """
+    is_rpc, is_http = to_bool_array(rpc_outcome.is_valid()), to_bool_array(http_outcome.is_valid())
+    rpc_retryable = to_bool_array(pc.greater(rpc_outcome, _CANCELLED)) | (
+        to_bool_array(pc.equal(rpc_outcome, _CANCELLED)) & callee_cancelled
+    )
+    http_retryable = to_bool_array(pc.is_in(http_outcome, _RETRYABLE_HTTP_OUTCOMES))
+    retryable: BoolArray = (is_rpc & rpc_retryable) | (
+        ~is_rpc & ((is_http & http_retryable) | (~is_http & failed_without_status))
+    )
+    return retryable
 
 
 def is_followed_up(http_outcome: int | None) -> bool:
     """Return whether a client answers this outcome with a different request, not with a retry."""
-    return http_outcome == HttpOutcome.REDIRECT_OR_CHALLENGE
+    return http_outcome in (HttpOutcome.REDIRECT, HttpOutcome.CHALLENGE)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.logical_calls import LinkedAttempt, LogicalCall
-from spanproof.collector.calls.span_batch import SpanBatch
-from spanproof.collector.calls.topology import Topology
+from spanproof.collector.calls.logical_calls import LinkedCalls, LogicalCall
+from spanproof.collector.calls.retry_candidates import RetryCandidate
+from spanproof.collector.topology.span_batch import SpanBatch
+from spanproof.collector.topology.topology import Topology
 
 # The name of a table, and rows to insert.
 TableRows: TypeAlias = tuple[str, pa.Table]
 # columns that ``attempts`` and ``calls`` copy unchanged
 _COMMON_COLUMNS: Final = (
     "trace_id", "shape", "caller", "callee", "operation", "protocol", "async", "caller_entry", "callee_entry",
-    "client_key", "server_key", "lag_ns", "definite",
+    "client_key", "server_key", "wrapper_key", "outer_wrapper_key", "lag_ns", "definite",
 )  # fmt: skip
 _ONE, _ZERO, _FALSE = pa.scalar(1, pa.int64()), pa.scalar(0, pa.int64()), pa.scalar(False, pa.bool_())
 
@@ -49,7 +50,7 @@ def build_topology_rows(spans: SpanBatch, topology: Topology) -> TableRows:
             "is_entry": topology.is_entry,
             "definite": topology.is_definite,
             "depth": topology.depths,
-            "error": spans.errors,
+            "error": topology.errors,
         }
     )
     return "topology", rows.filter(spans.column("dirty"))
@@ -69,69 +70,112 @@ def build_continuation_rows(spans: SpanBatch, continuations: list[tuple[int, int
     return "continuations", table
 
 
-def build_attempt_and_call_rows(
-    attempt_table: pa.Table, attempts: list[LinkedAttempt], calls: list[LogicalCall]
-) -> Iterator[TableRows]:
-    """Yield rows of attempts and calls; an attempt that is not in `attempts` is a call of its own."""
+def build_attempt_and_call_rows(attempt_table: pa.Table, linked: LinkedCalls) -> Iterator[TableRows]:
+    """Yield rows of attempts and calls; an attempt that is not in `linked` is a call of its own."""
+    attempts, _ = linked.joined
     is_single = attempt_table["dirty"].to_numpy().copy()
     is_single[[each.candidate.row for each in attempts]] = False
     single_attempts = attempt_table.filter(pa.array(is_single))
-    keys = single_attempts["attempt_key"]
-    one, zero, never = (pa.repeat(value, len(single_attempts)) for value in (_ONE, _ZERO, _FALSE))
-    yield "attempts", _build_attempt_table(single_attempts, keys, one, zero, never)
+    count = len(single_attempts)
+    shared = {
+        "call_key": single_attempts["attempt_key"],
+        "tier": pa.repeat(_ZERO, count),
+        "doubt": pa.nulls(count, pa.string()),
+    }
+    yield (
+        "attempts",
+        _build_attempt_table(
+            single_attempts,
+            {**shared, "attempt": pa.repeat(_ONE, count), "arrived": pa.repeat(_FALSE, count)},
+        ),
+    )
     yield (
         "calls",
-        _build_call_table(single_attempts, keys, one, zero, single_attempts["start_ns"], single_attempts["end_ns"]),
+        _build_call_table(
+            single_attempts,
+            {
+                **shared,
+                "attempts": pa.repeat(_ONE, count),
+                "kept_apart": pa.nulls(count, pa.string()),
+                "start_ns": single_attempts["call_start_ns"],
+                "end_ns": single_attempts["call_end_ns"],
+                "error": single_attempts["call_error"],
+                "failed": pc.or_(single_attempts["call_error"], single_attempts["no_response"]),
+            },
+        ),
     )
-    if not attempts:
-        return
-    linked_attempts = attempt_table.take(pa.array([each.candidate.row for each in attempts]))
-    names = ("call_key", "number", "tier", "arrived")
-    attempt_columns = [pa.array([getattr(each, name) for each in attempts]) for name in names]
-    yield "attempts", _build_attempt_table(linked_attempts, *attempt_columns).filter(linked_attempts["dirty"])
-    last_attempts = attempt_table.take(pa.array([each.last.row for each in calls]))
-    call_columns = [
-        pa.array([getattr(each, name) for each in calls])
-        for name in ("call_key", "attempts", "tier", "start_ns", "end_ns")
-    ]
-    yield "calls", _build_call_table(last_attempts, *call_columns).filter(last_attempts["dirty"])
 
 
-def _build_attempt_table(
-    rows: pa.Table, call_keys: pa.Array, numbers: pa.Array, tiers: pa.Array, arrived: pa.Array
+def build_linked_rows(
+    spans: SpanBatch, topology: Topology, attempt_table: pa.Table, linked: LinkedCalls
+) -> Iterator[TableRows]:
+    """Yield rows of the calls of several attempts, and of the same attempts read as separate calls where in doubt."""
+    for (attempts, calls), prefix in ((linked.joined, ""), (linked.apart, "separate_")):
+        if not attempts:
+            continue
+        doubts = {call.call_key: call.doubt for call in calls}
+        rows = attempt_table.take(pa.array([each.candidate.row for each in attempts]))
+        columns: dict[str, Any] = {
+            name: pa.array([getattr(each, name) for each in attempts], type_)
+            for name, type_ in (
+                ("call_key", pa.int64()), ("tier", pa.int64()), ("arrived", pa.bool_()), ("start_ns", pa.int64()),
+                ("end_ns", pa.int64()), ("retryable", pa.bool_()), ("failed", pa.bool_()), ("responded", pa.bool_()),
+            )
+        }  # fmt: skip
+        columns["attempt"] = pa.array([each.number for each in attempts], pa.int64())
+        columns["doubt"] = pa.array([doubts[each.call_key] for each in attempts], pa.string())
+        arrived = columns["arrived"]
+        for name in ("status", "error"):
+            server_name = "server_status" if name == "status" else "server_failed"
+            columns[name] = pc.if_else(arrived, rows[server_name], rows[name])
+        columns["network_ns"] = pc.if_else(arrived, pa.scalar(None, pa.int64()), rows["network_ns"])
+        columns |= _take_from_first(attempt_table, [each.first for each in attempts])
+        yield f"{prefix}attempts", _build_attempt_table(rows, columns).filter(rows["dirty"])
+        yield f"{prefix}calls", _build_linked_call_table(spans, topology, attempt_table, calls)
+
+
+def _build_linked_call_table(
+    spans: SpanBatch, topology: Topology, attempt_table: pa.Table, calls: list[LogicalCall]
 ) -> pa.Table:
-    """Return rows of ``attempts``; the times and status of an `arrived` attempt are those of the callee."""
-    observed = {
-        name: pc.if_else(arrived, rows[f"server_{name}"], rows[name])
-        for name in ("start_ns", "end_ns", "status", "error", "retryable")
+    rows = attempt_table.take(pa.array([each.last.row for each in calls]))
+    columns: dict[str, Any] = {
+        name: pa.array([getattr(each, name) for each in calls], type_)
+        for name, type_ in (
+            ("call_key", pa.int64()), ("attempts", pa.int64()), ("tier", pa.int64()), ("doubt", pa.string()),
+            ("kept_apart", pa.string()), ("start_ns", pa.int64()), ("end_ns", pa.int64()),
+        )
+    }  # fmt: skip
+    wrappers = pa.array([each.wrapper for each in calls], pa.int64())
+    for name in ("start_ns", "end_ns"):
+        wrapper_times = spans.column(name).take(wrappers)
+        columns[name] = pc.if_else(wrappers.is_valid(), wrapper_times, columns[name])
+    errors = pa.array(topology.errors).take(wrappers)
+    columns["error"] = pc.coalesce(errors, rows["error"])
+    columns["failed"] = pc.or_(columns["error"], rows["no_response"])
+    columns |= _take_from_first(attempt_table, [each.first for each in calls])
+    return _build_call_table(rows, columns).filter(rows["dirty"])
+
+
+def _take_from_first(attempt_table: pa.Table, firsts: list[RetryCandidate]) -> dict[str, pa.ChunkedArray]:
+    """Return the columns that a call, and each of its attempts, has from the first attempt: who called."""
+    rows = attempt_table.take(pa.array([each.row for each in firsts]))
+    return {name: rows[name] for name in ("trace_id", "caller", "caller_entry")}
+
+
+def _build_attempt_table(rows: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """Return rows of ``attempts``: `columns`, and the others from `rows`."""
+    names = (
+        *_COMMON_COLUMNS, "attempt_key", "address", "start_ns", "end_ns", "status", "error", "failed", "responded",
+        "retryable", "network_ns",
+    )  # fmt: skip
+    merged = {**{name: rows[name] for name in names}, **columns}
+    return pa.table({**merged, "duration_ns": pc.subtract(merged["end_ns"], merged["start_ns"])})
+
+
+def _build_call_table(rows: pa.Table, columns: dict[str, Any]) -> pa.Table:
+    """Return rows of ``calls``: `columns`, and the others from the last attempt of each."""
+    merged = {
+        **{name: rows[name] for name in (*_COMMON_COLUMNS, "status", "network_ns", "retryable", "over_ns")},
+        **columns,
     }
-    return pa.table(
-        {
-            **{name: rows[name] for name in (*_COMMON_COLUMNS, "attempt_key", "address")},
-            **observed,
-            "call_key": call_keys,
-            "attempt": numbers,
-            "tier": tiers,
-            "duration_ns": pc.subtract(observed["end_ns"], observed["start_ns"]),
-            "network_ns": pc.if_else(arrived, pa.scalar(None, pa.int64()), rows["network_ns"]),
-            "arrived": arrived,
-        }
-    )
-
-
-def _build_call_table(
-    rows: pa.Table, call_keys: pa.Array, attempts: pa.Array, tiers: pa.Array, start_ns: pa.Array, end_ns: pa.Array
-) -> pa.Table:
-    """Return rows of ``calls``, from the last attempt of each."""
-    return pa.table(
-        {
-            **{name: rows[name] for name in (*_COMMON_COLUMNS, "status", "error", "network_ns")},
-            "call_key": call_keys,
-            "attempts": attempts,
-            "tier": tiers,
-            "start_ns": start_ns,
-            "end_ns": end_ns,
-            "duration_ns": pc.subtract(end_ns, start_ns),
-            "failed": pc.or_(rows["error"], rows["retryable"]),
-        }
-    )
+    return pa.table({**merged, "duration_ns": pc.subtract(merged["end_ns"], merged["start_ns"])})

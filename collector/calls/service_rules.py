@@ -1,4 +1,4 @@
-"""Rules that users declare for their services: sidecars, retry gap, clock skew, markers of open circuits."""
+"""Rules that users declare for their services: sidecars, edges, calls, retry gap, clock skew, circuit markers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ class ServiceRules:
     ``proxies`` are services whose hops are not separate calls. A retry starts at most ``max_retry_gap_ns`` after the
     failure. Times of two processes are comparable if they differ by more than ``max_clock_skew_ns``.
     ``circuit_markers`` are names of attributes, events or exception types that show that an open circuit rejected a
-    request.
+    request. ``edges`` are services in front of which something rewrites ``traceparent``, so that the parents of their
+    spans never arrive. ``retried_calls`` and ``distinct_calls`` are calls (``orders -> payments``) whose attempts are
+    one call, or are not, where that is only possible.
     """
 
     proxies: tuple[str, ...] = ()
@@ -30,6 +32,9 @@ class ServiceRules:
         "CircuitBreakerError",  # pybreaker
         "OpenCircuitError",
     )
+    edges: tuple[str, ...] = ()
+    retried_calls: tuple[str, ...] = ()
+    distinct_calls: tuple[str, ...] = ()
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
@@ -48,7 +53,7 @@ def store_rules(store: SpanStore, rules: ServiceRules) -> None:
         connection = store.cursor()
         try:
             connection.execute("BEGIN")
-            derivation_rules_sql = "SELECT proxies, max_retry_gap_ns FROM rules"
+            derivation_rules_sql = "SELECT proxies, max_retry_gap_ns, edges FROM rules"
             before = connection.execute(derivation_rules_sql).fetchone()
             connection.execute("DELETE FROM rules")
             connection.execute(

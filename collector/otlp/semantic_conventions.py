@@ -17,12 +17,16 @@ DEPRECATED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
     "db.query.text": ("db.statement",),
     "db.system.name": ("db.system",),
     "deployment.environment.name": ("deployment.environment",),
+    "gen_ai.provider.name": ("gen_ai.system",),
     "http.request.body.size": ("http.request_content_length",),
     "http.request.method": ("http.method",),
     "http.request.resend_count": ("http.resend_count",),
     "http.response.body.size": ("http.response_content_length",),
     "http.response.status_code": ("http.status_code",),
+    "messaging.consumer.group.name": ("messaging.kafka.consumer.group", "messaging.eventhubs.consumer.group"),
     "messaging.destination.name": ("messaging.destination",),
+    "messaging.destination.partition.id": ("messaging.kafka.destination.partition", "messaging.kafka.partition"),
+    "messaging.kafka.offset": ("messaging.kafka.message.offset",),
     # no stable name exists yet: the counters of two systems
     "messaging.message.delivery_count": (
         "messaging.servicebus.message.delivery_count",
@@ -47,19 +51,24 @@ DEPRECATED_NAMES: Final[Mapping[str, tuple[str, ...]]] = {
 
 # Name used by the derivation of calls -> attribute that it reads (see calls/extracted_attributes.py).
 EXTRACTED_ATTRIBUTES: Final[Mapping[str, str]] = {
-    "attempts_before": "previous-rpc-attempts",
+    "consumer_group": "messaging.consumer.group.name",
     "db_namespace": "db.namespace",
     "db_statement": "db.query.text",
     "db_system": "db.system.name",
-    "deliveries": "messaging.message.delivery_count",
     "destination": "messaging.destination.name",
     "error_type": "error.type",
+    "gen_ai_provider": "gen_ai.provider.name",
+    "host_header": "http.host",
     "http_method": "http.request.method",
     "http_status": "http.response.status_code",
     "message_id": "messaging.message.id",
+    "message_offset": "messaging.kafka.offset",
+    "message_partition": "messaging.destination.partition.id",
+    "messaging_operation": "messaging.operation.type",
     "messaging_system": "messaging.system",
+    "network_address": "network.peer.address",
+    "network_port": "network.peer.port",
     "peer_name": "service.peer.name",
-    "resend_count": "http.request.resend_count",
     "rpc_method": "rpc.method",
     "rpc_service": "rpc.service",
     "rpc_status": "rpc.response.status_code",
@@ -67,6 +76,9 @@ EXTRACTED_ATTRIBUTES: Final[Mapping[str, str]] = {
     "server_address": "server.address",
     "server_port": "server.port",
     "url": "url.full",
+    "url_path": "url.path",
+    "url_query": "url.query",
+    "url_scheme": "url.scheme",
 }
 
 SPAN_KINDS: Final[Mapping[str, int]] = {

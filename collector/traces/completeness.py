@@ -12,7 +12,24 @@ if TYPE_CHECKING:
     import duckdb
 
 DEFAULT_IDLE_NS: Final = 300_000_000
+UNKNOWN_LATENESS_IDLE_NS: Final = 1_000_000_000
 UNCERTAIN_IDLE_NS: Final = 5_000_000_000  # the OpenTelemetry SDKs export every 5 s by default
+
+# How long after the root the last span arrived, at most, in the latest traces with the same root operations.
+_LATENESS_SQL: Final = """
+WITH roots AS (
+    SELECT DISTINCT service, name FROM topology SEMI JOIN judged USING (trace_id) WHERE depth = 0 AND NOT orphan
+),
+earlier AS (
+    SELECT t.trace_id, t.span_key FROM topology t SEMI JOIN roots USING (service, name)
+    WHERE t.depth = 0 AND NOT t.orphan AND t.trace_id NOT IN (FROM judged)
+    ORDER BY t.span_key DESC LIMIT 100
+)
+SELECT max(s.arrived_ns - r.arrived_ns)
+FROM earlier e
+JOIN spans r ON r.span_key = e.span_key
+JOIN spans s ON s.trace_id = e.trace_id
+"""
 
 # The given traces, and the traces reached from them through messages and links.
 RELATED_TRACES_SQL: Final = """
@@ -50,28 +67,54 @@ class MissingSpans:
                 return "a service may still continue the trace that this run started"
             case "consumer":
                 return f"no consumer has sent a span for a message from `{self.caller}`"
+            case "uncovered":
+                return f"`{self.caller}` waited for `{self.callee}` for longer than the spans of `{self.callee}` show"
             case _:
                 return f"`{self.caller}` called `{self.callee}`, which may still send spans"
 
 
 @dataclass(frozen=True, slots=True)
 class Completeness:
-    """State of traces that are judged together: their ids, the missing spans, the last arrival."""
+    """State of traces that are judged together: their ids, the missing spans, the last arrival.
+
+    ``lateness_ns`` is how long after the root the last span arrived in earlier traces of the same root operation, None
+    if there are none.
+    """
 
     trace_ids: tuple[str, ...]
     missing: tuple[MissingSpans, ...]
     last_arrived_ns: int | None
+    lateness_ns: int | None = None
 
-    def compute_settle_time_ns(self, idle_ns: int | None) -> int | None:
+    def compute_settle_times_ns(self, idle_ns: int | None) -> SettleTimes | None:
         """Return when the traces are settled if no more spans arrive, or None if spans that exist are missing.
 
-        `idle_ns` is the idle time before traces are settled. The default is 300 ms, or 5 s if it is unknown whether
-        spans are missing.
+        `idle_ns` is the idle time before traces are settled. By default it is twice the lateness of earlier traces and
+        at least 300 ms, or 1 s without earlier traces, or 5 s if it is unknown whether spans are missing.
         """
         if self.last_arrived_ns is None or any(missing.is_certain for missing in self.missing):
             return None
-        default = UNCERTAIN_IDLE_NS if self.missing else DEFAULT_IDLE_NS
-        return self.last_arrived_ns + (default if idle_ns is None else idle_ns)
+        if idle_ns is not None:
+            return SettleTimes(self.last_arrived_ns + idle_ns, self.last_arrived_ns + idle_ns)
+        idle_ns = UNKNOWN_LATENESS_IDLE_NS
+        if self.lateness_ns is not None:
+            idle_ns = max(DEFAULT_IDLE_NS, 2 * self.lateness_ns)
+        if self.missing:
+            idle_ns = max(idle_ns, UNCERTAIN_IDLE_NS)
+        until_ns = self.last_arrived_ns + idle_ns
+        return SettleTimes(until_ns, max(until_ns, self.last_arrived_ns + UNCERTAIN_IDLE_NS))
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTimes:
+    """When traces are settled, Unix time in nanoseconds.
+
+    From ``absence_ns`` on, a claim that spans are absent may pass. From ``turnable_ns`` on, a verdict may be a failure
+    that more spans could turn.
+    """
+
+    absence_ns: int
+    turnable_ns: int
 
 
 def find_related_traces(connection: duckdb.DuckDBPyConnection, *trace_ids: str) -> tuple[str, ...]:
@@ -101,7 +144,11 @@ def check_completeness(connection: duckdb.DuckDBPyConnection, trace_ids: tuple[s
         "SELECT kind, certain, caller, callee, count(*) FROM missing"
         " GROUP BY ALL ORDER BY certain DESC, kind, caller, callee"
     ).fetchall()
-    return Completeness(trace_ids, tuple(MissingSpans(*group) for group in groups), int(row[0]))
+    missing = tuple(MissingSpans(*group) for group in groups)
+    lateness_ns = None
+    if not any(each.is_certain for each in missing):
+        ((lateness_ns,),) = connection.execute(_LATENESS_SQL).fetchall()
+    return Completeness(trace_ids, missing, int(row[0]), lateness_ns)
 
 
 def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Final
 
 from spanproof.collector.traces.completeness import Completeness, MissingSpans
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 MIN_GAPS: Final = 2
 # Spans of one export are stored at almost the same time.
 SAME_EXPORT_NS: Final = 50_000_000
+_RECENT_NS: Final = 60_000_000_000
+_RECENT_TRACES_SQL: Final = (
+    "SELECT count(DISTINCT trace_id) FROM spans WHERE arrived_ns > $since AND trace_id NOT IN (FROM judged)"
+)
 # A short gap is closest to the exporter's schedule: without spans there is no export, so many gaps are longer.
 EXPORT_INTERVAL_SQL: Final = """
 SELECT count(gap), quantile_disc(gap, 0.25) FROM (
@@ -41,6 +46,12 @@ def read_export_interval_ns(connection: duckdb.DuckDBPyConnection, service: str)
 def _describe_export(connection: duckdb.DuckDBPyConnection, missing: MissingSpans, *, has_spans: bool) -> str:
     if missing.kind == "spans" and not has_spans:
         return ": nothing has been exported to this collector yet"
+    if missing.kind == "spans":
+        ((others,),) = connection.execute(_RECENT_TRACES_SQL, {"since": time.time_ns() - _RECENT_NS}).fetchall()
+        count = "one other trace" if others == 1 else f"{others} other traces"
+        return f", but spans of {count} have: is traceparent passed on?" if others else ""
+    if missing.kind == "parent":
+        return f" (if something in front of `{missing.caller}` rewrites traceparent: --edge {missing.caller})"
     if missing.kind != "answer" or missing.callee is None:
         return ""
     interval_ns = read_export_interval_ns(connection, missing.callee)

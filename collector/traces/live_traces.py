@@ -6,14 +6,18 @@ import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from spanproof.collector.calls.affected_traces import add_extracted_attributes
 from spanproof.collector.calls.derivation import derive_rows
+from spanproof.collector.calls.peer_answers import read_answers
+from spanproof.collector.calls.peers import KnownPeers
 from spanproof.collector.calls.service_rules import ServiceRules
-from spanproof.collector.calls.span_batch import SpanBatch
-from spanproof.collector.calls.span_index import NO_ENTRY_LINKS
+from spanproof.collector.topology.affected_traces import add_extracted_attributes
+from spanproof.collector.topology.proxies import read_proxies
+from spanproof.collector.topology.span_batch import SpanBatch
+from spanproof.collector.topology.span_index import NO_ENTRY_LINKS
 
 if TYPE_CHECKING:
     from spanproof.collector.storage.interface import SpanStore
@@ -26,11 +30,14 @@ _SOURCE_TABLES: Final = {
     "topology": "topology",
     "attempts": "attempts",
     "calls": "calls",
+    "separate_attempts": "separate_attempts",
+    "separate_calls": "separate_calls",
     "hops": "attempts",
 }
 # For more spans, deriving all traces again takes longer than the store needs for the new spans.
 _MAX_SPANS: Final = 2000
-_TRUE, _ZERO = pa.scalar(True, pa.bool_()), pa.scalar(0, pa.int32())
+_TRUE, _ZERO, _UNFINISHED = pa.scalar(True, pa.bool_()), pa.scalar(0, pa.int32()), pa.scalar(0, pa.int64())
+_EXCEPTION = pa.scalar("exception", pa.string())
 
 
 class LiveTraces:
@@ -49,6 +56,7 @@ class LiveTraces:
         self._lock = threading.Lock()
         self.is_complete = True  # all expected spans can be published
         ((rules,),) = self.connection.execute("SELECT rules FROM rules").fetchall()
+        self._answers = read_answers(self.connection)
         self._rules = ServiceRules.from_row(rules)
         self._tables = {
             table: _ReplaceableTable(store.read_empty_table(table)) for table in dict.fromkeys(_SOURCE_TABLES.values())
@@ -103,10 +111,12 @@ class LiveTraces:
         if batch.has_entry_links.any():
             return False
         parts = {"spans": [spans]}
-        for name, rows in derive_rows(batch, NO_ENTRY_LINKS, self._rules, self._store.services):
+        known = KnownPeers(self._store.services, self._answers)
+        proxies = read_proxies(self.connection, self._rules.proxies)
+        for name, rows in derive_rows(batch, NO_ENTRY_LINKS, self._rules, known, proxies):
             parts.setdefault(name, []).append(rows)
         for name, table in self._tables.items():
-            table.replace(parts[name])
+            table.replace(parts.get(name, []))
         return True
 
     def _make_span_batch(self, spans: pa.Table) -> SpanBatch:
@@ -117,18 +127,29 @@ class LiveTraces:
             pc.index_in(trace_ids.storage, pa.array(self._root_parent_ids, pa.binary(16)))
         )
         copied_columns = (
-            "span_key", "trace_id", "span_id", "parent_id", "service", "name", "kind", "start_ns", "end_ns", "status",
-            "resource_key",
+            "span_key", "trace_id", "span_id", "parent_id", "service", "name", "kind", "start_ns", "status",
+            "resource_key", "scope_key",
         )  # fmt: skip
         columns = {
             **{name: spans[name] for name in copied_columns},
+            "end_ns": pc.if_else(pc.equal(spans["end_ns"], _UNFINISHED), pa.scalar(None, pa.int64()), spans["end_ns"]),
             "dirty": pa.repeat(_TRUE, len(spans)),
             "keys": attributes.field("keys"),
             "texts": attributes.field("texts"),
             "has_trigger_parent": pc.equal(spans["parent_id"], root_parent_ids).fill_null(False),
             "has_links": pc.greater(pc.list_value_length(spans["links"]), _ZERO),
+            "has_exception": _find_exceptions(spans["events"].combine_chunks()),
         }
         return SpanBatch(add_extracted_attributes(pa.table(columns)))
+
+
+def _find_exceptions(events: pa.ListArray) -> pa.Array:
+    """Return which spans have an exception event."""
+    is_exception = pc.equal(events.flatten().field("name"), _EXCEPTION)
+    span_rows = pc.list_parent_indices(events).filter(is_exception)
+    found = np.zeros(len(events), np.bool_)
+    found[span_rows.to_numpy()] = True
+    return pa.array(found)
 
 
 class _ReplaceableTable:
@@ -141,7 +162,7 @@ class _ReplaceableTable:
 
     def replace(self, parts: list[pa.Table]) -> None:
         """Replace the content with these parts."""
-        self._parts, self._table = parts, None
+        self._parts, self._table = parts or [self._schema.empty_table()], None
 
     @property
     def table(self) -> pa.Table:

@@ -19,7 +19,7 @@ from spanproof.assertions.run.events import ProofFinished, RunEvent, RunFinished
 from spanproof.assertions.run.runner import Runner
 from spanproof.collector.formats.import_file import import_file
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.check.modules import load_module
+from spanproof.query_lang.load.modules import load_module
 
 FOLDER = Path(__file__).parent
 PICTURE = FOLDER.parent / "failing-proof.svg"

@@ -8,6 +8,7 @@ from typing import Final
 
 from spanproof.query_lang.check.claims import ClaimChecker
 from spanproof.query_lang.check.constants import is_constant
+from spanproof.query_lang.check.declarations import read_declaration
 from spanproof.query_lang.check.definitions import Definitions, LoadedDefinition
 from spanproof.query_lang.check.requests import RequestChecker
 from spanproof.query_lang.check.scope import Scope, make_untyped_variables
@@ -70,6 +71,8 @@ class _FileChecker(RequestChecker):
                     self.check_define(item, scope)
                 case s.Hook():
                     self.check_hook(item, scope)
+                case s.Declaration():
+                    self.check_declaration(item)
                 case s.Use():
                     self.type_checker.check_names(item.path, Scope())
 
@@ -98,6 +101,14 @@ class _FileChecker(RequestChecker):
                     scope = self.check_when(statement, scope)
                 case _:
                     self.report("misplaced", f"`{hook.time}` can contain only `when` and `let`", statement.at)
+
+    def check_declaration(self, declaration: s.Declaration) -> None:
+        """Check that a declaration names a caller and a callee, and nothing else."""
+        if read_declaration(declaration) is None:
+            self.report(
+                "misplaced", f"`{declaration.kind}` declares calls from one service to another", declaration.call.at,
+                f"write `{declaration.kind} orders -> payments`",
+            )  # fmt: skip
 
     def check_proof(self, proof: s.Proof, scope: Scope) -> None:
         if not any(isinstance(statement, s.Expectation | s.Apply) for statement in proof.statements):

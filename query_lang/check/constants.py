@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal, DivisionByZero, InvalidOperation
 from typing import Protocol, TypeAlias
 
+from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.check.secrets import Secrets
 from spanproof.query_lang.check.types import TypeChecker
@@ -37,12 +38,15 @@ class ReadableResponse(Protocol):
 class Bindings:
     """Values of the names of a proof. ``responses[None]`` is the latest response.
 
-    Each environment variable that ``env`` reads is added to ``secrets``.
+    Each environment variable that ``env`` reads is added to ``secrets``. ``reading`` is how open evidence is read.
+    ``window_ns`` are the lengths of windows in nanoseconds, by the tables of their traces.
     """
 
     variables: Mapping[str, Constant | None] = field(default_factory=dict)
     responses: Mapping[str | None, ReadableResponse] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets, compare=False)
+    reading: Reading = field(default_factory=Reading)
+    window_ns: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def scope(self) -> Scope:

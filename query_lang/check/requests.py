@@ -11,6 +11,7 @@ from spanproof.query_lang.check.claims import ClaimChecker
 from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import suggest_names
+from spanproof.query_lang.syntax.vocabulary import ValueType
 
 HTTP_METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "QUERY")
 BROKERS: Final = ("kafka", "nats", "rabbitmq")
@@ -34,7 +35,9 @@ class RequestChecker(ClaimChecker):
     """Checker of requests and of the variables before and between them."""
 
     def check_let(self, let: s.Let, scope: Scope) -> Scope:
-        """Check a variable. Return the scope with its name."""
+        """Check a variable. Return the scope with its name; without a value, it is a text from outside."""
+        if let.value is None:
+            return replace(scope, variables={**scope.variables, let.name.text: ValueType("any")})
         type_ = self.type_checker.infer(let.value, scope)
         self.check_constant(let.value, "a variable")
         self.check_single_response(let.value, scope)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from spanproof.query_lang.check.constants import Bindings, evaluate, is_constant, to_decimal
+from spanproof.query_lang.check.constants import Bindings, evaluate, is_constant
 from spanproof.query_lang.check.types import TypeChecker, to_selection
-from spanproof.query_lang.compile.conditions import (
+from spanproof.query_lang.compile.critical_path import select_critical_path_time
+from spanproof.query_lang.compile.trends import infer_trend, subtract_trends
+from spanproof.query_lang.sql.conditions import (
     SqlParameters,
     SqlValue,
     compile_arithmetic,
@@ -15,10 +17,9 @@ from spanproof.query_lang.compile.conditions import (
     compile_negative,
     compile_operator,
 )
-from spanproof.query_lang.compile.critical_path import select_critical_path_time
-from spanproof.query_lang.compile.duckdb_dialect import SQL
-from spanproof.query_lang.compile.plan import Plan, Trend
-from spanproof.query_lang.compile.selections import SelectedRows, is_stable, select_rows, select_trace_rows
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.selections import SelectedRows, is_stable, select_rows, select_trace_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -33,10 +34,8 @@ AGGREGATE_SQL: Final = {
     "count": "count(*)",
     "error_rate": "count(*) FILTER (value) / nullif(count(*), 0)",
 }
-ZERO_WHEN_EMPTY: Final = ("count", "sum")
+ZERO_WHEN_EMPTY: Final = ("count", "sum", "rate")
 SCALAR_FUNCTIONS: Final = ("count", "error_rate", "rate")  # functions that aggregate the rows themselves
-TRENDS: Final[dict[str, Trend]] = {"count": "up", "max": "up", "min": "down", "distinct": "up"}
-OPPOSITE_TRENDS: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
 
 def compile_comparison(
@@ -55,13 +54,19 @@ def compile_comparison(
     """
     per: Literal["trace_id", "grp"] | None = "trace_id" if per_trace else "grp" if by else None
     numbers_from = "selected" if per_trace or _find_multivalued_function(node) else traces
-    return _ComparisonCompiler(node, bindings, per, by, SqlParameters(traces=numbers_from)).compile_plan()
+    return _ComparisonCompiler(
+        node, bindings, per, by, SqlParameters(traces=numbers_from, reading=bindings.reading)
+    ).compile_plan()
 
 
 def compile_values(node: s.Function, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
     """Return the query for the values that a rate or a quantile aggregates: one row per value, column ``value``."""
     compiler = _ComparisonCompiler(
-        s.Compare("==", node, node, node.at), bindings, None, None, SqlParameters(traces=traces)
+        s.Compare("==", node, node, node.at),
+        bindings,
+        None,
+        None,
+        SqlParameters(traces=traces, reading=bindings.reading),
     )
     bag, _ = compiler.compile_aggregated_values(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
     return bag, compiler.parameters.values
@@ -78,7 +83,12 @@ def compile_number(
     """
     per: Literal["grp"] | None = "grp" if by is not None or step_ns is not None else None
     compiler = _ComparisonCompiler(
-        s.Compare("==", node, node, node.at), bindings, per, by, SqlParameters(traces=traces), step_ns
+        s.Compare("==", node, node, node.at),
+        bindings,
+        per,
+        by,
+        SqlParameters(traces=traces, reading=bindings.reading),
+        step_ns,
     )
     value = compiler.compile_value(node).sql
     key, at_sql = ("sel.grp.key", "sel.grp.at_ns") if step_ns is not None else ("sel.grp", "NULL")
@@ -113,6 +123,7 @@ class _ComparisonCompiler:
         self.must_exist: list[str] = []  # names of the aggregates that are undefined for an empty bag
         self.stable = True
         self.item: SqlValue | None = None  # SQL of one value of the bag that is compared
+        self.limit = "NULL"  # SQL of the other side of a comparison of numbers
 
     def compile_plan(self) -> Plan:
         left_node = self.node.left if isinstance(self.node, s.Compare) else self.node.value
@@ -129,12 +140,17 @@ class _ComparisonCompiler:
             holds = compile_operator(self.node.operator, left, right)
             if {left.kind, right.kind} <= {"number", "duration", "fraction", "rate"}:
                 sign = f"sign({left.sql} - {right.sql})"
+                self.limit = SQL.to_double(right.sql)
         else:
             right = SqlValue("NULL", "nothing")
             holds = compile_membership(left, self.node, lambda option, _: self.compile_value(option))
             if function is None:
                 sign = self.compile_sign_above_options(left, self.node)
-        judged = " AND ".join(f"{name}.value IS NOT NULL" for name in self.must_exist) or "true"
+        numeric = {"number", "duration", "fraction", "rate"}
+        must_exist = [f"{name}.value IS NOT NULL" for name in self.must_exist]
+        if function is None and {left.kind, right.kind} <= numeric:  # a ratio with the denominator 0 is missing
+            must_exist += [f"{side.sql} IS NOT NULL" for side in (left, right)]
+        judged = " AND ".join(must_exist) or "true"
         holds = f"CASE WHEN {judged} THEN {holds} END"
         shown = ValueType(TypeChecker().infer(left_node, self.bindings.scope).kind)
         if shown.kind == "any" and left.kind != "nothing":
@@ -195,15 +211,17 @@ class _ComparisonCompiler:
         source = {"trace_id": "selected", "grp": f"({self.compile_groups()})"}.get(self.per or "", "(SELECT 1)")
         findings = (
             f"SELECT {trace} AS trace_id, {group} AS grp, {holds} AS ok, {left.sql} AS value, {witness} AS witness,"
-            f" 0 AS rank, {SQL.cast(f'[{counts}, {sign}]', 'integers')} AS note"
+            f" 0 AS rank, {SQL.cast(f'[{counts}, {sign}]', 'integers')} AS note, {self.limit} AS limit_value"
             f" FROM {source} sel{self.compile_number_joins()}"
         )
         trend, operator = "unknown", ""
         if isinstance(self.node, s.Compare):
-            trend = _subtract_trends(self.infer_trend(self.node.left), self.infer_trend(self.node.right))
+            trend = subtract_trends(
+                infer_trend(self.node.left, self.bindings), infer_trend(self.node.right, self.bindings)
+            )
             operator = self.node.operator
         elif all(is_constant(option) for option in self.node.options):
-            trend, operator = self.infer_trend(self.node.value), "not in" if self.node.negated else "in"
+            trend, operator = infer_trend(self.node.value, self.bindings), "not in" if self.node.negated else "in"
         if not self.aggregates:
             trend = "fixed"
         return Plan(
@@ -213,27 +231,9 @@ class _ComparisonCompiler:
             shown,
             self.stable,
             trend=trend,  # type: ignore[arg-type]  # a Trend by construction
+            has_limit=True,
             operator=operator,
         )
-
-    def infer_trend(self, node: s.Expression) -> Trend:
-        """Return how a number can change while spans are still arriving."""
-        if is_constant(node):
-            return "fixed"
-        if isinstance(node, s.Function):
-            return TRENDS.get(node.name, "unknown")
-        if isinstance(node, s.Arithmetic) and node.operator in ("+", "-"):
-            right = self.infer_trend(node.right)
-            return _subtract_trends(
-                self.infer_trend(node.left), OPPOSITE_TRENDS[right] if node.operator == "+" else right
-            )
-        if isinstance(node, s.Arithmetic):
-            moving, factor = node.left, node.right
-            if node.operator == "*" and is_constant(moving):
-                moving, factor = factor, moving
-            if is_constant(factor) and to_decimal(evaluate(factor, self.bindings)) > 0:
-                return self.infer_trend(moving)
-        return "unknown"
 
     def compile_groups(self) -> str:
         """Return the query for the groups that occur in at least one bag."""
@@ -339,8 +339,8 @@ class _ComparisonCompiler:
                 " GROUP BY ALL)",
             ]
         self.aggregates.append(step)
-        if name in ZERO_WHEN_EMPTY:
-            read = f"coalesce({step}.value, 0)"
+        if name in ZERO_WHEN_EMPTY:  # but a rate over no time is missing
+            read = f"CASE WHEN coalesce({step}.n, 0) = 0 THEN 0 ELSE {step}.value END"
         else:
             self.must_exist.append(step)
             read = f"{step}.value"
@@ -351,20 +351,23 @@ class _ComparisonCompiler:
     def compile_aggregate_sql(self, name: str, arguments: tuple[s.Expression, ...], bag: str) -> str:
         """Return the SQL of an aggregate.
 
-        Quantiles are nearest-rank: the value at rank ⌈p·n⌉, computed in integers. A rate is per second of the time from
-        the first start to the last end of the traces.
+        Quantiles are nearest-rank: the value at rank ⌈p·n⌉, computed in integers. A rate is per second of the window,
+        or without one of the time from the first start to the last end of the traces.
         """
         if name in AGGREGATE_SQL:
             return AGGREGATE_SQL[name]
         if name == "rate" and self.step_ns is not None:
             return f"count(*) * 1000000000 / {self.step_ns}"
+        window_ns = self.bindings.window_ns.get(self.parameters.traces)
+        if name == "rate" and window_ns is not None and self.per != "trace_id":
+            return f"count(*) * 1000000000 / {max(1, window_ns)}"
         if name == "rate":
             same_trace = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
             duration = (
                 "SELECT max(s.end_ns) - min(s.start_ns) FROM spans s"
                 f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){same_trace}"
             )
-            return f"nullif(count(*), 0) * 1000000000 / nullif(({duration}), 0)"
+            return f"CASE WHEN count(*) = 0 THEN 0 ELSE count(*) * 1000000000 / nullif(({duration}), 0) END"
         return SQL.nearest_rank("value", v.read_percentage(name, arguments) / 100)
 
     def compile_number_joins(self) -> str:
@@ -383,11 +386,3 @@ def _find_multivalued_function(node: object) -> s.Function | None:
     if isinstance(node, s.SpanSelection | s.CallSelection):
         return None
     return next((function for child in s.iter_children(node) if (function := _find_multivalued_function(child))), None)
-
-
-def _subtract_trends(left: Trend, right: Trend) -> Trend:
-    """Return the trend of left minus right."""
-    other = OPPOSITE_TRENDS[right]
-    if left == "fixed":
-        return other
-    return left if other in ("fixed", left) else "unknown"

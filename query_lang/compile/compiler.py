@@ -6,14 +6,15 @@ from spanproof.query_lang.check.constants import Bindings, MissingValue
 from spanproof.query_lang.check.types import TypeChecker
 from spanproof.query_lang.compile.aggregates import compile_comparison
 from spanproof.query_lang.compile.circuit import compile_circuit
-from spanproof.query_lang.compile.conditions import SqlParameters, find_subject
 from spanproof.query_lang.compile.critical_path import compile_budget
-from spanproof.query_lang.compile.duckdb_dialect import SQL
 from spanproof.query_lang.compile.order import compile_before
 from spanproof.query_lang.compile.path_segments import compile_path
-from spanproof.query_lang.compile.plan import Plan
-from spanproof.query_lang.compile.resilience import compile_fallback, compile_no_retry, compile_retry, compile_timeout
-from spanproof.query_lang.compile.selections import SelectedRows, find_row_kind, is_stable, select_rows
+from spanproof.query_lang.compile.resilience import compile_fallback, compile_no_retry, compile_retry
+from spanproof.query_lang.compile.timeout import compile_timeout
+from spanproof.query_lang.sql.conditions import SqlParameters, find_subject
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.selections import SelectedRows, find_row_kind, is_stable, select_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
@@ -52,7 +53,7 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_fro
 
 
 def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: s.Name | None) -> Plan:
-    parameters = SqlParameters()
+    parameters = SqlParameters(reading=bindings.reading)
     rows = select_rows(claim.selection, parameters, bindings)
     holds = rows.condition_compiler.compile_condition(claim.condition) if claim.condition is not None else "true"
     value, shown = _compile_observed_value(claim, rows, bindings)

@@ -8,27 +8,29 @@ server span belongs to the peer.
 from __future__ import annotations
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.compile.conditions import (
+from spanproof.query_lang.sql.conditions import (
     RowAliases,
     SqlParameters,
     SqlValue,
     compile_limit,
     compile_service_match,
 )
-from spanproof.query_lang.compile.duckdb_dialect import SQL
-from spanproof.query_lang.compile.plan import Plan
-from spanproof.query_lang.compile.selections import SelectedRows
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.selections import SelectedRows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 # `walk` has, for each awaited span, the time that is not yet assigned: from `start_ns` to `rest_end_ns`, within the
 # time up to `until_ns`. `awaited` has the children that a span can wait for: a child ends within that time, or
 # `answers` a client span, to which it is clipped. Consumers are not awaited.
-_WAIT_END_SQL = "CASE WHEN w.answers THEN least(w.end_ns, b.until_ns) ELSE w.end_ns END"
+# Ends and overlaps within the clock skew are errors of the clocks.
+_END_SQL = "CASE WHEN w.answers THEN least(w.end_ns, b.until_ns) ELSE w.end_ns END"
+_WAIT_END_SQL = f"least({_END_SQL}, b.rest_end_ns)"
 _WAIT_START_SQL = "greatest(w.start_ns, b.start_ns)"
 _WAIT_JOIN_SQL = (
     f"awaited w ON w.parent_key = b.span_key AND {_WAIT_START_SQL} < {_WAIT_END_SQL}"
-    f" AND {_WAIT_END_SQL} <= b.rest_end_ns"
+    f" AND {_END_SQL} <= b.rest_end_ns + w.skew_ns"
 )
 CRITICAL_PATH_SQL = f"""
 timed AS (
@@ -36,11 +38,12 @@ timed AS (
         t.trace_id, t.span_key, t.parent_key, t.kind, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
         coalesce(e.callee, t.service) AS service, t.is_entry, t.depth = 0 AND NOT t.orphan AS root
     FROM {{traces}} sel
-    JOIN topology t ON t.trace_id = sel.trace_id
-    LEFT JOIN attempts e ON e.client_key = t.span_key AND e.shape = 'unpaired'
+    JOIN {{topology}} t ON t.trace_id = sel.trace_id
+    LEFT JOIN {{attempts}} e ON e.client_key = t.span_key AND e.shape = 'unpaired'
 ),
 awaited AS (
-    SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.kind = 3 AS answers
+    SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.kind = 3 AS answers,
+        (SELECT max_clock_skew_ns FROM rules) AS skew_ns
     FROM timed c JOIN timed p ON p.span_key = c.parent_key
     WHERE c.kind <> 5 AND c.end_ns > c.start_ns
 ),
@@ -52,7 +55,8 @@ walk AS (
         SELECT b.*, w.span_key AS child, {_WAIT_START_SQL} AS child_start_ns, {_WAIT_END_SQL} AS child_end_ns
         FROM walk b JOIN {_WAIT_JOIN_SQL}
         QUALIFY row_number() OVER (
-            PARTITION BY b.span_key, b.rest_end_ns ORDER BY child_end_ns DESC, child_start_ns DESC, w.span_key
+            PARTITION BY b.span_key, b.rest_end_ns
+            ORDER BY child_end_ns DESC, {_END_SQL} DESC, child_start_ns DESC, w.span_key
         ) = 1
     ) b,
     LATERAL (
@@ -64,7 +68,8 @@ walk AS (
     JOIN timed t ON t.span_key = n.span_key
 ),
 path_shares AS (
-    SELECT b.trace_id, b.service, b.span_key, b.rest_end_ns - coalesce(max({_WAIT_END_SQL}), b.start_ns) AS share_ns
+    SELECT b.trace_id, b.service, b.span_key,
+        b.rest_end_ns - coalesce(max({_WAIT_END_SQL}) FILTER (w.span_key IS NOT NULL), b.start_ns) AS share_ns
     FROM walk b LEFT JOIN {_WAIT_JOIN_SQL}
     GROUP BY b.trace_id, b.service, b.span_key, b.start_ns, b.rest_end_ns
 ),
@@ -81,9 +86,15 @@ critical AS (
 )"""
 
 
+def _compile_critical_path(parameters: SqlParameters) -> str:
+    return CRITICAL_PATH_SQL.format(
+        traces=parameters.traces, topology=parameters.table("topology"), attempts=parameters.table("attempts")
+    )
+
+
 def select_critical_path_time(service: s.Name | s.Text, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
     """Return the rows of ``critical(service)``: one per trace in which the service occurs."""
-    shares = f"(WITH RECURSIVE {CRITICAL_PATH_SQL.format(traces=parameters.traces)} FROM critical) share"
+    shares = f"(WITH RECURSIVE {_compile_critical_path(parameters)} FROM critical) share"
     return SelectedRows(
         aliases=RowAliases("span", (), "share"),
         tables=[shares],
@@ -98,13 +109,19 @@ def select_critical_path_time(service: s.Name | s.Text, parameters: SqlParameter
     )
 
 
+def compile_shares(bindings: Bindings, traces: str) -> str:
+    """Return the query for the shares of all critical paths: ``trace_id``, ``service``, ``value`` in nanoseconds."""
+    parameters = SqlParameters(traces=traces, reading=bindings.reading)
+    return f"WITH RECURSIVE {_compile_critical_path(parameters)} SELECT trace_id, service, value FROM critical"
+
+
 def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:
     """Compile ``budget``: one finding per trace and part. ``note`` is [number of the part, 0 for the total]."""
-    parameters = SqlParameters()
+    parameters = SqlParameters(reading=bindings.reading)
     total = compile_limit(claim.total, bindings, parameters)
     selects = [
         f"SELECT trace_id, end_ns - start_ns <= {total} AS ok, end_ns - start_ns AS value, [span_key] AS witness,"
-        f" -(end_ns - start_ns) / {total} AS rank, [0] AS note FROM timed WHERE root"
+        f" 0 AS rank, [0] AS note FROM timed WHERE root"
     ]
     for number, (part, part_limit) in enumerate(claim.parts, 1):
         limit = compile_limit(part_limit, bindings, parameters)
@@ -115,10 +132,10 @@ def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:
         else:
             service_test = compile_service_match("service", part, parameters, bindings)
         selects.append(
-            f"SELECT trace_id, value <= {limit}, value, witness, -value / greatest({limit}, 1), [{number}]"
+            f"SELECT trace_id, value <= {limit}, value, witness, {limit} - value, [{number}]"
             f" FROM critical WHERE {service_test}"
         )
-    sql = f"WITH RECURSIVE {CRITICAL_PATH_SQL.format(traces=parameters.traces)} {' UNION ALL '.join(selects)}"
+    sql = f"WITH RECURSIVE {_compile_critical_path(parameters)} {' UNION ALL '.join(selects)}"
     return Plan(
         sql, parameters.values, "all", ValueType("duration"), is_stable=False, stable_condition_sql="f.note[1] = 0"
     )

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.compile.conditions import SqlParameters
-from spanproof.query_lang.compile.duckdb_dialect import SQL
-from spanproof.query_lang.compile.plan import Plan
-from spanproof.query_lang.compile.selections import is_stable, select_rows
+from spanproof.query_lang.sql.conditions import SqlParameters
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.selections import is_stable, select_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
@@ -18,7 +18,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     the order is known in two cases: one span descends from the other, or both have ancestors in a common process that
     waited for them, and all these ancestors are ordered in the same way. In all other cases ``ok`` is NULL.
     """
-    parameters = SqlParameters()
+    parameters = SqlParameters(reading=bindings.reading)
     first = select_rows(claim.first, parameters, bindings)
     second = select_rows(claim.second, parameters, bindings)
     columns = "{0} AS trace_id, {1}[1] AS span_key, {2} AS start_ns, {3} AS end_ns"
@@ -28,6 +28,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     second_rows = second.build_select(
         columns.format(second.trace_id_sql, second.witness_sql, second.start_sql, second.end_sql)
     )
+    topology = parameters.table("topology")
     sql = f"""
     WITH RECURSIVE
     firsts AS ({first_rows}),
@@ -45,8 +46,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             e.trace_id, e.span_key AS first_key, o.span_key AS second_key, o.start_ns - e.end_ns AS gap_ns, o.start_ns,
             a.resource_key = b.resource_key AS same_process
         FROM ends e JOIN starts o ON o.trace_id = e.trace_id
-        JOIN spans a ON a.span_key = e.span_key
-        JOIN spans b ON b.span_key = o.span_key
+        JOIN {topology} a ON a.span_key = e.span_key
+        JOIN {topology} b ON b.span_key = o.span_key
     ),
     near AS (SELECT * FROM pairs WHERE NOT same_process AND abs(gap_ns) <= (SELECT max_clock_skew_ns FROM rules)),
     sides AS (
@@ -61,8 +62,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             u.trace_id, u.side, p.span_key,
             u.waited_for AND t.kind <> 5 AND (t.end_ns <= p.end_ns OR t.resource_key <> p.resource_key)
         FROM ancestors u
-        JOIN topology t ON t.span_key = u.span_key
-        JOIN topology p ON p.span_key = t.parent_key
+        JOIN {topology} t ON t.span_key = u.span_key
+        JOIN {topology} p ON p.span_key = t.parent_key
     ),
     related AS (  -- one of the two descends from the other
         SELECT DISTINCT n.trace_id FROM near n
@@ -74,8 +75,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             {SQL.any_true("b.end_ns <= a.start_ns")} AS backward
         FROM ancestors x
         JOIN ancestors y ON y.trace_id = x.trace_id AND x.side = 1 AND y.side = 2 AND x.waited_for AND y.waited_for
-        JOIN spans a ON a.span_key = x.span_key
-        JOIN spans b ON b.span_key = y.span_key AND b.resource_key = a.resource_key
+        JOIN {topology} a ON a.span_key = x.span_key
+        JOIN {topology} b ON b.span_key = y.span_key AND b.resource_key = a.resource_key
         GROUP BY x.trace_id
     )
     SELECT

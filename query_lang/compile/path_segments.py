@@ -6,16 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.compile.conditions import (
+from spanproof.query_lang.sql.conditions import (
     ConditionCompiler,
     RowAliases,
     SqlParameters,
     compile_operation_match,
     compile_service_match,
 )
-from spanproof.query_lang.compile.duckdb_dialect import SQL
-from spanproof.query_lang.compile.plan import Family, Plan
-from spanproof.query_lang.compile.selections import compile_joins, compile_span_match, make_span_aliases
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.plan import Family, Plan
+from spanproof.query_lang.sql.selections import compile_joins, compile_span_match, make_span_aliases
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
@@ -25,7 +25,7 @@ PATH_NOT_MATCHED, OTHER_CALL_MADE = 1, 2
 
 def compile_path(claim: s.Path, bindings: Bindings) -> Plan:
     """Compile a path: one finding per trace or, for ``no path``, one per unwanted instance."""
-    compiler = _PathCompiler(SqlParameters(), bindings)
+    compiler = _PathCompiler(SqlParameters(reading=bindings.reading), bindings)
     starts = [compiler.add_segment(branch, claim.segment.arrow) for branch in claim.segment.branches]
     compiler.ctes.append(f"roots AS ({compiler.select_roots(claim.segment.step, starts)})")
     family: Family = "some"
@@ -67,7 +67,7 @@ def compile_hops(claim: s.Path, bindings: Bindings, traces: str) -> tuple[str, d
     ``witness``, ``service``, ``operation``, ``async``, ``start_ns``, ``key`` and ``matches``. ``matches`` tells whether
     the entry span is the first step, or, for each of the other steps, whether the attempt leads to it.
     """
-    parameters = SqlParameters(traces=traces)
+    parameters = SqlParameters(traces=traces, reading=bindings.reading)
     (first, _), *others = list_steps(claim.segment)
     entry, callee = make_span_aliases("s", "t"), make_span_aliases("callee", "callee_topology")
     is_first = _compile_step_match(first, ConditionCompiler(entry, parameters, bindings))

@@ -1,4 +1,4 @@
-"""Retries, fallbacks and timeouts as SQL: one finding per logical call (or attempt) to which the claim applies."""
+"""Retries and fallbacks as SQL: one finding per logical call to which the claim applies."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from dataclasses import replace
 from typing import Final
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.compile.conditions import (
+from spanproof.query_lang.sql.conditions import (
     SQL_OPERATORS,
     ConditionCompiler,
     SqlParameters,
     compile_limit,
     find_subject,
 )
-from spanproof.query_lang.compile.duckdb_dialect import SQL
-from spanproof.query_lang.compile.plan import Plan
-from spanproof.query_lang.compile.selections import (
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.selections import (
     SelectedRows,
     compile_joins,
     compile_span_match,
@@ -28,30 +28,58 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 NOT_RETRIED = 0
-FALLBACK_NOT_CALLED, FALLBACK_CALLED_TOO_EARLY, CALLER_FAILED = 1, 2, 3
+# Where attempts are known only from a counter, the gaps between them and their causes are not known.
+_ALL_SEEN_SQL: Final = "(all_seen OR NULL)"
+FALLBACK_NOT_CALLED, FALLBACK_CALLED_TOO_EARLY, CALLER_FAILED, FALLBACK_FAILED = 1, 2, 3, 4
 
-# A call with one known attempt whose callee sent no span, although other retries by this caller were visible only at
-# the callee.
 # The span that shows an attempt; `{attempt}` is empty, or the alias of the attempt and a dot.
 _ATTEMPT_SPAN_SQL: Final = (
     "CASE WHEN {attempt}arrived THEN {attempt}server_key ELSE coalesce({attempt}client_key, {attempt}server_key) END"
 )
-_TIMEOUT_PATTERN: Final = "(?i)time.?out|timed.?out|deadline|cancel"
-UNOBSERVED_RETRIES_SQL = (
-    "({call}.attempts = 1 AND {call}.shape = 'unpaired' AND EXISTS (SELECT 1 FROM calls other WHERE other.tier = 2"
-    " AND other.caller = {call}.caller AND other.callee = {call}.callee))"
+# Instrumentation of clients that retry below their span, so that only the callee sees it.
+_SILENT_RETRIERS: Final = (
+    "opentelemetry.instrumentation.requests",  # urllib3's Retry
+    "opentelemetry.instrumentation.urllib3",
+    "opentelemetry.instrumentation.grpc",  # gRPC's retry policy
+    "@opentelemetry/instrumentation-grpc",
+    "@opentelemetry/instrumentation-aws-sdk",
+    "go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc",
+    "io.opentelemetry.grpc-1.6",
+    "io.opentelemetry.apache-httpclient-4.0",
+    "io.opentelemetry.apache-httpclient-4.3",
+    "io.opentelemetry.apache-httpclient-5.0",
+    "io.opentelemetry.apache-httpclient-5.2",
+    "io.opentelemetry.java-http-client",
+    "io.opentelemetry.http-url-connection",
 )
-UNDECIDED_REASON = "retries of this call were visible only at the callee, and here the callee sent no span"
+# A call with one known attempt whose callee sent no span, and whose client retries below its span: it is known to, or
+# it did so in another call.
+UNOBSERVED_RETRIES_SQL = (
+    "({{call}}.attempts = 1 AND {{call}}.tier = 0 AND {{call}}.shape = 'unpaired' AND NOT {{call}}.async AND EXISTS ("
+    "SELECT 1 FROM spans retrying LEFT JOIN scopes retrying_scope ON retrying_scope.scope_key = retrying.scope_key"
+    " WHERE retrying.span_key = {{call}}.client_key AND (retrying_scope.name IN ({names}) OR EXISTS ("
+    "SELECT 1 FROM calls other JOIN spans other_span ON other_span.span_key = other.client_key WHERE other.tier = 2"
+    " AND other.caller = {{call}}.caller AND other_span.scope_key = retrying.scope_key))))"
+).format(names=", ".join(map(SQL.quote, _SILENT_RETRIERS)))
+# Whether only the caller's spans tell how often a call was tried, as the callee sent none, and no counter is recorded.
+_IS_ONE_SIDED_SQL: Final = "CASE WHEN {call}.shape = 'unpaired' AND {call}.tier <> 1 THEN 1 ELSE 0 END"
+_ONE_SIDED_SQL: Final = f"max({_IS_ONE_SIDED_SQL}) OVER ()"
+# Whether a fallback `u` started after the last attempt of a call `a` was over. Some SDKs record starts in whole
+# milliseconds, so that it may really have started up to one millisecond later.
+_STARTED_AFTER_SQL: Final = "u.start_ns + 999999 >= a.over_ns"
+UNDECIDED_REASON = "retries of this client are visible only at the callee, and here the callee sent no span"
+EVIDENCE_TIERS: Final = {"evidence counted": 1, "evidence arrivals": 2, "evidence inferred": 3}
 
 
 def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
     """Compile ``no retry``: each logical call must have one attempt."""
-    rows = _select_calls(claim.call, SqlParameters(), bindings)
+    rows = _select_calls(claim.call, SqlParameters(reading=bindings.reading), bindings)
     sql = rows.build_select(
         f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
         f" c.attempts AS value, (SELECT {SQL.collect(_ATTEMPT_SPAN_SQL.format(attempt='e.'), 'e.attempt')}"
-        " FROM attempts e WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
-        " c.start_ns AS rank, [c.tier] AS note"
+        f" FROM {rows.parameters.table('attempts')} e"
+        " WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
+        f" c.start_ns AS rank, [c.tier, {_ONE_SIDED_SQL.format(call='c')}] AS note"
     )
     return Plan(
         sql,
@@ -65,8 +93,9 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
 
 def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     """Compile ``retry``. ``note`` is [number of the clause that does not hold, attempts, tier]."""
-    rows = _select_calls(claim.call, SqlParameters(), bindings)
-    retry_calls = rows.build_select("c.*", "(c.attempts > 1 OR c.failed)")  # other calls gave no reason for a retry
+    rows = _select_calls(claim.call, SqlParameters(reading=bindings.reading), bindings)
+    # other calls gave no reason for a retry
+    retry_calls = rows.build_select("c.*", "(c.attempts > 1 OR c.failed OR c.retryable)")
     row = make_call_aliases("e", attempts=True)
     conditions = ConditionCompiler(row, rows.parameters, bindings)
     cause_columns, tests, observed = [], ["attempts > 1"], [SQL.cast("attempts", "text")]
@@ -80,13 +109,16 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
                 limit = compile_limit(clause.value, bindings, rows.parameters)
                 test = f"coalesce(gap {SQL_OPERATORS[clause.operator]} {limit}, false)"
                 violations = SQL.filter_list("attempt_gaps", "gap", f"NOT {test}")
-                tests.append(f"{SQL.length(violations)} = 0")
+                tests.append(f"({SQL.length(violations)} = 0 AND {_ALL_SEEN_SQL})")
                 observed.append(SQL.cast(f"{violations}[1]", "text"))
             case s.Flag(name="backoff grows"):
-                tests.append("grows")
+                tests.append(f"(grows AND {_ALL_SEEN_SQL})")
                 observed.append("NULL")
+            case s.Flag() if clause.name in EVIDENCE_TIERS:
+                tests.append(f"tier BETWEEN 1 AND {EVIDENCE_TIERS[clause.name]}")
+                observed.append(SQL.cast("tier", "text"))
             case s.Flag():
-                tests.append("error" if clause.name == "exhausted" else "NOT error")
+                tests.append("exhausted" if clause.name == "exhausted" else "NOT failed")
                 observed.append("NULL")
             case s.Cause():
                 subject = find_subject(clause.condition)
@@ -95,7 +127,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
                     f"{conditions.compile_condition(clause.condition)} AS cause{number},"
                     f" {value_sql} AS cause_value{number}"
                 )
-                tests.append(f"cause{number}")
+                tests.append(f"(cause{number} AND {_ALL_SEEN_SQL})")
                 observed.append(f"cause_value{number}")
     cause_aggregates = "".join(
         f", {SQL.all_true(f'cause{number}')} FILTER (retryable) AS cause{number},"
@@ -110,23 +142,29 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     joins = compile_joins(row, rows.parameters)
     sql = (
         f"WITH retry_calls AS ({retry_calls}), attempt_gaps AS ("
-        f"SELECT e.*, a.failed AS finally_failed, {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unobserved,"
-        " e.start_ns - lag(e.end_ns) OVER (PARTITION BY e.call_key ORDER BY e.attempt) AS gap_ns"
+        f"SELECT e.*, a.attempts AS attempts, {_IS_ONE_SIDED_SQL.format(call='a')} AS one_sided,"
+        f" {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unobserved,"
+        " lag(e.end_ns) OVER (PARTITION BY e.call_key ORDER BY e.attempt) AS last_end_ns,"
+        " CASE WHEN e.start_ns - last_end_ns BETWEEN -999999 AND 0 THEN 0 ELSE e.start_ns - last_end_ns END AS gap_ns"
         + "".join(f", {column}" for column in cause_columns)
-        + f" FROM retry_calls a JOIN attempts e ON e.call_key = a.call_key {' '.join(joins)}"
+        + f" FROM retry_calls a JOIN {rows.parameters.table('attempts')} e ON e.call_key = a.call_key {' '.join(joins)}"
         " WHERE e.attempt IS NOT NULL), compared AS ("
         "SELECT *, lag(gap_ns) OVER (PARTITION BY call_key ORDER BY attempt) AS gap_before_ns FROM attempt_gaps),"
         " per_call AS ("
-        f"SELECT {SQL.any_value('trace_id')} AS trace_id, count(*) AS attempts, {SQL.any_value('tier')} AS tier,"
-        f" {SQL.any_true('retryable')} FILTER (attempt = 1) AS exercised,"
-        f" {SQL.any_value('finally_failed')} AS error, {SQL.any_value('unobserved')} AS unobserved,"
+        f"SELECT {SQL.any_value('trace_id')} AS trace_id, {SQL.any_value('attempts')} AS attempts,"
+        f" {SQL.any_value('tier')} AS tier,"
+        # an attempt that is known only from a counter has failed
+        f" coalesce({SQL.any_true('retryable')} FILTER (attempt = 1), true) AS exercised,"
+        f" {SQL.last_by('failed', 'attempt')} AS failed, {SQL.last_by('retryable', 'attempt')} AS exhausted,"
+        f" {SQL.any_value('one_sided')} AS one_sided, count(*) = {SQL.any_value('attempts')} AS all_seen,"
+        f" {SQL.any_value('unobserved')} AS unobserved,"
         f" coalesce({SQL.collect('gap_ns', 'attempt')} FILTER (gap_ns IS NOT NULL), []) AS attempt_gaps,"
         f" coalesce({SQL.all_true('gap_ns > gap_before_ns')}, true) AS grows, min(start_ns) AS start_ns,"
         f" {SQL.collect(_ATTEMPT_SPAN_SQL.format(attempt=''), 'attempt')} AS witness"
         f"{cause_aggregates} FROM compared GROUP BY call_key)"
-        f" SELECT trace_id, CASE WHEN NOT unobserved THEN {' AND '.join(tests)} END AS ok,"
+        f" SELECT trace_id, CASE WHEN NOT unobserved OR attempts > 1 THEN {' AND '.join(tests)} END AS ok,"
         f" CASE {value} END AS value, witness, start_ns AS rank,"
-        f" [CASE {first_wrong} END, attempts, tier] AS note FROM per_call WHERE exercised"
+        f" [CASE {first_wrong} END, attempts, tier, max(one_sided) OVER ()] AS note FROM per_call WHERE exercised"
     )
     return Plan(
         sql,
@@ -141,14 +179,15 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
 
 def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
     """Compile ``fallback``. ``value`` lists the services called instead. ``note`` is [reason why it does not hold]."""
-    parameters = SqlParameters()
+    parameters = SqlParameters(reading=bindings.reading)
     rows = _select_calls(claim.call, parameters, bindings)
-    failed_calls = rows.build_select("c.*", "c.failed")
+    failed_calls = rows.build_select("c.*", "c.retryable")
     if claim.to.spans == "any":
         row = make_span_aliases("s", "t")
         where = compile_span_match(claim.to, "t", ConditionCompiler(row, parameters, bindings))
         fallbacks = (
-            "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness FROM topology t"
+            "SELECT t.entry_key AS caller_entry, t.start_ns, t.span_key AS witness, false AS failed"
+            f" FROM {parameters.table('topology')} t"
             f" {' '.join(compile_joins(row, rows.parameters))}"
             f" WHERE {' AND '.join(['t.trace_id IN (SELECT trace_id FROM failed_calls)', *where])}"
         )
@@ -157,59 +196,58 @@ def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:
             s.SpanSelection("entry", None, None, None, claim.to.at), "=>", claim.to, False, claim.to.at
         )
         fallbacks = select_rows(call, parameters, bindings).build_select(
-            "c.caller_entry, c.start_ns, coalesce(c.client_key, c.server_key) AS witness"
+            "c.caller_entry, c.start_ns, coalesce(c.client_key, c.server_key) AS witness, c.failed"
         )
     sql = (
         f"WITH failed_calls AS ({failed_calls}), fallbacks AS ({fallbacks}), checked_calls AS ("
         f"SELECT a.trace_id, a.call_key, {SQL.any_value('a.start_ns')} AS start_ns,"
         f" {SQL.any_value('coalesce(a.client_key, a.server_key)')} AS failed_key,"
-        f" {SQL.first_by('u.witness', 'u.start_ns')} FILTER (u.start_ns >= a.end_ns) AS fallback_key,"
+        f" {SQL.first_by('u.witness', '(u.failed, u.start_ns)')} FILTER ({_STARTED_AFTER_SQL}) AS fallback_key,"
+        f" coalesce({SQL.all_true('u.failed')} FILTER ({_STARTED_AFTER_SQL}), false) AS fallback_failed,"
         f" count(u.start_ns) > 0 AS has_fallback, {SQL.any_value('entry.error')} AS entry_error"
         " FROM failed_calls a LEFT JOIN fallbacks u ON u.caller_entry = a.caller_entry"
-        " LEFT JOIN topology entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
+        f" LEFT JOIN {parameters.table('topology')} entry ON entry.span_key = a.caller_entry GROUP BY ALL), others AS ("
         f"SELECT a.call_key, {SQL.join_texts('o.callee', ', ', 'o.callee', distinct=True)} AS callees"
         " FROM failed_calls a"
-        " JOIN calls o ON o.caller_entry = a.caller_entry AND o.start_ns >= a.end_ns GROUP BY a.call_key)"
-        " SELECT j.trace_id, j.fallback_key IS NOT NULL AND NOT coalesce(j.entry_error, false) AS ok,"
+        f" JOIN {parameters.table('calls')} o"
+        " ON o.caller_entry = a.caller_entry AND o.start_ns >= a.over_ns GROUP BY a.call_key)"
+        " SELECT j.trace_id,"
+        " j.fallback_key IS NOT NULL AND NOT j.fallback_failed AND NOT coalesce(j.entry_error, false) AS ok,"
         " o.callees AS value,"
         f" {SQL.filter_list('[j.failed_key, j.fallback_key]', 'key', 'key IS NOT NULL')} AS witness,"
         " j.start_ns AS rank,"
         f" [CASE WHEN j.fallback_key IS NULL AND j.has_fallback THEN {FALLBACK_CALLED_TOO_EARLY}"
-        f" WHEN j.fallback_key IS NULL THEN {FALLBACK_NOT_CALLED} WHEN j.entry_error THEN {CALLER_FAILED} END] AS note"
+        f" WHEN j.fallback_key IS NULL THEN {FALLBACK_NOT_CALLED} WHEN j.fallback_failed THEN {FALLBACK_FAILED}"
+        f" WHEN j.entry_error THEN {CALLER_FAILED} END] AS note"
         " FROM checked_calls j"
         " LEFT JOIN others o ON o.call_key = j.call_key"
     )
     return Plan(sql, parameters.values, "all", ValueType("text"), is_stable=False, needs_occasion=True)
 
 
-def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
-    """Compile ``timeout``: one finding per attempt that was cut off, or that lasted longer than the limit.
-
-    An attempt was cut off if its error names a timeout, a deadline or a cancellation, or if it failed and the callee
-    continued after the caller had given up.
-    """
-    assert isinstance(claim.call, s.CallSelection)  # noqa: S101 (checked before)
-    rows = select_rows(replace(claim.call, attempts=True), SqlParameters(), bindings)
-    rows.aliases.needed_joins.update(rows.aliases.span_aliases)
-    limit = compile_limit(claim.limit, bindings, rows.parameters)
-    error_type = SQL.attribute("client.attributes", "error.type")
-    exception_types = SQL.map_list("client.events", "event", SQL.attribute("event.attributes", "exception.type"))
-    error_text = f"concat_ws(' ', {error_type}, client.status_message, {SQL.join_list(exception_types, ' ')})"
-    cut_off = (
-        f"({SQL.matches(error_text, SQL.quote(_TIMEOUT_PATTERN))}"
-        f" OR coalesce({SQL.attribute('client.attributes', 'rpc.response.status_code')} IN ('1', '4', 'CANCELLED',"
-        " 'DEADLINE_EXCEEDED'), false)"
-        " OR c.error AND coalesce(server.end_ns - server.start_ns > client.end_ns - client.start_ns, false))"
-    )
-    duration = "coalesce(client.end_ns - client.start_ns, c.duration_ns)"
-    sql = rows.build_select(
-        f"c.trace_id, {duration} <= {limit} AS ok, {duration} AS value, {rows.witness_sql} AS witness,"
-        f" -{duration} AS rank, {SQL.null('integers')} AS note",
-        f"({duration} > {limit} OR {cut_off})",
-    )
-    return Plan(sql, rows.parameters.values, "all", ValueType("duration"), is_stable=True, needs_occasion=True)
-
-
 def _select_calls(node: s.Selection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
     assert isinstance(node, s.CallSelection)  # noqa: S101 (checked before)
     return select_rows(node, parameters, bindings)
+
+
+def compile_unobserved(claim: s.Claim, bindings: Bindings) -> tuple[str, dict[str, object]] | None:
+    """Return the query for calls of a claim about attempts whose retries only the callee would show.
+
+    None if the claim is not about attempts.
+    """
+    calls = [part for part in s.walk(claim) if isinstance(part, s.CallSelection)]
+    reads_attempts = isinstance(claim, s.Timeout) or any(call.attempts for call in calls)
+    reads_attempts = reads_attempts or any(
+        (isinstance(part, s.Function) and part.name == "attempts")
+        or (isinstance(part, s.Name) and part.text in ("attempt", "attempts"))
+        for part in s.walk(claim)
+    )  # fmt: skip
+    if isinstance(claim, s.Retry | s.NoRetry) or not calls or not reads_attempts:
+        return None
+    parameters = SqlParameters(reading=bindings.reading)
+    selects = [
+        select_rows(replace(call, attempts=False, callee=replace(call.callee, where=None)), parameters, bindings)
+        .build_select("1", UNOBSERVED_RETRIES_SQL.format(call="c"))
+        for call in calls
+    ]  # fmt: skip
+    return " UNION ALL ".join(selects), parameters.values

@@ -13,9 +13,9 @@ from pygls.workspace.position_codec import ServerTextPosition, ServerTextRange
 from spanproof import __version__
 from spanproof.collector.otlp.semantic_conventions import DEPRECATED_NAMES, EXTRACTED_ATTRIBUTES
 from spanproof.collector.traces.catalog import Catalog, read_catalog
-from spanproof.query_lang.check.modules import ProofModule, load_module_text
-from spanproof.query_lang.check.unknown_names import find_unknown_names
 from spanproof.query_lang.editor.hover_texts import FIELD_HELP, FUNCTION_HELP, WORD_HELP
+from spanproof.query_lang.load.modules import ProofModule, load_module_text
+from spanproof.query_lang.load.unknown_names import find_unknown_names
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, locate_offset
 from spanproof.query_lang.syntax.formatter import format_file
 from spanproof.query_lang.syntax.literals import NAME

@@ -52,6 +52,7 @@ from spanproof.query_lang.syntax.expressions import (
 )
 from spanproof.query_lang.syntax.statements import (
     Apply,
+    Declaration,
     Define,
     Given,
     Hook,
@@ -89,6 +90,7 @@ __all__ = [
     "Compare",
     "ComparisonClaim",
     "Contract",
+    "Declaration",
     "Define",
     "Every",
     "Expectation",

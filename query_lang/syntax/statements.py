@@ -11,10 +11,10 @@ from spanproof.query_lang.syntax.expressions import Expression, Name, Negative, 
 
 @dataclass(frozen=True, slots=True)
 class Let:
-    """Variable ``let name = value``."""
+    """Variable ``let name = value``; without a value, it must be set from outside."""
 
     name: Name
-    value: Expression
+    value: Expression | None
     at: TextRange
 
 
@@ -139,6 +139,15 @@ class Proof:
 
 
 @dataclass(frozen=True, slots=True)
+class Declaration:
+    """``retries A -> B`` or ``distinct A -> B``: whether attempts that are possibly one call are one."""
+
+    kind: Literal["retries", "distinct"]
+    call: Selection
+    at: TextRange
+
+
+@dataclass(frozen=True, slots=True)
 class Define:
     """Definition: named statements with parameters."""
 
@@ -156,7 +165,7 @@ class Use:
     at: TextRange
 
 
-Item: TypeAlias = Let | Proof | Define | Use | Hook
+Item: TypeAlias = Let | Proof | Define | Use | Hook | Declaration
 Node: TypeAlias = (
     Expression | Claim | Expectation | Statement | Item | PathSegment | Step | ShareClause | Clause | Option | Json
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lark import v_args
 from lark.tree import Meta
@@ -52,6 +52,10 @@ class ProofTransformer(ExpressionTransformer):
 
     def hook(self, meta: Meta, items: list[Any]) -> s.Hook:
         return s.Hook("before" if items[0] == "before" else "after", items[1], locate_meta(meta))
+
+    def declaration(self, meta: Meta, items: list[Any]) -> s.Declaration:
+        kind: Literal["retries", "distinct"] = "retries" if items[0] == "retries" else "distinct"
+        return s.Declaration(kind, read_selection(items[1]), locate_meta(meta))
 
     def block(self, meta: Meta, items: list[Any]) -> tuple[s.Statement, ...]:
         return tuple(item for item in items if item is not None)

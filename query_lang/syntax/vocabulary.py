@@ -110,7 +110,9 @@ CONDITION_FUNCTIONS: Final = ("exists",)
 FUNCTIONS: Final = (*SELECTION_FUNCTIONS, *AGGREGATES, *CONSTANT_FUNCTIONS, *CONDITION_FUNCTIONS)
 
 RETRY_LIMITS: Final[Mapping[str, ValueKind]] = {"attempts": "number", "backoff": "duration"}
-RETRY_FLAGS: Final = ("backoff grows", "recovered", "exhausted")
+RETRY_FLAGS: Final = (
+    "backoff grows", "recovered", "exhausted", "evidence counted", "evidence arrivals", "evidence inferred",
+)  # fmt: skip
 CIRCUIT_LIMITS: Final[Mapping[str, ValueKind]] = {"holds": "duration", "probes": "number"}
 RESPONSE_PARTS: Final[Mapping[str, ValueKind]] = {
     "status": "number",

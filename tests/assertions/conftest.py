@@ -18,7 +18,7 @@ from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.otlp.decoder import Decoder
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.check.modules import load_module
+from spanproof.query_lang.load.modules import load_module
 from spanproof.tests.assertions.traced_service import ProofResult, Prove, StoreExporter, TracedService
 
 ZERO_NS = 1_700_000_000_000_000_000

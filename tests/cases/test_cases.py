@@ -11,7 +11,7 @@ from spanproof.assertions.cases.case_runner import CaseResult, run_scenario
 from spanproof.assertions.cases.scenario import CaseAssertion, Scenario
 from spanproof.assertions.cases.variations import VARIATIONS
 
-FILES = sorted(Path(__file__).parent.glob("*.case"))
+FILES = sorted(Path(__file__).parent.rglob("*.case"))
 
 
 @cache

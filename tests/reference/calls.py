@@ -1,172 +1,54 @@
-"""Attempts (one request and its answer) and the logical calls that they form."""
+"""The logical calls that attempts form, with the tier of the evidence."""
 
 from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
-from spanproof.tests.reference.spans import (
-    CONSUMER,
-    PRODUCER,
-    Forest,
-    Span,
-    Value,
-    as_number,
-    as_text,
-    is_error,
-    read,
-)
+from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
+from spanproof.tests.reference.attempts import Try, derive_tries, find_maker
+from spanproof.tests.reference.nesting import Nesting
+from spanproof.tests.reference.spans import Forest, Span, as_number, as_text, read
+from spanproof.tests.reference.targets import asks_again, asks_otherwise, has_full_url, message_of, target_of
 
-RETRYABLE_HTTP: Final = (408, 425, 429)
+__all__ = ["Calls", "Logical", "Reading", "Try"]
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Try:
-    """One attempt, as the caller observed it.
-
-    ``exit`` is missing in a bare call, ``server`` in an unanswered one. ``below`` is the span that made the attempt:
-    the parent of the exit span, or of a bare server span. ``callee_spans`` are in order of their start.
-    """
-
-    trace_id: str
-    caller: str
-    callee: str
-    asynchronous: bool
-    entry: Span | None
-    below: Span | None
-    exit: Span | None
-    server: Span | None
-    callee_spans: tuple[Span, ...]
-
-    @property
-    def primary_span(self) -> Span:
-        """The span that determines the result: the span of the caller if there is one."""
-        span = self.exit or self.server
-        assert span is not None
-        return span
-
-    @property
-    def operation(self) -> str:
-        return (self.server or self.primary_span).name
-
-    @property
-    def start_ns(self) -> int:
-        return self.primary_span.start_ns
-
-    @property
-    def end_ns(self) -> int:
-        return self.server.end_ns if self.asynchronous and self.server else self.primary_span.end_ns
-
-    @property
-    def duration_ns(self) -> int:
-        return self.end_ns - self.start_ns
-
-    @property
-    def network_ns(self) -> int | None:
-        if self.exit is None or self.server is None or self.asynchronous:
-            return None
-        return self.duration_ns - self.server.duration_ns
-
-    @property
-    def lag_ns(self) -> int | None:
-        if self.exit is None or self.server is None or not self.asynchronous:
-            return None
-        return self.server.start_ns - self.exit.end_ns
-
-    @property
-    def status(self) -> int:
-        return self.primary_span.status
-
-    def attribute(self, name: str) -> Value | None:
-        for span in (self.exit, self.server):
-            value = None if span is None else read(span.attributes, name)
-            if value is not None:
-                return value
-        return None
-
-    @property
-    def protocol(self) -> str:
-        """The protocol, by the attributes of either span."""
-
-        def has_any(*names: str) -> bool:
-            return any(self.attribute(name) is not None for name in names)
-
-        if has_any("db.system.name"):
-            return "db"
-        if has_any("messaging.system") or (self.asynchronous and self.server is not None):
-            return "messaging"
-        if has_any("rpc.system.name", "rpc.service"):
-            return "rpc"
-        return "http" if has_any("http.request.method", "url.full", "http.response.status_code") else "other"
-
-    @property
-    def http_status(self) -> Fraction | None:
-        return as_number(self.attribute("http.response.status_code"))
-
-    @property
-    def error(self) -> bool:
-        if self.asynchronous and self.server is not None and self.server.error:
-            return True
-        return is_error(self.status, self.http_status, self.attribute("rpc.response.status_code"))
-
-    @property
-    def failed_retryably(self) -> bool:
-        return _is_retryable(self.error, self.http_status, self.attribute("error.type"))
-
-    @property
-    def failed(self) -> bool:
-        return self.error or self.failed_retryably
-
-    @property
-    def is_redirect(self) -> bool:
-        """Return whether the attempt is repeated without a failure: a redirect or a request for credentials."""
-        return _is_never_retryable(self.http_status)
-
-    @property
-    def retried_callee_spans(self) -> tuple[Span, ...]:
-        """The callee spans of retries: each follows, or precedes, one that failed retryably or was still running."""
-        retried = set()
-        for operation in {span.name for span in self.callee_spans}:
-            same = [span for span in self.callee_spans if span.name == operation]
-            for span, next_span in itertools.pairwise(same):
-                if callee_failed(span) or span.end_ns > next_span.start_ns:
-                    retried |= {span, next_span}
-        return tuple(span for span in self.callee_spans if span in retried)
-
-    @property
-    def each(self) -> tuple[Try, ...]:
-        """The single attempts: the callee spans if the retries are below the instrumentation, else this attempt."""
-        return tuple(replace(self, exit=None, server=span) for span in self.retried_callee_spans) or (self,)
+COUNTED: Final = 1
+ARRIVALS: Final = 2
+INFERRED: Final = 3
+POSSIBLE: Final = 4
+# Some starts are recorded in whole milliseconds, and seem to be before the end of what they follow.
+WHOLE_MS: Final = 1_000_000
 
 
-def _is_never_retryable(http_status: Fraction | None) -> bool:
-    return http_status is not None and (http_status in (401, 407) or 300 <= http_status < 400)
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How to read what is not certain: T4 joined or apart, uncertain counters high or low."""
 
-
-def _is_retryable(error: bool, http_status: Fraction | None, error_type: Value | None) -> bool:
-    if _is_never_retryable(http_status):
-        return False
-    return error or error_type is not None or http_status in RETRYABLE_HTTP
-
-
-def callee_failed(span: Span) -> bool:
-    """Return whether a request failed retryably, as its callee observed it."""
-    return _is_retryable(span.error, span.http_status, read(span.attributes, "error.type"))
+    joined: bool = True
+    resent: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Logical:
     """A logical call: one or more attempts of the same request, in order of their start.
 
-    ``each`` are its single attempts: the tries, with a try that has several retried callee spans replaced by these.
+    ``each`` are its single attempts: the tries, with a try that has several arrivals replaced by these. ``lost`` is the
+    number of attempts that only a counter tells of. ``tiers`` are those of its links. ``followed`` are the attempts
+    that a counter or arrivals show to have been followed by another one.
     """
 
     tries: tuple[Try, ...]
     each: tuple[Try, ...]
+    lost: int
+    tiers: tuple[int, ...]
+    followed: frozenset[Try]
+    wrapper: Span | None
+    forest: Forest
 
     @property
     def first(self) -> Try:
@@ -174,180 +56,238 @@ class Logical:
 
     @property
     def last(self) -> Try:
-        return self.tries[-1]
+        return self.each[-1]
 
     @property
     def start_ns(self) -> int:
-        return self.first.start_ns
+        return self.wrapper.start_ns if self.wrapper else self.tries[0].start_ns
 
     @property
     def end_ns(self) -> int:
-        return self.last.end_ns
+        return self.wrapper.end_ns if self.wrapper else self.tries[-1].end_ns
 
     @property
     def duration_ns(self) -> int:
         return self.end_ns - self.start_ns
 
     @property
+    def error(self) -> bool:
+        return self.forest.error(self.wrapper) if self.wrapper else self.tries[-1].error
+
+    @property
+    def failed_in_the_end(self) -> bool:
+        """Return whether the call failed, as `error_rate` counts: in error, or without a response."""
+        return self.error or self.tries[-1].no_response
+
+    @property
     def attempts(self) -> int:
-        return len(self.each)
+        return len(self.each) + self.lost
+
+    @property
+    def tier(self) -> int:
+        return max(self.tiers, default=0)
+
+    def failed_retryably(self, one: Try) -> bool:
+        return one in self.followed or one.failed_retryably
+
+    @property
+    def first_failed(self) -> bool:
+        return self.lost > 0 or self.failed_retryably(self.each[0])
 
 
 class Calls:
     """All calls of a topology."""
 
-    def __init__(self, forest: Forest, max_retry_gap_ns: int) -> None:
-        self.max_retry_gap_ns = max_retry_gap_ns
+    def __init__(self, forest: Forest, rules: ServiceRules, reading: Reading) -> None:
+        self.rules, self.reading = rules, reading
         self.forest = forest
-        self.services = {span.service for span in forest.spans}
-        self.tries = tuple(self._tries())
-        self.logical = tuple(self._join(self.tries))
+        self.nesting = Nesting(forest)
+        self.uncertain: set[str] = set()  # which parts of the reading matter
+        self.tries = derive_tries(forest, self.nesting)
+        self.logical = tuple(self._join())
         self.of = {one: logical for logical in self.logical for one in (*logical.tries, *logical.each)}
 
-    # ## The four shapes
-
-    def _tries(self) -> Iterable[Try]:
-        forest = self.forest
-        for span in forest.spans:
-            if span.service in forest.proxies:
+    def _join(self) -> Iterable[Logical]:
+        in_order = sorted(self.tries, key=lambda one: (one.start_ns, one.end_ns))
+        after: dict[Try, tuple[Try, int]] = {}  # the next attempt of each attempt, and the tier
+        lost: dict[Try, int] = {}
+        self._join_messages(in_order, after)
+        self._join_counted(in_order, after, lost)
+        self._join_inferred(in_order, after)
+        followers = {next_ for next_, _ in after.values()}
+        for one in in_order:
+            if one in followers:
                 continue
-            if span.is_exit and not any(child.is_rpc_attempt for child in forest.children(span)):
-                yield from self._derive_attempts(span)
-            parent = forest.parent(span)
-            if (
-                parent
-                and forest.is_entry(span)
-                and parent.service not in (span.service, *forest.proxies)
-                and not parent.is_exit
-            ):
-                entry = forest.entry(parent)
-                yield Try(
-                    span.trace_id, parent.service, span.service, False, entry, parent, None, span, (span,)
-                )  # bare
-
-    def _derive_attempts(self, exit_: Span) -> Iterable[Try]:
-        """Yield the attempts of an exit span: one for each service that answered, else one to its peer."""
-        forest = self.forest
-        answers = {
-            span for span in forest.children(exit_) if forest.is_entry(span) and span.service not in forest.proxies
-        }
-        if exit_.kind == PRODUCER:
-            answers |= set(self._linked_to(exit_))
-        parent, entry = forest.parent(exit_), forest.entry(exit_)
-        answers_by_service: dict[tuple[str, bool], list[Span]] = defaultdict(list)
-        for span in answers:
-            answers_by_service[span.service, exit_.kind == PRODUCER or span.kind == CONSUMER].append(span)
-        for (service, asynchronous), spans in answers_by_service.items():
-            spans.sort(key=lambda span: span.start_ns)
-            yield Try(
-                exit_.trace_id, exit_.service, service, asynchronous, entry, parent, exit_, spans[-1], tuple(spans)
+            chain, tiers, followed = [one], [], set()
+            while chain[-1] in after:
+                next_, tier = after[chain[-1]]
+                tiers.append(tier)
+                if tier == COUNTED and not chain[-1].over_ns > next_.start_ns:
+                    followed.add(chain[-1].each[-1])
+                chain.append(next_)
+            each = tuple(attempt for link in chain for attempt in link.each)
+            tiers += [ARRIVALS] * (len(each) > len(chain))
+            for link in chain:
+                followed |= set(link.each[:-1])
+            number = max(sum(lost.get(link, 0) for link in chain), 0)
+            tiers += [COUNTED] * (number > 0)
+            yield Logical(
+                tuple(chain), each, number, tuple(tiers), frozenset(followed), self._wrapper_of(chain), self.forest
             )
-        if not answers_by_service:
-            is_message = exit_.kind == PRODUCER
-            yield Try(exit_.trace_id, exit_.service, self._peer(exit_), is_message, entry, parent, exit_, None, ())
 
-    def _linked_to(self, producer: Span) -> Iterable[Span]:
-        for span in self.forest.spans:
-            if span.kind == CONSUMER and any(
-                (link.trace_id, link.span_id) == (producer.trace_id, producer.span_id) for link in span.links
-            ):
-                yield span
+    def _wrapper_of(self, chain: list[Try]) -> Span | None:
+        """Return the outermost wrapper span whose inner exit spans are this logical call."""
+        if any(one.asynchronous and one.server is not None for one in chain):
+            return None
+        for wrapper in reversed(chain[0].wrappers):
+            inner = {one for one in self.tries if wrapper in one.wrappers}
+            if inner == set(chain):
+                return wrapper
+        return None
 
-    def _peer(self, exit_: Span) -> str:
-        for name in ("service.peer.name", "db.system.name", "messaging.system"):
-            value = as_text(read(exit_.attributes, name))
-            if value is not None:
-                return value
-        address = as_text(read(exit_.attributes, "server.address"))
-        if address is None:
-            return "unknown"
-        label = address.split(".")[0]
-        return label if label in self.services else address
+    # ## T1
 
-    # ## Attempts
-
-    def _join(self, tries: tuple[Try, ...]) -> Iterable[Logical]:
-        after: dict[Try, Try] = {}  # the next attempt of each attempt
-        in_order = sorted(tries, key=lambda one: one.start_ns)
+    def _join_messages(self, in_order: list[Try], after: dict[Try, tuple[Try, int]]) -> None:
+        groups: dict[object, list[Try]] = defaultdict(list)
         for one in in_order:
-            if (before := _find_counted_predecessor(one, in_order)) is not None:
-                after.setdefault(before, one)
-        for one in sorted(tries, key=lambda one: (one.end_ns, one.start_ns)):
-            if one.failed_retryably and one not in after:
-                later = [
-                    other
-                    for other in in_order
-                    if other.start_ns > one.start_ns
-                    and 0 <= other.start_ns - one.end_ns <= self.max_retry_gap_ns
-                    and other not in after.values()
-                    and _request_key(other) == _request_key(one)
-                ]
-                if later:
-                    after[one] = later[0]
-        followers = set(after.values())
+            identity = message_of(one) if one.asynchronous and one.server is not None else None
+            if identity is not None:
+                groups[identity, one.callee].append(one)
+        for group in groups.values():
+            for one, next_ in itertools.pairwise(group):
+                after[one] = next_, COUNTED
+
+    def _join_counted(self, in_order: list[Try], after: dict[Try, tuple[Try, int]], lost: dict[Try, int]) -> None:
+        followers = {next_ for next_, _ in after.values()}
         for one in in_order:
-            if one not in followers:
-                chain = [one]
-                while chain[-1] in after:
-                    chain.append(after[chain[-1]])
-                yield Logical(tuple(chain), tuple(attempt for each in chain for attempt in each.each))
+            count, kind = _count(one)
+            if count <= 0 or one in followers:
+                continue
+            preceding = _list_preceding(one, in_order)
+            before = _choose_predecessor(one, preceding)
+            if before is not None and before not in after:
+                after[before] = one, COUNTED
+            elif not preceding:
+                if kind == "resends":
+                    self.uncertain.add("resent")
+                    lost[one] = count if self.reading.resent else 0
+                else:
+                    lost[one] = count
+
+    # ## T3 and T4
+
+    def _join_inferred(self, in_order: list[Try], after: dict[Try, tuple[Try, int]]) -> None:
+        for one in sorted(in_order, key=lambda one: (one.over_ns, one.start_ns)):
+            if one in after or one.is_redirect or not one.each[-1].failed_retryably:
+                continue
+            taken = {next_ for next_, _ in after.values()}
+            later = [
+                other
+                for other in in_order
+                if other is not one
+                and other.start_ns >= one.start_ns
+                and _is_later(one, other)
+                and other.start_ns - max(one.over_ns, one.start_ns) <= self.rules.max_retry_gap_ns
+                and other not in taken
+                and self._is_same_request(one, other)
+            ]
+            if not later:
+                continue
+            tier = self._tier(one, later[0])
+            if tier == POSSIBLE:
+                call = one.caller, later[0].callee
+                if _is_declared(call, self.rules.distinct_calls):
+                    continue
+                if not _is_declared(call, self.rules.retried_calls):
+                    self.uncertain.add("joined")
+                    if not self.reading.joined:
+                        continue
+            after[one] = later[0], tier
+
+    def _is_same_request(self, one: Try, other: Try) -> bool:
+        if self._call_key(one) != self._call_key(other) or asks_otherwise(one, other):
+            return False
+        both = one.server is not None and other.server is not None
+        if both and one.callee != other.callee:
+            return False
+        return target_of(one, with_address=not both) == target_of(other, with_address=not both)
+
+    def _tier(self, one: Try, other: Try) -> int:
+        if one.protocol == "http" and not (has_full_url(one.primary_span) and has_full_url(other.primary_span)):
+            return POSSIBLE
+        return INFERRED if asks_again(one, other) else POSSIBLE
+
+    def _call_key(self, one: Try) -> tuple[object, ...]:
+        parent = find_maker(one)
+        return one.trace_id, parent, instance_of(one), one.protocol, one.method, one.asynchronous
 
 
-def _count(one: Try) -> int:
-    """Return the number of earlier attempts that an attempt reports (T1)."""
-    for name in ("http.request.resend_count", "previous-rpc-attempts"):
-        count = None if one.exit is None else as_number(read(one.exit.attributes, name))
-        if count is not None:
-            return int(count)
-    if one.asynchronous and one.server is not None:
-        deliveries = as_number(read(one.server.attributes, "messaging.message.delivery_count"))
-        return 0 if deliveries is None else int(deliveries) - 1
-    return 0
+def _is_declared(call: tuple[str, str], declared: tuple[str, ...]) -> bool:
+    """Return whether a declaration such as `orders -> *` is about a call."""
+    return any(
+        all(word.strip().strip('"') in ("*", name) for word, name in zip(text.split("->"), call, strict=True))
+        for text in declared
+    )
 
 
-def _find_counted_predecessor(one: Try, in_order: list[Try]) -> Try | None:
-    """Return the attempt with the preceding count: the last that failed or was still running, else the last."""
-    earlier = [
+def _is_later(one: Try, other: Try) -> bool:
+    """Return whether an attempt started after another one was over."""
+    imprecision_ns = WHOLE_MS if other.start_ns - one.start_ns >= WHOLE_MS else 1
+    return other.start_ns - max(one.over_ns, one.start_ns) > -imprecision_ns
+
+
+def instance_of(one: Try) -> object:
+    """Return the caller's instance."""
+    span = one.exit or one.below
+    if span is None:
+        return one.caller
+    return instance_of_span(span)
+
+
+def instance_of_span(span: Span) -> object:
+    id_ = as_text(read(span.resource, "service.instance.id"))
+    host, pid = as_text(read(span.resource, "host.name")), as_text(read(span.resource, "process.pid"))
+    return span.service, id_ or ((host, pid) if host and pid else None)
+
+
+def _count(one: Try) -> tuple[int, str]:
+    """Return the number of earlier attempts that an attempt reports (T1), and what is counted."""
+    for span in (one.exit, one.server):
+        for name, kind in RETRY_COUNTERS.items():
+            count = None if span is None else as_number(read({name: span.attributes.get(name, "")}, name))
+            if count is not None:
+                return int(count) - (kind == "attempts"), kind
+    return 0, ""
+
+
+def _list_preceding(one: Try, in_order: list[Try]) -> list[Try]:
+    """Return the earlier attempts with the preceding count."""
+    return [
         other
         for other in in_order
         if other.start_ns < one.start_ns
-        and _count(other) == _count(one) - 1
-        and _call_key(other) == _call_key(one)
-        and not other.is_redirect
+        and other is not one
+        and _count(other)[0] == _count(one)[0] - 1
+        and _counted_key(other) == _counted_key(one)
+        and (other.callee == one.callee or other.server is None or one.server is None)
     ]
-    likely = [other for other in earlier if other.failed_retryably or other.end_ns > one.start_ns]
+
+
+def _choose_predecessor(one: Try, preceding: list[Try]) -> Try | None:
+    """Return the last attempt that failed or was still running, else the last; never a redirect."""
+    earlier = [other for other in preceding if not other.is_redirect]
+    likely = [other for other in earlier if other.failed_retryably or other.over_ns > one.start_ns]
     return next(reversed(likely or earlier), None)
 
 
-def _method(one: Try) -> str | None:
-    attributes = {} if one.exit is None else one.exit.attributes
-    return as_text(read(attributes, "http.request.method")) or as_text(read(attributes, "rpc.method"))
+def _counted_key(one: Try) -> tuple[object, ...]:
+    parent = find_maker(one)
+    return one.trace_id, parent, one.method, one.caller, one.asynchronous
 
 
-def _call_key(one: Try) -> tuple[object, ...]:
-    parent_id = one.below or one.primary_span.parent_id
-    return (one.trace_id, parent_id, _method(one), one.caller, one.callee, one.asynchronous)
-
-
-def _request_key(one: Try) -> tuple[object, ...]:
-    return (*_call_key(one), one.entry, *_target(one))
-
-
-def _target(one: Try) -> tuple[str | None, ...]:
-    """Return the protocol and the requested resource, as the caller reports them."""
-
-    def get(name: str) -> str | None:
-        return as_text(read(one.primary_span.attributes, name))
-
-    name = one.primary_span.name
-    if get("db.system.name"):
-        return "db", get("db.system.name"), get("db.namespace"), get("db.query.text") or name
-    if get("messaging.system"):
-        destination = get("messaging.destination.name"), get("messaging.message.id")
-        return "messaging", get("messaging.system"), *destination, name
-    if get("rpc.system.name") or get("rpc.service") or get("rpc.method"):
-        return "rpc", get("rpc.service"), get("rpc.method")
-    if get("url.full"):
-        return "http", get("http.request.method"), get("url.full")
-    is_http = get("http.request.method") or get("http.response.status_code")
-    return "http" if is_http else "", name, get("service.peer.name") or get("server.address"), get("server.port")
+def list_open_readings(uncertain: Iterable[str]) -> Iterator[Reading]:
+    """Yield each reading of what is uncertain."""
+    uncertain = set(uncertain)
+    for joined in (True, False) if "joined" in uncertain else (True,):
+        for resent in (True, False) if "resent" in uncertain else (True,):
+            yield Reading(joined, resent)

@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.tests.reference.calls import Try
+from spanproof.tests.reference.calls import Try, instance_of, instance_of_span
 from spanproof.tests.reference.conditions import ORDERS, convert, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, select
 from spanproof.tests.reference.spans import Span
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The numbers of a claim."""
+
+    failures: Fraction
+    holds_ns: Fraction | None
+    probes: s.Limit | None
 
 
 def judge_circuit(node: s.Circuit, world: World) -> Outcome:
@@ -21,69 +29,119 @@ def judge_circuit(node: s.Circuit, world: World) -> Outcome:
     tries: list[Try] = select(replace(node.call, attempts=True), world)  # type: ignore[assignment]  # `try`
     instances: dict[object, list[Try]] = defaultdict(list)
     for attempt in sorted(tries, key=lambda attempt: (attempt.start_ns, attempt.end_ns)):
-        instances[_instance(attempt, world)].append(attempt)
+        instances[instance_of(attempt)].append(attempt)
+    limits = _limits(node)
     judged = [
-        (opened, _judge(opened, index, instance_tries, node, world))
-        for instance_tries in instances.values()
-        for opened, index in _find_openings(instance_tries, node)
+        verdict
+        for instance, instance_tries in instances.items()
+        for verdict in Instance(instance, instance_tries, limits, world).judge()
     ]
     oks = [(opened.trace_id, ok) for opened, ok in judged if ok is not None]
     outcome = all_hold(oks, world, stable=False)
-    return "open" if len(oks) < len(judged) and outcome != "fail" else outcome
+    return "open" if judged and not oks else outcome
 
 
-def _instance(attempt: Try, world: World) -> tuple[str, str] | None:
-    """Return the process of the caller: that of the client span, or of the parent of the server span."""
-    caller_span = attempt.exit or (world.forest.parent(attempt.server) if attempt.server is not None else None)
-    return None if caller_span is None else _process(caller_span)
-
-
-def _process(span: Span) -> tuple[str, str]:
-    return span.service, repr(sorted(span.resource.items()))
-
-
-def _find_openings(tries: list[Try], node: s.Circuit) -> Iterator[tuple[Try, int]]:
-    """Yield each attempt at which the circuit should have opened, with its index."""
-    required_failures = next(
-        (_number(clause.failures) for clause in node.clauses if isinstance(clause, s.OpensAfter)), Fraction(1)
+def _limits(node: s.Circuit) -> Limits:
+    by_name = {clause.name: clause for clause in node.clauses if isinstance(clause, s.Limit)}
+    failures = next((_number(clause.failures) for clause in node.clauses if isinstance(clause, s.OpensAfter)), None)
+    return Limits(
+        failures or Fraction(1),
+        _number(by_name["holds"].value) if "holds" in by_name else None,
+        by_name.get("probes"),
     )
-    consecutive_failures = 0
-    for index, attempt in enumerate(tries):
-        consecutive_failures = consecutive_failures + 1 if attempt.error else 0
-        if consecutive_failures == required_failures:
-            yield attempt, index
 
 
-def _judge(opened: Try, index: int, tries: list[Try], node: s.Circuit, world: World) -> bool | None:
-    """Judge one opening; None if the caller received no request meanwhile."""
-    limits = {clause.name: clause for clause in node.clauses if isinstance(clause, s.Limit)}
-    holds_ns = _number(limits["holds"].value) if "holds" in limits else Fraction(0)
-    closes_ns = opened.end_ns + holds_ns
-    if any(opened.end_ns <= attempt.start_ns < closes_ns for attempt in tries):
-        return False
-    caller = _instance(opened, world)
-    had_work = any(
-        world.forest.is_entry(span) and _process(span) == caller and opened.end_ns <= span.start_ns < closes_ns
-        for span in world.spans()
-    )
-    if holds_ns > 0 and not had_work:
-        has_marker = any(
-            _process(span) == caller
-            and opened.end_ns <= span.end_ns
-            and span.start_ns < closes_ns
-            and _list_markers(span) & set(world.rules.circuit_markers)
+class Instance:
+    """The attempts of one instance of the caller, in order."""
+
+    def __init__(self, instance: object, tries: list[Try], limits: Limits, world: World) -> None:
+        self.tries, self.limits, self.world = tries, limits, world
+        forest = world.forest
+        entries = [attempt.entry for attempt in tries if attempt.entry is not None]
+        operations = {(span.service, span.name) for span in entries}
+        self.requests = [
+            span
             for span in world.spans()
+            if forest.is_entry(span)
+            and instance_of_span(span) == instance
+            and (span.service, span.name) in operations
+            and span not in entries
+        ]
+        self.marked = [
+            span
+            for span in world.spans()
+            if instance_of_span(span) == instance and _list_markers(span) & set(world.rules.circuit_markers)
+        ]
+        self.end_ns = max((span.end_ns for span in world.spans()), default=0)
+
+    def judge(self) -> list[tuple[Try, bool | None]]:
+        """Return each opening and each early opening with its verdict; results count in the order they come."""
+        judged: list[tuple[Try, bool | None]] = []
+        results = sorted(self.tries, key=lambda attempt: (attempt.end_ns, attempt.start_ns))
+        streak, index, is_open = 0, 0, False
+        while index < len(results):
+            attempt = results[index]
+            index += 1
+            if not self._failed(attempt):
+                streak, is_open = 0, False
+                continue
+            streak += 1
+            if is_open or streak == self.limits.failures:
+                ok, probes = self._judge_opening(attempt)
+                judged.append((attempt, ok))
+                is_open = ok is not False and bool(probes)
+                if is_open:
+                    index = results.index(min(probes, key=lambda probe: (probe.end_ns, probe.start_ns)))
+            elif streak < self.limits.failures and self._opened_early(attempt):
+                judged.append((attempt, False))
+        return judged
+
+    def _failed(self, attempt: Try) -> bool:
+        return self.world.calls.of[attempt].failed_retryably(attempt)
+
+    def _was_asked(self, from_ns: Fraction | int, until_ns: Fraction | int) -> bool:
+        return any(from_ns <= span.start_ns < until_ns for span in self.requests) or any(
+            span.end_ns >= from_ns and span.start_ns < until_ns for span in self.marked
         )
-        if not has_marker:
-            return None
-    if "probes" not in limits:
-        return True
-    probes = 0
-    for attempt in tries[index + 1 :]:
-        probes += not attempt.error or attempt.start_ns >= closes_ns
-        if not attempt.error:
-            break
-    return ORDERS[limits["probes"].operator](probes, _number(limits["probes"].value))
+
+    def _next(self, attempt: Try) -> Try | None:
+        return next((each for each in self.tries if each is not attempt and each.start_ns >= attempt.end_ns), None)
+
+    def _opened_early(self, attempt: Try) -> bool:
+        next_ = self._next(attempt)
+        if next_ is None:
+            return False
+        from_ns = attempt.end_ns
+        if self.limits.holds_ns is not None and next_.start_ns < from_ns + self.limits.holds_ns:
+            return False
+        return self._was_asked(from_ns, next_.start_ns)
+
+    def _judge_opening(self, opened: Try) -> tuple[bool | None, list[Try]]:
+        """Return the verdict on one opening (None if it was not seen whole), and its probes."""
+        from_ns, next_ = opened.end_ns, self._next(opened)
+        holds_ns = self.limits.holds_ns
+        until_ns = from_ns + holds_ns if holds_ns is not None else next_.start_ns if next_ else self.end_ns + 1
+        if next_ is not None and next_.start_ns < until_ns:
+            return False, []
+        asked = self._was_asked(from_ns, until_ns)
+        if holds_ns is None and next_ is not None and not asked:
+            return False, []
+        probes = self._list_probes(opened)
+        limit = self.limits.probes
+        if limit is not None and probes and not ORDERS[limit.operator](len(probes), _number(limit.value)):
+            return False, probes
+        if not asked or until_ns > self.end_ns + 1:
+            return None, probes
+        return True, probes
+
+    def _list_probes(self, opened: Try) -> list[Try]:
+        """Return the attempts after an opening that began before one of them had ended."""
+        probes: list[Try] = []
+        for attempt in (each for each in self.tries if each is not opened and each.start_ns >= opened.end_ns):
+            if probes and attempt.start_ns >= min(probe.end_ns for probe in probes):
+                break
+            probes.append(attempt)
+        return probes
 
 
 def _list_markers(span: Span) -> set[str]:

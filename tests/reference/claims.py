@@ -5,7 +5,10 @@ from __future__ import annotations
 from spanproof.tests.reference.generate import Chance, pick, rarely
 
 SERVICES = ("a", "b", "c", "*", "a", "b", "c", "*", "unknown")
-PEERS = ("b", "c", "bank", "pg", "nats", "unknown", "*", "a", '"b.local"', "*")
+PEERS = (
+    "b", "c", "bank", "pg", "nats", "unknown", "*", "a", '"b.local"', "*", "localhost", '"10.0.0.7"', "openai",
+    '"llm.example"', "*", "b",
+)  # fmt: skip
 OPERATIONS = ('"op"', '"GET *"', '"* /x"')
 ORDERS = ("==", "!=", "<", "<=", ">", ">=")
 DURATIONS = ("0ms", "5ms", "10ms", "20ms", "40ms", "60ms")
@@ -45,6 +48,10 @@ class ClaimMaker:
                 self._before,
                 self._timed,
                 self._circuit,
+                self._timeout,
+                self._retry,
+                self._no_retry,
+                self._calls,
                 self._confident,
             )
         )()
@@ -294,6 +301,7 @@ class ClaimMaker:
             "recovered",
             "exhausted",
             f"cause {self._call_condition()}",
+            f"evidence {self._pick(('counted', 'arrivals', 'inferred'))}",
         ]
         chosen = [clause for clause in clauses if rarely(self.chance, 4)]
         return f"retry {self._call('->', tries=False)} {{ {', '.join(chosen or ['attempts >= 2'])} }}"
@@ -311,6 +319,21 @@ class ClaimMaker:
         if self._below(2):
             limit = f"{self._pick(('p50', 'p90'))}(duration({selection})) {order} {self._pick(DURATIONS)}"
         return f"{limit} with confidence {level}"
+
+    def _timeout(self) -> str:
+        return f"timeout {self._call('->', tries=False)} within {self._pick(('20ms', '25ms', '40ms', '100ms', '10ms'))}"
+
+    def _calls(self) -> str:
+        """Return a claim about the number, the attempts, the time or the errors of whole calls."""
+        call, order = self._call(tries=False), self._pick(ORDERS)
+        return self._pick(
+            (
+                lambda: f"count({call}) {order} {self._pick(('1', '2', '0', '3'))}",
+                lambda: f"attempts({call}) {order} {self._pick(('1', '2', '3'))}",
+                lambda: f"error_rate({call}) {order} {self._pick(('0%', '50%', '100%'))}",
+                lambda: f"duration({call}) {order} {self._pick(('10ms', '25ms', '40ms', '60ms'))}",
+            )
+        )()
 
     def _no_retry(self) -> str:
         return f"no retry {self._call(tries=False)}"

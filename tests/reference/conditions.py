@@ -72,7 +72,7 @@ class SpanRow:
             "parent_id": lambda: span.parent_id,
             "depth": lambda: forest.depth(span),
             "root": lambda: forest.is_root(span),
-            "error": lambda: span.error,
+            "error": lambda: forest.error(span),
         }[name]()
 
     def attribute(self, name: str) -> Value | None:
@@ -111,14 +111,14 @@ class CallRow:
     def field(self, name: str) -> Value | None:
         one, call = self.one, self.call
         return {
-            "caller": lambda: one.caller,
+            "caller": lambda: self.calls.of[one].first.caller,
             "callee": lambda: one.callee,
             "operation": lambda: one.operation,
             "duration": lambda: call.duration_ns,
             "network": lambda: one.network_ns,
             "lag": lambda: one.lag_ns,
             "status": lambda: STATUS_WORDS[one.status],
-            "error": lambda: one.error,
+            "error": lambda: call.error,
             "attempt": lambda: self.attempt,
             "attempts": lambda: self.attempts,
             "protocol": lambda: one.protocol,

@@ -40,13 +40,17 @@ def _walk_back(span: Span, start_ns: int, until_ns: int, world: World, shares: C
     not wait for message consumers. Of children that end together, it waits for the one that starts last.
     """
     awaited = []
+    skew_ns = world.rules.max_clock_skew_ns
     for child in world.forest.children(span):
         is_answer = span.kind == CLIENT and world.forest.is_entry(child)
-        start, end = max(child.start_ns, start_ns), min(child.end_ns, until_ns) if is_answer else child.end_ns
-        if child.kind != CONSUMER and start < end <= until_ns:
+        late_ns = child.end_ns - until_ns
+        end = min(child.end_ns, until_ns) if is_answer or late_ns <= skew_ns else child.end_ns
+        start = max(child.start_ns, start_ns)
+        if world.forest.kind(child) != CONSUMER and start < end <= until_ns:
             awaited.append((end, start, child))
     owner = _owner(span, world)
     for end, start, child in sorted(awaited, key=lambda each: each[:2], reverse=True):
+        end = min(end, until_ns) if end - until_ns <= skew_ns and start < until_ns else end
         if end <= until_ns:
             shares[owner] += until_ns - end
             _walk_back(child, start, end, world, shares)

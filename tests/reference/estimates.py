@@ -9,8 +9,9 @@ from fractions import Fraction
 from statistics import NormalDist
 
 from spanproof.query_lang.syntax import nodes as s
+from spanproof.tests.reference.aggregates import percent_of
 from spanproof.tests.reference.conditions import ORDERS, convert, value_of
-from spanproof.tests.reference.numbers import Outcome, list_values, percent_of
+from spanproof.tests.reference.numbers import Outcome, list_values
 from spanproof.tests.reference.selections import World
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from spanproof.assertions.explain.units import format_duration
 from spanproof.assertions.findings.verdict import Outcome, Verdict
-from spanproof.query_lang.compile.conditions import find_subject
+from spanproof.query_lang.sql.conditions import find_subject
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, relate, value_of

@@ -49,7 +49,8 @@ def _spans(traces: tuple[CaseTrace, ...]) -> Iterator[Span]:
                     name=span.name,
                     kind=span.kind,
                     start_ns=span.start_ns + offset_ns,
-                    end_ns=span.end_ns + offset_ns,
+                    end_ns=(span.start_ns if span.end_ns is None else span.end_ns) + offset_ns,
+                    unfinished=span.end_ns is None,
                     status=span.status,
                     attributes=span.attributes,  # type: ignore[arg-type]  # as JSON, without objects
                     resource=span.resource,  # type: ignore[arg-type]

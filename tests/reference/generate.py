@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
+from spanproof.tests.reference.shapes import ShapeMaker
 from spanproof.tests.reference.spans import (
     CLIENT,
     CONSUMER,
@@ -45,6 +47,7 @@ class TraceSet:
 
     spans: list[Span] = field(default_factory=list)
     settled: dict[str, bool] = field(default_factory=dict)
+    shapes: Counter[str] = field(default_factory=Counter)
 
 
 class TraceMaker:
@@ -62,8 +65,17 @@ class TraceMaker:
             self.trace_set.settled[trace_id] = not rarely(self.chance, 5)
             self._request(trace_id, None, pick(self.chance, SERVICES), 10 * self.chance.below(4), 0)
         self._link()
+        if rarely(self.chance, 8):
+            self.change(pick(self.chance, self.trace_set.spans), unfinished=True)
+            self.trace_set.shapes["unfinished"] += 1
         self._disturb()
         return self.trace_set
+
+    def add_span(self, *place: object) -> Span:
+        return self._span(*place)  # type: ignore[arg-type]
+
+    def _shape(self, span: Span, at: int, depth: int) -> None:
+        ShapeMaker(self).add(span, at, depth)
 
     def _below(self, n: int) -> int:
         return self.chance.below(n)
@@ -131,7 +143,8 @@ class TraceMaker:
             at += 5 * self._below(4)
             action = pick(
                 self.chance,
-                (self._call, self._call, self._tries, self._repeat_server, self._publish, self._inside, self._bare),
+                (self._call, self._call, self._tries, self._repeat_server, self._publish, self._inside, self._bare)
+                + (self._shape,) * 10,
             )
             action(span, at, depth + 1)
 
@@ -148,7 +161,7 @@ class TraceMaker:
         for number in range(2 + self._below(3)):
             length = self._length()
             client = self._span(span.trace_id, span, span.service, CLIENT, at, length)
-            client = self._change(client, name=name)
+            client = self.change(client, name=name)
             self._put(client, request_attributes | self._answer(request_attributes))
             if rarely(self.chance, 6) and number and {"url.full", "http.url"} & set(request_attributes):
                 self._put(client, {pick(self.chance, ("http.request.resend_count", "http.resend_count")): number})
@@ -167,7 +180,7 @@ class TraceMaker:
             other = service if not rarely(self.chance, 5) else pick(self.chance, SERVICES)
             server = self._span(span.trace_id, client, other, SERVER, at, length)
             self._put(server, self._http_answer())
-            self._change(server, name=OPERATIONS[0] if not rarely(self.chance, 4) else OPERATIONS[1])
+            self.change(server, name=OPERATIONS[0] if not rarely(self.chance, 4) else OPERATIONS[1])
             at += length + pick(self.chance, (0, 5, -5, 10))
         if self._below(2) and depth < 3:
             self._work(self.trace_set.spans[-1], at, depth + 1)
@@ -249,7 +262,7 @@ class TraceMaker:
 
     # ## Irregularities
 
-    def _change(self, span: Span, **changes: object) -> Span:
+    def change(self, span: Span, **changes: object) -> Span:
         index = self.trace_set.spans.index(span)
         self.trace_set.spans[index] = replace(span, **changes)  # type: ignore[arg-type]
         return self.trace_set.spans[index]
@@ -262,32 +275,36 @@ class TraceMaker:
         for span in list(self.trace_set.spans):
             if span.kind == CONSUMER and producers and self._below(2):
                 to = pick(self.chance, producers)
-                self._change(span, links=(Link(to.trace_id, to.span_id),))
+                self.change(span, links=(Link(to.trace_id, to.span_id),))
 
     def _disturb(self) -> None:
         if rarely(self.chance, 3):
             self._skew(pick(self.chance, SERVICES), pick(self.chance, (7, -7, 40)))
         for span in list(self.trace_set.spans):
             if span.parent_id is not None and rarely(self.chance, 14):
-                self._change(span, parent_id=pick(self.chance, ("f" * 16, "e" * 16)))
+                self.change(span, parent_id="f" + span.span_id[1:])
         if rarely(self.chance, 10):
             self._make_cycle()
         if rarely(self.chance, 8):
             self._share_id()
         if rarely(self.chance, 8):
             span = pick(self.chance, self.trace_set.spans)
-            longer = replace(span, end_ns=span.end_ns + 7 * MS, attributes={**span.attributes, "app.n": 2})
+            longer = (
+                span
+                if span.unfinished
+                else replace(span, end_ns=span.end_ns + 7 * MS, attributes={**span.attributes, "app.n": 2})
+            )
             self.trace_set.spans.insert(self._below(len(self.trace_set.spans) + 1), longer)
 
     def _skew(self, service: str, by: int) -> None:
         for span in list(self.trace_set.spans):
             if span.service == service:
-                self._change(span, start_ns=span.start_ns + by * MS + 1, end_ns=span.end_ns + by * MS + 1)
+                self.change(span, start_ns=span.start_ns + by * MS + 1, end_ns=span.end_ns + by * MS + 1)
 
     def _make_cycle(self) -> None:
         span = pick(self.chance, self.trace_set.spans)
         candidates = [other for other in self.trace_set.spans if other.trace_id == span.trace_id]
-        self._change(span, parent_id=pick(self.chance, candidates).span_id)
+        self.change(span, parent_id=pick(self.chance, candidates).span_id)
 
     def _share_id(self) -> None:
         """Give a server the span id of its client, as Zipkin's instrumentation does."""
@@ -301,6 +318,6 @@ class TraceMaker:
                 (server,) = servers
                 for child in list(self.trace_set.spans):
                     if child.parent_id == server.span_id and child.trace_id == server.trace_id:
-                        self._change(child, parent_id=client.span_id)
-                self._change(server, span_id=client.span_id, parent_id=client.parent_id)
+                        self.change(child, parent_id=client.span_id)
+                self.change(server, span_id=client.span_id, parent_id=client.parent_id)
                 return

@@ -1,4 +1,10 @@
-"""Reference judge: the verdict on a claim."""
+"""Reference judge: the verdict on a claim, from the text of the contract.
+
+Not covered, and not among the generated claims: structural predicates (`parent[…]`), `first` and `last`, `json`,
+`calls(A -> B)`, `within` of an order, comparisons of two `values`, `if … then`, `retries` and `distinct` in generated
+traces, listed clients that retry below their span, the blame of a budget, estimates that share an error (Holm),
+sampling weights, drift, snapshots and conformance.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +24,26 @@ from spanproof.tests.reference.selections import Group, World, is_selection_stab
 
 
 def judge(expectation: s.Expectation, world: World) -> str:
-    """Return ``pass``, ``fail`` or ``inconclusive``."""
+    """Return ``pass``, ``fail`` or ``inconclusive``.
+
+    What is uncertain is read in each way; a claim whose verdicts differ is inconclusive.
+    """
+    takes_possible = not _depends_on_joins(expectation.claim)
+    outcomes = {
+        judge_reading(expectation, each) for each in world.readings() if each.calls.reading.joined or not takes_possible
+    }
+    return outcomes.pop() if len(outcomes) == 1 else "inconclusive"
+
+
+def _depends_on_joins(claim: s.Claim) -> bool:
+    """Return whether possible attempts (T4) are judged both ways: in claims about whole calls, but for retries."""
+    if isinstance(claim, s.Retry | s.Fallback | s.Circuit | s.Timeout):
+        return False
+    return any(isinstance(part, s.CallSelection) and not part.attempts for part in s.walk(claim))
+
+
+def judge_reading(expectation: s.Expectation, world: World) -> str:
+    """Return the verdict for one reading of what is uncertain."""
     if isinstance(expectation.claim, s.NotWorse):
         outcome = judge_not_worse(expectation, world)
     elif expectation.confidence is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import statistics
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,6 +10,7 @@ from typing import Final, Literal, TypeAlias
 from spanproof.query_lang.check.types import to_selection
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import AGGREGATES, SELECTION_FUNCTIONS
+from spanproof.tests.reference.aggregates import compute_aggregate
 from spanproof.tests.reference.calls import Logical, Try
 from spanproof.tests.reference.conditions import (
     ORDERS,
@@ -236,24 +235,32 @@ def _evaluate_count(node: s.Function, world: World) -> One:
     argument = node.arguments[0]
     if _is_traces(argument):
         stable = True
-        errors = [any(root.error for root in _list_top_spans(trace, world)) for trace in world.settled]
+        errors = [any(world.forest.error(root) for root in _list_top_spans(trace, world)) for trace in world.settled]
     else:
         selection = to_selection(argument)
         assert selection is not None
         stable = is_selection_stable(selection)
-        errors = [
-            (item.last if isinstance(item, Logical) else item).error  # type: ignore[union-attr]
-            for item in select(selection, world)
-        ]
+        errors = [_is_error(item, world) for item in select(selection, world)]
     if node.name == "count":
         return One(TypedValue("number", Fraction(len(errors))), "up" if stable else "unknown")
     spans = list(world.spans())
     duration_ns = max((span.end_ns for span in spans), default=0) - min((span.start_ns for span in spans), default=0)
-    if not errors or (node.name == "rate" and duration_ns == 0):
+    if not errors and node.name != "rate":
         return One(None, "unknown")
     if node.name == "rate":
+        if not errors:
+            return One(TypedValue("number", Fraction(0)), "unknown")
+        if duration_ns == 0:
+            return One(None, "unknown")
         return One(TypedValue("number", Fraction(len(errors) * 1_000_000_000, duration_ns)), "unknown")
     return One(TypedValue("number", Fraction(sum(errors), len(errors))), "unknown")
+
+
+def _is_error(item: Span | Logical | Try, world: World) -> bool:
+    """Return whether `error_rate` counts a request, a call or an attempt as failed."""
+    if isinstance(item, Span):
+        return world.forest.error(item)
+    return item.failed_in_the_end if isinstance(item, Logical) else item.error or item.no_response
 
 
 def _list_top_spans(trace_id: str, world: World) -> list[Span]:
@@ -266,8 +273,8 @@ def list_values(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
     if node.name == "error_rate":
         selection = to_selection(node.arguments[0])
         assert selection is not None
-        typed = (item.last if isinstance(item, Logical) else item for item in select(selection, world))
-        return [(world.row(item).trace_id, Fraction(item.error)) for item in typed]  # type: ignore[union-attr]
+        items = select(selection, world)
+        return [(world.row(item).trace_id, Fraction(_is_error(item, world))) for item in items]
     bag = evaluate(node.arguments[-1], world)
     assert isinstance(bag, Bag)
     return [(trace, convert(typed, "number")) for trace, typed in bag.values]
@@ -369,29 +376,8 @@ def _aggregate(node: s.Function, world: World) -> One:
         trend = "up" if node.name == "max" else "down" if node.name == "min" else "unknown"
     if not numbers or (node.name == "stddev" and len(numbers) == 1):
         return One(None, trend)
-    return One(TypedValue("number", _compute_aggregate(node, numbers)), trend)
+    return One(TypedValue("number", compute_aggregate(node, numbers)), trend)
 
 
 def _identity(typed: TypedValue) -> object:
     return (typed.kind, str(typed.value))
-
-
-def _compute_aggregate(node: s.Function, numbers: list[Fraction]) -> Fraction:
-    match node.name:
-        case "min":
-            return numbers[0]
-        case "max":
-            return numbers[-1]
-        case "avg":
-            return sum(numbers, Fraction(0)) / len(numbers)
-        case "stddev":
-            return Fraction(statistics.stdev(numbers))
-    return numbers[math.ceil(percent_of(node) / 100 * len(numbers)) - 1]
-
-
-def percent_of(node: s.Function) -> Fraction:
-    """Return the percentage of ``p50`` … ``p99`` or ``p(99.9, …)``."""
-    if node.name == "p":
-        assert isinstance(node.arguments[0], s.Number)
-        return Fraction(node.arguments[0].value)
-    return Fraction(node.name[1:])

@@ -4,25 +4,38 @@ from __future__ import annotations
 
 import itertools
 import re
+from dataclasses import replace
 from fractions import Fraction
+from typing import Final
 
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.tests.reference.calls import Logical, Try
+from spanproof.tests.reference.calls import WHOLE_MS, Logical, Try
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, value_of
 from spanproof.tests.reference.numbers import Outcome, all_hold
 from spanproof.tests.reference.selections import World, fits, fits_service, is_selection_stable, matches, select
+from spanproof.tests.reference.spans import as_text, read
+
+EVIDENCE: Final = {"evidence counted": 1, "evidence arrivals": 2, "evidence inferred": 3}
+TIMEOUT: Final = re.compile(r"time.?out|timed.?out|deadline", re.IGNORECASE)
+ABORT: Final = re.compile(r"abort|cancel", re.IGNORECASE)
 
 
 def judge_retry(node: s.Retry, world: World) -> Outcome:
     """Judge ``retry``: calls whose first attempt failed retryably were retried, and satisfy the clauses."""
-    calls = [call for call in _calls(node.call, world) if _first_failed(call)]
+    calls = [call for call in _calls(node.call, world) if call.first_failed]
     visible_calls = [call for call in calls if call.attempts > 1 or not _is_hidden(call, world)]
-    oks = [
-        (call.last.trace_id, call.attempts > 1 and all(_satisfies(clause, call, world) for clause in node.clauses))
-        for call in visible_calls
-    ]
+    judged = [(call.last.trace_id, _judge_retried(call, node, world)) for call in visible_calls]
+    oks = [(trace, ok) for trace, ok in judged if ok is not None]
     outcome = all_hold(oks, world, stable=False)
-    return "open" if len(visible_calls) < len(calls) and outcome != "fail" else outcome
+    return "open" if len(oks) < len(calls) and outcome != "fail" else outcome
+
+
+def _judge_retried(call: Logical, node: s.Retry, world: World) -> bool | None:
+    """Return whether a call was retried as claimed; None if that depends on attempts that left no span."""
+    if call.attempts == 1 or not all(_satisfies(clause, call, world) for clause in node.clauses):
+        return False
+    about_each = (isinstance(clause, s.Cause) or clause.name.startswith("backoff") for clause in node.clauses)
+    return None if call.lost and any(about_each) else True
 
 
 def _is_hidden(call: Logical, world: World) -> bool:
@@ -36,46 +49,65 @@ def _is_hidden(call: Logical, world: World) -> bool:
 
 def judge_no_retry(node: s.NoRetry, world: World) -> Outcome:
     """Judge ``no retry``: a retried call stays retried; it stays selected if the selection has no conditions."""
-    oks = [(call.last.trace_id, call.attempts == 1) for call in _calls(node.call, world)]
-    return all_hold(oks, world, stable=is_selection_stable(node.call))
+    calls = _calls(node.call, world)
+    visible_calls = [call for call in calls if call.attempts > 1 or not _is_hidden(call, world)]
+    oks = [(call.last.trace_id, call.attempts == 1) for call in visible_calls]
+    outcome = all_hold(oks, world, stable=is_selection_stable(node.call))
+    return "open" if len(visible_calls) < len(calls) and outcome != "fail" else outcome
 
 
 def judge_fallback(node: s.Fallback, world: World) -> Outcome:
-    """Judge ``fallback``: after each failed call, the caller called another service and did not fail."""
-    failed = [call for call in _calls(node.call, world) if call.last.failed]
+    """Judge ``fallback``: after each call that failed for good, the caller called another service in its place."""
+    failed = [call for call in _calls(node.call, world) if call.tries[-1].failed_retryably]
     oks = [(call.last.trace_id, _fell_back(call, node.to, world)) for call in failed]
     return all_hold(oks, world, stable=False)
 
 
 def judge_timeout(node: s.Timeout, world: World) -> Outcome:
     """Judge ``timeout``: no attempt lasted longer than the limit, and at least one was cut off."""
-    tries = [attempt for call in _calls(node.call, world) for attempt in call.each]
+    assert isinstance(node.call, s.CallSelection)
+    tries: list[Try] = select(replace(node.call, attempts=True), world)  # type: ignore[assignment]  # `try`
     limit_ns = _number(node.limit)
     if any(attempt.duration_ns > limit_ns for attempt in tries):
         return "fail"
-    if not any(_was_cut_off(attempt) for attempt in tries):
+    if not any(_was_cut_off(attempt, world) for attempt in tries):
         return "nothing"
     return "pass" if world.all_settled else "open"
 
 
-def _was_cut_off(attempt: Try) -> bool:
-    """Return whether an attempt was cut off: by its error type or status, or because its callee continued."""
-    if attempt.exit is None:
+def _was_cut_off(attempt: Try, world: World) -> bool:
+    """Return whether A gave the attempt up: by a timeout or an abort, or because its callee ran on."""
+    span, server = attempt.exit, attempt.server
+    if attempt.cut:
+        return True
+    if span is None:
         return False
-    error_type = f"{attempt.exit.attributes.get('error.type', '')}".lower()
-    if re.search(r"time.?out|timed.?out|deadline|cancel", error_type):
+    types = [as_text(read(span.attributes, "error.type")) or ""]
+    types += [str(event.attributes.get("exception.type", "")) for event in span.events]
+    timed_out = span.rpc_status == "DEADLINE_EXCEEDED" or any(TIMEOUT.search(each) for each in types)
+    is_http = read(span.attributes, "http.request.method") is not None
+    if is_http:
+        if attempt.http_status is not None:
+            return False
+    elif not timed_out and attempt.attribute("rpc.response.status_code") is not None and span.rpc_status != "CANCELLED":
+        return False
+    if timed_out:
         return True
-    if f"{attempt.exit.attributes.get('rpc.grpc.status_code', '')}" in ("1", "4"):
+    if not is_http and span.http_status is not None:
+        return False
+    if server is not None and server.duration_ns > span.duration_ns:
         return True
-    return attempt.failed and attempt.server is not None and attempt.server.duration_ns > attempt.exit.duration_ns
+    aborted = span.rpc_status == "CANCELLED" or any(ABORT.search(each) for each in types)
+    if not aborted and not (attempt.no_response and not attempt.error and not any(types)):
+        return False
+    entry = attempt.entry
+    return entry is not None and (
+        entry.end_ns > span.end_ns or entry.http_status is not None or entry.rpc_status is not None
+    )
 
 
 def _calls(selection: s.Selection, world: World) -> list[Logical]:
     return select(selection, world)  # type: ignore[return-value]  # checked: whole calls
-
-
-def _first_failed(call: Logical) -> bool:
-    return call.each[0].failed_retryably
 
 
 def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
@@ -91,10 +123,12 @@ def _satisfies(clause: s.Clause, call: Logical, world: World) -> bool:
         case s.Flag(name="recovered"):
             return not call.last.failed
         case s.Flag(name="exhausted"):
-            return call.last.failed
+            return call.failed_retryably(call.last)
+        case s.Flag(name="evidence counted" | "evidence arrivals" | "evidence inferred"):
+            return call.tier <= EVIDENCE[clause.name]
         case s.Cause():
-            rows = (world.row(attempt) for attempt in attempts if attempt.failed)
-            return all(holds(clause.condition, row) for row in rows)
+            failed = (attempt for attempt in attempts if attempt.failed or call.failed_retryably(attempt))
+            return all(holds(clause.condition, world.row(attempt)) for attempt in failed)
         case _:
             raise NotCovered(type(clause).__name__)
 
@@ -107,21 +141,28 @@ def _number(node: s.Expression) -> Fraction:
 
 
 def _fell_back(call: Logical, to: s.SpanSelection, world: World) -> bool:
-    entry = call.last.entry
-    if entry is None or entry.error:
+    last = call.tries[-1]
+    entry = last.entry
+    if entry is None or world.forest.error(entry):
         return False
     if to.spans == "any":
         return any(
-            span.start_ns >= call.end_ns and world.forest.entry(span) is entry and fits(to, span, world)
+            _comes_after(span.start_ns, last) and world.forest.entry(span) is entry and fits(to, span, world)
             for span in world.forest.spans
         )
     return any(
-        attempt.start_ns >= call.end_ns
-        and attempt.entry is entry
-        and attempt not in call.tries
-        and _calls_target(attempt, to, world)
-        for attempt in world.calls.tries
+        _comes_after(other.first.start_ns, last)
+        and other.first.entry is entry
+        and other is not call
+        and not (other.failed_in_the_end or other.tries[-1].failed_retryably)
+        and _calls_target(other.tries[-1], to, world)
+        for other in world.calls.logical
     )
+
+
+def _comes_after(start_ns: int, last: Try) -> bool:
+    """Return whether something started after an attempt was over; some starts are recorded in whole milliseconds."""
+    return start_ns - last.over_ns > -WHOLE_MS
 
 
 def _calls_target(attempt: Try, to: s.SpanSelection, world: World) -> bool:

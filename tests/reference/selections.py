@@ -9,11 +9,12 @@ from typing import Final
 
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.tests.reference.calls import Calls, Logical, Try
+from spanproof.tests.reference.calls import Calls, Logical, Reading, Try, list_open_readings
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, is_stable, value_of
-from spanproof.tests.reference.spans import Forest, Span, as_text
+from spanproof.tests.reference.spans import Forest, Span, as_text, guess_ends
 
 DEFAULTS: Final = ServiceRules()
+CERTAIN: Final = Reading()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class World:
     rules: ServiceRules
     baseline: dict[str, bool] = field(default_factory=dict)
     group: Group | None = None
+    given: tuple[Span, ...] = ()
+    _readings: list[World] = field(default_factory=list)
 
     @classmethod
     def of(
@@ -42,9 +45,31 @@ class World:
         settled: dict[str, bool],
         baseline: dict[str, bool] | None = None,
         rules: ServiceRules = DEFAULTS,
+        reading: Reading = CERTAIN,
+        *,
+        endless: bool = False,
     ) -> World:
-        forest = Forest(spans, rules.proxies)
-        return cls(forest, Calls(forest, rules.max_retry_gap_ns), settled, rules, baseline or {})
+        given = tuple(spans)
+        forest = Forest(guess_ends(given, endless=endless), rules.proxies, rules.edges)
+        return cls(forest, Calls(forest, rules, reading), settled, rules, baseline or {}, given=given)
+
+    def readings(self) -> tuple[World, ...]:
+        """Return the world as it is for each reading of what is uncertain, this one first."""
+        if not self._readings:
+            self._readings.extend(self._list_readings())
+        return tuple(self._readings)
+
+    def _list_readings(self) -> Iterator[World]:
+        """Yield the world as it is for each reading of what is uncertain, this one first."""
+        for endless in (False, True) if any(span.unfinished for span in self.given) else (False,):
+            first = self if not endless else self._read(CERTAIN, endless=True)
+            yield first
+            for reading in list_open_readings(first.calls.uncertain):
+                if reading != first.calls.reading:
+                    yield self._read(reading, endless=endless)
+
+    def _read(self, reading: Reading, *, endless: bool) -> World:
+        return World.of(self.given, self.settled, self.baseline, self.rules, reading, endless=endless)
 
     def in_baseline(self) -> World:
         """Return the world with the baseline traces to judge."""
@@ -114,11 +139,12 @@ def fits(target: s.SpanSelection, span: Span, world: World) -> bool:
 def fits_call(selection: s.CallSelection, call: Logical | Try, world: World) -> bool:
     """Return whether a selection selects this call."""
     attempt = call.last if isinstance(call, Logical) else call
+    first = world.calls.of[attempt].first
     caller, callee = selection.caller, selection.callee
-    if not fits_service(caller, attempt.caller):
+    if not fits_service(caller, first.caller):
         return False
     if (caller.operation is not None or caller.where is not None) and (
-        attempt.entry is None or not fits(caller, attempt.entry, world)
+        first.entry is None or not fits(caller, first.entry, world)
     ):
         return False
     return (

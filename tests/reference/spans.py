@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final, TypeAlias
 
@@ -19,7 +19,16 @@ PRODUCER: Final = 4
 CONSUMER: Final = 5
 ENTRY_KINDS: Final = (SERVER, CONSUMER)
 EXIT_KINDS: Final = (CLIENT, PRODUCER)
+OK: Final = 1
 ERROR: Final = 2
+ENDLESS_NS: Final = 10**18
+# The RPC statuses that are errors of a served gRPC call.
+SERVED_ERRORS: Final = ("UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS")
+RPC_STATUSES: Final = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Link:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Span:
-    """A span as in OTLP, compared by identity."""
+    """A span as in OTLP, compared by identity. The end of an unfinished span is a guess."""
 
     trace_id: str
     span_id: str
@@ -56,6 +65,7 @@ class Span:
     resource: dict[str, Value] = field(default_factory=dict)
     events: tuple[Event, ...] = ()
     links: tuple[Link, ...] = ()
+    unfinished: bool = False
 
     @property
     def duration_ns(self) -> int:
@@ -64,26 +74,29 @@ class Span:
     @property
     def is_rpc_attempt(self) -> bool:
         """Return whether this is an attempt of gRPC's own instrumentation, which sets no fixed kind."""
-        return self.name.startswith("Attempt.") and "previous-rpc-attempts" in self.attributes
-
-    @property
-    def is_exit(self) -> bool:
-        return self.kind in EXIT_KINDS or self.is_rpc_attempt
+        return self.name.startswith("Attempt.")
 
     @property
     def http_status(self) -> Fraction | None:
         return as_number(read(self.attributes, "http.response.status_code"))
 
     @property
-    def error(self) -> bool:
-        return is_error(self.status, self.http_status, read(self.attributes, "rpc.response.status_code"))
+    def rpc_status(self) -> str | None:
+        """The RPC status as a word, if it is known."""
+        text = as_text(read(self.attributes, "rpc.response.status_code"))
+        return RPC_STATUSES[int(text)] if text is not None and text.isdigit() and int(text) < 17 else text
+
+    @property
+    def has_exception(self) -> bool:
+        return any(event.name == "exception" for event in self.events)
 
 
 def read(attributes: dict[str, Value], name: str) -> Value | None:
     """Return an attribute by its stable name, else by a deprecated name."""
     for spelling in (name, *DEPRECATED_NAMES.get(name, ())):
-        if spelling in attributes:
-            return attributes[spelling]
+        value = attributes.get(spelling)
+        if value is not None and value == value:  # NaN is missing
+            return value
     return None
 
 
@@ -105,18 +118,11 @@ def as_number(value: Value | None) -> Fraction | None:
         return None
 
 
-def is_error(status: int, http_status: Fraction | None, rpc_status: Value | None) -> bool:
-    """Return whether there is an error: status ERROR, HTTP status ≥ 500, or an RPC status other than OK."""
-    if status == ERROR or (http_status is not None and http_status >= 500):
-        return True
-    return rpc_status is not None and as_text(rpc_status) not in ("0", "OK")
-
-
 class Forest:
     """The topology of all spans. Of duplicates, the span that ends last is kept."""
 
-    def __init__(self, spans: Iterable[Span], proxies: Iterable[str] = ()) -> None:
-        self.proxies = frozenset(proxies)
+    def __init__(self, spans: Iterable[Span], proxies: Iterable[str] = (), edges: Iterable[str] = ()) -> None:
+        self.proxies, self.edges = frozenset(proxies), frozenset(edges)
         kept: dict[tuple[str, str, int, str], Span] = {}
         for span in spans:
             key = (span.trace_id, span.span_id, span.kind, span.service)
@@ -129,7 +135,7 @@ class Forest:
         self._parents = {span: self._find_parent(span) for span in self.spans}
         for span in [span for span in self.spans if self._has_cycle(span)]:
             self._parents[span] = None
-        self._parents |= {span: self._skip_proxies(span) for span in self.spans if span.service not in self.proxies}
+        self._parents |= {span: self._skip_proxies(span) for span in self.spans if not self.is_proxy(span)}
         self._children: dict[Span, list[Span]] = defaultdict(list)
         for span, parent in self._parents.items():
             if parent is not None:
@@ -147,7 +153,7 @@ class Forest:
         """
         if span.kind in ENTRY_KINDS:
             for other in self.by_id[span.trace_id, span.span_id]:
-                if other.is_exit and other is not span:
+                if (other.kind in EXIT_KINDS or other.is_rpc_attempt) and other is not span:
                     return other
         if span.parent_id is None:
             return None
@@ -159,7 +165,7 @@ class Forest:
     def _skip_proxies(self, span: Span) -> Span | None:
         """Return the nearest parent that is not a sidecar."""
         parent = self._parents[span]
-        while parent is not None and parent.service in self.proxies:
+        while parent is not None and self.is_proxy(parent):
             parent = self._parents[parent]
         return parent
 
@@ -173,6 +179,37 @@ class Forest:
             visited.add(ancestor)
         return False
 
+    def kind(self, span: Span) -> int:
+        """Return the kind; a span of kind CLIENT that receives from producers is a consumer."""
+        if span.kind == CLIENT and as_text(read(span.attributes, "messaging.operation.type")) == "receive":
+            linked = [each for link in span.links for each in self.by_id.get((link.trace_id, link.span_id), ())]
+            if any(each.kind == PRODUCER for each in linked):
+                return CONSUMER
+        return span.kind or INTERNAL
+
+    def is_exit(self, span: Span) -> bool:
+        """Return whether a span is an exit span: a request that a service makes."""
+        kind = self.kind(span)
+        if kind in EXIT_KINDS or span.is_rpc_attempt:
+            return True
+        return (
+            kind == INTERNAL
+            and any(child.service != span.service for child in self.children(span))
+            and _has_client_attributes(span)
+        )
+
+    def error(self, span: Span) -> bool:
+        """Return whether a span is in error: by its status, else its RPC status, else its HTTP status."""
+        if span.status in (OK, ERROR):
+            return span.status == ERROR
+        is_exit, rpc_status = self.is_exit(span), span.rpc_status
+        if rpc_status is not None:
+            is_grpc = "rpc.grpc.status_code" in span.attributes or (
+                as_text(read(span.attributes, "rpc.system.name")) == "grpc"
+            )
+            return rpc_status in SERVED_ERRORS if is_grpc and not is_exit else rpc_status != "OK"
+        return span.http_status is not None and span.http_status >= (400 if is_exit else 500)
+
     def children(self, span: Span) -> list[Span]:
         return self._children[span]
 
@@ -183,21 +220,32 @@ class Forest:
             span = parent
 
     def is_root(self, span: Span) -> bool:
-        return span.parent_id is None and self.parent(span) is None
+        return (span.parent_id is None or span.service in self.edges) and self.parent(span) is None
+
+    def is_proxy(self, span: Span) -> bool:
+        """Return whether a span is a sidecar's: named by its service, or by `service[attribute == "value"]`."""
+        for text in self.proxies:
+            service, _, selector = text.partition("[")
+            name, _, value = selector.rstrip("]").partition("==")
+            if span.service == service and (
+                not selector or as_text(read(span.attributes, name.strip())) == value.strip().strip('"')
+            ):
+                return True
+        return False
 
     def is_entry(self, span: Span) -> bool:
         """Return whether a span is an entry span: a request that a service receives."""
         parent = self.parent(span)
         if parent is None:
-            return span.parent_id is None or span.kind in ENTRY_KINDS
+            return span.parent_id is None or self.kind(span) in ENTRY_KINDS
         if parent.service != span.service:
             return True
-        if span.kind not in ENTRY_KINDS:
+        if self.kind(span) not in ENTRY_KINDS:
             return False
         for other in self.above(span):
-            if other.service != span.service or other.is_exit:
+            if other.service != span.service or self.is_exit(other):
                 return True
-            if other.kind in ENTRY_KINDS:
+            if self.kind(other) in ENTRY_KINDS:
                 return False
         return True
 
@@ -228,3 +276,21 @@ class Forest:
 
     def roots(self, trace_id: str) -> list[Span]:
         return [span for span in self.spans if span.trace_id == trace_id and self.is_root(span)]
+
+
+def _has_client_attributes(span: Span) -> bool:
+    """Return whether a span has the attributes of a client."""
+
+    def has(*names: str) -> bool:
+        return any(read(span.attributes, name) is not None for name in names)
+
+    is_http = has("http.request.method") and has("url.full", "server.address")
+    return is_http or has("rpc.system.name", "db.system.name", "messaging.system")
+
+
+def guess_ends(spans: Iterable[Span], *, endless: bool) -> tuple[Span, ...]:
+    """Return the spans, with an end for the unfinished ones: their start, or an end in the far future."""
+    return tuple(
+        replace(span, end_ns=span.start_ns + (ENDLESS_NS if endless else 0)) if span.unfinished else span
+        for span in spans
+    )

@@ -59,7 +59,7 @@ def _make_otlp_span(span: Span) -> WireSpan:
         name=span.name,
         kind=span.kind,  # type: ignore[arg-type]  # the enum's own numbers
         start_time_unix_nano=BASE_TIME_NS + span.start_ns,
-        end_time_unix_nano=BASE_TIME_NS + span.end_ns,
+        end_time_unix_nano=0 if span.unfinished else BASE_TIME_NS + span.end_ns,
         attributes=key_values(span.attributes),
     )
     wire_span.status.code = span.status  # type: ignore[assignment]  # the enum's own numbers

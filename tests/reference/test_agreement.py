@@ -5,7 +5,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import nullcontext
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -26,6 +29,23 @@ from spanproof.tests.reference.selections import World
 from spanproof.tests.reference.store_traces import open_judge
 from spanproof.tests.reference.write_case import write_case
 
+SHAPES: Final[Counter[str]] = Counter()  # that occurred in generated traces
+VERDICTS: Final[Counter[str]] = Counter()
+
+
+@pytest.fixture(autouse=True)
+def print_counts(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
+    """Print what was compared: `make fuzz` shows that each shape occurred."""
+    yield
+    if WANTED:
+        with capsys.disabled():
+            print(f"\n{VERDICTS.total()} verdicts compared:", _list_counts(VERDICTS))
+            print("shapes:", _list_counts(SHAPES))
+
+
+def _list_counts(counts: Counter[str]) -> str:
+    return ", ".join(f"{name} {number}" for name, number in counts.most_common())
+
 
 @pytest.mark.timeout(0)
 @compare(verdicts=int(WANTED or 1000))
@@ -33,8 +53,10 @@ from spanproof.tests.reference.write_case import write_case
 def test_engine_agrees_with_reference(data: st.DataObject) -> None:
     choices = Drawn(data.draw)
     trace_set = TraceMaker(choices).make()
+    SHAPES.update(trace_set.shapes)
     claims = ClaimMaker(choices)
     compared = 0
+    world = World.of(trace_set.spans, trace_set.settled)
     with open_judge(trace_set) as engine:
         while compared < CLAIMS:
             claim = claims.make()
@@ -42,10 +64,11 @@ def test_engine_agrees_with_reference(data: st.DataObject) -> None:
             assert not parsed.diagnostics, claim
             if check_claim(parsed):
                 continue
-            verdicts = find_verdicts(claim, trace_set, engine)
+            verdicts = find_verdicts(claim, trace_set, engine, world)
             if verdicts is None:
                 continue
             compared += 1
+            VERDICTS[verdicts[0]] += 1
             if verdicts[0] != verdicts[1]:
                 smaller = minimize(
                     trace_set,
@@ -57,14 +80,16 @@ def test_engine_agrees_with_reference(data: st.DataObject) -> None:
                 )
 
 
-def find_verdicts(claim: str, trace_set: TraceSet, engine: Judge | None = None) -> tuple[str, str] | None:
+def find_verdicts(
+    claim: str, trace_set: TraceSet, engine: Judge | None = None, world: World | None = None
+) -> tuple[str, str] | None:
     """Return the verdicts of the reference and the engine on a claim; None if the reference does not cover it.
 
     The verdict of the engine also names a fault in its evidence.
     """
     expectation = parse_claim(claim).expectation
     assert expectation is not None
-    world = World.of(trace_set.spans, trace_set.settled)
+    world = world or World.of(trace_set.spans, trace_set.settled)
     try:
         expected = judge(expectation, world)
     except NotCovered:

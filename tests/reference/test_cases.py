@@ -10,7 +10,7 @@ from spanproof.query_lang.syntax.parser import parse_claim
 from spanproof.tests.reference.from_cases import make_world
 from spanproof.tests.reference.judge import judge
 
-FILES = sorted((Path(__file__).parent.parent / "cases").glob("*.case"))
+FILES = sorted((Path(__file__).parent.parent / "cases").rglob("*.case"))
 
 
 def list_assertions() -> list[object]:

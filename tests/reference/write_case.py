@@ -50,7 +50,12 @@ def _lines(spans: list[Span], linked: set[tuple[str, str]]) -> Iterator[str]:
 
 
 def _line(span: Span, linked: set[tuple[str, str]]) -> str:
-    words = [span.service, json.dumps(span.name), KINDS[span.kind], f"{_time(span.start_ns)}..{_time(span.end_ns)}"]
+    words = [
+        span.service,
+        json.dumps(span.name),
+        KINDS[span.kind],
+        f"{_time(span.start_ns)}..{'' if span.unfinished else _time(span.end_ns)}",
+    ]
     text = " ".join(words) + STATUSES[span.status]
     if span.attributes:
         text += " " + _object(span.attributes)

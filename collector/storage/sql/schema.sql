@@ -99,66 +99,88 @@ CREATE TABLE topology (
     name         VARCHAR NOT NULL,
     kind         INTEGER NOT NULL,
     start_ns     BIGINT NOT NULL,
-    end_ns       BIGINT NOT NULL,
+    end_ns       BIGINT,           -- NULL: unfinished
     resource_key UBIGINT NOT NULL
 );
 
 -- One row per attempt: one request and its response between a caller and a callee, in one of four shapes.
 CREATE TABLE attempts (
-    trace_id     UUID NOT NULL,
-    call_key     BIGINT NOT NULL,   -- its logical call
-    attempt_key BIGINT NOT NULL,   -- hash of the two span keys
-    attempt      INTEGER,           -- its number, from 1; NULL: not counted as an attempt (a redirect that the client followed itself)
-    tier         UTINYINT NOT NULL, -- evidence that attempts belong together: 1 explicit, 2 server spans, 3 inferred, 0 single
-    shape        VARCHAR NOT NULL,  -- paired, unpaired, bare, message
-    caller       VARCHAR NOT NULL,
-    callee       VARCHAR NOT NULL,
-    operation    VARCHAR NOT NULL,
-    address      VARCHAR,           -- host:port as the caller knows it
-    protocol     VARCHAR NOT NULL,  -- http, rpc, db, messaging, other
-    async        BOOLEAN NOT NULL,
-    caller_entry BIGINT,
-    callee_entry BIGINT,            -- NULL where the callee exported no span
-    client_key   BIGINT,            -- NULL for the bare shape
-    server_key   BIGINT,
-    start_ns     BIGINT NOT NULL,
-    end_ns       BIGINT NOT NULL,
-    duration_ns  BIGINT NOT NULL,
-    network_ns   BIGINT,
-    lag_ns       BIGINT,
-    status       INTEGER NOT NULL,
-    error        BOOLEAN NOT NULL,
-    retryable    BOOLEAN NOT NULL,  -- failed in a way that a retry could mend
-    arrived      BOOLEAN NOT NULL,  -- seen at the callee only (tier 2): times, status and error are the callee's
-    definite     BOOLEAN NOT NULL
+    trace_id          UUID NOT NULL,
+    call_key          BIGINT NOT NULL,   -- its logical call
+    attempt_key       BIGINT NOT NULL,   -- hash of the two span keys
+    attempt           INTEGER,           -- its number, from 1; NULL: not counted as an attempt (a redirect that the client followed itself)
+    tier              UTINYINT NOT NULL, -- evidence that attempts belong together: 1 explicit, 2 arrivals, 3 inferred, 4 possible, 0 single
+    doubt             VARCHAR,           -- why its call may have fewer attempts: possible, redirects
+    shape             VARCHAR NOT NULL,  -- paired, unpaired, bare, message
+    caller            VARCHAR NOT NULL,
+    callee            VARCHAR NOT NULL,
+    operation         VARCHAR NOT NULL,
+    address           VARCHAR,           -- host:port as the caller knows it
+    protocol          VARCHAR NOT NULL,  -- http, rpc, db, messaging, other
+    async             BOOLEAN NOT NULL,
+    caller_entry      BIGINT,
+    callee_entry      BIGINT,            -- NULL where the callee exported no span
+    client_key        BIGINT,            -- NULL for the bare shape
+    server_key        BIGINT,
+    wrapper_key       BIGINT,            -- the wrapper span right around the client span
+    outer_wrapper_key BIGINT,            -- the outermost one, if there are several
+    start_ns          BIGINT NOT NULL,
+    end_ns            BIGINT,            -- NULL: unfinished
+    duration_ns       BIGINT,
+    network_ns        BIGINT,
+    lag_ns            BIGINT,
+    status            INTEGER NOT NULL,
+    error             BOOLEAN NOT NULL,
+    failed            BOOLEAN NOT NULL,  -- an error, or no response
+    responded         BOOLEAN,           -- a response was received; NULL: its client span does not tell
+    retryable         BOOLEAN NOT NULL,  -- failed in a way that a retry could mend
+    arrived           BOOLEAN NOT NULL,  -- seen at the callee only (tier 2): times, status and error are the callee's
+    definite          BOOLEAN NOT NULL
 );
 
 -- One row per logical call: one or more attempts at the same request. The fields are those of the last attempt;
--- start_ns and duration_ns span from the start of the first attempt to the end of the last.
+-- start_ns and duration_ns span from the start of the first attempt to the end of the last, or are those of the wrapper
+-- span around exactly these attempts. A message belongs to the service that sent it first.
 CREATE TABLE calls (
-    trace_id     UUID NOT NULL,
-    call_key     BIGINT NOT NULL,
-    attempts     INTEGER NOT NULL,
-    tier         UTINYINT NOT NULL,
-    shape        VARCHAR NOT NULL,
-    caller       VARCHAR NOT NULL,
-    callee       VARCHAR NOT NULL,
-    operation    VARCHAR NOT NULL,
-    protocol     VARCHAR NOT NULL,
-    async        BOOLEAN NOT NULL,
-    caller_entry BIGINT,
-    callee_entry BIGINT,
-    client_key   BIGINT,
-    server_key   BIGINT,
-    start_ns     BIGINT NOT NULL,
-    end_ns       BIGINT NOT NULL,
-    duration_ns  BIGINT NOT NULL,
-    network_ns   BIGINT,
-    lag_ns       BIGINT,
-    status       INTEGER NOT NULL,
-    error        BOOLEAN NOT NULL,
-    failed       BOOLEAN NOT NULL,  -- finally: an error, or a retryable failure
-    definite     BOOLEAN NOT NULL
+    trace_id          UUID NOT NULL,
+    call_key          BIGINT NOT NULL,
+    attempts          INTEGER NOT NULL,
+    tier              UTINYINT NOT NULL,
+    doubt             VARCHAR,
+    shape             VARCHAR NOT NULL,
+    caller            VARCHAR NOT NULL,
+    callee            VARCHAR NOT NULL,
+    operation         VARCHAR NOT NULL,
+    protocol          VARCHAR NOT NULL,
+    async             BOOLEAN NOT NULL,
+    caller_entry      BIGINT,
+    callee_entry      BIGINT,
+    client_key        BIGINT,
+    server_key        BIGINT,
+    wrapper_key       BIGINT,
+    outer_wrapper_key BIGINT,
+    start_ns          BIGINT NOT NULL,
+    end_ns            BIGINT,
+    duration_ns       BIGINT,
+    network_ns        BIGINT,
+    lag_ns            BIGINT,
+    status            INTEGER NOT NULL,
+    error             BOOLEAN NOT NULL,
+    failed            BOOLEAN NOT NULL,  -- in the end: an error, or no response
+    retryable         BOOLEAN NOT NULL,  -- the last attempt failed in a way that a retry could mend
+    over_ns           BIGINT,            -- when the last attempt was over: with its response, if one was received
+    kept_apart        VARCHAR,           -- how a later request differs, if the last attempt failed and was not repeated
+    definite          BOOLEAN NOT NULL
+);
+
+-- The attempts and calls in doubt once more, read as separate calls.
+CREATE TABLE separate_attempts AS FROM attempts;
+CREATE TABLE separate_calls AS FROM calls;
+
+-- Which services answered at which address (`host:port`; for a loopback address `caller host:port`).
+CREATE TABLE answers (
+    address_key VARCHAR NOT NULL,
+    service     VARCHAR NOT NULL
 );
 
 -- Links of consumer spans, and of server spans that started a new trace. A linked span that arrives later finds
@@ -183,7 +205,10 @@ CREATE TABLE rules (
     proxies           VARCHAR[] NOT NULL DEFAULT [],
     max_retry_gap_ns  BIGINT NOT NULL DEFAULT 60000000000,
     max_clock_skew_ns BIGINT NOT NULL DEFAULT 10000000,
-    circuit_markers   VARCHAR[] NOT NULL DEFAULT []
+    circuit_markers   VARCHAR[] NOT NULL DEFAULT [],
+    edges             VARCHAR[] NOT NULL DEFAULT [],
+    retried_calls     VARCHAR[] NOT NULL DEFAULT [],
+    distinct_calls    VARCHAR[] NOT NULL DEFAULT []
 );
 INSERT INTO rules DEFAULT VALUES;
 

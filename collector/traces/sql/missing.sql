@@ -6,6 +6,7 @@ unpaired AS MATERIALIZED (  -- calls without a server span, whose callee may sen
     SELECT trace_id, caller, callee, address, error, async
     FROM attempts SEMI JOIN judged USING (trace_id)
     WHERE shape = 'unpaired' AND protocol <> 'db' AND callee NOT IN (FROM proxies)
+        AND callee <> caller  -- a client span that names its own service as the peer
 ),
 addresses AS MATERIALIZED (
     SELECT DISTINCT address FROM unpaired WHERE address IS NOT NULL
@@ -27,6 +28,15 @@ uninstrumented AS (  -- addresses that were called in much older traces, and nev
         )
         AND a.address NOT IN (SELECT address FROM instrumented)
 ),
+covered AS (  -- client spans with server spans: how much of the time of each these cover
+    SELECT a.trace_id, a.caller, a.callee, a.client_key, any_value(client.end_ns - client.start_ns) AS client_ns,
+        sum(server.end_ns - server.start_ns) AS server_ns
+    FROM judged JOIN attempts a ON a.trace_id = judged.trace_id
+    JOIN topology client ON client.span_key = a.client_key
+    JOIN topology server ON server.span_key = a.server_key
+    WHERE a.shape = 'paired'
+    GROUP BY ALL
+),
 expected AS (
     SELECT
         u.trace_id, u.caller, coalesce(i.service, r.service) AS service, u.callee, u.error, u.async,
@@ -45,6 +55,9 @@ WHERE orphan
 UNION ALL
 SELECT trace_id, 'answer', NOT error, caller, service
 FROM expected WHERE service IS NOT NULL AND NOT async
+UNION ALL
+SELECT trace_id, 'uncovered', false, caller, callee
+FROM covered WHERE server_ns < client_ns / 2 AND client_ns - server_ns > 50000000
 UNION ALL
 SELECT trace_id, CASE WHEN async THEN 'consumer' ELSE 'peer' END, false, caller, callee
 FROM expected WHERE (service IS NULL OR async) AND NOT uninstrumented

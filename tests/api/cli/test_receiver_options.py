@@ -96,15 +96,19 @@ def test_serve_applies_rules_and_memory_limit(start: Starter, tmp_path: Path) ->
     serving = start(
         "serve", *FREE_PORTS, "--api", FREE, "--db", "spans.duckdb", "--proxy", "envoy", "--max-retry-gap", "1.5s",
         "--max-clock-skew", "0ms", "--circuit-marker", "breaker.refused", "--memory", "128MB", "--keep-below", "64MiB",
+        "--edge", "gateway", "--retried-call", "a -> b", "--distinct-call", "* -> c",
     )  # fmt: skip
     api = find_address(serving.read_line(), "API")
     assert httpx.get(f"http://{api}/readyz", trust_env=False).status_code == 200
     serving.stop()
     with Store.open(tmp_path / "spans.duckdb") as store:
         row = store.cursor().execute(
-            "SELECT proxies, max_retry_gap_ns, max_clock_skew_ns, circuit_markers[-1] FROM rules"
+            "SELECT proxies, max_retry_gap_ns, max_clock_skew_ns, circuit_markers[-1], edges, retried_calls,"
+            " distinct_calls FROM rules"
         )
-        assert row.fetchone() == (["envoy"], 1_500_000_000, 0, "breaker.refused")
+        assert row.fetchone() == (
+            ["envoy"], 1_500_000_000, 0, "breaker.refused", ["gateway"], ["a -> b"], ["* -> c"],
+        )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -114,6 +118,9 @@ def test_serve_applies_rules_and_memory_limit(start: Starter, tmp_path: Path) ->
         (("--keep-below", "1MB"), "--keep-below: 1MB is too small, the minimum is 64MiB"),
         (("--max-retry-gap", "soon"), "--max-retry-gap: `soon` is not a duration"),
         (("--max-clock-skew", "-1ms"), "--max-clock-skew: -1ms is negative"),
+        (("--retried-call", "a"), "--retried-call: `a` is not a call, such as `orders -> payments`"),
+        (("--distinct-call", "a ~> b"), "--distinct-call: `a ~> b` is not a call, such as `orders -> payments`"),
+        (("--proxy", "a[b]"), '--proxy: `a[b]` is not a sidecar, such as `envoy` or `orders[scope.name == "dapr"]`'),
     ],
 )
 def test_serve_rejects_invalid_limits(option: tuple[str, str], message: str) -> None:

@@ -56,7 +56,7 @@ def test_stored_proof_is_read_at_each_run(
     by_version = 'let version = "0"\n' + ENOUGH.replace("last 1h", "last 1h where resource.service.version == version")
     write("proofs/shop/enough.proof", by_version)
     gate = client.post("/api/v1/gate", json={"stored": "shop/enough.proof", "name": "release 7"}).json()
-    assert (gate["outcome"], gate["exit_code"], gate["run"]["proofs"][0]["path"]) == ("fail", 1, "release 7")
+    assert (gate["outcome"], gate["exit_code"], gate["run"]["proofs"][0]["path"]) == ("inconclusive", 3, "release 7")
     assert run(client, "shop/enough.proof", variables={"version": "1.4.2"}).json()["outcome"] == "pass"
     options = ("--server", client.base_url, "--var", "version=1.4.2")
     finished = spanproof("gate", "--stored", "shop/enough.proof", *options)
@@ -175,6 +175,6 @@ def test_serve_reads_folder_option(
     line = start("serve", "--db", ":memory:", *FREE_PORTS, "--api", FREE, "--proofs", "proofs").read_line()
     with httpx.Client(base_url=f"http://{find_address(line, 'API')}", trust_env=False, timeout=60) as client:
         assert list_stored(client) == {"enough.proof": (["enough"], None)}
-        assert run(client, "enough.proof").json()["outcome"] == "fail"
+        assert run(client, "enough.proof").json()["outcome"] == "inconclusive"
     missing = spanproof("serve", *FREE_PORTS, "--api", FREE, "--proofs", "nowhere")
     assert (missing.code, missing.err) == (2, "spanproof: --proofs: nowhere: no such folder\n")

@@ -251,7 +251,7 @@ def test_client_certificates_are_required(serve: Callable[..., Served], pem: dic
     (pem["ca"].parent / "gate.proof").write_text(GATE)
     proof = str(pem["ca"].parent / "gate.proof")
     gated = CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", ca_file, "--tls-cert", cert_file])
-    assert (gated.exit_code, "nobody" in gated.stdout, gated.stderr) == (0, True, "")
+    assert (gated.exit_code, "nobody" in gated.stdout, gated.stderr) == (3, True, "")
     with pytest.raises(ServerError, match="no server answers"):
         CliRunner().invoke(app, ["gate", proof, "--server", url, "--tls-ca", ca_file], catch_exceptions=False)
 

@@ -13,7 +13,7 @@ from spanproof.assertions.run.events import ClaimJudged, RunEvent
 from spanproof.assertions.run.runner import Runner
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.retention import RetentionLimits, delete_expired_traces
-from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
+from spanproof.query_lang.load.submitted_proofs import read_submitted_proof
 from spanproof.tests.api.stored_traces import StoredSpan, Value, append
 
 DAY_NS = 86_400_000_000_000

@@ -15,6 +15,7 @@ from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.completeness import (
     DEFAULT_IDLE_NS,
     UNCERTAIN_IDLE_NS,
+    UNKNOWN_LATENESS_IDLE_NS,
     Completeness,
     check_completeness,
     find_related_traces,
@@ -39,7 +40,8 @@ def list_missing(connection: duckdb.DuckDBPyConnection) -> list[Missed]:
 
 def compute_settle_delay_ns(state: Completeness, quiet_ns: int | None = None) -> int | None:
     """Return the time from the last arrival until the trace is settled, in nanoseconds."""
-    until = state.compute_settle_time_ns(quiet_ns)
+    times = state.compute_settle_times_ns(quiet_ns)
+    until = None if times is None else times.absence_ns
     return None if until is None or state.last_arrived_ns is None else until - state.last_arrived_ns
 
 
@@ -57,7 +59,7 @@ def test_root_without_calls_is_complete(add: Add, connection: duckdb.DuckDBPyCon
     add("shop", 1)
     state = check_trace(connection, FIRST)
     assert state.missing == ()
-    assert compute_settle_delay_ns(state) == DEFAULT_IDLE_NS
+    assert compute_settle_delay_ns(state) == UNKNOWN_LATENESS_IDLE_NS
     assert compute_settle_delay_ns(state, 7) == 7
 
 
@@ -133,7 +135,44 @@ def test_silent_peer_is_not_awaited_again(add: Add, connection: duckdb.DuckDBPyC
         {"long": UNCERTAIN_IDLE_NS + SECOND_NS, "first": FIRST},
     )
     assert list_missing(connection) == []
-    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == DEFAULT_IDLE_NS
+    state = check_trace(connection, FIRST)
+    assert state.lateness_ns is not None
+    assert compute_settle_delay_ns(state) == max(DEFAULT_IDLE_NS, 2 * state.lateness_ns)
+
+
+def test_late_spans_of_earlier_traces_are_awaited_twice_as_long(
+    add: Add, connection: duckdb.DuckDBPyConnection
+) -> None:
+    add("shop", 1, trace=2)
+    add("shop", 2, 1, "internal", trace=2)
+    connection.execute(
+        "UPDATE spans SET arrived_ns = arrived_ns + $late WHERE trace_id <> $first::UUID AND parent_id IS NOT NULL",
+        {"late": SECOND_NS, "first": FIRST},
+    )
+    ((late_ns,),) = connection.execute("SELECT max(arrived_ns) - min(arrived_ns) FROM spans").fetchall()
+    add("shop", 1)
+    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == 2 * late_ns
+    times = check_trace(connection, FIRST).compute_settle_times_ns(None)
+    assert times is not None
+    assert times.turnable_ns - times.absence_ns == UNCERTAIN_IDLE_NS - 2 * late_ns
+
+
+def test_client_span_that_its_server_span_hardly_covers_is_uncertain(
+    add: Add, connection: duckdb.DuckDBPyConnection
+) -> None:
+    add("shop", 1, ms=(0, 200))
+    add("shop", 2, 1, "client", ms=(0, 200))
+    add("bank", 3, 2, ms=(180, 190))
+    assert list_missing(connection) == [("uncovered", False, "shop", "bank")]
+    assert compute_settle_delay_ns(check_trace(connection, FIRST)) == UNCERTAIN_IDLE_NS
+    add("bank", 4, 2, ms=(1, 170))
+    assert list_missing(connection) == []
+
+
+def test_client_span_that_names_its_own_service_is_not_awaited(add: Add, connection: duckdb.DuckDBPyConnection) -> None:
+    add("shop", 1)
+    add("shop", 2, 1, "client", service__peer__name="shop")
+    assert list_missing(connection) == []
 
 
 def test_consumer_of_message_is_uncertain(add: Add, connection: duckdb.DuckDBPyConnection) -> None:

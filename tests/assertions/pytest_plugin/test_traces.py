@@ -83,7 +83,7 @@ def test_claims_concern_traces_of_test(project: pytest.Pytester, monkeypatch: py
             "E           |               ------    ^^^^^^^^ not taken; nearest: `bank`",
             "E *GET /transfers*",
             "E          = rerun: pytest *.py::test_fails",
-            "E       AssertionError: inconclusive: no span of this trace has arrived",
+            "E       AssertionError: inconclusive: no span of this trace has arrived, but spans of * other traces *",
             "E       INCONCLUSIVE *.py::test_is_inconclusive   2 inconclusive*",
             "E       23  | some shop, path shop -> bank",
             "E       *ClaimError: this is not a claim",

@@ -28,7 +28,7 @@ from spanproof.assertions.run.runner import Runner
 from spanproof.collector.receive.receiver import Receiver
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.live_traces import LiveTraces
-from spanproof.query_lang.check.modules import ProofModule, load_module_text
+from spanproof.query_lang.load.modules import ProofModule, load_module_text
 from spanproof.tests.assertions.app import App, open_app
 from spanproof.tests.command import FREE, find_in_session, wait_until
 

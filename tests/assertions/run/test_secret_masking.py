@@ -23,8 +23,8 @@ from spanproof.assertions.run.proof_run import RunSettings
 from spanproof.assertions.run.runner import Runner
 from spanproof.collector.receive.receiver import Receiver
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.check.modules import load_module_text
 from spanproof.query_lang.check.secrets import Secrets
+from spanproof.query_lang.load.modules import load_module_text
 from spanproof.tests.api.stored_traces import StoredSpan, append
 from spanproof.tests.assertions.app import App, open_app
 from spanproof.tests.command import FREE

@@ -141,7 +141,9 @@ def test_own_trace_may_continue_beside_replacement(
     add("bank", 7, trace=3, spanproof__run_id="r2.0000000000000063")
     state = correlation.examine_completeness(connection, correlation.find_traces(connection))
     assert (state.trace_ids, [each.kind for each in state.missing]) == ((f"{2:032x}",), ["own"])
-    assert state.compute_settle_time_ns(None) == (state.last_arrived_ns or 0) + UNCERTAIN_IDLE_NS
+    times = state.compute_settle_times_ns(None)
+    assert times is not None
+    assert times.absence_ns == (state.last_arrived_ns or 0) + UNCERTAIN_IDLE_NS
     add("shop", 5, 99)
     state = correlation.examine_completeness(connection, correlation.find_traces(connection))
     assert (state.trace_ids, state.missing) == ((f"{1:032x}", f"{2:032x}"), ())

@@ -10,7 +10,7 @@ from spanproof.assertions.triggers.command import open_command
 from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
 from spanproof.assertions.triggers.request import TriggerRequest
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.check.modules import load_module_text
+from spanproof.query_lang.load.modules import load_module_text
 from spanproof.query_lang.syntax import nodes as s
 
 

@@ -20,7 +20,7 @@ from spanproof.assertions.triggers.context import TraceContext
 from spanproof.assertions.triggers.responses import TriggerResponse
 from spanproof.assertions.triggers.sender import Repeat, send_repeatedly
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.check.modules import load_module
+from spanproof.query_lang.load.modules import load_module
 from spanproof.tests.assertions.traced_service import Prove, TracedService
 from spanproof.tests.assertions.triggers.http_service import ReceivedRequest, Reply, serve_http
 

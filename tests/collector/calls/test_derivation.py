@@ -73,7 +73,8 @@ def derive_all(order: tuple[bytes, ...], *, after_each_span: bool) -> dict[str, 
 def test_batches_do_not_change_derived_rows(order: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = derive_all(order, after_each_span=False)
     assert {table: len(rows) for table, rows in expected.items()} == {
-        "traces": 6, "topology": 11, "attempts": 7, "calls": 6, "entry_links": 6, "continuations": 2,
+        "traces": 6, "topology": 11, "attempts": 7, "calls": 6, "separate_attempts": 2, "separate_calls": 2,
+        "entry_links": 6, "continuations": 2,
     }  # fmt: skip
     assert derive_all(order, after_each_span=True) == expected
     monkeypatch.setattr(derivation, "_BATCH_SPANS", 3)

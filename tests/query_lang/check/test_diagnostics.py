@@ -11,10 +11,10 @@ import pytest
 import spanproof
 from spanproof.collector.traces.catalog import Catalog
 from spanproof.query_lang.check.checker import check_claim, check_file
-from spanproof.query_lang.check.modules import load_module
-from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
-from spanproof.query_lang.check.unknown_names import find_unknown_names
 from spanproof.query_lang.compile.queries import read_query
+from spanproof.query_lang.load.modules import load_module
+from spanproof.query_lang.load.submitted_proofs import read_submitted_proof
+from spanproof.query_lang.load.unknown_names import find_unknown_names
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, find_nearest, suggest_names
 from spanproof.query_lang.syntax.parser import parse_claim, parse_file
 
@@ -27,7 +27,7 @@ SOURCES = [
         "check/comparisons.py",
         "check/requests.py",
         "check/types.py",
-        "check/unknown_names.py",
+        "load/unknown_names.py",
         "syntax/literals.py",
         "syntax/parser.py",
         "syntax/transformer.py",
@@ -323,7 +323,7 @@ def test_every_id_is_documented() -> None:
     used = set().union(
         *map(
             find_ids,
-            [*QUERY_LANG.glob("syntax/*.py"), *QUERY_LANG.glob("check/*.py"), *QUERY_LANG.glob("compile/*.py")],
+            [path for room in ("syntax", "check", "load", "compile") for path in QUERY_LANG.glob(f"{room}/*.py")],
         )
     )
     assert sorted(used) == [id_ for id_, _, _, _ in SECTIONS]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spanproof.query_lang.check.submitted_proofs import read_submitted_proof
+from spanproof.query_lang.load.submitted_proofs import read_submitted_proof
 
 GIVEN = "given traces over last 1h\n expect count(traces) > 0"
 

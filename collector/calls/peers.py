@@ -1,0 +1,111 @@
+"""Names of callees that sent no span: by what the caller's span records, and by what answered at the same address."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, to_bool_array
+from spanproof.collector.topology.nesting import Nesting
+from spanproof.collector.topology.server_addresses import is_loopback
+from spanproof.collector.topology.span_batch import SpanBatch
+
+UNKNOWN_PEER: Final = "unknown"
+_FIRST_INDEX = pa.scalar(0, pa.int64())
+_PEER_COLUMNS: Final = ("peer_name", "system", "server_address", "gen_ai_provider")
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPeers:
+    """What a store has learned: its `services`, and which of them answer at an address.
+
+    `services_by_address` maps a key of `make_address_key` to the services that have answered there. Only an address
+    at which one service answers tells who it is.
+    """
+
+    services: frozenset[str] = frozenset()
+    services_by_address: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    def with_answers(self, answers: Mapping[str, frozenset[str]]) -> KnownPeers:
+        """Return these and the services that answered in new spans."""
+        merged = dict(self.services_by_address)
+        for key, services in answers.items():
+            merged[key] = merged.get(key, frozenset()) | services
+        return KnownPeers(self.services, merged)
+
+    def find_service(self, key: str | None) -> str | None:
+        """Return the only service that answers at an address."""
+        services = self.services_by_address.get(key, frozenset()) if key is not None else frozenset()
+        return next(iter(services)) if len(services) == 1 else None
+
+
+def make_address_key(caller: str, address: str | None) -> str | None:
+    """Return the key of an address (``host:port``): the address of a loopback interface is one per caller."""
+    if address is None:
+        return None
+    host = address.rpartition(":")[0] or address
+    return f"{caller} {address}" if is_loopback(host) or is_loopback(address) else address
+
+
+def find_answers(callers: pa.Array, callees: pa.Array, addresses: pa.Array) -> dict[str, frozenset[str]]:
+    """Return the services that answered at each address, from the answered attempts."""
+    answers: dict[str, frozenset[str]] = {}
+    pairs = pa.table({"caller": callers, "callee": callees, "address": addresses}).filter(addresses.is_valid())
+    for row in pairs.group_by(["caller", "callee", "address"]).aggregate([]).to_pylist():
+        key = make_address_key(row["caller"], row["address"])
+        if key is not None:
+            answers[key] = answers.get(key, frozenset()) | {row["callee"]}
+    return answers
+
+
+def find_name_rows(spans: SpanBatch, nesting: Nesting, exit_rows: IntArray) -> IntArray:
+    """Return, for each exit span, the span that names its callee: the outermost wrapper span that names a peer.
+
+    The exit span itself is returned if none does, and `MISSING_ROW` for `MISSING_ROW`.
+    """
+    rows = exit_rows.copy()
+    wrapped = np.flatnonzero((exit_rows != MISSING_ROW) & (nesting.wrappers[exit_rows] != MISSING_ROW))
+    if len(wrapped):
+        names_peer = np.logical_or.reduce([to_bool_array(spans.column(name).is_valid()) for name in _PEER_COLUMNS])
+        for position in wrapped.tolist():
+            naming = [row for row in nesting.list_wrappers(int(exit_rows[position])) if names_peer[row]]
+            if naming:
+                rows[position] = naming[-1]
+    return rows
+
+
+def name_peers(
+    spans: SpanBatch, name_rows: pa.Array, callers: pa.Array, same_target_services: pa.Array, known: KnownPeers
+) -> pa.Array:
+    """Return the callee of each unanswered attempt, or ``unknown``.
+
+    `same_target_services` are the services that answered at the same target, null where none or several did.
+    """
+    columns = {name: spans.column(name).take(name_rows) for name in (*_PEER_COLUMNS, "address")}
+    addresses = columns["address"]
+    learned: list[str | None] = [None] * len(callers)
+    known_addresses = pa.array(sorted({key.rpartition(" ")[2] for key in known.services_by_address}), pa.string())
+    positions = np.flatnonzero(to_bool_array(pc.is_in(addresses, known_addresses, skip_nulls=True)))
+    rows = pa.array(positions)
+    for position, caller, address in zip(
+        positions.tolist(), callers.take(rows).to_pylist(), addresses.take(rows).to_pylist(), strict=True
+    ):
+        learned[position] = known.find_service(make_address_key(caller, address))
+    host = columns["server_address"]
+    label = pc.list_element(pc.split_pattern(host, ".", max_splits=1), _FIRST_INDEX)
+    is_known = pc.is_in(label, pa.array(known.services, pa.string()))
+    return pc.coalesce(
+        columns["peer_name"],
+        same_target_services,
+        pa.array(learned, pa.string()),
+        columns["system"],
+        pc.if_else(is_known, label, pa.scalar(None, pa.string())),
+        host,
+        columns["gen_ai_provider"],
+        pa.scalar(UNKNOWN_PEER, pa.string()),
+    )

@@ -1,0 +1,120 @@
+"""Nesting: client spans of frameworks, SDKs and drivers around the client spans that reach the network.
+
+An exit span is a wrapper span if an exit span of its own service is below it, with no entry span between them. An inner
+span at another address is a call by itself, as is a database or messaging span inside an HTTP span (a cache that a
+client asks first).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array
+from spanproof.collector.topology.server_addresses import do_addresses_differ
+from spanproof.collector.topology.span_batch import SpanBatch
+from spanproof.collector.topology.topology import Topology
+
+
+@dataclass(frozen=True)
+class Nesting:
+    """The wrapper span right around each exit span, as rows; `MISSING_ROW` where there is none."""
+
+    topology: Topology
+    wrappers: IntArray
+
+    @cached_property
+    def is_wrapper(self) -> BoolArray:
+        """Which spans are wrapper spans."""
+        result = np.zeros(len(self.wrappers), np.bool_)
+        result[self.wrappers[self.wrappers != MISSING_ROW]] = True
+        return result
+
+    @cached_property
+    def is_innermost_exit(self) -> BoolArray:
+        """Which spans are exit spans, but no wrapper spans."""
+        result: BoolArray = self.topology.is_exit & ~self.is_wrapper
+        return result
+
+    @cached_property
+    def inner_counts(self) -> Counter[int]:
+        """The number of innermost exit spans inside each wrapper span."""
+        wrapped = np.flatnonzero(self.is_innermost_exit & (self.wrappers != MISSING_ROW))
+        return Counter(wrapper for row in wrapped.tolist() for wrapper in self.list_wrappers(row))
+
+    def list_wrappers(self, row: int) -> list[int]:
+        """Return the wrapper spans of an exit span, the nearest first."""
+        found = []
+        while (row := int(self.wrappers[row])) != MISSING_ROW:
+            found.append(row)
+        return found
+
+    def find_logical_parents(self, attempt_rows: IntArray) -> IntArray:
+        """Return the logical parent of each span, which all attempts of one call share.
+
+        It is the nearest span that is neither a wrapper span nor an INTERNAL span around a single attempt: the span
+        itself, or one above it. `attempt_rows` are the exit spans of all attempts, or the parents of bare entry spans.
+        """
+        topology = self.topology
+        attempt_counts = np.zeros(len(topology.parents), np.int64)
+        np.add.at(attempt_counts, attempt_rows[attempt_rows != MISSING_ROW], 1)
+        for level in reversed(topology.levels):
+            inside = level[~topology.is_entry[level]]
+            np.add.at(attempt_counts, topology.parents[inside], attempt_counts[inside])
+        is_around_one = topology.is_internal & ~topology.is_exit & ~topology.is_entry & (attempt_counts == 1)
+        is_skipped = (self.is_wrapper | is_around_one) & (topology.parents != MISSING_ROW)
+        logical_parents = np.arange(len(topology.parents))
+        for level in topology.levels:
+            skipped = level[is_skipped[level]]
+            logical_parents[skipped] = logical_parents[topology.parents[skipped]]
+        return logical_parents
+
+
+def find_nesting(spans: SpanBatch, topology: Topology) -> Nesting:
+    """Return which exit spans wrap which."""
+    inner_rows = np.flatnonzero(topology.is_exit & (topology.exits_above != MISSING_ROW))
+    wrappers = np.full(len(topology.parents), MISSING_ROW)
+    if not len(inner_rows):
+        return Nesting(topology, wrappers)
+    inner_rows = inner_rows[np.argsort(topology.depths[inner_rows], kind="stable")]  # outer spans first
+    outer_rows = topology.exits_above[inner_rows]
+    involved = np.unique(np.concatenate([inner_rows, outer_rows]))
+    hosts, ports = (
+        spans.column(name).take(pa.array(involved)).to_pylist() for name in ("server_address", "server_port")
+    )
+    addresses = dict(zip(involved.tolist(), zip(hosts, ports, strict=True), strict=True))
+    layers = _find_layers(spans, topology)
+    for inner, outer in zip(inner_rows.tolist(), outer_rows.tolist(), strict=True):
+        if do_addresses_differ(addresses[inner], addresses[outer]) or not _can_wrap(layers[outer], layers[inner]):
+            continue
+        wrappers[inner] = outer
+        if addresses[inner][0] is None:
+            addresses[inner] = addresses[outer]
+    return Nesting(topology, wrappers)
+
+
+_OTHER, _HTTP, _RPC, _DATABASE, _MESSAGING = range(5)
+
+
+def _find_layers(spans: SpanBatch, topology: Topology) -> IntArray:
+    is_producer = topology.is_producer
+    layers: IntArray = np.select(
+        [
+            to_bool_array(spans.column("is_db")),
+            to_bool_array(spans.column("is_messaging")) | is_producer,
+            to_bool_array(spans.column("is_rpc")),
+            to_bool_array(spans.column("is_http")),
+        ],
+        [_DATABASE, _MESSAGING, _RPC, _HTTP],
+        _OTHER,
+    )
+    return layers
+
+
+def _can_wrap(outer: int, inner: int) -> bool:
+    """Return whether a span of one layer may carry out its request by a span of another layer."""
+    return outer != _HTTP or inner not in (_DATABASE, _MESSAGING)

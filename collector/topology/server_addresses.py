@@ -1,0 +1,63 @@
+"""Host and port that a client called, from whatever attributes record them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from spanproof.collector.topology.extracted_attributes import ExtractedAttributes
+
+_AUTHORITY_PATTERN: Final = (
+    r"^(?:[A-Za-z][A-Za-z0-9+.\-]*://)?(?:[^/?#@]*@)?(?P<host>\[[^\]]*\]|[^:/?#]*)(?::(?P<port>[0-9]+))?"
+)
+_EMPTY_TEXT: Final = pa.scalar("", pa.string())
+_COLON: Final = pa.scalar(":", pa.string())
+_LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0")  # noqa: S104 (compared, not bound)
+
+
+def read_addresses(attributes: ExtractedAttributes) -> dict[str, pa.Array]:
+    """Return the columns ``server_address``, ``server_port`` and ``address`` (``host:port``), null where unknown.
+
+    The address of the server is preferred to that in a URL or a Host header, and these to that of the network peer.
+    """
+    host, port = _drop_empty(attributes.read("server_address")), attributes.read("server_port")
+    for name in ("url", "host_header"):
+        texts = attributes.read(name)
+        if texts.null_count < len(texts) and (host.null_count or port.null_count):
+            parts = pc.extract_regex(texts, _AUTHORITY_PATTERN)
+            found_host, found_port = (_drop_empty(pc.struct_field(parts, part)) for part in ("host", "port"))
+            is_same = pc.or_kleene(host.is_null(), pc.equal(host, found_host)).fill_null(False)
+            port = pc.coalesce(port, pc.if_else(is_same, found_port, pa.scalar(None, pa.string())))
+            host = pc.coalesce(host, found_host)
+    network_host = attributes.read("network_address")
+    if network_host.null_count < len(network_host):
+        port = pc.coalesce(
+            port, pc.if_else(host.is_null(), attributes.read("network_port"), pa.scalar(None, pa.string()))
+        )
+        host = pc.coalesce(host, _drop_empty(network_host))
+    return {
+        "server_address": host,
+        "server_port": port,
+        "address": pc.coalesce(pc.binary_join_element_wise(host, port, _COLON), host),
+    }
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is the caller's own machine."""
+    return host.lower() in _LOOPBACK_HOSTS or host.startswith("127.")
+
+
+def do_addresses_differ(first: tuple[str | None, str | None], second: tuple[str | None, str | None]) -> bool:
+    """Return whether two addresses (host, port) differ in a part that both have."""
+    (first_host, first_port), (second_host, second_port) = first, second
+    if first_host is None or second_host is None:
+        return False
+    if first_host.lower() != second_host.lower() and not (is_loopback(first_host) and is_loopback(second_host)):
+        return True
+    return first_port is not None and second_port is not None and first_port != second_port
+
+
+def _drop_empty(texts: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(texts, _EMPTY_TEXT), pa.scalar(None, pa.string()), texts)

@@ -1,0 +1,50 @@
+"""Readings of the stored calls and spans where the evidence leaves something open.
+
+A claim is judged under each reading. If the verdicts differ, what is open decides it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+# Attempts that are possibly one call; attempts that a counter implies, which may be redirects; spans without an end.
+Doubt = Literal["possible", "redirects", "unfinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeclaredCall:
+    """A declaration that attempts which are possibly one call are one (`joined`), or are not; ``*`` is any service."""
+
+    caller: str
+    callee: str
+    joined: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One way to read what is open. The default reads attempts as one call, and unfinished spans as ended at once.
+
+    `has_unfinished`: there are spans without an end among those that are read.
+    """
+
+    is_joined: bool = True
+    counts_redirects: bool = True
+    is_endless: bool = False
+    has_unfinished: bool = False
+    declared: tuple[DeclaredCall, ...] = field(default=())
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether calls are read as they are stored."""
+        return self.is_joined and self.counts_redirects and not self.declared
+
+    def read_otherwise(self, doubt: Doubt) -> Reading:
+        """Return the reading that takes the other side of a doubt."""
+        match doubt:
+            case "possible":
+                return replace(self, is_joined=False)
+            case "redirects":
+                return replace(self, counts_redirects=False)
+            case "unfinished":
+                return replace(self, is_endless=True)

@@ -1,0 +1,1 @@
+"""Parts of SQL: the dialect of the engine, and the tables, conditions and selections that claims read."""

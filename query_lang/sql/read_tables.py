@@ -1,0 +1,47 @@
+"""Tables of calls, attempts and positions, as a reading of what is open sees them."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from spanproof.query_lang.check.readings import Reading
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+
+_CALL_TABLES: Final = ("calls", "attempts")
+# Longer than any claim allows, and short enough that sums of it stay within 64 bits.
+_ENDLESS_NS: Final = 100 * 365 * 86_400 * 1_000_000
+
+
+def compile_table(name: str, reading: Reading) -> str:
+    """Return the FROM item of a table, without an alias."""
+    source = name
+    if name in _CALL_TABLES and not reading.is_plain:
+        joined = _compile_joined(reading)
+        source = (
+            f"(SELECT * FROM {name} WHERE doubt IS NULL OR {joined}"
+            f" UNION ALL SELECT * FROM separate_{name} WHERE NOT {joined})"
+        )
+    if not reading.has_unfinished or name not in (*_CALL_TABLES, "topology"):
+        return source
+    end_ns = f"coalesce(end_ns, start_ns + {_ENDLESS_NS if reading.is_endless else 0})"
+    replaced = f"{end_ns} AS end_ns"
+    if name in _CALL_TABLES:
+        replaced += f", {end_ns} - start_ns AS duration_ns"
+    return f"(SELECT {SQL.replace_columns(replaced)} FROM {source})"
+
+
+def _compile_joined(reading: Reading) -> str:
+    """Return the SQL that tests whether a call in doubt is read as one call."""
+    possible = str(reading.is_joined).lower()
+    if reading.declared:
+        cases = " ".join(
+            f"WHEN {_match('caller', call.caller)} AND {_match('callee', call.callee)} THEN {str(call.joined).lower()}"
+            for call in reading.declared
+        )
+        possible = f"CASE {cases} ELSE {possible} END"
+    redirects = str(reading.counts_redirects).lower()
+    return f"(CASE WHEN doubt = 'redirects' THEN {redirects} ELSE {possible} END)"
+
+
+def _match(column: str, service: str) -> str:
+    return "true" if service == "*" else f"{column} = {SQL.quote(service)}"

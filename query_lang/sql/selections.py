@@ -1,0 +1,274 @@
+"""Selections as SQL: the selected rows of spans or calls, within the traces in the table ``selected``.
+
+The table is ``selected(trace_id, settled, trusting)``. ``settled``: no more spans are expected. ``trusting``: rows
+count even if a later span could change their topology (true once settled, or after the time limit).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.sql.conditions import (
+    ConditionCompiler,
+    RowAliases,
+    SqlParameters,
+    SqlValue,
+    compile_operation_match,
+    compile_service_match,
+)
+from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax import vocabulary as v
+
+ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM topology)"
+# Time of each span that its children cover. Overlaps count once, and children are clipped to the span.
+CHILD_COVERAGE_SQL = """(
+    SELECT
+        parent_key,
+        sum(greatest(0, clipped_end_ns - greatest(clipped_start_ns, coalesce(previous_end_ns, clipped_start_ns))))
+            AS covered_ns
+    FROM (
+        SELECT *, max(clipped_end_ns) OVER (
+            PARTITION BY parent_key ORDER BY clipped_start_ns, clipped_end_ns
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS previous_end_ns
+        FROM (
+            SELECT
+                t.parent_key, greatest(t.start_ns, parent.start_ns) AS clipped_start_ns,
+                least(t.end_ns, parent.end_ns) AS clipped_end_ns
+            FROM {topology} t
+            JOIN {traces} sel ON sel.trace_id = t.trace_id
+            JOIN {topology} parent ON parent.span_key = t.parent_key
+        )
+        WHERE clipped_end_ns > clipped_start_ns
+    )
+    GROUP BY parent_key
+)"""
+
+
+@dataclass(slots=True)
+class SelectedRows:
+    """Rows of a selection: its ``FROM`` and ``WHERE``, and the SQL of the columns that claims need."""
+
+    aliases: RowAliases
+    tables: list[str]
+    where: list[str]
+    trace_id_sql: str
+    witness_sql: str  # a list of span keys
+    start_sql: str
+    end_sql: str
+    parameters: SqlParameters
+    bindings: Bindings
+    values_by_function: Mapping[str, SqlValue] = field(default_factory=dict)  # functions with a column of their own
+    other_aliases: list[RowAliases] = field(default_factory=list)  # other rows that conditions refer to
+    condition_compiler: ConditionCompiler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.condition_compiler = ConditionCompiler(self.aliases, self.parameters, self.bindings)
+
+    def compile_value(self, function: str, arguments: tuple[s.Expression, ...] = ()) -> SqlValue:
+        """Return the SQL of the result of a function of the selection, per row."""
+        if function in self.values_by_function:
+            return self.values_by_function[function]
+        if function in ("count", "rate"):
+            return SqlValue("1", "number")
+        if function == "error_rate" and self.aliases.kind == "call":
+            return SqlValue(f"{self.aliases.alias}.failed", "boolean")
+        if function == "values":
+            return self.condition_compiler.compile_value(arguments[1])
+        return self.condition_compiler.compile_value(
+            s.Name("error" if function == "error_rate" else function, arguments[0].at)
+        )
+
+    def build_select(self, columns: str, *where: str) -> str:
+        """Return the complete ``SELECT`` with the joins that its columns and conditions need."""
+        tables = [*self.tables, *self._compile_joins()]
+        conditions = " AND ".join([*self.where, *where]) or "true"
+        return f"SELECT {columns} FROM {' '.join(tables)} WHERE {conditions}"
+
+    def _compile_joins(self) -> list[str]:
+        joins = []
+        for row in (self.aliases, *self.other_aliases):
+            joins += compile_joins(row, self.parameters)
+        return joins
+
+
+def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
+    """Return the joins that the compiled conditions about `aliases` need."""
+    joins = []
+    if "call" in aliases.needed_joins:
+        alias = aliases.alias
+        joins.append(f"JOIN {parameters.table('calls')} {alias}_call ON {alias}_call.call_key = {alias}.call_key")
+    for span in aliases.span_aliases:
+        if span in aliases.needed_joins and span in aliases.span_joins:
+            joins.append(aliases.span_joins[span])
+        if "resource" in aliases.needed_joins:
+            owner = aliases.alias if aliases.kind == "span" else span
+            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {owner}.resource_key")
+        if "scope" in aliases.needed_joins:
+            joins.append(f"LEFT JOIN scopes {span}_scope ON {span}_scope.scope_key = {span}.scope_key")
+        if "self_time" in aliases.needed_joins:
+            covered = CHILD_COVERAGE_SQL.format(traces=parameters.traces, topology=parameters.table("topology"))
+            joins.append(f"LEFT JOIN {covered} {span}_covered ON {span}_covered.parent_key = {aliases.alias}.span_key")
+    return joins
+
+
+def make_span_aliases(span: str, alias: str) -> RowAliases:
+    """Return the aliases of a span: its row of ``topology`` and, if needed, the row of ``spans`` joined to it."""
+    return RowAliases(
+        "span", (span,), alias, span_joins={span: f"JOIN spans {span} ON {span}.span_key = {alias}.span_key"}
+    )
+
+
+def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tuple[str, list[str]]:
+    """Return the FROM clause of a table's rows in the selected traces, and the conditions under which they count."""
+    if parameters.traces == ALL_TRACES_SQL:
+        return f"{parameters.table(table)} {alias}", []
+    return (
+        f"{parameters.traces} sel JOIN {parameters.table(table)} {alias} ON {alias}.trace_id = sel.trace_id",
+        [f"(sel.trusting OR {alias}.definite)"],
+    )
+
+
+def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roots: bool) -> SelectedRows:
+    """Return one row per selected trace: from its first start to its last end, in error if its root is.
+
+    `only_roots` reads only root spans. This is faster, and enough if the rows are only counted.
+    """
+    spans = f"{parameters.table('topology')} t ON t.trace_id = sel.trace_id" + (
+        " AND t.depth = 0" if only_roots else ""
+    )
+    return SelectedRows(
+        aliases=RowAliases("span", (), "trace"),
+        tables=[
+            "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
+            f" coalesce({SQL.any_true('t.error')} FILTER (t.depth = 0), false) AS error,"
+            f" {SQL.first_by('t.span_key', 't.depth')} AS root_key"
+            f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) trace"
+        ],
+        where=[],
+        trace_id_sql="trace.trace_id",
+        witness_sql="[trace.root_key]",
+        start_sql="trace.start_ns",
+        end_sql="trace.end_ns",
+        parameters=parameters,
+        bindings=bindings,
+        values_by_function={
+            "duration": SqlValue("(trace.end_ns - trace.start_ns)", "duration"),
+            "error_rate": SqlValue("trace.error", "boolean"),
+        },
+    )
+
+
+def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    """Return the rows of a selection."""
+    if isinstance(node, s.CallSelection):
+        return _select_calls(node, parameters, bindings)
+    table, counts = compile_trace_join("topology", "t", parameters)
+    rows = SelectedRows(
+        aliases=make_span_aliases("s", "t"),
+        tables=[table],
+        where=["t.is_entry", *counts] if node.spans == "entry" else [],
+        trace_id_sql="t.trace_id",
+        witness_sql="[t.span_key]",
+        start_sql="t.start_ns",
+        end_sql="t.end_ns",
+        parameters=parameters,
+        bindings=bindings,
+    )
+    rows.where += compile_span_match(node, "t", rows.condition_compiler)
+    return rows
+
+
+def compile_span_match(node: s.SpanSelection, alias: str, conditions: ConditionCompiler) -> list[str]:
+    """Return the conditions under which a span, whose row of ``topology`` has `alias`, is the target."""
+    parameters, bindings = conditions.parameters, conditions.bindings
+    where = []
+    if node.service is not None:
+        where.append(compile_service_match(f"{alias}.service", node.service, parameters, bindings))
+    if node.operation is not None:
+        where.append(compile_operation_match(f"{alias}.name", node.operation, parameters, bindings))
+    if node.where is not None:
+        where.append(conditions.compile_condition(node.where))
+    return where
+
+
+def make_call_aliases(alias: str, *, attempts: bool) -> RowAliases:
+    """Return the aliases of a call. Its spans are ``client``, ``server``, ``wrapper`` and ``outer_wrapper``."""
+    spans = ("client", "server", "wrapper", "outer_wrapper")
+    joins = {span: f"LEFT JOIN spans {span} ON {span}.span_key = {alias}.{span}_key" for span in spans}
+    return RowAliases("call", spans, alias, attempts, joins)
+
+
+def _select_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    table = "attempts" if node.attempts else "calls"
+    source, counts = compile_trace_join(table, "c", parameters)
+    rows = SelectedRows(
+        aliases=make_call_aliases("c", attempts=node.attempts),
+        tables=[source],
+        where=[
+            *{"->": ["NOT c.async"], "~>": ["c.async"]}.get(node.arrow, []),
+            *counts,
+            *(["c.attempt IS NOT NULL"] if node.attempts else []),
+        ],
+        trace_id_sql="c.trace_id",
+        witness_sql="[CASE WHEN c.arrived THEN c.server_key ELSE coalesce(c.client_key, c.server_key) END]"
+        if node.attempts
+        else "[coalesce(c.client_key, c.server_key)]",
+        start_sql="c.start_ns",
+        end_sql="c.end_ns",
+        parameters=parameters,
+        bindings=bindings,
+    )
+    rows.where += compile_call_match(node, "c", rows)
+    return rows
+
+
+def compile_call_match(node: s.CallSelection, alias: str, rows: SelectedRows) -> list[str]:
+    """Return the conditions under which a call is selected. Those on the caller are about its entry span."""
+    parameters, bindings = rows.parameters, rows.bindings
+    where = []
+    if node.caller.service is not None:
+        where.append(compile_service_match(f"{alias}.caller", node.caller.service, parameters, bindings))
+    if node.caller.operation is not None or node.caller.where is not None:
+        rows.tables.append(
+            f"JOIN {parameters.table('topology')} caller_topology ON caller_topology.span_key = {alias}.caller_entry"
+        )
+        caller_conditions = ConditionCompiler(make_span_aliases("caller_span", "caller_topology"), parameters, bindings)
+        rows.other_aliases.append(caller_conditions.row)
+        where += compile_span_match(
+            s.SpanSelection("entry", None, node.caller.operation, node.caller.where, node.caller.at),
+            "caller_topology",
+            caller_conditions,
+        )
+    if node.callee.service is not None:
+        where.append(compile_service_match(f"{alias}.callee", node.callee.service, parameters, bindings))
+    if node.callee.operation is not None:
+        where.append(compile_operation_match(f"{alias}.operation", node.callee.operation, parameters, bindings))
+    if node.callee.where is not None:
+        where.append(rows.condition_compiler.compile_condition(node.callee.where))
+    return where
+
+
+def find_row_kind(node: s.Selection) -> v.RowKind:
+    """Return the kind of row that a condition on the selection is about."""
+    return "call" if isinstance(node, s.CallSelection) else "span"
+
+
+def is_stable(node: s.Selection, *expressions: s.Expression | None) -> bool:
+    """Return whether a row, once definite, stays unchanged while spans are still arriving.
+
+    A logical call can gain another attempt that changes its values, so only its existence is stable.
+    """
+    if isinstance(node, s.CallSelection) and not node.attempts:
+        return all(part is None for part in (node.caller.where, node.callee.where, *expressions))
+    targets = (node.caller, node.callee) if isinstance(node, s.CallSelection) else (node,)
+    conditions = [target.where for target in targets] + list(expressions)
+    return not any(
+        isinstance(part, s.Name) and part.text in v.UNSTABLE_FIELDS
+        for condition in conditions
+        if condition is not None
+        for part in s.walk(condition)
+    )

@@ -1,0 +1,382 @@
+"""Attempts: one request and its answer, as the caller observed it."""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Final
+
+from spanproof.tests.reference.nesting import Nesting
+from spanproof.tests.reference.peers import name_peers
+from spanproof.tests.reference.spans import (
+    CLIENT,
+    CONSUMER,
+    ENDLESS_NS,
+    INTERNAL,
+    PRODUCER,
+    SERVER,
+    Forest,
+    Span,
+    Value,
+    as_text,
+    read,
+)
+from spanproof.tests.reference.targets import address_of, protocol_of, text_of
+
+RETRYABLE_HTTP: Final = (408, 425, 429)
+RETRYABLE_RPC: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Try:
+    """One attempt.
+
+    ``exit`` is missing in a bare call, ``server`` in an unanswered one. ``below`` is the span that made the attempt:
+    the parent of the exit span, or of a bare server span. ``wrappers`` are the wrapper spans, the nearest first.
+    ``callee_spans`` are in order of their start. An arrival (one of several server spans of one client span) has its
+    own interval, and is ``cut`` if it got no response.
+    """
+
+    forest: Forest
+    trace_id: str
+    caller: str
+    callee: str
+    asynchronous: bool
+    entry: Span | None
+    below: Span | None
+    exit: Span | None
+    server: Span | None
+    callee_spans: tuple[Span, ...]
+    wrappers: tuple[Span, ...] = ()
+    interval: tuple[int, int] | None = None
+    cut: bool = False
+    is_arrival: bool = False
+
+    @property
+    def primary_span(self) -> Span:
+        """The span that determines the result: the span of the caller if there is one."""
+        span = self.exit or self.server
+        assert span is not None
+        return span
+
+    @property
+    def own_span(self) -> Span:
+        """The span whose times and error are those of the attempt: of a message, the consumer span."""
+        return self.server if self.asynchronous and self.server is not None else self.primary_span
+
+    @property
+    def naming_span(self) -> Span:
+        """The outermost wrapper span that names a peer, else the exit span."""
+        return next((span for span in reversed(self.wrappers) if names_peer(span)), self.primary_span)
+
+    @property
+    def operation(self) -> str:
+        return (self.server or self.naming_span).name
+
+    @property
+    def start_ns(self) -> int:
+        return self.interval[0] if self.interval else self.own_span.start_ns
+
+    @property
+    def end_ns(self) -> int:
+        return self.interval[1] if self.interval else self.own_span.end_ns
+
+    @property
+    def over_ns(self) -> int:
+        """When the attempt is over: at the end of its server span, too, if a response status is recorded."""
+        if self.interval:
+            return self.end_ns
+        end_ns = self.start_ns + ENDLESS_NS if self.own_span.unfinished else self.end_ns
+        if self.asynchronous or self.exit is None or self.server is None:
+            return end_ns
+        if (self.exit.http_status is None and self.exit.rpc_status is None) or self.server.unfinished:
+            return end_ns
+        return min(end_ns, self.server.end_ns)
+
+    @property
+    def duration_ns(self) -> int:
+        return self.end_ns - self.start_ns
+
+    @property
+    def network_ns(self) -> int | None:
+        if self.exit is None or self.server is None or self.asynchronous:
+            return None
+        return self.duration_ns - self.server.duration_ns
+
+    @property
+    def lag_ns(self) -> int | None:
+        if self.exit is None or self.server is None or not self.asynchronous:
+            return None
+        return self.server.start_ns - self.exit.end_ns
+
+    @property
+    def status(self) -> int:
+        return self.own_span.status
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The spans that attributes come from, in their order."""
+        return tuple(span for span in (self.exit, self.server, *self.wrappers) if span is not None)
+
+    def attribute(self, name: str) -> Value | None:
+        return next((value for span in self.spans if (value := read(span.attributes, name)) is not None), None)
+
+    @property
+    def protocol(self) -> str:
+        """The protocol, by the attributes of the first span that names one."""
+        named = next((protocol for span in self.spans if (protocol := protocol_of(span)) is not None), None)
+        return named or ("messaging" if self.asynchronous and self.server is not None else "other")
+
+    @property
+    def method(self) -> str | None:
+        span = self.primary_span
+        return text_of(span, "http.request.method") or text_of(span, "rpc.method")
+
+    # ## Outcome
+
+    def _status_span(self) -> Span:
+        """Return the span whose response status counts."""
+        span = self.own_span
+        if span is self.exit and self._was_answered_before_end and span.http_status is span.rpc_status is None:
+            assert self.server is not None
+            return self.server
+        return span
+
+    @property
+    def _was_answered_before_end(self) -> bool:
+        """Return whether the server span ended before the client span."""
+        return (
+            self.exit is not None
+            and self.server is not None
+            and not self.is_arrival
+            and not self.server.unfinished
+            and self.server.end_ns < self.exit.end_ns
+        )
+
+    @property
+    def http_status(self) -> Fraction | None:
+        return self._status_span().http_status
+
+    @property
+    def error(self) -> bool:
+        return self.forest.error(self.own_span)
+
+    @property
+    def no_response(self) -> bool:
+        """Return whether no response came: a finished HTTP client span with a method and without a status."""
+        if self.cut:
+            return True
+        span = self.exit
+        if span is None or self.asynchronous or span.unfinished:
+            return False
+        if read(span.attributes, "http.request.method") is None or self._was_answered_before_end:
+            return False
+        return self.http_status is None
+
+    @property
+    def failed_retryably(self) -> bool:
+        if self.cut:
+            return True
+        own, span = self.own_span, self._status_span()
+        status = span.rpc_status
+        if status is not None:
+            return status in RETRYABLE_RPC or (status == "CANCELLED" and self._was_cancelled_by_callee())
+        if span.http_status is not None:
+            return span.http_status in RETRYABLE_HTTP or span.http_status >= 500
+        has_type = read(own.attributes, "error.type") is not None
+        return self.error or has_type or own.has_exception or self.no_response or self.forest.error(span)
+
+    def _was_cancelled_by_callee(self) -> bool:
+        return self.server is not None and self.server.rpc_status == "CANCELLED"
+
+    @property
+    def failed(self) -> bool:
+        return self.error or self.failed_retryably
+
+    @property
+    def is_redirect(self) -> bool:
+        """Return whether the attempt is repeated without a failure: a redirect or a request for credentials."""
+        return is_redirect(self.http_status)
+
+    @property
+    def each(self) -> tuple[Try, ...]:
+        """The single attempts: the arrivals if the retries are below the instrumentation, else this attempt."""
+        return tuple(self._arrivals()) or (self,)
+
+    @property
+    def retried_callee_spans(self) -> tuple[Span, ...]:
+        """The callee spans of retries: each follows, or precedes, one that failed retryably or was still running."""
+        if self.exit is None or self.asynchronous or self.forest.kind(self.exit) != CLIENT:
+            return ()
+        retried = set()
+        servers = [span for span in self.callee_spans if self.forest.kind(span) == SERVER]
+        for operation in {span.name for span in servers}:
+            same = [span for span in servers if span.name == operation]
+            for span, next_span in itertools.pairwise(same):
+                if is_redirect(span.http_status):
+                    continue
+                if callee_failed(span, self.forest) or _was_running(span, next_span.start_ns):
+                    retried |= {span, next_span}
+        return tuple(span for span in self.callee_spans if span in retried)
+
+    def _arrivals(self) -> Iterator[Try]:
+        spans = self.retried_callee_spans
+        assert self.exit is not None or not spans
+        for span, next_span in itertools.pairwise((*spans, None)):
+            assert span is not None
+            if next_span is not None:
+                cut = _was_running(span, next_span.start_ns)
+                end_ns = next_span.start_ns if cut else span.end_ns
+                yield replace(self, exit=None, server=span, interval=(span.start_ns, end_ns), cut=cut, is_arrival=True)
+            else:
+                assert self.exit is not None
+                cut = (
+                    self.exit.http_status is None
+                    and self.exit.rpc_status is None
+                    and _was_running(span, self.exit.end_ns)
+                )
+                end_ns = self.exit.end_ns if cut else span.end_ns
+                yield replace(self, server=span, interval=(span.start_ns, end_ns), cut=cut, is_arrival=True)
+
+
+def _was_running(span: Span, at_ns: int) -> bool:
+    return span.unfinished or span.end_ns > at_ns
+
+
+def is_redirect(http_status: Fraction | None) -> bool:
+    return http_status is not None and (http_status in (401, 407) or 300 <= http_status < 400)
+
+
+def callee_failed(span: Span, forest: Forest) -> bool:
+    """Return whether a request failed retryably, as its callee observed it."""
+    bare = Try(forest, span.trace_id, "", span.service, False, None, None, None, span, (span,))
+    return bare.failed_retryably
+
+
+def names_peer(span: Span) -> bool:
+    names = ("service.peer.name", "db.system.name", "messaging.system", "gen_ai.provider.name")
+    return address_of(span) is not None or any(read(span.attributes, name) is not None for name in names)
+
+
+def derive_tries(forest: Forest, nesting: Nesting) -> tuple[Try, ...]:
+    """Return all attempts of the four shapes, with their callees' names."""
+    return name_peers(tuple(_derive_all(forest, nesting)), forest)
+
+
+def _derive_all(forest: Forest, nesting: Nesting) -> Iterator[Try]:
+    for span in forest.spans:
+        if forest.is_proxy(span):
+            continue
+        if forest.is_exit(span) and span not in nesting.wrapper_spans:
+            yield from _derive_attempts(span, forest, nesting)
+        parent = forest.parent(span)
+        if (
+            parent
+            and forest.is_entry(span)
+            and parent.service != span.service
+            and not forest.is_proxy(parent)
+            and not forest.is_exit(parent)
+        ):
+            entry = forest.entry(parent)
+            bare = forest, span.trace_id, parent.service, span.service, False, entry, parent, None, span
+            yield Try(*bare, (span,))
+
+
+def _derive_attempts(exit_: Span, forest: Forest, nesting: Nesting) -> Iterator[Try]:
+    """Yield the attempts of an exit span.
+
+    There is one for each service that answered, and for each delivery of a message; else one to the peer.
+    """
+    wrappers = nesting.wrappers(exit_)
+    answers: dict[tuple[str, bool], list[Span]] = defaultdict(list)
+    for span in sorted(_list_answers((exit_, *wrappers), forest, nesting), key=lambda span: span.start_ns):
+        is_message = PRODUCER in (exit_.kind, *(each.kind for each in wrappers)) or forest.kind(span) == CONSUMER
+        answers[span.service, is_message].append(span)
+    below, entry = forest.parent(exit_), forest.entry(exit_)
+    for (service, is_message), spans in answers.items():
+        if is_message:
+            for span in _drop_receives(spans, forest):
+                yield Try(
+                    forest, exit_.trace_id, exit_.service, service, True, entry, below, exit_, span, (span,), wrappers
+                )
+        else:
+            yield Try(
+                forest,
+                exit_.trace_id,
+                exit_.service,
+                service,
+                False,
+                entry,
+                below,
+                exit_,
+                spans[-1],
+                tuple(spans),
+                wrappers,
+            )
+    if not answers:
+        is_message = exit_.kind == PRODUCER
+        yield Try(forest, exit_.trace_id, exit_.service, "", is_message, entry, below, exit_, None, (), wrappers)
+
+
+def _list_answers(exits: tuple[Span, ...], forest: Forest, nesting: Nesting) -> set[Span]:
+    """Return the entry spans below an exit span, and the consumer spans that link to it.
+
+    Those of a wrapper span belong to its only inner exit span.
+    """
+    answers = set()
+    for exit_ in exits:
+        if exit_ is not exits[0] and sum(exit_ in nesting.wrappers(span) for span in forest.spans) > 1:
+            break
+        answers |= {span for span in forest.children(exit_) if forest.is_entry(span) and not forest.is_proxy(span)}
+        if exit_.kind == PRODUCER:
+            answers |= set(_linked_to(exit_, forest))
+    return answers
+
+
+def _linked_to(producer: Span, forest: Forest) -> Iterable[Span]:
+    for span in forest.spans:
+        if forest.kind(span) == CONSUMER and any(
+            (link.trace_id, link.span_id) == (producer.trace_id, producer.span_id) for link in span.links
+        ):
+            yield span
+
+
+def _drop_receives(spans: list[Span], forest: Forest) -> list[Span]:
+    """Return the deliveries: a receive span and a process span for one message are one."""
+
+    def is_(span: Span, what: str) -> bool:
+        return as_text(read(span.attributes, "messaging.operation.type")) == what
+
+    processes = [span for span in spans if is_(span, "process")]
+    receives = [span for span in spans if is_(span, "receive")]
+    dropped = set()
+    for process in processes:
+        above = [span for span in receives if span in forest.above(process) and span not in dropped]
+        before = [span for span in receives if span.start_ns <= process.start_ns and span not in dropped]
+        dropped |= set(above[:1] or before[-1:])
+    return [span for span in spans if span not in dropped]
+
+
+def find_maker(one: Try) -> Span | str | None:
+    """Return the span that made an attempt, less wrapper spans and INTERNAL spans that hold only the attempt."""
+    forest, span = one.forest, one.below
+    if span is None:
+        return one.primary_span.parent_id
+    while span in one.wrappers or _holds_one(span, forest):
+        above = forest.parent(span)
+        if above is None:
+            return span.parent_id or (span if span not in one.wrappers else None)
+        span = above
+    return span
+
+
+def _holds_one(span: Span, forest: Forest) -> bool:
+    return (
+        forest.kind(span) == INTERNAL
+        and not forest.is_exit(span)
+        and not forest.is_entry(span)
+        and len(forest.children(span)) == 1
+    )

@@ -1,0 +1,178 @@
+"""What an attempt asks for: its address, protocol and target, and whether two attempts ask for the same thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from spanproof.collector.otlp.application_attributes import is_application_attribute, split_words
+from spanproof.tests.reference.spans import Span, Value, as_text, read
+
+if TYPE_CHECKING:
+    from spanproof.tests.reference.attempts import Try
+
+IDEMPOTENT: Final = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")
+PORTS: Final = {"http": "80", "https": "443"}
+COUNTER_WORDS: Final = ("attempt", "attempts", "try", "retry", "retries", "count")
+THING_WORDS: Final = ("id", "key", "uuid", "number", "digest", "hash")
+LOOPBACK: Final = ("localhost", "::1")
+IDENTIFYING: Final = (
+    "rpc.service", "rpc.method", "url.query", "url.path", "messaging.message.id",
+    "http.request.header.idempotency-key",
+)  # fmt: skip
+IDENTIFYING_PREFIXES: Final = ("db.query.parameter.", "graphql.", "rpc.request.", "url.")
+
+
+def text_of(span: Span, name: str) -> str | None:
+    return as_text(read(span.attributes, name))
+
+
+def address_of(span: Span) -> tuple[str, str | None] | None:
+    """Return the address and port that a span names; the default port of a URL is left out."""
+    url = text_of(span, "url.full")
+    parts = urlsplit(url) if url else None
+    host = text_of(span, "server.address") or (parts.hostname if parts else None)
+    if host is None:
+        return None
+    port = text_of(span, "server.port")
+    if port is None and parts is not None and parts.port is not None:
+        port = str(parts.port)
+    scheme = (parts.scheme if parts else None) or text_of(span, "url.scheme") or ""
+    return host.lower(), None if port == PORTS.get(scheme) else port
+
+
+def differ(one: tuple[str, str | None] | None, other: tuple[str, str | None] | None) -> bool:
+    """Return whether two addresses are known to differ."""
+    if one is None or other is None:
+        return False
+    return one[0] != other[0] or (None not in (one[1], other[1]) and one[1] != other[1])
+
+
+def is_loopback(host: str) -> bool:
+    return host in LOOPBACK or host.startswith("127.")
+
+
+def protocol_of(span: Span) -> str | None:
+    """Return the protocol that a span's attributes name."""
+
+    def has(*names: str) -> bool:
+        return any(read(span.attributes, name) is not None for name in names)
+
+    if has("db.system.name"):
+        return "db"
+    if has("messaging.system"):
+        return "messaging"
+    if has("rpc.system.name", "rpc.service"):
+        return "rpc"
+    return "http" if has("http.request.method", "url.full", "http.response.status_code") else None
+
+
+def split_url(span: Span) -> tuple[str | None, str | None, str | None]:
+    """Return scheme, path and query as recorded."""
+    url = text_of(span, "url.full")
+    if url:
+        parts = urlsplit(url)
+        return parts.scheme, parts.path or "/", parts.query or None
+    path, query = text_of(span, "url.path"), text_of(span, "url.query")
+    if path is not None and "?" in path:
+        path, _, query = path.partition("?")
+    return text_of(span, "url.scheme"), path, query
+
+
+def has_full_url(span: Span) -> bool:
+    """Return whether the path is known and the query is not redacted."""
+    _, path, query = split_url(span)
+    return path is not None and not (query is not None and (query == "*" or "REDACTED" in query))
+
+
+def target_of(one: Try, *, with_address: bool) -> tuple[object, ...]:
+    """Return the protocol, the method and the target of an attempt."""
+    span, protocol = one.primary_span, one.protocol
+    address = address_of(span)
+    method = text_of(span, "http.request.method")
+    if protocol == "http":
+        scheme, path, query = split_url(span)
+        what = (span.name,) if path is None else (path, query)
+        return ("http", method, what, *((scheme, address) if with_address else ()))
+    if protocol == "rpc":
+        named = text_of(span, "rpc.service"), text_of(span, "rpc.method")
+        return ("rpc", *named) if named[1] else ("rpc", span.name)
+    if protocol == "db":
+        return "db", text_of(span, "db.system.name"), text_of(span, "db.namespace"), (
+            text_of(span, "db.query.text") or span.name
+        )  # fmt: skip
+    if protocol == "messaging":
+        destination, id_ = text_of(span, "messaging.destination.name"), text_of(span, "messaging.message.id")
+        return ("messaging", destination, id_) if destination or id_ else ("messaging", span.name)
+    return "other", method, span.name, address
+
+
+def message_of(one: Try) -> tuple[object, ...] | None:
+    """Return the identity of a message or task, if it has one."""
+    spans = [span for span in (one.server, one.exit) if span is not None]
+
+    def first(name: str) -> str | None:
+        return next((text for span in spans if (text := text_of(span, name)) is not None), None)
+
+    destination, id_ = first("messaging.destination.name"), first("messaging.message.id")
+    if id_ is not None:
+        return first("messaging.system"), destination, id_
+    partition, offset = first("messaging.destination.partition.id"), first("messaging.kafka.offset")
+    return None if offset is None or partition is None else (destination, partition, offset, "offset")
+
+
+# ## The same thing
+
+
+def asks_again(one: Try, other: Try) -> bool:
+    """Return whether something records that two attempts of one target ask for the same thing."""
+    if one.wrappers and other.wrappers and one.wrappers[0] is other.wrappers[0]:
+        return True
+    span, next_ = one.primary_span, other.primary_span
+    if one.protocol == "http" and (text_of(span, "http.request.method") or "").upper() in IDEMPOTENT:
+        return has_full_url(span) and has_full_url(next_)
+    return any(
+        _is_recorded_thing(name) and name in after and as_text(after[name]) == as_text(value) is not None
+        for before, after in _pairs(one, other)
+        for name, value in before.items()
+    )
+
+
+def _is_recorded_thing(name: str) -> bool:
+    if name.startswith("db.query.parameter.") or name == "http.request.header.idempotency-key":
+        return True
+    return is_application_attribute(name) and split_words(name)[-1:] in [(word,) for word in THING_WORDS]
+
+
+def asks_otherwise(one: Try, other: Try) -> bool:
+    """Return whether an attribute that identifies what was asked for differs."""
+    for span, next_ in _span_pairs(one, other):
+        if text_of(span, "url.full") and text_of(next_, "url.full") and split_url(span)[1:] != split_url(next_)[1:]:
+            return True
+    for before, after in _pairs(one, other):
+        for name in {*before, *after}:
+            if _is_identifying(name) and name in before and name in after and before[name] != after[name]:
+                return True
+        for name in IDENTIFYING:
+            values = read(before, name), read(after, name)
+            if None not in values and values[0] != values[1]:
+                return True
+    return False
+
+
+def _is_identifying(name: str) -> bool:
+    if name.startswith(IDENTIFYING_PREFIXES):
+        return name not in ("url.full", "url.scheme", "url.domain", "url.port")
+    return is_application_attribute(name) and split_words(name)[-1:] not in [(word,) for word in COUNTER_WORDS]
+
+
+def _span_pairs(one: Try, other: Try) -> Iterator[tuple[Span, Span]]:
+    if one.exit is not None and other.exit is not None:
+        yield one.exit, other.exit
+    if one.server is not None and other.server is not None:
+        yield one.server, other.server
+
+
+def _pairs(one: Try, other: Try) -> Iterator[tuple[dict[str, Value], dict[str, Value]]]:
+    return ((span.attributes, next_.attributes) for span, next_ in _span_pairs(one, other))

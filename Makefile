@@ -14,7 +14,7 @@ FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs picture test crashes fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
+.PHONY: help venv demo docs picture test crashes field fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -43,6 +43,10 @@ crashes: $(READY) ## kill, starve and damage the collector in full: 25 kills
 
 interop: $(READY) .interop/ready ## let the OpenTelemetry Collector and telemetrygen send; builds both, with Go
 	@$(BIN)/pytest tests/interop --timeout 300 $(ARGS)
+
+field: $(READY) ## let real HTTP, gRPC and queue clients call a server that fails, and compare each verdict with its log (ARGS='--client got --plan hang-once' for a part of it)
+	@tests/field/build
+	@$(BIN)/python -m spanproof.tests.field $(ARGS)
 
 bench-ingest: $(READY) ## measure how fast spans are ingested (ARGS='--only grpc64,grpc1' for a part of it)
 	@$(BIN)/python bench/ingest.py $(ARGS)

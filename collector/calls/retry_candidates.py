@@ -99,7 +99,9 @@ def read_retry_candidates(
     # the parent of an exit span is above it; a bare entry span has its caller as parent
     above = np.where(exit_rows == MISSING_ROW, pairs.caller_rows, nesting.topology.parents[exit_rows])
     logical_parents = nesting.find_logical_parents(np.where(exit_rows == MISSING_ROW, pairs.caller_rows, exit_rows))
-    parents = np.where(above == MISSING_ROW, _number_missing_parents(spans, exit_rows), logical_parents[above])
+    parents = np.where(above == MISSING_ROW, MISSING_ROW, logical_parents[above])
+    roots = np.flatnonzero(above == MISSING_ROW)  # bare calls have a caller, so that these have exit spans
+    parents[roots] = _number_missing_parents(spans, exit_rows[roots])
     has_own_sign = _find_own_signs(attempt_table)
     rows = np.flatnonzero(_share_group(parents, has_sign) | _share_message(attempt_table, has_sign) | has_own_sign)
     table = attempt_table.take(pa.array(rows))
@@ -130,7 +132,7 @@ def _number_missing_parents(spans: SpanBatch, exit_rows: IntArray) -> IntArray:
 
     Spans that name the same one share it; a root shares its number only with other attempts of its own exit span.
     """
-    parent_ids = spans.column("parent_id").take(pa.array(exit_rows, mask=exit_rows == MISSING_ROW))
+    parent_ids = spans.column("parent_id").take(pa.array(exit_rows))
     ids = to_int_array(parent_ids.dictionary_encode().indices)
     count = len(spans) + 1
     named = -2 - count - (spans.index.trace_indices[exit_rows] * (len(exit_rows) + 1) + ids)

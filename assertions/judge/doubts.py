@@ -99,6 +99,9 @@ class OpenEvidence:
         return named or self.items[doubt]
 
 
+NOTHING_OPEN: Final = OpenEvidence({})
+
+
 def find_open_evidence(connection: duckdb.DuckDBPyConnection, *, has_baseline: bool) -> OpenEvidence:
     """Return what is open in the traces in ``selected`` and, if there is one, in ``baseline``."""
     traces = "SELECT trace_id FROM selected" + (" UNION ALL SELECT trace_id FROM baseline" if has_baseline else "")  # noqa: S608

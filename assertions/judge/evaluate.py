@@ -21,7 +21,7 @@ from spanproof.assertions.findings.judged_traces import SelectedTraces, TraceWin
 from spanproof.assertions.findings.live_paths import find_live_path
 from spanproof.assertions.findings.trace_share import judge_traces
 from spanproof.assertions.findings.verdict import Outcome, Verdict
-from spanproof.assertions.judge.doubts import OpenEvidence, find_open_evidence, read_declared_calls
+from spanproof.assertions.judge.doubts import NOTHING_OPEN, OpenEvidence, find_open_evidence, read_declared_calls
 from spanproof.assertions.judge.estimates import DEFAULT_CONFIDENCE, Estimator
 from spanproof.collector.traces.completeness import mark_incomplete_traces
 from spanproof.collector.traces.retention import find_last_expired_start_ns
@@ -144,11 +144,10 @@ class Judge:
         if isinstance(self.selected, TraceWindow) and not self.selected.traces:
             return self._make_explainer(expectation, text, bindings).make_nothing_selected()
         bindings = replace(bindings, window_ns=self._measure_windows())
-        if self._open_evidence is None:
-            self._open_evidence = find_open_evidence(self.connection, has_baseline=self._has_baseline)
+        open_evidence = self._find_open_evidence()
         # what a proof declares overrides the rules of the store
         declared = (*bindings.reading.declared, *self._declared_calls)
-        readings = self._open_evidence.list_readings(
+        readings = open_evidence.list_readings(
             expectation.claim, replace(bindings.reading, declared=declared), bindings.variables
         )
         first: Verdict | None = None
@@ -160,9 +159,19 @@ class Judge:
             if first is None:
                 first, first_sign = verdict, self._sign
             elif verdict.outcome != first.outcome or self._sign != first_sign:
-                return self._open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts)
+                return open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts)
         assert first is not None  # noqa: S101 (there is at least one reading)
         return first
+
+    def _find_open_evidence(self) -> OpenEvidence:
+        """Return what is open in the selected traces. That of live traces changes as their spans arrive."""
+        if self._live is not None:
+            if not self._live.has_open_evidence:
+                return NOTHING_OPEN
+            return find_open_evidence(self.connection, has_baseline=self._has_baseline)
+        if self._open_evidence is None:
+            self._open_evidence = find_open_evidence(self.connection, has_baseline=self._has_baseline)
+        return self._open_evidence
 
     def _make_explainer(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Explainer:
         return Explainer(

@@ -64,6 +64,12 @@ class LiveTraces:
         for covered, source in _SOURCE_TABLES.items():
             self.connection.register(covered, self._tables[source])
 
+    @property
+    def has_open_evidence(self) -> bool:
+        """Whether it is open how published calls are to be read, or when published spans end."""
+        calls, topology = self.read_table("calls"), self.read_table("topology")
+        return bool(calls["doubt"].null_count < len(calls) or topology["end_ns"].null_count)
+
     def read_table(self, table: str) -> pa.Table:
         """Return the published rows of a table of the store."""
         return self._tables[table].table

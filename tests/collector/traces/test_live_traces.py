@@ -21,7 +21,9 @@ from spanproof.collector.storage.store import Store
 from spanproof.collector.traces import live_traces as live_traces_module
 from spanproof.collector.traces.live_traces import LiveTraces
 
-TABLES = ("spans", "traces", "topology", "attempts", "calls", "hops")
+TABLES = (
+    "spans", "traces", "topology", "attempts", "calls", "hops", "separate_attempts", "separate_calls",
+)  # fmt: skip
 CASES = sorted((Path(__file__).parents[2] / "cases").glob("*.case"))
 SPLIT = Variation("shuffled, split over requests, doubled", shuffled=True, split=True, duplicated=True)
 LiveFactory = Callable[[int], LiveTraces]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -10,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from spanproof.collector.calls.request_identity import PROTOCOLS, identify_request
+from spanproof.collector.calls.span_pairs import SpanPairs
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, to_bool_array
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.server_addresses import is_loopback
@@ -79,7 +82,28 @@ def find_name_rows(spans: SpanBatch, nesting: Nesting, exit_rows: IntArray) -> I
     return rows
 
 
-def name_peers(
+def name_callees(
+    spans: SpanBatch,
+    pairs: SpanPairs,
+    protocol: IntArray,
+    server_services: pa.Array,
+    callers: pa.Array,
+    name_rows: pa.Array,
+    known: KnownPeers,
+) -> pa.Array:
+    """Return the callee of each attempt."""
+    unanswered = np.flatnonzero(pairs.callee_rows == MISSING_ROW)
+    if not len(unanswered):
+        return server_services
+    rows = pa.array(unanswered)
+    same_target = _find_same_target_services(spans, pairs, protocol, server_services, known)
+    names = _name_peers(spans, name_rows.take(rows), callers.take(rows), same_target.take(rows), known)
+    positions = np.full(len(server_services), MISSING_ROW)
+    positions[unanswered] = np.arange(len(unanswered))
+    return pc.coalesce(server_services, names.take(pa.array(positions, mask=positions == MISSING_ROW)))
+
+
+def _name_peers(
     spans: SpanBatch, name_rows: pa.Array, callers: pa.Array, same_target_services: pa.Array, known: KnownPeers
 ) -> pa.Array:
     """Return the callee of each unanswered attempt, or ``unknown``.
@@ -109,3 +133,47 @@ def name_peers(
         columns["gen_ai_provider"],
         pa.scalar(UNKNOWN_PEER, pa.string()),
     )
+
+
+def _find_same_target_services(
+    spans: SpanBatch, pairs: SpanPairs, protocol: IntArray, server_services: pa.Array, known: KnownPeers
+) -> pa.Array:
+    """Return the service that answered the same caller at the same target in the same trace, or null.
+
+    It is needed only where the address does not tell: without an address, or where several services answer there.
+    """
+    shared = {key.rpartition(" ")[2] for key, services in known.services_by_address.items() if len(services) > 1}
+    exit_rows = pairs.exit_rows
+    addresses = spans.column("address").take(pa.array(exit_rows, mask=exit_rows == MISSING_ROW))
+    is_ambiguous = to_bool_array(
+        pc.or_(addresses.is_null(), pc.is_in(addresses, pa.array(sorted(shared), pa.string())))
+    )
+    traces = spans.index.trace_indices[pairs.caller_rows]
+    is_database, is_answered = protocol == PROTOCOLS.index("db"), pairs.callee_rows != MISSING_ROW
+    # most databases never send spans
+    may_answer = ~is_database | np.isin(traces, np.unique(traces[is_database & is_answered]))
+    is_open = is_ambiguous & ~is_answered & may_answer
+    open_traces = np.unique(traces[is_open])
+    involved = np.flatnonzero(
+        (is_open | (is_answered & is_ambiguous)) & (exit_rows != MISSING_ROW) & np.isin(traces, open_traces)
+    )
+    if not is_open.any() or not len(involved):
+        return pa.nulls(len(exit_rows), pa.string())
+    identities = [
+        identify_request(spans, exit_row, server_row, PROTOCOLS[index])
+        for exit_row, server_row, index in zip(
+            exit_rows[involved].tolist(), pairs.callee_rows[involved].tolist(), protocol[involved].tolist(), strict=True
+        )
+    ]
+    services: defaultdict[tuple[int, int, str, str], set[str]] = defaultdict(set)
+    keys = []
+    caller_numbers = spans.services[exit_rows[involved]].tolist()
+    names = server_services.take(pa.array(involved)).to_pylist()
+    for trace, number, identity, name in zip(traces[involved].tolist(), caller_numbers, identities, names, strict=True):
+        keys.append((trace, number, identity.address, identity.target))
+        if name is not None:
+            services[keys[-1]].add(name)
+    found: list[str | None] = [None] * len(exit_rows)
+    for position, key in zip(involved.tolist(), keys, strict=True):
+        found[position] = next(iter(services[key])) if len(services[key]) == 1 else None
+    return pa.array(found, pa.string())

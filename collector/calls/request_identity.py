@@ -13,6 +13,7 @@ from spanproof.collector.otlp.application_attributes import is_application_attri
 from spanproof.collector.storage.arrow_columns import MISSING_ROW
 from spanproof.collector.topology.span_batch import SpanBatch
 
+PROTOCOLS: Final = ("db", "messaging", "rpc", "http", "other")
 # RFC 9110, section 9.2.2
 IDEMPOTENT_METHODS: Final = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 IDEMPOTENCY_KEYS: Final = (

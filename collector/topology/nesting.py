@@ -53,6 +53,27 @@ class Nesting:
             found.append(row)
         return found
 
+    def find_outer_wrappers(self, exit_rows: IntArray) -> IntArray:
+        """Return the outermost wrapper span of each exit span with several; `MISSING_ROW` otherwise."""
+        found = np.full(len(exit_rows), MISSING_ROW)
+        for position in self._find_wrapped(exit_rows):
+            wrappers = self.list_wrappers(int(exit_rows[position]))
+            found[position] = wrappers[-1] if len(wrappers) > 1 else MISSING_ROW
+        return found
+
+    def find_sole_wrappers(self, exit_rows: IntArray) -> IntArray:
+        """Return the outermost span that wraps each exit span and no other; `MISSING_ROW` where there is none."""
+        found = np.full(len(exit_rows), MISSING_ROW)
+        for position in self._find_wrapped(exit_rows):
+            sole = [row for row in self.list_wrappers(int(exit_rows[position])) if self.inner_counts[row] == 1]
+            if sole:
+                found[position] = sole[-1]
+        return found
+
+    def _find_wrapped(self, exit_rows: IntArray) -> list[int]:
+        has_wrapper = (exit_rows != MISSING_ROW) & (self.wrappers[exit_rows] != MISSING_ROW)
+        return np.flatnonzero(has_wrapper).tolist()
+
     def find_logical_parents(self, attempt_rows: IntArray) -> IntArray:
         """Return the logical parent of each span, which all attempts of one call share.
 

@@ -1,39 +1,20 @@
-"""What commands share: the Typer application, the option for the store, groups of options, the import of numpy."""
+"""What commands share: the Typer application, the option for the store, groups of options."""
 
 from __future__ import annotations
 
 import inspect
-import os
 from collections.abc import Callable
-from dataclasses import fields
 from functools import wraps
-from importlib import import_module
 from inspect import Parameter
-from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+from typing import Annotated, Any, TypeAlias, get_type_hints
 
 import typer
+from msgspec.structs import fields
 
 CommandFunction: TypeAlias = Callable[..., None]
 Database: TypeAlias = Annotated[
     str, typer.Option("--db", metavar="FILE", envvar="SPANPROOF_DB", help="DuckDB file of the spans.")
 ]
-
-_BLAS_THREADS: Final = "OPENBLAS_NUM_THREADS"
-
-
-def import_numpy() -> None:
-    """Import numpy before another module does, with a single thread for linear algebra, which is not used here.
-
-    OpenBLAS would start a thread per processor, each of which first spins for 0.03 s. The variable is unset again,
-    because the commands that a proof runs inherit the environment.
-    """
-    if _BLAS_THREADS in os.environ:
-        return
-    os.environ[_BLAS_THREADS] = "1"
-    try:
-        import_module("numpy")
-    finally:
-        del os.environ[_BLAS_THREADS]
 
 
 def make_command_app() -> typer.Typer:
@@ -42,7 +23,7 @@ def make_command_app() -> typer.Typer:
 
 
 def add_option_group(name: str, group: type) -> Callable[[CommandFunction], CommandFunction]:
-    """Add the fields of the dataclass `group` to a command as options; the command receives them as argument `name`."""
+    """Add the fields of the Struct `group` to a command as options; the command receives them as argument `name`."""
     hints = get_type_hints(group, include_extras=True)
     options = fields(group)
 

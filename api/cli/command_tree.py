@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, Final
 
 import typer
+from msgspec import Struct
 
 _FILES: Final = re.compile(r"\W*(?:FILE|FOLDER|PATH|PROOF)\W*")
 _CHOICES: Final = re.compile(r"[a-z-]+(?:\|[a-z-]+)+")
 
 
-@dataclass(frozen=True, slots=True)
-class CommandParameter:
+class CommandParameter(Struct, frozen=True):
     """An option with its ``spellings``, or an argument, which has none.
 
     ``choices`` are the allowed words, empty if any value is allowed. ``takes_path`` is true for a file or folder.
@@ -29,8 +28,7 @@ class CommandParameter:
     is_repeatable: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CommandNode:
+class CommandNode(Struct, frozen=True):
     """A command, identified by its words on the command line; a group has subcommands in ``commands``."""
 
     words: tuple[str, ...]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from spanproof.collector.receive.addresses import require_loopback_addresses, split_address
 
@@ -36,8 +36,7 @@ OtlpHttp = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverOptionGroup:
+class ReceiverOptionGroup(Struct, frozen=True):
     """The options for receiving spans; each field is an option of the command."""
 
     otlp_grpc: OtlpGrpc = "127.0.0.1:4317"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
+from msgspec import Struct
 
 from spanproof.api.cli.atomic_files import write_atomically
 
@@ -25,8 +25,7 @@ ReportOption: TypeAlias = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ReportTarget:
+class ReportTarget(Struct, frozen=True):
     """A report to write: its format, and its file; a format that a CI runner reads has none."""
 
     report_format: str

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from msgspec import Struct
 
 from spanproof.collector.user_errors import UserError
 
@@ -20,8 +20,7 @@ class ServerError(UserError):
     """The server cannot be queried; the message gives the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServerAccess:
+class ServerAccess(Struct, frozen=True):
     """The options for access to a server; each field is an option of the command."""
 
     server: Annotated[str, typer.Option(metavar="URL", envvar="SPANPROOF_SERVER", help="The server to query.")] = (

@@ -10,9 +10,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from msgspec import Struct
 
 from spanproof.api.cli.command_tree import list_subcommands
 from spanproof.collector.user_errors import UserError
@@ -28,8 +29,7 @@ class SettingsError(UserError):
     """A setting is unknown or invalid; the message names its origin and the remedy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """An option of a command that can be set: its key in the file, and its type in Python."""
 
     command: tuple[str, ...]
@@ -58,8 +58,7 @@ class Option:
         return (own,) if self.shared_variable in (None, own) else (own, str(self.shared_variable))
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
+class Setting(Struct, frozen=True):
     """The value of an option before the command line, and its origin: a variable, the file or the default."""
 
     option: Option

@@ -7,13 +7,13 @@ import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
+from msgspec import Struct
 
-from spanproof.api.cli.command_app import Database, add_option_group, import_numpy, make_command_app
+from spanproof.api.cli.command_app import Database, add_option_group, make_command_app
 from spanproof.api.cli.console import exit_on_variable_problems, load_modules, make_console, print_diagnostics
 from spanproof.api.cli.exits import EXIT_NOTHING_SELECTED, EXIT_USAGE, exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
@@ -27,6 +27,7 @@ from spanproof.api.cli.rule_options import (
     RetriedCalls,
     RetryGap,
 )
+from spanproof.api.library_imports import import_libraries
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,8 +50,7 @@ WATCH_MESSAGE: Final = "waiting for saved files; Ctrl-C ends the run"
 app = make_command_app()
 
 
-@dataclass(frozen=True, slots=True)
-class RunOptionGroup:
+class RunOptionGroup(Struct, frozen=True):
     """Options of a run; each field is one option."""
 
     fail_fast: Annotated[
@@ -129,7 +129,7 @@ def run(
     receiver_group: ReceiverOptionGroup,
 ) -> None:
     """Receive spans, send the requests of proofs and judge their traces."""
-    import_numpy()
+    import_libraries()
     from spanproof.assertions.run.proof_files import ProofSelection
     from spanproof.assertions.run.settings import read_rules
 
@@ -167,8 +167,7 @@ def run(
     sys.exit(code)
 
 
-@dataclass(frozen=True, slots=True)
-class RunPlan:
+class RunPlan(Struct, frozen=True):
     """The selection, options and settings of a run."""
 
     selection: ProofSelection

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
-from spanproof.api.cli.command_app import Database, add_option_group, import_numpy, make_command_app
+from spanproof.api.cli.command_app import Database, add_option_group, make_command_app
 from spanproof.api.cli.exits import exit_with_error
 from spanproof.api.cli.receiver_options import ReceiverOptionGroup
 from spanproof.api.cli.rule_options import (
@@ -20,6 +20,7 @@ from spanproof.api.cli.rule_options import (
     RetriedCalls,
     RetryGap,
 )
+from spanproof.api.library_imports import import_libraries
 
 if TYPE_CHECKING:
     from spanproof.collector.traces.retention import RetentionLimits
@@ -101,7 +102,7 @@ def serve(
     receiver_group: ReceiverOptionGroup,
 ) -> None:
     """Receive and keep spans, and serve the HTTP API, until stopped."""
-    import_numpy()
+    import_libraries()
     from spanproof.api.server.self_tracing_endpoint import read_trace_self_endpoint
     from spanproof.api.server.server import Server
     from spanproof.assertions.run.settings import read_rules

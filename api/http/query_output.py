@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
 
 import pyarrow as pa
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from spanproof.assertions.explain import units
@@ -86,8 +86,7 @@ class AnswerDocument(BaseModel):
         return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} were deleted"
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFormat:
+class AnswerFormat(Struct, frozen=True):
     """A format for answers."""
 
     media_type: str

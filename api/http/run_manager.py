@@ -7,9 +7,10 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Self
+
+from msgspec import Struct, field
 
 from spanproof.api.http.problems import ProblemError
 from spanproof.assertions.findings.verdict import Outcome
@@ -37,16 +38,14 @@ RUN_TIMEOUT_S: Final = 900.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RunMessage:
+class RunMessage(Struct, frozen=True):
     """An event of a run: its name and a document."""
 
     name: str
     data: Any
 
 
-@dataclass(slots=True)
-class ActiveRun:
+class ActiveRun(Struct):
     """An active run. `messages` has its events so far; the last one is `run`, with the complete run."""
 
     runner: Runner

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, Depends, Query, Request
+from msgspec import Struct
 from pydantic import TypeAdapter
 
 from spanproof.api.http.pagination import BoundedInt, read_cursor, write_cursor
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 _POSITION_ADAPTER = TypeAdapter(tuple[BoundedInt, BoundedInt, str, str, str, str])
 
 
-@dataclass(frozen=True, slots=True)
-class _Edge:
+class _Edge(Struct, frozen=True):
     caller: str
     callee: str
     operation: str

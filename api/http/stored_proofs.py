@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from fastapi import APIRouter, Depends
+from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from spanproof.api.http.parameters import reject_repeated
@@ -28,8 +28,7 @@ class StoredProof(BaseModel):
     problem: str | None = Field(description="Why the file cannot be used, if it cannot")
 
 
-@dataclass(frozen=True, slots=True)
-class StoredProofs:
+class StoredProofs(Struct, frozen=True):
     """The `.proof` files of a folder, named by their paths in it; none if there is no folder."""
 
     folder: Path | None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from spanproof.api.http.parameters import EARLIEST_NS, LATEST_NS
 from spanproof.query_lang.sql.duckdb_dialect import SQL
@@ -21,8 +22,7 @@ _LAST_ID = UUID(int=2**128 - 1)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
-@dataclass(frozen=True, slots=True)
-class PagePosition:
+class PagePosition(Struct, frozen=True):
     """The end of a page of traces, and the last span that had arrived when the first page was read."""
 
     last_key: int
@@ -30,8 +30,7 @@ class PagePosition:
     trace_id: UUID
 
 
-@dataclass(frozen=True, slots=True)
-class TraceSearch:
+class TraceSearch(Struct, frozen=True):
     """A search for traces whose start is between `since_ns` and `until_ns`.
 
     `span_conditions` are SQL conditions on a row `s` of the table ``spans``, all of which one span must meet;
@@ -48,8 +47,7 @@ class TraceSearch:
     after: PagePosition | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FoundTrace:
+class FoundTrace(Struct, frozen=True):
     """A summary of a trace. The root is the topmost span, which is an orphan if its parent is not stored."""
 
     trace_id: UUID

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spanproof.collector.receive.addresses import is_endpoint_of_listener
 from spanproof.collector.user_errors import UserError
@@ -15,8 +16,7 @@ _DEFAULT_PORT = 4317
 _ENDPOINT_PATTERN = re.compile(r"(?P<scheme>https?)://(?P<host>\[[0-9a-fA-F:.]+]|[^\s:/?#@\[\]]+)(:(?P<port>\d+))?/?")
 
 
-@dataclass(frozen=True, slots=True)
-class TraceSelfEndpoint:
+class TraceSelfEndpoint(Struct, frozen=True):
     """An endpoint, as a URL and in parts."""
 
     url: str

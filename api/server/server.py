@@ -5,12 +5,12 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
 
 import uvicorn
+from msgspec import Struct
 from starlette.types import ASGIApp
 
 from spanproof.api.http.run_manager import RunManager
@@ -29,8 +29,7 @@ from spanproof.collector.traces.retention import Retention, RetentionLimits
 SignalHandler: TypeAlias = Callable[[int, FrameType | None], Any] | int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+class Server(Struct, frozen=True):
     """A collector with its API that serves until SIGINT or SIGTERM."""
 
     db: str

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
+
+from msgspec import Struct
 
 from spanproof.api.http.trace_search import FoundTrace, TraceSearch, find_traces, read_sql
 from spanproof.api.tempo.documents import TempoAttribute, TempoSearch, TempoSpan, TempoSpanSet, TempoTrace
@@ -67,8 +68,7 @@ def search_traces(
     return TempoSearch(traces=[_make_trace(trace, matches.get(trace.trace_id, []), span_filter) for trace in traces])
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
+class _Match(Struct, frozen=True):
     trace_id: UUID
     span_id: int
     name: str

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from spanproof.api.tempo.documents import TempoTypedValue
 from spanproof.api.tempo.traceql_fields import INTRINSICS, TraceqlAttribute, TraceqlIntrinsic
@@ -21,8 +22,7 @@ _TYPES = {"i": "int", "d": "float", "b": "bool"}
 _UNWRITABLE_KINDS = "('n', 'k', 'y')"
 
 
-@dataclass(frozen=True, slots=True)
-class TagFilter:
+class TagFilter(Struct, frozen=True):
     """The spans whose names and values are listed: a condition on a row `s`, and the maximum number of results."""
 
     span_condition: str

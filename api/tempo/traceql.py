@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.api.tempo.traceql_fields import (
     INTRINSICS,
@@ -54,8 +54,7 @@ class TraceQLError(ValueError):
     """A query is invalid or not supported; the message gives the position and the reason."""
 
 
-@dataclass(frozen=True, slots=True)
-class SpanFilter:
+class SpanFilter(Struct, frozen=True):
     """The SQL condition on a row `s` of the table ``spans``, and the attributes in it."""
 
     sql: str
@@ -75,24 +74,22 @@ def read_go_duration_ns(text: str) -> int:
     return min(sum(read_duration_ns(part) for part in parts), INT64_LIMIT - 1)
 
 
-@dataclass(frozen=True, slots=True)
-class _TraceqlToken:
+class _TraceqlToken(Struct, frozen=True):
     kind: str
     text: str
     at: int
 
 
-@dataclass(slots=True)
 class _TraceqlParser:
-    query: str
-    parameters: SqlParameters
-    tokens: list[_TraceqlToken] = field(init=False)
-    position: int = 0
-    comparison_count: int = 0
-    attributes: dict[TraceqlAttribute, None] = field(default_factory=dict)
+    def __init__(self, query: str, parameters: SqlParameters) -> None:
+        self.query = query
+        self.parameters = parameters
+        self.tokens = list(self._scan())
+        self.position = 0
+        self.comparison_count = 0
+        self.attributes: dict[TraceqlAttribute, None] = {}
 
     def parse(self) -> SpanFilter:
-        self.tokens = list(self._scan())
         self._expect("{", "a query begins with {")
         sql = "true" if self._next_token.text == "}" else self._parse_disjunction(0)
         self._expect("}", "&&, || or } is expected")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from spanproof.query_lang.sql.conditions import SPAN_ID_SQL, TRACE_ID_SQL, SqlValue, compile_operator
 from spanproof.query_lang.sql.duckdb_dialect import SQL
@@ -16,8 +17,7 @@ _ROOT_CONDITION = (
 _TRACE_CONDITION = "s.trace_id IN (SELECT trace_id FROM spans GROUP BY trace_id HAVING {})"
 
 
-@dataclass(frozen=True, slots=True)
-class TraceqlIntrinsic:
+class TraceqlIntrinsic(Struct, frozen=True):
     """A field that is not an attribute: the SQL of its value, its kind, and the template of a condition on it."""
 
     sql: str
@@ -58,8 +58,7 @@ INTRINSICS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class TraceqlAttribute:
+class TraceqlAttribute(Struct, frozen=True):
     """An attribute of the ``span`` or its ``resource``; without a scope, of the first of these that has it."""
 
     scope: str

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from spanproof.assertions.cases.scenario import CaseAssertion, CaseError, CaseSpan, CaseTrace, Scenario
 from spanproof.assertions.cases.span_lines import CaseLine, SpanLineReader, parse_duration, read_strings

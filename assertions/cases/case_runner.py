@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spanproof.assertions.cases.case_file import parse_cases
 from spanproof.assertions.cases.scenario import CaseAssertion, CaseTrace, Scenario
@@ -23,8 +24,7 @@ from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.syntax.parser import parse_claim
 
 
-@dataclass(frozen=True, slots=True)
-class CaseResult:
+class CaseResult(Struct, frozen=True):
     """The verdict on an assertion; ``difference`` describes a deviation from the expectation, or is None."""
 
     assertion: CaseAssertion
@@ -33,8 +33,7 @@ class CaseResult:
     difference: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class CaseDifference:
+class CaseDifference(Struct, frozen=True):
     """A deviation of an assertion, and the variations that have it; `all_variations` if no other verdict exists."""
 
     assertion: CaseAssertion

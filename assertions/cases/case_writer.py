@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct, field
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 from spanproof.query_lang.syntax.literals import is_name
@@ -26,8 +27,7 @@ _NS_PER_MS: Final = 10**6
 _RESERVED: Final = frozenset(("orphan", "shared", "resource", "true", "false"))
 
 
-@dataclass(slots=True, eq=False)
-class _Node:
+class _Node(Struct, eq=False):
     """A span in the tree of its trace."""
 
     span: Span

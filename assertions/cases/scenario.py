@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.query_lang.check.constants import JsonValue
@@ -15,8 +15,7 @@ class CaseError(Exception):
         super().__init__(f"line {line}: {message}")
 
 
-@dataclass(frozen=True, slots=True)
-class CaseEvent:
+class CaseEvent(Struct, frozen=True):
     """A span event: ``event "name" at 3ms { … }``."""
 
     name: str
@@ -24,8 +23,7 @@ class CaseEvent:
     attributes: dict[str, JsonValue]
 
 
-@dataclass(frozen=True, slots=True)
-class CaseSpan:
+class CaseSpan(Struct, frozen=True):
     """One span line; ``parent`` is the index of its parent in the same trace."""
 
     service: str
@@ -46,8 +44,7 @@ class CaseSpan:
     label: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CaseTrace:
+class CaseTrace(Struct, frozen=True):
     """A trace and its ``copies``, each ``interval_ns`` later than the one before."""
 
     name: str
@@ -58,8 +55,7 @@ class CaseTrace:
     baseline: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class CaseAssertion:
+class CaseAssertion(Struct, frozen=True):
     """A claim and its expected verdict; the ``outcome`` of an ``invalid`` claim is ``invalid``."""
 
     claim: str
@@ -69,8 +65,7 @@ class CaseAssertion:
     expected_witness: tuple[str, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Scenario:
+class Scenario(Struct, frozen=True):
     """The assertions since the last ``clear``, each with the traces above it, and the service rules."""
 
     assertions: tuple[tuple[tuple[CaseTrace, ...], CaseAssertion], ...]

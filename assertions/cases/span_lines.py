@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.assertions.cases.scenario import CaseError, CaseEvent, CaseSpan
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
@@ -20,8 +22,7 @@ TOKEN_PATTERN: Final = re.compile(
 )
 
 
-@dataclass(slots=True)
-class CaseLine:
+class CaseLine(Struct):
     """A line of a case file, stripped; ``number`` counts from 1."""
 
     number: int

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class Variation:
+
+class Variation(Struct, frozen=True):
     """A way to send the traces of a scenario; the verdicts must not depend on it."""
 
     name: str

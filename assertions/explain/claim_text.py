@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from spanproof.assertions.explain import units
 from spanproof.assertions.explain.text_formatting import format_count
@@ -18,8 +19,7 @@ if TYPE_CHECKING:
     from spanproof.assertions.findings.finding_counts import Finding, FindingCounts
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimText:
+class ClaimText(Struct, frozen=True):
     """A claim and the text of its file."""
 
     claim: s.Claim

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.query_lang.sql.plan import Plan
 
@@ -29,8 +31,7 @@ HAS_DROPPED_SQL: Final = "s.dropped_attributes_count + s.dropped_events_count + 
 IS_UNSAMPLED_SQL: Final = "s.flags & 255 > 0 AND s.flags & 1 = 0"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """One row of a plan's findings. ``limit`` is the other side of a comparison of numbers."""
 
     ok: bool | None
@@ -41,8 +42,7 @@ class Finding:
     limit: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class FindingCounts:
+class FindingCounts(Struct, frozen=True):
     """Numbers of findings that hold, fail or are undecided (``empty``); ``final_…`` counts those that cannot change.
 
     ``traces`` is the number of traces with findings of the most frequent kind: all of them, if all findings agree.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class SelectedTraces:
+
+class SelectedTraces(Struct, frozen=True):
     """The traces to judge.
 
     ``settled`` maps each trace id to whether the trace is complete. ``live`` is true while more spans are awaited.
@@ -25,8 +25,7 @@ class SelectedTraces:
         return sum(not settled for settled in self.settled.values())
 
 
-@dataclass(frozen=True, slots=True)
-class TraceWindow:
+class TraceWindow(Struct, frozen=True):
     """The traces of a ``given``: the bounds of the window, and the numbers of all and of incomplete traces."""
 
     begin_ns: int

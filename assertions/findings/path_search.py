@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct
 
 from spanproof.collector.traces.completeness import find_related_traces
 from spanproof.query_lang.check.constants import Bindings, interpolate
@@ -33,8 +34,7 @@ class Hop(NamedTuple):
     matches: Sequence[bool | None]
 
 
-@dataclass(frozen=True, slots=True)
-class PathMismatch:
+class PathMismatch(Struct, frozen=True):
     """The step at which a path ends early; ``observed_hops`` are the attempts made from there."""
 
     step: s.Step

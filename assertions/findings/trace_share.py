@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+
+from msgspec import Struct, field
 
 from spanproof.assertions.findings.comparators import COMPARATORS
 from spanproof.assertions.findings.finding_counts import HAS_DROPPED_SQL, IS_UNSAMPLED_SQL, Finding, read_samples
@@ -40,8 +41,7 @@ GROUP BY ALL
 """
 
 
-@dataclass(slots=True)
-class TraceCounts:
+class TraceCounts(Struct):
     """Number of traces for which the claim holds, and number of traces in each state."""
 
     holds: int = 0  # so far

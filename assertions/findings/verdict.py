@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from msgspec import Struct
+
 from spanproof.query_lang.syntax.nodes import TextRange
 
 
@@ -34,16 +36,14 @@ class Witness:
     span_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """A part of a claim, and the text beside it."""
 
     at: TextRange
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """A judged claim.
 
     ``final`` means that no later span can change the verdict. ``at`` is the part of the claim that the evidence

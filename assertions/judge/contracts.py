@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 import yaml
 from jsonschema import validators
 from jsonschema.exceptions import SchemaError, best_match
+from msgspec import Struct
 from openapi_core import OpenAPI
 from openapi_core.datatypes import RequestParameters
 from openapi_core.exceptions import OpenAPIError
@@ -72,8 +72,7 @@ def _find_openapi_violations(document: Any, response: HttpResponse) -> Iterator[
         yield f"the body: {details[0]}" if details else _first_line(error)
 
 
-@dataclass(slots=True)
-class _OpenapiRequest:
+class _OpenapiRequest(Struct):
     """The request, with the attributes that openapi-core reads."""
 
     host_url: str
@@ -93,8 +92,7 @@ class _OpenapiRequest:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _OpenapiResponse:
+class _OpenapiResponse(Struct):
     """The response, with the attributes that openapi-core reads."""
 
     status_code: int

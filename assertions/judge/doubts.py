@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from itertools import product
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.assertions.explain.text_formatting import format_list
 from spanproof.assertions.findings.verdict import Outcome, Verdict
@@ -29,8 +31,7 @@ _UNFINISHED_SQL: Final = (
 _ANY_OPEN_SQL: Final = "SELECT EXISTS (FROM calls WHERE doubt IS NOT NULL), EXISTS (FROM topology WHERE end_ns IS NULL)"
 
 
-@dataclass(frozen=True, slots=True)
-class OpenEvidence:
+class OpenEvidence(Struct, frozen=True):
     """What is open in the judged traces: calls (caller, callee) per doubt, and unfinished spans (service, name)."""
 
     items: dict[Doubt, tuple[tuple[str, str], ...]]

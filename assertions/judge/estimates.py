@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
+
+from msgspec import Struct
 
 from spanproof.assertions.explain import units
 from spanproof.assertions.findings.comparators import COMPARATORS
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 DEFAULT_CONFIDENCE: Final = Decimal("0.95")
 
 
-@dataclass(frozen=True, slots=True)
-class SampleEstimate:
+class SampleEstimate(Struct, frozen=True):
     """An estimated rate (``hits`` of ``n``) or quantile, with its bounds.
 
     ``effective_size`` is the number of independent values that the ``n`` values are worth.

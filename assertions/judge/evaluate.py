@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 import duckdb
+from msgspec.structs import replace
 
 from spanproof.assertions.explain.explanation import Explainer
 from spanproof.assertions.findings.finding_counts import (

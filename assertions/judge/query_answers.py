@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import duckdb
+from msgspec import Struct
 
 from spanproof.assertions.judge.evaluate import Judge
 from spanproof.collector.traces.retention import find_last_expired_start_ns
@@ -14,8 +13,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerGroup:
+class AnswerGroup(Struct, frozen=True):
     """The number of one group: ``key`` is its value, ``at_ns`` the start of its time step, ``n`` its sample size."""
 
     key: str | None
@@ -24,8 +22,7 @@ class AnswerGroup:
     value: int | float | None
 
 
-@dataclass(frozen=True, slots=True)
-class QueryAnswer:
+class QueryAnswer(Struct, frozen=True):
     """The answer to a query: durations in nanoseconds, rates per second.
 
     ``incomplete`` of the ``traces`` of the window lack spans. Up to 1 % incomplete traces are left out; above that,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from math import ceil
 from typing import Final
+
+from msgspec.structs import replace
 
 from spanproof.assertions.triggers.responses import RepeatedResponses
 from spanproof.query_lang.check.constants import Bindings, Constant, MissingValue, to_decimal

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import duckdb
+from msgspec.structs import replace
 
 from spanproof.assertions.findings.comparators import COMPARATORS
 from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Outcome, Verdict

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from decimal import Decimal
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,8 +16,7 @@ MAX_SAMPLE_SIZE: Final = 10_000_000
 RateBoundFunction: TypeAlias = "Callable[[float, float, float], ConfidenceBounds]"
 
 
-@dataclass(frozen=True, slots=True)
-class ConfidenceBounds:
+class ConfidenceBounds(Struct, frozen=True):
     """An estimate with its lower and upper bound, each of which holds at the requested confidence.
 
     A bound is infinite where the sample is too small to give one.
@@ -27,8 +27,7 @@ class ConfidenceBounds:
     upper: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterSums:
+class ClusterSums(Struct, frozen=True):
     """Sums over `m` clusters of `n` values with `hits` hits: of hits², hits * values and values² per cluster."""
 
     m: int

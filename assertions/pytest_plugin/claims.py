@@ -5,10 +5,11 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import FrameType
+
+from msgspec import Struct
 
 from spanproof.assertions.pytest_plugin.rendering import render_to_string
 from spanproof.assertions.reports.terminal import render_diagnostics
@@ -22,8 +23,7 @@ class ClaimError(ValueError):
     """Invalid claim; the message shows the position."""
 
 
-@dataclass(frozen=True, slots=True)
-class CallSite:
+class CallSite(Struct, frozen=True):
     """A call in Python code: the path and text of its file, and its lines, counted from 1."""
 
     path: str

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from rich.console import Console
 from rich.text import Text
 
@@ -13,8 +13,7 @@ if TYPE_CHECKING:
     from _pytest._io import TerminalWriter  # the argument of `toterminal`; it has no public name
 
 
-@dataclass(frozen=True, slots=True)
-class FailureLocation:
+class FailureLocation(Struct, frozen=True):
     """Position and message of a failure; pytest's summary and JUnit XML read it."""
 
     path: str
@@ -26,8 +25,7 @@ class FailureLocation:
         return f"{self.path}:{self.lineno}: {self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class RenderedFailure:
+class RenderedFailure(Struct, frozen=True):
     """A rendered text in the form that pytest expects for failures."""
 
     text: Text

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.assertions.run.events import ClaimJudged

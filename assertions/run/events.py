@@ -5,22 +5,22 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from msgspec import Struct
+
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.parser import ParsedFile
 
 
-@dataclass(frozen=True, slots=True)
-class ProofStarted:
+class ProofStarted(Struct, frozen=True):
     """A proof starts."""
 
     file: ParsedFile
     proof: s.Proof
 
 
-@dataclass(frozen=True, slots=True)
-class RequestProgress:
+class RequestProgress(Struct, frozen=True):
     """Progress of a repeated request: ``done`` of ``total`` requests are answered."""
 
     proof: s.Proof
@@ -28,8 +28,7 @@ class RequestProgress:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class WaitingForSpans:
+class WaitingForSpans(Struct, frozen=True):
     """The request was answered and spans are awaited.
 
     ``missing`` describes the awaited spans, ``open_claims`` is the number of claims that need them.
@@ -49,8 +48,7 @@ class Wait:
     missing: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimJudged:
+class ClaimJudged(Struct, frozen=True):
     """A claim with its verdict, and the file that its positions refer to."""
 
     file: ParsedFile
@@ -58,8 +56,7 @@ class ClaimJudged:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class ProofFinished:
+class ProofFinished(Struct, frozen=True):
     """All claims of a proof are judged. ``view`` is the trace that shows the failure, if there is one.
 
     ``waits`` lists the periods of waiting for spans; ``tries`` are the earlier tries, none of which passed. ``notes``
@@ -83,8 +80,7 @@ class ProofFinished:
         return bool(self.tries) and self.outcome is Outcome.PASS
 
 
-@dataclass(frozen=True, slots=True)
-class RunFinished:
+class RunFinished(Struct, frozen=True):
     """The run is over; ``flaky`` counts proofs that passed only at a later try."""
 
     outcomes: tuple[Outcome, ...]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.assertions.explain.text_formatting import format_short_duration
 from spanproof.assertions.findings.judged_traces import SelectedTraces
@@ -45,8 +46,7 @@ COMPLETENESS_CLAIM: Final = 'expect no span has trace_id == ""'
 HopRow: TypeAlias = tuple[int, bool, str, int | None]  # caller entry, whether it is a message, callee, callee entry
 
 
-@dataclass(frozen=True, slots=True)
-class Exploration:
+class Exploration(Struct, frozen=True):
     """The result of an exploration: the response, the spans, and the claims that hold for them.
 
     ``missing`` describes the spans that were missing at the time limit.

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
 
 from spanproof.assertions.run.exploration import Exploration, write_duration_claim
 from spanproof.query_lang.check.requests import HTTP_METHODS
@@ -14,8 +15,7 @@ from spanproof.query_lang.syntax.parser import parse_file
 from spanproof.query_lang.syntax.printer import escape_string, format_json, format_string, parse_json
 
 
-@dataclass(frozen=True, slots=True)
-class ExploredRequest:
+class ExploredRequest(Struct, frozen=True):
     """A request to explore: a method, a URL in two parts, and an optional JSON body."""
 
     method: str

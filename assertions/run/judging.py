@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.assertions.explain.trace_evidence import TraceView, build_trace_view, describe_choice
 from spanproof.assertions.findings.judged_traces import SelectedTraces
@@ -35,8 +38,7 @@ MAX_IDLE_S: Final = 0.2  # two thirds of the shortest settle time; the rest is f
 PROGRESS_INTERVAL_S: Final = 1.0  # longest interval between reports of the missing spans
 
 
-@dataclass(frozen=True, slots=True)
-class SettleLimits:
+class SettleLimits(Struct, frozen=True):
     """The time limit, and the time without arriving spans that ends the wait (None: depends on the trace)."""
 
     limit_ns: int = 15_000_000_000
@@ -48,8 +50,7 @@ class SettleLimits:
         return min(MAX_IDLE_S, self.quiet_ns / 1.5e9) if self.quiet_ns is not None else MAX_IDLE_S
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedClaim:
+class PlannedClaim(Struct, frozen=True):
     """A claim to judge, with its bindings and the file that its positions refer to."""
 
     file: ParsedFile
@@ -57,8 +58,7 @@ class PlannedClaim:
     bindings: Bindings
 
 
-@dataclass(slots=True)
-class ClaimGroup:
+class ClaimGroup(Struct):
     """Claims about the same traces: those of one ``when``, or of one ``given``."""
 
     sent_requests: SentRequests | None = None
@@ -293,7 +293,7 @@ class ProofJudge:
         if view is None or is_single_request or not witnesses:
             return view
         shown = next(each for each in group.judged.values() if witnesses[0] in each.verdict.witnesses)
-        return replace(view, choice=describe_choice(shown.expectation))
+        return dataclasses.replace(view, choice=describe_choice(shown.expectation))
 
 
 def _judge_claim(judge: Judge, planned: PlannedClaim) -> Verdict:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from spanproof.query_lang.load.modules import ProofModule, load_module
 from spanproof.query_lang.syntax import nodes as s
 
 
-@dataclass(frozen=True, slots=True)
-class ProofSelection:
+class ProofSelection(Struct, frozen=True):
     """Which proofs to run: a word in the name (``keyword``) and any of the ``tags``."""
 
     keyword: str | None = None

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.assertions.run.secret_masking import register_header_secrets
 from spanproof.assertions.triggers.allowed_targets import AllowedTargets
@@ -23,8 +25,7 @@ TRACE_ID_DIGITS: Final = 32
 RegisterTraces: TypeAlias = Callable[[tuple[TraceContext, ...]], None]
 
 
-@dataclass(frozen=True, slots=True)
-class SentRequests:
+class SentRequests(Struct, frozen=True):
     """The requests of a ``when``: the trace context and the response of each."""
 
     contexts: tuple[TraceContext, ...]

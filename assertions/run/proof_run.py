@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
 from secrets import token_hex
 
 import duckdb
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Outcome, find_worst_outcome
@@ -33,8 +34,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import locate_offset
 
 
-@dataclass(frozen=True, slots=True)
-class RunSettings:
+class RunSettings(Struct, frozen=True):
     """Settings that the proofs of a run share.
 
     `variables` are values of ``let`` from outside. `allowed_targets` are the allowed targets of requests (None: any).

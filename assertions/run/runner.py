@@ -6,9 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field, replace
 from queue import Empty, SimpleQueue
 from typing import TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.run.events import ProofFinished, ProofStarted, RunEvent, RunFinished, Wait, WaitingForSpans
@@ -21,8 +23,7 @@ from spanproof.query_lang.syntax import nodes as s
 ProofQueue: TypeAlias = "SimpleQueue[tuple[int, ProofModule, s.Proof]]"
 
 
-@dataclass(slots=True)
-class Runner:
+class Runner(Struct):
     """Runner of proofs against a store that a receiver fills; passes events to `emit`, one at a time.
 
     It reports finished proofs in their given order. Events contain no secrets.

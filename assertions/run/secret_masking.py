@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 from contextlib import suppress
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Mark, Verdict
@@ -99,7 +101,7 @@ def _mask_file(file: ParsedFile, secrets: Secrets) -> ParsedFile:
 
 def _mask_view(view: TraceView, secrets: Secrets) -> TraceView:
     spans = tuple(
-        replace(
+        dataclasses.replace(
             each,
             service=secrets.mask(each.service),
             name=secrets.mask(each.name),
@@ -107,7 +109,7 @@ def _mask_view(view: TraceView, secrets: Secrets) -> TraceView:
         )
         for each in view.spans
     )
-    return replace(view, spans=spans)
+    return dataclasses.replace(view, spans=spans)
 
 
 def _mask_texts(texts: tuple[str, ...], secrets: Secrets) -> tuple[str, ...]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.assertions.run.proof_requests import SentRequests
 from spanproof.assertions.triggers.context import RUN_ID_ATTRIBUTE
@@ -42,8 +44,7 @@ TRACE_ID_HEADERS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CorrelatedTrace:
+class CorrelatedTrace(Struct, frozen=True):
     """A trace that a service started: the own trace of its request, and how the trace was found.
 
     ``is_replacement`` says whether it replaces the request's own trace: yes, perhaps (None), or no.

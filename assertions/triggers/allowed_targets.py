@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
 from typing import TypeAlias
 
 import httpx
+from msgspec import Struct
 
 from spanproof.assertions.triggers.context import TriggerFailed
 
@@ -15,8 +15,7 @@ _Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 _PORTS = {"http": 80, "https": 443}
 
 
-@dataclass(frozen=True, slots=True)
-class AllowedTargets:
+class AllowedTargets(Struct, frozen=True):
     """The allowed hosts and ports.
 
     A name may resolve to any address except loopback, link-local, unspecified and multicast addresses. Those are

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.syntax.nodes import TextRange
 
@@ -21,8 +22,7 @@ class TriggerFailed(Exception):
         self.at = at
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(Struct, frozen=True):
     """The trace that a request starts, as W3C ``traceparent`` carries it; ids in hexadecimal."""
 
     run_id: str = ""

@@ -7,7 +7,6 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, Final, cast
 
@@ -31,8 +30,7 @@ CHANNEL_OPTIONS: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class GrpcResponse(TriggerResponse):
+class GrpcResponse(TriggerResponse, frozen=True):
     """The response to a gRPC call: its status code, and the message as JSON or the status details."""
 
     headers: Mapping[str, str]  # initial and trailing metadata

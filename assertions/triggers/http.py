@@ -7,7 +7,6 @@ import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 
 import httpx
@@ -18,8 +17,7 @@ from spanproof.assertions.triggers.responses import SendRequest, TriggerResponse
 from spanproof.query_lang.check.constants import Constant, format_constant
 
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse(TriggerResponse):
+class HttpResponse(TriggerResponse, frozen=True):
     """The response to an HTTP request."""
 
     request: httpx.Request

@@ -5,10 +5,12 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, Final, TypeAlias
 from urllib.parse import SplitResult, urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.assertions.triggers.context import TriggerFailed
 from spanproof.assertions.triggers.request import TriggerRequest
@@ -35,8 +37,7 @@ def open_broker(request: TriggerRequest) -> Iterator[SendRequest]:
         yield send
 
 
-@dataclass(frozen=True, slots=True)
-class BrokerAddress:
+class BrokerAddress(Struct, frozen=True):
     """The address of a broker. `host` is the host to connect to, `tls_name` the name in its certificate."""
 
     parts: SplitResult

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from spanproof.assertions.triggers.allowed_targets import AllowedTargets
 from spanproof.assertions.triggers.context import DEFAULT_TIMEOUT_S, TriggerFailed
@@ -21,8 +22,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerRequest:
+class TriggerRequest(Struct, frozen=True):
     """A ``when`` with its bindings.
 
     File names are relative to `folder`. Without `allowed_targets`, every target is allowed.

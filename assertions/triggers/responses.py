@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from spanproof.assertions.triggers.context import TraceContext
 from spanproof.query_lang.check.constants import Constant, JsonValue, MissingValue
 
 
-@dataclass(frozen=True, slots=True)
-class TriggerResponse:
+class TriggerResponse(Struct, frozen=True):
     """The response to a trigger: a status (of HTTP or gRPC, or an exit code), a text, and the duration."""
 
     status: int
@@ -39,8 +39,7 @@ class TriggerResponse:
                 return None
 
 
-@dataclass(frozen=True, slots=True)
-class RepeatedResponses:
+class RepeatedResponses(Struct, frozen=True):
     """The responses of a repeated request."""
 
     responses: tuple[TriggerResponse, ...]

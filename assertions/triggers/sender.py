@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct
 
 from spanproof.assertions.triggers.command import open_command
 from spanproof.assertions.triggers.context import TraceContext, TriggerFailed
@@ -29,8 +30,7 @@ Pause = Callable[[float], None]  # waits for seconds; raises TriggerFailed if th
 ReportProgress = Callable[[int], None]  # takes the number of answered requests
 
 
-@dataclass(frozen=True, slots=True)
-class Repeat:
+class Repeat(Struct, frozen=True):
     """The number of requests to send, and their rate per second."""
 
     count: int

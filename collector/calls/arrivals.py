@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
+
+from msgspec import Struct
 
 from spanproof.collector.calls.retry_candidates import RetryCandidate
 from spanproof.collector.calls.span_pairs import PAIRED
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(Struct, frozen=True):
     """How an arrival ended for its caller: at the latest when the next one came."""
 
     start_ns: int
@@ -22,8 +22,7 @@ class Arrival:
     responded: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ArrivalGroup:
+class ArrivalGroup(Struct, frozen=True):
     """The server spans of one service below one client span; which of them are attempts, and the last one."""
 
     members: tuple[RetryCandidate, ...]

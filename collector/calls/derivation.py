@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.collector.calls.attempts import build_attempts
 from spanproof.collector.calls.logical_calls import link_attempts
@@ -108,8 +109,7 @@ def _derive_next_batch(connection: duckdb.DuckDBPyConnection, newest: int, servi
     return derived, changed
 
 
-@dataclass(frozen=True, slots=True)
-class _Context:
+class _Context(Struct, frozen=True):
     """What derivation depends on besides the spans."""
 
     rules: ServiceRules

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, TypeAlias
 
 import pyarrow as pa
+from msgspec import Struct
 
 from spanproof.collector.calls.arrivals import group_arrivals
 from spanproof.collector.calls.retry_candidates import RetryCandidate, read_retry_candidates
@@ -23,8 +23,7 @@ from spanproof.collector.topology.span_batch import SpanBatch
 POSSIBLE, REDIRECTS = "possible", "redirects"
 
 
-@dataclass(frozen=True, slots=True)
-class LinkedAttempt:
+class LinkedAttempt(Struct, frozen=True):
     """An attempt of a call with several; `number` starts at 1, or is None if the row does not count.
 
     `arrived`: the attempt was observed only at the callee.
@@ -43,8 +42,7 @@ class LinkedAttempt:
     responded: bool | None
 
 
-@dataclass(frozen=True, slots=True)
-class LogicalCall:
+class LogicalCall(Struct, frozen=True):
     """A call of several attempts; its other fields are those of the `last`, and its caller is that of the `first`."""
 
     first: RetryCandidate
@@ -59,8 +57,7 @@ class LogicalCall:
     kept_apart: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LinkedCalls:
+class LinkedCalls(Struct, frozen=True):
     """Calls of several attempts, as two readings: the attempts in doubt are one call (`joined`), or not (`apart`)."""
 
     joined: tuple[list[LinkedAttempt], list[LogicalCall]]

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct, field
 
 from spanproof.collector.calls.request_identity import PROTOCOLS, identify_request
 from spanproof.collector.calls.span_pairs import SpanPairs
-from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, to_bool_array
+from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, find_distinct_rows, to_bool_array
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.server_addresses import is_loopback
 from spanproof.collector.topology.span_batch import SpanBatch
@@ -23,8 +23,7 @@ _FIRST_INDEX = pa.scalar(0, pa.int64())
 _PEER_COLUMNS: Final = ("peer_name", "system", "server_address", "gen_ai_provider")
 
 
-@dataclass(frozen=True, slots=True)
-class KnownPeers:
+class KnownPeers(Struct, frozen=True):
     """What a store has learned: its `services`, and which of them answer at an address.
 
     `services_by_address` maps a key of `make_address_key` to the services that have answered there. Only an address
@@ -58,11 +57,12 @@ def make_address_key(caller: str, address: str | None) -> str | None:
 def find_answers(callers: pa.Array, callees: pa.Array, addresses: pa.Array) -> dict[str, frozenset[str]]:
     """Return the services that answered at each address, from the answered attempts."""
     answers: dict[str, frozenset[str]] = {}
-    pairs = pa.table({"caller": callers, "callee": callees, "address": addresses}).filter(addresses.is_valid())
-    for row in pairs.group_by(["caller", "callee", "address"]).aggregate([]).to_pylist():
-        key = make_address_key(row["caller"], row["address"])
+    columns = [callers, callees, addresses]
+    distinct = find_distinct_rows(columns)
+    for caller, callee, address in zip(*(column.take(distinct).to_pylist() for column in columns), strict=True):
+        key = make_address_key(caller, address)
         if key is not None:
-            answers[key] = answers.get(key, frozenset()) | {row["callee"]}
+            answers[key] = answers.get(key, frozenset()) | {callee}
     return answers
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
+
+from msgspec import Struct
 
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.otlp.application_attributes import is_application_attribute, split_words
@@ -35,8 +36,7 @@ _REDACTED_QUERY: Final = re.compile(r"(^|=)(\*+|\[?(redacted|filtered|masked)\]?
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
 
 
-@dataclass(frozen=True, slots=True)
-class RequestIdentity:
+class RequestIdentity(Struct, frozen=True):
     """What a request asked for. ``is_exact``: `target` is complete, so that equal targets are the same resource.
 
     ``parameters`` are statement parameters. ``things`` are the attributes that name a thing. ``distinguishing`` are all

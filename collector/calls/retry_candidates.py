@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.calls.request_identity import RequestIdentity, identify_request
 from spanproof.collector.calls.span_pairs import MESSAGE, PAIRED, SpanPairs
@@ -21,8 +21,7 @@ from spanproof.collector.topology.span_batch import SpanBatch
 _ONE, _PAIRED, _MESSAGE = pa.scalar(1, pa.int32()), pa.scalar(PAIRED, pa.string()), pa.scalar(MESSAGE, pa.string())
 
 
-@dataclass(frozen=True, slots=True)
-class RetryCandidate:
+class RetryCandidate(Struct, frozen=True):
     """The data of an attempt that decide whether it is a retry; `row` is its row in the table of attempts.
 
     An unfinished span has no `end_ns`.
@@ -85,7 +84,7 @@ class RetryCandidate:
 
 
 _COMPUTED: Final = ("row", "trace", "logical_parent", "wrappers", "exit_row", "read_identity")
-_READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__dataclass_fields__ if name not in _COMPUTED)
+_READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__struct_fields__ if name not in _COMPUTED)
 
 
 def read_retry_candidates(

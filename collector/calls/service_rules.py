@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Self
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -11,8 +13,7 @@ if TYPE_CHECKING:
     from spanproof.collector.storage.interface import SpanStore
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceRules:
+class ServiceRules(Struct, frozen=True):
     """The rules of a store.
 
     ``proxies`` are services whose hops are not separate calls. A retry starts at most ``max_retry_gap_ns`` after the
@@ -47,7 +48,7 @@ class ServiceRules:
 
 def store_rules(store: SpanStore, rules: ServiceRules) -> None:
     """Store `rules`. If they change which calls exist, reset derivation, so that all calls are derived again."""
-    values = {field.name: getattr(rules, field.name) for field in fields(ServiceRules)}
+    values = asdict(rules)
     columns = ", ".join(f"${name} AS {name}" for name in values)
     with store.lock:
         connection = store.cursor()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 
 import numpy as np
+from msgspec import Struct
 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray
 from spanproof.collector.topology.nesting import Nesting
@@ -18,8 +18,7 @@ PAIRED, UNPAIRED, BARE, MESSAGE = "paired", "unpaired", "bare", "message"
 SHAPES = (PAIRED, UNPAIRED, BARE, MESSAGE)
 
 
-@dataclass(frozen=True, slots=True)
-class SpanPairs:
+class SpanPairs(Struct, frozen=True):
     """Pairs of caller and callee by span rows (`MISSING_ROW` for a callee without a span), with their shapes.
 
     The caller of a bare call is the parent of the callee's entry span.

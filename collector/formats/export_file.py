@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Final, TypeAlias
 from uuid import UUID
 
 import duckdb
+from msgspec import Struct
 
 from spanproof.collector.formats.otlp_protobuf import write_delimited
 from spanproof.collector.otlp.json_mapping import dump_json, render_message
@@ -52,8 +52,7 @@ class UnwritableFile(UserError):
     """A file that cannot be written; the message says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportSummary:
+class ExportSummary(Struct, frozen=True):
     """Numbers of exported spans and traces."""
 
     spans: int

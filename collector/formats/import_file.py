@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, NoReturn
 
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.formats.import_log import ImportLog
 from spanproof.collector.formats.json_documents import UnreadableFile
@@ -23,8 +23,7 @@ _BATCH_BYTES: Final = 2**18
 _MAX_MEMORY_BYTES: Final = 64 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class ImportSummary:
+class ImportSummary(Struct, frozen=True):
     """Numbers of imported spans and traces, and the log of the reading."""
 
     spans: int

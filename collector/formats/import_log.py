@@ -5,16 +5,16 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from spanproof.collector.formats.json_documents import COMMENT_KEY, Json, join_path, raise_unreadable
 
 _INDEX: Final = re.compile(r"\[\d+\]")
 
 
-@dataclass(frozen=True, slots=True)
-class ImportLog:
+class ImportLog(Struct, frozen=True):
     """Counts and notes that reading a file collects; if `lenient`, unknown keys are counted instead of refused."""
 
     lenient: bool = False

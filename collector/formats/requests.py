@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 _SPAN_PATH: Final = re.compile(r"resourceSpans\[0\]\.scopeSpans\[0\]\.spans\[(\d+)\]")
 
 
-@dataclass(frozen=True, slots=True)
-class LocatedRequest:
+class LocatedRequest(Struct, frozen=True):
     """A request of bounded size from `location`; if `path` is set, its only spans are there."""
 
     body: bytes

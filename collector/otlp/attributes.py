@@ -6,13 +6,13 @@ An attribute without a value, or with the value NaN, has no text: for claims, it
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 from opentelemetry.proto.common.v1.common_pb2 import ArrayValue, KeyValueList
 
 from spanproof.collector.otlp.attribute_encoding import ATTRIBUTES_TYPE, KIND_MARKER
@@ -34,8 +34,7 @@ _SCALAR_FIELDS = (("int_value", "i"), ("bool_value", "b"), ("double_value", "d")
 _NESTED_DEPTH = 8
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeColumns:
+class AttributeColumns(Struct, frozen=True):
     """Keys and texts, and one string of kind letters, per list; `rejections` has the lists that cannot be stored."""
 
     lists: pa.StructArray

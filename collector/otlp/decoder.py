@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.otlp.descriptor import (
     REQUEST,
@@ -33,8 +33,7 @@ class UndecodableRequest(ValueError):
     """A request that cannot be decoded; none of its spans is stored."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportResult:
+class ExportResult(Struct, frozen=True):
     """Result of an export request: the numbers of accepted and rejected spans, and why spans were rejected."""
 
     accepted_spans: int
@@ -42,8 +41,7 @@ class ExportResult:
     error_message: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DecodedBatch:
+class DecodedBatch(Struct, frozen=True):
     """Decoded requests as tables; `outcomes` has the result of each request, in the given order.
 
     `spans` lacks `span_key` and `arrived_ns`, which the store adds. `resources` and `scopes` contain all resources and

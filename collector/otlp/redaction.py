@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.line_files import read_lines
 from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 MASK = "[redacted]"
 
 
-@dataclass(frozen=True)
-class Redaction:
+class Redaction(Struct, frozen=True, dict=True):
     """Redaction rules: `keys`, case-insensitive, with `*` for any text, and `values`, regular expressions (RE2).
 
     A key also applies inside nested values, by itself (`email`) or with its path (`user.email`).

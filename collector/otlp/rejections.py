@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class RejectionReason(StrEnum):
@@ -15,8 +16,7 @@ class RejectionReason(StrEnum):
     MALFORMED = "malformed"
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(Struct, frozen=True):
     """A reason and a message that starts with the path of the invalid value."""
 
     reason: RejectionReason

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 from opentelemetry.proto.common.v1.common_pb2 import EntityRef
 
 from spanproof.collector.otlp.attribute_encoding import ATTRIBUTES_TYPE
@@ -49,8 +49,7 @@ _SCOPES_SCHEMA = pa.schema(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ResourceOrScope:
+class ResourceOrScope(Struct, frozen=True):
     """One resource or scope: its key, its row, and the reason if it cannot be stored."""
 
     key: int

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from msgspec import Struct
 from starlette.requests import Request
 
 from spanproof.collector.line_files import read_lines
@@ -39,16 +39,14 @@ class Admission(StrEnum):
     FORBIDDEN = "forbidden"  # the token lacks the role
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
+class AccessToken(Struct, frozen=True):
     """A known token, stored as a hash, and its roles."""
 
     digest: bytes
     roles: frozenset[Role]
 
 
-@dataclass(frozen=True, slots=True)
-class AccessTokens:
+class AccessTokens(Struct, frozen=True):
     """The known tokens."""
 
     tokens: tuple[AccessToken, ...]

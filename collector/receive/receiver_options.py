@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from spanproof.collector.otlp.redaction import NO_REDACTION, Redaction
 from spanproof.collector.storage.ingest_queue import MAX_QUEUED_BYTES
@@ -13,8 +14,7 @@ if TYPE_CHECKING:
     from spanproof.collector.receive.tls import TlsFiles
 
 
-@dataclass(frozen=True, slots=True)
-class ReceiverOptions:
+class ReceiverOptions(Struct, frozen=True):
     """Options of a receiver; the defaults suit a developer's machine."""
 
     # of one request, compressed and decompressed

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from google.protobuf.message import DecodeError
+from msgspec import Struct
 from opentelemetry.proto.collector.logs.v1 import logs_service_pb2 as logs
 from opentelemetry.proto.collector.metrics.v1 import metrics_service_pb2 as metrics
 from opentelemetry.proto.collector.profiles.v1development import profiles_service_pb2 as profiles
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 NOT_STORED_MESSAGE = "spanproof stores traces only"
 
 
-@dataclass(frozen=True, slots=True)
-class Signal:
+class Signal(Struct, frozen=True):
     """One OTLP service. `export` takes a serialized request and returns the response once the spans are committed."""
 
     name: str

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import ssl
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 import grpc
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class TlsFiles:
+class TlsFiles(Struct, frozen=True):
     """PEM files, validated by `read_tls`."""
 
     certificate: Path

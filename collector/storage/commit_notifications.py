@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class ArrivedSpans:
+class ArrivedSpans(Struct, frozen=True, dict=True):
     """The spans of one commit, in the columns of the table `spans`. Trace ids are 32 hexadecimal digits."""
 
     spans: pa.Table

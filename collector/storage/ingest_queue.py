@@ -11,8 +11,9 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.collector.otlp.decoder import DecodedBatch, Decoder, ExportResult, UndecodableRequest
 from spanproof.collector.otlp.redaction import NO_REDACTION, Redaction
@@ -38,8 +39,7 @@ class Backpressure(Exception):
     """Rejection of a request because the queue is full; the sender may retry after `RETRY_AFTER_S`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _QueuedRequest:
+class _QueuedRequest(Struct, frozen=True):
     body: bytes
     result: Future[ExportResult]
 

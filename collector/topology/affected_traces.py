@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.storage.arrow_columns import fetch_table, get_single_chunk
@@ -37,8 +37,7 @@ _SERVER, _CLIENT, _CONSUMER = (
 _RECEIVE = pa.scalar("receive", pa.string())
 
 
-@dataclass(frozen=True, slots=True)
-class AffectedTraces:
+class AffectedTraces(Struct, frozen=True):
     """Traces to derive (``dirty``), and the traces that links tie to them.
 
     `table` has one row per trace, with ``trace_id`` and ``dirty``. Their span keys are from `first_key` to `last_key`.

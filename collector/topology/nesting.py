@@ -8,11 +8,11 @@ client asks first).
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+from msgspec import Struct
 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array
 from spanproof.collector.topology.server_addresses import do_addresses_differ
@@ -20,8 +20,7 @@ from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.topology import Topology
 
 
-@dataclass(frozen=True)
-class Nesting:
+class Nesting(Struct, frozen=True, dict=True):
     """The wrapper span right around each exit span, as rows; `MISSING_ROW` where there is none."""
 
     topology: Topology

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.storage.arrow_columns import BoolArray, to_bool_array
 from spanproof.collector.topology.extracted_attributes import ExtractedAttributes
@@ -23,8 +23,7 @@ _SELECTOR: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ProxySelector:
+class ProxySelector(Struct, frozen=True):
     """The spans of a service, or those with a value of an attribute or of ``scope.name``; ``*`` is any service."""
 
     service: str
@@ -40,8 +39,7 @@ def parse_proxy(text: str) -> ProxySelector:
     return ProxySelector(match["service"].strip('"'), match["attribute"], match["value"] or "")
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(Struct, frozen=True):
     """The sidecars of a store; ``scope_keys`` are the keys of the scopes that selectors name."""
 
     selectors: tuple[ProxySelector, ...] = ()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.storage.arrow_columns import (
@@ -22,8 +22,7 @@ from spanproof.collector.storage.arrow_columns import (
 from spanproof.collector.topology.span_index import EntryLinks, SpanIndex
 
 
-@dataclass(frozen=True)
-class SpanBatch:
+class SpanBatch(Struct, frozen=True, dict=True):
     """Spans of whole traces; `table` has a row for each, with the columns of `affected_traces.read_span_batch`.
 
     Positions in the table are called rows; a missing one is `MISSING_ROW`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Final
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from msgspec import Struct
 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, to_bool_array, to_int_array
 
@@ -55,8 +55,7 @@ class SpanIndex:
         ]
 
 
-@dataclass(frozen=True, slots=True)
-class EntryLinks:
+class EntryLinks(Struct, frozen=True):
     """Links of entry spans: the row of each span, and the rows that it links to."""
 
     rows: IntArray

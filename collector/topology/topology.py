@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+from msgspec import Struct
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array
@@ -19,8 +18,7 @@ _NO_KIND_ABOVE, _ENTRY_ABOVE, _EXIT_ABOVE, _SAME_AS_PARENT = range(4)
 _MAX_PROXIES = 1000  # in a row; they may form a cycle
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(Struct, frozen=True):
     """The position of each span; `MISSING_ROW` for a parent or an entry span that is not present."""
 
     parents: IntArray

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from msgspec import Struct, field
 
 from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.storage.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Catalog:
+class Catalog(Struct, frozen=True):
     """Operations by service, including peers without spans of their own, and attribute names.
 
     Names of resource and scope attributes have the prefix ``resource.`` or ``scope.``.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     import duckdb
@@ -42,8 +43,7 @@ FROM related ORDER BY trace_id
 """
 
 
-@dataclass(frozen=True, slots=True)
-class MissingSpans:
+class MissingSpans(Struct, frozen=True):
     """Spans that have not arrived. ``is_certain``: they are known to exist."""
 
     kind: str
@@ -73,8 +73,7 @@ class MissingSpans:
                 return f"`{self.caller}` called `{self.callee}`, which may still send spans"
 
 
-@dataclass(frozen=True, slots=True)
-class Completeness:
+class Completeness(Struct, frozen=True):
     """State of traces that are judged together: their ids, the missing spans, the last arrival.
 
     ``lateness_ns`` is how long after the root the last span arrived in earlier traces of the same root operation, None
@@ -105,8 +104,7 @@ class Completeness:
         return SettleTimes(until_ns, max(until_ns, self.last_arrived_ns + UNCERTAIN_IDLE_NS))
 
 
-@dataclass(frozen=True, slots=True)
-class SettleTimes:
+class SettleTimes(Struct, frozen=True):
     """When traces are settled, Unix time in nanoseconds.
 
     From ``absence_ns`` on, a claim that spans are absent may pass. From ``turnable_ns`` on, a verdict may be a failure

@@ -11,11 +11,11 @@ import logging
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 import duckdb
+from msgspec import Struct
 
 from spanproof.collector.calls.derivation import DERIVED_TABLES
 from spanproof.collector.user_errors import StoreError
@@ -53,8 +53,7 @@ class ExpiryReason(StrEnum):
     SIZE = "size"
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionLimits:
+class RetentionLimits(Struct, frozen=True):
     """Maximum age of traces in nanoseconds and maximum size of the store in bytes; None means no limit."""
 
     max_age_ns: int | None = None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.claims import ClaimChecker
 from spanproof.query_lang.check.constants import is_constant
@@ -45,9 +46,10 @@ def check_claim(parsed: ParsedClaim, scope: Scope | None = None) -> tuple[Diagno
     return checker.list_diagnostics()
 
 
-@dataclass(slots=True)
 class _FileChecker(RequestChecker):
-    definitions: Definitions = field(default_factory=Definitions)
+    def __init__(self, definitions: Definitions) -> None:
+        super().__init__()
+        self.definitions = definitions
 
     def check_items(self, items: tuple[s.Item, ...]) -> None:
         scope = Scope()

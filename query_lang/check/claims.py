@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
 
 from spanproof.query_lang.check.comparisons import find_misplaced_operands
 from spanproof.query_lang.check.constants import is_constant
@@ -15,14 +14,11 @@ from spanproof.query_lang.syntax.diagnostics import Diagnostic, suggest_names
 from spanproof.query_lang.syntax.instants import parse_instant
 
 
-@dataclass(slots=True)
 class ClaimChecker:
     """Checker of claims. Collects problems in ``diagnostics``."""
 
-    diagnostics: list[Diagnostic] = field(default_factory=list)
-    type_checker: TypeChecker = field(init=False)
-
-    def __post_init__(self) -> None:
+    def __init__(self) -> None:
+        self.diagnostics: list[Diagnostic] = []
         self.type_checker = TypeChecker(self.diagnostics.append)
 
     def list_diagnostics(self) -> tuple[Diagnostic, ...]:

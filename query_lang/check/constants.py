@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal, DivisionByZero, InvalidOperation
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.scope import Scope
@@ -19,8 +20,7 @@ from spanproof.query_lang.syntax import vocabulary as v
 JsonValue: TypeAlias = "str | int | float | bool | list[JsonValue] | dict[str, JsonValue] | None"
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
+class Constant(Struct, frozen=True):
     """Value and its kind: durations in nanoseconds, percentages as fractions. Kind ``any`` is a JSON value."""
 
     value: JsonValue | Decimal
@@ -34,8 +34,7 @@ class ReadableResponse(Protocol):
         """Return a part of the response, or None if it has no such part."""
 
 
-@dataclass(frozen=True, slots=True)
-class Bindings:
+class Bindings(Struct, frozen=True):
     """Values of the names of a proof. ``responses[None]`` is the latest response.
 
     Each environment variable that ``env`` reads is added to ``secrets``. ``reading`` is how open evidence is read.
@@ -44,7 +43,7 @@ class Bindings:
 
     variables: Mapping[str, Constant | None] = field(default_factory=dict)
     responses: Mapping[str | None, ReadableResponse] = field(default_factory=dict)
-    secrets: Secrets = field(default_factory=Secrets, compare=False)
+    secrets: Secrets = field(default_factory=Secrets)
     reading: Reading = field(default_factory=Reading)
     window_ns: Mapping[str, int] = field(default_factory=dict)
 

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.parser import ParsedFile
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedDefinition:
+class LoadedDefinition(Struct, frozen=True):
     """``define`` item and the file that its positions refer to."""
 
     file: ParsedFile
     define: s.Define
 
 
-@dataclass(frozen=True, slots=True)
-class Definitions:
+class Definitions(Struct, frozen=True):
     """Variables of other files, in order, and definitions by name, including the file's own."""
 
     lets: tuple[tuple[ParsedFile, s.Let], ...] = ()

@@ -5,15 +5,16 @@ A claim is judged under each reading. If the verdicts differ, what is open decid
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from typing import Literal
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 # Attempts that are possibly one call; attempts that a counter implies, which may be redirects; spans without an end.
 Doubt = Literal["possible", "redirects", "unfinished"]
 
 
-@dataclass(frozen=True, slots=True)
-class DeclaredCall:
+class DeclaredCall(Struct, frozen=True):
     """A declaration that attempts which are possibly one call are one (`joined`), or are not; ``*`` is any service."""
 
     caller: str
@@ -21,8 +22,7 @@ class DeclaredCall:
     joined: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """One way to read what is open. The default reads attempts as one call, and unfinished spans as ended at once.
 
     `has_unfinished`: there are spans without an end among those that are read.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.claims import ClaimChecker
 from spanproof.query_lang.check.scope import Scope

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
@@ -12,8 +14,7 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 ANY_TYPE = ValueType("any")
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
+class Scope(Struct, frozen=True):
     """Scope of an expression: the names it can use, and the kind of row that a condition is about."""
 
     variables: Mapping[str, ValueType] = field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.sql.conditions import SqlParameters, compile_limit

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.sql.conditions import (
@@ -97,8 +98,7 @@ def list_steps(segment: s.PathSegment, arrow: s.Arrow | None = None) -> list[tup
     return steps
 
 
-@dataclass(slots=True)
-class _PathCompiler:
+class _PathCompiler(Struct):
     """Compiler of a path to the CTEs of a ``WITH RECURSIVE`` clause.
 
     The first CTE, ``counted``, has all attempts that count.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from spanproof.query_lang.check.claims import ClaimChecker
 from spanproof.query_lang.check.comparisons import find_value_problems
@@ -18,8 +18,7 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 RESULT_KINDS = ("number", "duration", "fraction", "rate", "any")
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedQuery:
+class ParsedQuery(Struct, frozen=True):
     """Parsed query, or its problems."""
 
     query: s.MetricQuery | None

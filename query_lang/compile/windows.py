@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, format_constant, to_decimal
 from spanproof.query_lang.sql.conditions import SqlParameters

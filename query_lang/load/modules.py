@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from spanproof.query_lang.check.checker import check_file
 from spanproof.query_lang.check.definitions import Definitions, LoadedDefinition
@@ -13,8 +14,7 @@ from spanproof.query_lang.syntax.diagnostics import Diagnostic
 from spanproof.query_lang.syntax.parser import ParsedFile, parse_file
 
 
-@dataclass(frozen=True, slots=True)
-class ProofModule:
+class ProofModule(Struct, frozen=True):
     """Proof file with the definitions it can use and its problems (in the order of its text)."""
 
     file: ParsedFile
@@ -27,8 +27,7 @@ class ProofModule:
         return tuple(item for item in self.file.items if isinstance(item, s.Proof))
 
 
-@dataclass(frozen=True, slots=True)
-class FileRestrictions:
+class FileRestrictions(Struct, frozen=True):
     """Restrictions on files: they can use only files of `folder`, and nothing that `find_forbidden` reports."""
 
     folder: Path

@@ -6,9 +6,10 @@ A condition is true or false, never NULL: a comparison with a missing value is f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.check.constants import (
     Bindings,
@@ -34,8 +35,7 @@ SPAN_ID_SQL: Final = "format('{{:016x}}', {})"
 TRACE_ID_SQL: Final = "replace(CAST({} AS VARCHAR), '-', '')"
 
 
-@dataclass(slots=True)
-class SqlParameters:
+class SqlParameters(Struct):
     """Parameters of a query: values by name, the table of its traces, and how open evidence is read."""
 
     values: dict[str, object] = field(default_factory=dict)
@@ -59,16 +59,14 @@ class SqlParameters:
         return f"${name}"
 
 
-@dataclass(frozen=True, slots=True)
-class SqlValue:
+class SqlValue(Struct, frozen=True):
     """SQL expression and its kind. Kind ``any`` is a text in the storage format of attributes, to be cast as needed."""
 
     sql: str
     kind: v.ValueKind
 
 
-@dataclass(frozen=True, slots=True)
-class RowAliases:
+class RowAliases(Struct, frozen=True):
     """Kind of row that a condition is about, and the aliases of its tables in the query.
 
     ``span_aliases`` are aliases of the table ``spans``, in the order in which attributes are searched. ``alias`` is

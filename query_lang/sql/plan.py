@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax import vocabulary as v
 
@@ -11,8 +12,7 @@ Family: TypeAlias = Literal["all", "some", "none", "number"]
 Trend: TypeAlias = Literal["fixed", "up", "down", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Query that yields findings, and the rule by which a verdict follows from them.
 
     The query selects ``trace_id, ok, value, witness, rank, note`` from the traces in the table ``selected``: one row

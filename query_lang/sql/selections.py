@@ -7,7 +7,9 @@ count even if a later span could change their topology (true once settled, or af
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from functools import cached_property
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.sql.conditions import (
@@ -48,8 +50,7 @@ CHILD_COVERAGE_SQL = """(
 )"""
 
 
-@dataclass(slots=True)
-class SelectedRows:
+class SelectedRows(Struct, dict=True):
     """Rows of a selection: its ``FROM`` and ``WHERE``, and the SQL of the columns that claims need."""
 
     aliases: RowAliases
@@ -63,10 +64,11 @@ class SelectedRows:
     bindings: Bindings
     values_by_function: Mapping[str, SqlValue] = field(default_factory=dict)  # functions with a column of their own
     other_aliases: list[RowAliases] = field(default_factory=list)  # other rows that conditions refer to
-    condition_compiler: ConditionCompiler = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.condition_compiler = ConditionCompiler(self.aliases, self.parameters, self.bindings)
+    @cached_property
+    def condition_compiler(self) -> ConditionCompiler:
+        """Compiler of conditions about these rows."""
+        return ConditionCompiler(self.aliases, self.parameters, self.bindings)
 
     def compile_value(self, function: str, arguments: tuple[s.Expression, ...] = ()) -> SqlValue:
         """Return the SQL of the result of a function of the selection, per row."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.expressions import (
     Arrow,
@@ -17,16 +18,14 @@ from spanproof.query_lang.syntax.expressions import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ComparisonClaim:
+class ComparisonClaim(Struct, frozen=True):
     """Claim ``left operator right`` over whole selections."""
 
     condition: Expression
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(Struct, frozen=True):
     """Claim that every selected row satisfies the condition."""
 
     selection: Selection
@@ -34,8 +33,7 @@ class Every:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Some:
+class Some(Struct, frozen=True):
     """Claim that at least one selected row of each trace satisfies the condition."""
 
     selection: Selection
@@ -43,8 +41,7 @@ class Some:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class No:
+class No(Struct, frozen=True):
     """Claim that no selected row satisfies the condition."""
 
     selection: Selection
@@ -52,16 +49,14 @@ class No:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """Step of a path: a call to any of the targets matches it."""
 
     targets: tuple[SpanSelection, ...]
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class PathSegment:
+class PathSegment(Struct, frozen=True):
     """Step of a path, and the branches that all continue from the same instance of it."""
 
     step: Step
@@ -70,8 +65,7 @@ class PathSegment:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Path:
+class Path(Struct, frozen=True):
     """Claim about a path.
 
     Mode ``some``: the path exists. ``no``: it does not exist. ``only``: it exists, and there is no other call between
@@ -83,8 +77,7 @@ class Path:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Before:
+class Before(Struct, frozen=True):
     """Claim that the last row of ``first`` ends before the first row of ``second`` starts."""
 
     first: Selection
@@ -92,8 +85,7 @@ class Before:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Limit:
+class Limit(Struct, frozen=True):
     """Clause ``name operator value``."""
 
     name: str
@@ -102,24 +94,21 @@ class Limit:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Flag:
+class Flag(Struct, frozen=True):
     """Clause without a value: ``recovered``, ``exhausted``, ``backoff grows``."""
 
     name: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True):
     """Clause ``cause condition``, a condition on each failed attempt."""
 
     condition: Expression
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class OpensAfter:
+class OpensAfter(Struct, frozen=True):
     """Clause ``opens after N failures``."""
 
     failures: Expression
@@ -129,8 +118,7 @@ class OpensAfter:
 Clause: TypeAlias = Limit | Flag | Cause | OpensAfter
 
 
-@dataclass(frozen=True, slots=True)
-class Retry:
+class Retry(Struct, frozen=True):
     """Claim that calls whose first attempt failed retryably were retried as the clauses require."""
 
     call: Selection
@@ -138,16 +126,14 @@ class Retry:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class NoRetry:
+class NoRetry(Struct, frozen=True):
     """Claim that no logical call has more than one attempt."""
 
     call: Selection
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Fallback:
+class Fallback(Struct, frozen=True):
     """Claim that the caller called ``to`` after all attempts of the call had failed."""
 
     call: Selection
@@ -155,8 +141,7 @@ class Fallback:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Circuit:
+class Circuit(Struct, frozen=True):
     """Claim that the caller stops calling after consecutive failures."""
 
     call: Selection
@@ -164,8 +149,7 @@ class Circuit:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Timeout:
+class Timeout(Struct, frozen=True):
     """Claim that no attempt lasted longer than the limit, and that at least one was cut off."""
 
     call: Selection
@@ -173,8 +157,7 @@ class Timeout:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(Struct, frozen=True):
     """Claim that the trace's duration stays within the total, and each service's critical path time within its part."""
 
     total: Expression
@@ -182,8 +165,7 @@ class Budget:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class NotWorse:
+class NotWorse(Struct, frozen=True):
     """Claim ``value not worse than baseline by margin``."""
 
     value: Expression
@@ -192,8 +174,7 @@ class NotWorse:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Contract:
+class Contract(Struct, frozen=True):
     """Claim that the response matches a JSON schema, or conforms to an OpenAPI document."""
 
     kind: Literal["schema", "openapi"]
@@ -219,8 +200,7 @@ Claim: TypeAlias = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class ShareClause:
+class ShareClause(Struct, frozen=True):
     """Suffix ``in >= 99% of traces``."""
 
     operator: Comparator
@@ -228,8 +208,7 @@ class ShareClause:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Expectation:
+class Expectation(Struct, frozen=True):
     """Claim with the suffixes that control its evaluation."""
 
     claim: Claim

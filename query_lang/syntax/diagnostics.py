@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.nodes import TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Diagnostic:
+class Diagnostic(Struct, frozen=True):
     """Problem of a proof: a stable id, a message, its range in the text, and a remedy."""
 
     id: str
@@ -21,8 +21,7 @@ class Diagnostic:
     severity: Literal["error", "warning"] = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """Line and column, both counted from 1."""
 
     line: int

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 Arrow: TypeAlias = Literal["->", "->>", "~>", "=>"]
 Comparator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">=", "=~", "!~", "contains"]
 Unit: TypeAlias = Literal["", "ns", "%", "pp", "/s"]
 
 
-@dataclass(frozen=True, slots=True)
-class TextRange:
+class TextRange(Struct, frozen=True):
     """Range of the text: character offsets, ``end`` exclusive."""
 
     start: int
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(Struct, frozen=True):
     """Number with its unit: durations in nanoseconds, percentages as fractions (1 % is 0.01)."""
 
     value: Decimal
@@ -28,8 +27,7 @@ class Number:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """String: literal parts, and placeholders (:class:`Name`) between them."""
 
     parts: tuple[str | Name, ...]
@@ -41,16 +39,14 @@ class Text:
         return "".join(part if isinstance(part, str) else "{" + part.text + "}" for part in self.parts)
 
 
-@dataclass(frozen=True, slots=True)
-class Name:
+class Name(Struct, frozen=True):
     """Name of a field, an attribute, a variable or a service, depending on its position."""
 
     text: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class ValueRange:
+class ValueRange(Struct, frozen=True):
     """Range ``low..high``, both ends inclusive."""
 
     low: Number
@@ -58,8 +54,7 @@ class ValueRange:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(Struct, frozen=True):
     """Part of an HTTP response: ``response.json.a[0]`` is part ``json`` with keys ``("a", 0)``."""
 
     step: str | None
@@ -68,8 +63,7 @@ class Response:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Within:
+class Within(Struct, frozen=True):
     """Condition ``event[…]`` or ``link[…]``: at least one event or link of the span satisfies it."""
 
     what: Literal["event", "link"]
@@ -77,8 +71,7 @@ class Within:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class SpanSelection:
+class SpanSelection(Struct, frozen=True):
     """Spans of a service: its entry spans, or all its spans (``span``). ``service`` None means any service."""
 
     spans: Literal["entry", "any"]
@@ -88,8 +81,7 @@ class SpanSelection:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class CallSelection:
+class CallSelection(Struct, frozen=True):
     """Logical calls from one service to another, or their single attempts (``try``)."""
 
     caller: SpanSelection
@@ -99,8 +91,7 @@ class CallSelection:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Function:
+class Function(Struct, frozen=True):
     """Function call ``name(arguments)``."""
 
     name: str
@@ -109,8 +100,7 @@ class Function:
     name_at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(Struct, frozen=True):
     """Comparison ``left operator right``."""
 
     operator: Comparator
@@ -119,8 +109,7 @@ class Compare:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class OneOf:
+class OneOf(Struct, frozen=True):
     """Membership test ``value in options`` or ``value not in options``."""
 
     value: Expression
@@ -129,32 +118,28 @@ class OneOf:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(Struct, frozen=True):
     """Disjunction ``a or b``."""
 
     terms: tuple[Expression, ...]
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class AllOf:
+class AllOf(Struct, frozen=True):
     """Conjunction ``a and b``."""
 
     terms: tuple[Expression, ...]
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(Struct, frozen=True):
     """Negation ``not a``."""
 
     term: Expression
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Arithmetic:
+class Arithmetic(Struct, frozen=True):
     """Calculation ``left operator right``."""
 
     operator: Literal["+", "-", "*", "/"]
@@ -163,8 +148,7 @@ class Arithmetic:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Negative:
+class Negative(Struct, frozen=True):
     """Negative value ``-value``."""
 
     value: Expression

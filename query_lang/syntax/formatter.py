@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.literals import NAME, WORD_CHARACTERS
 from spanproof.query_lang.syntax.parser import ParsedFile
@@ -25,8 +26,7 @@ BEFORE_A_LIST: Final = (*BEFORE_A_GROUP, "json", "form")
 BEFORE_A_SIGN: Final = ("(", "[", ",", ":", "and", "or", "not", "in", "has", "within", "last", "than", "by")
 
 
-@dataclass(frozen=True, slots=True)
-class _FormatToken:
+class _FormatToken(Struct, frozen=True):
     kind: str
     text: str
 
@@ -123,7 +123,7 @@ def is_same_tree(left: object, right: object) -> bool:
         return False
     if isinstance(left, tuple) and isinstance(right, tuple):
         return len(left) == len(right) and all(is_same_tree(a, b) for a, b in zip(left, right, strict=True))
-    if is_dataclass(left):
-        names = [field.name for field in fields(left) if not field.name.endswith("at") or field.name == "what"]
+    if isinstance(left, Struct):
+        names = [name for name in left.__struct_fields__ if not name.endswith("at") or name == "what"]
         return all(is_same_tree(getattr(left, name), getattr(right, name)) for name in names)
     return left == right

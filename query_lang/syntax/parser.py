@@ -7,7 +7,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Final
 from lark import Lark, ParseTree, Token, Tree
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 from lark.lexer import PatternStr
+from msgspec import Struct
 
 from spanproof.query_lang.syntax import nodes as syntax
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, suggest_names
@@ -32,8 +32,7 @@ ITEMS: Final = ("let", "define", "proof", "use", "before", "after")
 MAX_DIAGNOSTICS: Final = 20
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedFile:
+class ParsedFile(Struct, frozen=True):
     """Parsed file. If there are ``diagnostics``, ``items`` are those of the lines without errors."""
 
     path: str
@@ -42,8 +41,7 @@ class ParsedFile:
     diagnostics: tuple[Diagnostic, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedClaim:
+class ParsedClaim(Struct, frozen=True):
     """Claim parsed on its own, as in a ``.case`` file."""
 
     text: str

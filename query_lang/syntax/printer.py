@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.literals import INT64_LIMIT, UNITS_NS, find_word_characters, is_name
@@ -20,8 +21,7 @@ _ESCAPES: Final = {"\\": "\\\\", '"': '\\"', "{": "\\{", "\n": "\\n", "\t": "\\t
 Json: TypeAlias = "Mapping[str | RawText, Json] | Sequence[Json] | str | Decimal | int | bool | RawText | None"
 
 
-@dataclass(frozen=True, slots=True)
-class RawText:
+class RawText(Struct, frozen=True):
     """Part of JSON to print unchanged: a name, or a string with placeholders."""
 
     text: str

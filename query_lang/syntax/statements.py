@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.claims import Claim, Clause, Expectation, PathSegment, ShareClause, Step
 from spanproof.query_lang.syntax.expressions import Expression, Name, Negative, Number, Selection, Text, TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Let:
+class Let(Struct, frozen=True):
     """Variable ``let name = value``; without a value, it must be set from outside."""
 
     name: Name
@@ -18,16 +18,14 @@ class Let:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class JsonObject:
+class JsonObject(Struct, frozen=True):
     """JSON object. Its names are replaced by their values when it is sent."""
 
     pairs: tuple[tuple[Text, Json], ...]
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class JsonArray:
+class JsonArray(Struct, frozen=True):
     """JSON array."""
 
     items: tuple[Json, ...]
@@ -37,8 +35,7 @@ class JsonArray:
 Json: TypeAlias = JsonObject | JsonArray | Text | Number | Name | Negative
 
 
-@dataclass(frozen=True, slots=True)
-class Option:
+class Option(Struct, frozen=True):
     """Option of a ``when``. ``kind`` is its first word.
 
     ``key`` is the name of a header, parameter or file field. ``rate`` is that of ``repeat N at rate``. ``value`` is
@@ -52,8 +49,7 @@ class Option:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class When:
+class When(Struct, frozen=True):
     """Request of a proof. ``kind`` is an upper-case HTTP method, ``grpc``, ``publish``, ``run`` or ``trace``."""
 
     kind: str
@@ -67,8 +63,7 @@ class When:
         return next((option for option in self.options if option.kind == kind), None)
 
 
-@dataclass(frozen=True, slots=True)
-class SettleStatement:
+class SettleStatement(Struct, frozen=True):
     """Statement ``settle within limit quiet quiet``."""
 
     limit: Expression
@@ -76,8 +71,7 @@ class SettleStatement:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TimeWindow:
+class TimeWindow(Struct, frozen=True):
     """Time window ``over last D``, ``since T`` or ``between T and T``."""
 
     kind: Literal["last", "since", "between"]
@@ -85,8 +79,7 @@ class TimeWindow:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
+class Given(Struct, frozen=True):
     """Selection of stored traces to judge, or, with ``baseline``, of the traces to compare with."""
 
     start: Selection | None
@@ -96,8 +89,7 @@ class Given:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class MetricQuery:
+class MetricQuery(Struct, frozen=True):
     """Query ``p95(duration(A)) by service over last 1h every 1m``: one number per group and time step."""
 
     value: Expression
@@ -107,8 +99,7 @@ class MetricQuery:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Apply:
+class Apply(Struct, frozen=True):
     """Use of a definition: ``apply name(arguments)``."""
 
     name: str
@@ -116,8 +107,7 @@ class Apply:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Hook:
+class Hook(Struct, frozen=True):
     """Statements that run before or after a proof: ``before`` and ``after``."""
 
     time: Literal["before", "after"]
@@ -128,8 +118,7 @@ class Hook:
 Statement: TypeAlias = Let | When | SettleStatement | Given | Apply | Hook | Expectation
 
 
-@dataclass(frozen=True, slots=True)
-class Proof:
+class Proof(Struct, frozen=True):
     """Proof: a named list of statements."""
 
     name: str
@@ -138,8 +127,7 @@ class Proof:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Declaration:
+class Declaration(Struct, frozen=True):
     """``retries A -> B`` or ``distinct A -> B``: whether attempts that are possibly one call are one."""
 
     kind: Literal["retries", "distinct"]
@@ -147,8 +135,7 @@ class Declaration:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Define:
+class Define(Struct, frozen=True):
     """Definition: named statements with parameters."""
 
     name: str
@@ -157,8 +144,7 @@ class Define:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """Import of another file's ``let`` and ``define`` items."""
 
     path: Text

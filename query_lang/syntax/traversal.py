@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
 from typing import TypeVar
+
+from msgspec import Struct
+from msgspec.structs import asdict, astuple, replace
 
 T = TypeVar("T")
 
 
 def iter_children(node: object) -> Iterator[object]:
     """Yield the nodes directly below `node`, in the order of the text."""
-    values = [getattr(node, field.name) for field in fields(node)]  # type: ignore[arg-type]  # every node is a dataclass
+    values = list(astuple(node)) if isinstance(node, Struct) else []
     while values:
         value = values.pop(0)
         if isinstance(value, tuple):
@@ -30,10 +32,9 @@ def rewrite(node: T, replace_node: Callable[[object], object]) -> T:
         return replacement  # type: ignore[return-value]  # `replace_node` keeps the type
     if isinstance(node, tuple):
         return tuple(rewrite(child, replace_node) for child in node)  # type: ignore[return-value]  # still a tuple
-    if not hasattr(node, "at"):
+    if not isinstance(node, Struct):
         return node
-    values = {field.name: getattr(node, field.name) for field in fields(node)}  # type: ignore[arg-type]  # a dataclass
-    return replace(node, **{name: rewrite(value, replace_node) for name, value in values.items()})  # type: ignore[type-var]
+    return replace(node, **{name: rewrite(value, replace_node) for name, value in asdict(node).items()})
 
 
 def walk(node: object) -> Iterator[object]:

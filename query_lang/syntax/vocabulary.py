@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
 from spanproof.query_lang.syntax import nodes as s
@@ -16,8 +17,7 @@ ValueKind: TypeAlias = Literal[
 RowKind: TypeAlias = Literal["span", "call", "event", "link"]
 
 
-@dataclass(frozen=True, slots=True)
-class ValueType:
+class ValueType(Struct, frozen=True):
     """Type of an expression: a kind of value, and whether it yields one value or (``is_many``) a bag of values."""
 
     kind: ValueKind

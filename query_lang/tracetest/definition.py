@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import yaml
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.diagnostics import suggest_names
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.tracetest.unsupported import make_malformed_error
 
 
-@dataclass(frozen=True, slots=True)
-class YamlPart:
+class YamlPart(Struct, frozen=True):
     """Part of a definition: a mapping, a list, or a text (numbers are also texts)."""
 
     node: yaml.Node

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.tracetest.tokens import Locator, locate_tokens, split_tokens
@@ -20,40 +22,35 @@ _INTERPOLATION: Final = re.compile(r"\$\{([^}]+)\}")
 Comparator: TypeAlias = Literal["=", "!=", "<", "<=", ">", ">=", "contains", "not-contains"]
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestNumber:
+class TracetestNumber(Struct, frozen=True):
     """Number, as written."""
 
     text: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestDuration:
+class TracetestDuration(Struct, frozen=True):
     """Number with its unit."""
 
     text: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestAttribute:
+class TracetestAttribute(Struct, frozen=True):
     """Attribute ``attr:name``."""
 
     name: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestVariable:
+class TracetestVariable(Struct, frozen=True):
     """Variable ``var:name``, or ``env:name`` in older versions."""
 
     name: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestText:
+class TracetestText(Struct, frozen=True):
     """Text in parts: literal parts and interpolated expressions."""
 
     parts: tuple[str | TracetestExpression, ...]
@@ -65,24 +62,21 @@ class TracetestText:
         return "".join(map(str, self.parts)) if all(isinstance(each, str) for each in self.parts) else None
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestCall:
+class TracetestCall(Struct, frozen=True):
     """Function call ``name(arguments)``."""
 
     name: str
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestArray:
+class TracetestArray(Struct, frozen=True):
     """Array ``[items]``."""
 
     items: tuple[Term, ...]
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestPipe:
+class TracetestPipe(Struct, frozen=True):
     """Filter ``| name arguments``."""
 
     name: str
@@ -90,8 +84,7 @@ class TracetestPipe:
     at: TextRange
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestExpression:
+class TracetestExpression(Struct, frozen=True):
     """Terms with operators between them, evaluated from left to right, and the filters of the result."""
 
     first: Term
@@ -105,8 +98,7 @@ class TracetestExpression:
         return (self.first, *(term for _, term in self.rest))
 
 
-@dataclass(frozen=True, slots=True)
-class TracetestAssertion:
+class TracetestAssertion(Struct, frozen=True):
     """Assertion ``left comparator right``."""
 
     left: TracetestExpression

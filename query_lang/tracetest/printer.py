@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.syntax.literals import is_name, read_duration_ns
 from spanproof.query_lang.syntax.printer import (
@@ -27,8 +28,7 @@ _RESOURCE_PREFIXES: Final = (
 _SPAN_PREFIXES: Final = ("service.peer.",)
 
 
-@dataclass(slots=True)
-class ProofNames:
+class ProofNames(Struct):
     """Names that a proof uses, and the external variables that it needs."""
 
     external_variables: dict[str, str] = field(default_factory=dict)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Final
+
+from msgspec import Struct, field
 
 from spanproof.query_lang.check.checker import check_file
 from spanproof.query_lang.syntax.diagnostics import Diagnostic
@@ -32,8 +33,7 @@ _STRING: Final = re.compile(r'"(?:\\.|[^"\\])*"')
 FILE_START: Final = TextRange(0, 1)
 
 
-@dataclass(frozen=True, slots=True)
-class ConvertedFile:
+class ConvertedFile(Struct, frozen=True):
     """Result of a conversion: the text of a proof file, or the problems in the order of the source."""
 
     text: str | None
@@ -66,8 +66,7 @@ def convert_tests(text: str) -> ConvertedFile:
     return ConvertedFile(None, tuple(sorted(converter.diagnostics, key=lambda problem: problem.at.start)))
 
 
-@dataclass(slots=True)
-class _TestConverter:
+class _TestConverter(Struct):
     """Converter of the tests of a file. Collects problems in ``diagnostics``."""
 
     names: ProofNames = field(default_factory=ProofNames)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.nodes import TextRange
 from spanproof.query_lang.tracetest.tokens import Locator, locate_tokens, split_tokens
@@ -23,8 +24,7 @@ _TOKEN: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class AttributeFilter:
+class AttributeFilter(Struct, frozen=True):
     """Filter ``name = value`` or ``name contains value``. Tracetest compares texts."""
 
     name: str
@@ -38,8 +38,7 @@ class AttributeFilter:
         return text == self.value if self.operator == "=" else self.value in text
 
 
-@dataclass(frozen=True, slots=True)
-class SpanSelector:
+class SpanSelector(Struct, frozen=True):
     """Selector ``span[…]`` of the spans that satisfy all filters. Without filters it selects every span."""
 
     filters: tuple[AttributeFilter, ...]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax.literals import read_duration_ns
 from spanproof.query_lang.syntax.printer import format_duration_ns, format_string
@@ -20,8 +21,7 @@ PROOF_OPERATORS: Final[dict[e.Comparator, str]] = {"=": "==", "!=": "!=", "<": "
 ORDERING_COMPARATORS: Final = ("<", "<=", ">", ">=")
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenValue:
+class WrittenValue(Struct, frozen=True):
     """Value in the syntax of proofs. Kind ``any`` is an attribute, ``json`` a part of JSON."""
 
     text: str

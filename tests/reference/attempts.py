@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.tests.reference.nesting import Nesting
 from spanproof.tests.reference.peers import name_peers
@@ -30,8 +32,7 @@ RETRYABLE_HTTP: Final = (408, 425, 429)
 RETRYABLE_RPC: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Try:
+class Try(Struct, frozen=True, eq=False):
     """One attempt.
 
     ``exit`` is missing in a bare call, ``server`` in an unanswered one. ``below`` is the span that made the attempt:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final
+
+from msgspec import Struct
 
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
@@ -25,16 +26,14 @@ POSSIBLE: Final = 4
 WHOLE_MS: Final = 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(Struct, frozen=True):
     """How to read what is not certain: T4 joined or apart, uncertain counters high or low."""
 
     joined: bool = True
     resent: bool = True
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Logical:
+class Logical(Struct, frozen=True, eq=False):
     """A logical call: one or more attempts of the same request, in order of their start.
 
     ``each`` are its single attempts: the tries, with a try that has several arrivals replaced by these. ``lost`` is the

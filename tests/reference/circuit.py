@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
 from fractions import Fraction
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Try, instance_of, instance_of_span
@@ -14,8 +16,7 @@ from spanproof.tests.reference.selections import World, select
 from spanproof.tests.reference.spans import Span
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """The numbers of a claim."""
 
     failures: Fraction

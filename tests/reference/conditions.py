@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
+
+from msgspec import Struct
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
 from spanproof.query_lang.syntax import nodes as s
@@ -31,8 +32,7 @@ class NotCovered(Exception):
     """The specification does not define this, or the reference does not implement it."""
 
 
-@dataclass(frozen=True, slots=True)
-class TypedValue:
+class TypedValue(Struct, frozen=True):
     """A value with its kind: ``number``, ``text``, ``boolean``, or ``any`` for attributes."""
 
     kind: str
@@ -42,8 +42,7 @@ class TypedValue:
 Row: TypeAlias = "SpanRow | CallRow | EventRow | LinkRow"
 
 
-@dataclass(frozen=True, slots=True)
-class SpanRow:
+class SpanRow(Struct, frozen=True):
     """The fields of a span."""
 
     span: Span
@@ -88,8 +87,7 @@ class SpanRow:
         return [LinkRow(link) for link in self.span.links]
 
 
-@dataclass(frozen=True, slots=True)
-class CallRow:
+class CallRow(Struct, frozen=True):
     """The fields of a logical call or an attempt."""
 
     call: Logical | Try
@@ -142,8 +140,7 @@ class CallRow:
         return [LinkRow(link) for span in (self.one.exit, self.one.server) if span for link in span.links]
 
 
-@dataclass(frozen=True, slots=True)
-class EventRow:
+class EventRow(Struct, frozen=True):
     """The fields of an event."""
 
     event: Event
@@ -157,8 +154,7 @@ class EventRow:
         return read(self.event.attributes, name)
 
 
-@dataclass(frozen=True, slots=True)
-class LinkRow:
+class LinkRow(Struct, frozen=True):
     """The fields of a link."""
 
     link: Link

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fractions import Fraction
 from statistics import NormalDist
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.aggregates import percent_of
@@ -15,8 +16,7 @@ from spanproof.tests.reference.numbers import Outcome, list_values
 from spanproof.tests.reference.selections import World
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """A number with bounds that each hold at the requested confidence."""
 
     value: float

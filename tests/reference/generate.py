@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.tests.reference.shapes import ShapeMaker
 from spanproof.tests.reference.spans import (
@@ -41,8 +43,7 @@ def rarely(chance: Chance, one_in: int = 8) -> bool:
     return chance.below(one_in) == one_in - 1
 
 
-@dataclass(slots=True)
-class TraceSet:
+class TraceSet(Struct):
     """Spans in sending order, and whether each trace is settled."""
 
     spans: list[Span] = field(default_factory=list)

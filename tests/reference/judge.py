@@ -9,8 +9,9 @@ sampling weights, drift, snapshots and conformance.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from fractions import Fraction
+
+from msgspec.structs import replace
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.circuit import judge_circuit

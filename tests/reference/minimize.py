@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from spanproof.tests.reference.generate import TraceSet
 from spanproof.tests.reference.spans import Span

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Final, Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.types import to_selection
 from spanproof.query_lang.syntax import nodes as s
@@ -33,16 +35,14 @@ COUNTED: Final = ("count", "error_rate", "rate")
 TURNED: Final[dict[Trend, Trend]] = {"fixed": "fixed", "up": "down", "down": "up", "unknown": "unknown"}
 
 
-@dataclass(frozen=True, slots=True)
-class One:
+class One(Struct, frozen=True):
     """One value, or None if there is no data for it. ``trend`` is the direction in which later spans can move it."""
 
     value: TypedValue | None
     trend: Trend
 
 
-@dataclass(frozen=True, slots=True)
-class Bag:
+class Bag(Struct, frozen=True):
     """Many values, each with its trace. ``stable`` means that later spans do not change or remove a value."""
 
     values: tuple[tuple[str, TypedValue], ...]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Try
@@ -14,8 +15,7 @@ from spanproof.tests.reference.selections import World, fits, fits_service, matc
 from spanproof.tests.reference.spans import Span
 
 
-@dataclass(frozen=True, slots=True)
-class Hop:
+class Hop(Struct, frozen=True):
     """One position of a path: an entry span, or an unanswered attempt to call a peer."""
 
     served: Span | None

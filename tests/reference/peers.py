@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from spanproof.tests.reference.spans import Forest, Span
 from spanproof.tests.reference.targets import address_of, is_loopback, target_of, text_of

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from msgspec import Struct
 
 # The number of compared verdicts from the environment. If it is set, every run generates other traces.
 WANTED: Final = os.environ.get("TESTS_FUZZ")
 CLAIMS: Final = 25  # per trace set
 
 
-@dataclass(frozen=True, slots=True)
-class Drawn:
+class Drawn(Struct, frozen=True):
     """Choices drawn by hypothesis."""
 
     draw: Callable[[st.SearchStrategy[int]], int]

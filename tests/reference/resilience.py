@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import replace
 from fractions import Fraction
 from typing import Final
+
+from msgspec.structs import replace
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import WHOLE_MS, Logical, Try

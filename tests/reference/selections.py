@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from typing import Final
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.query_lang.syntax import nodes as s
@@ -17,16 +19,14 @@ DEFAULTS: Final = ServiceRules()
 CERTAIN: Final = Reading()
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """One group of ``by FIELD``."""
 
     by: s.Name
     key: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class World:
+class World(Struct, frozen=True):
     """All spans and calls, and the traces to judge with whether each is settled."""
 
     forest: Forest

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Final, TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.collector.otlp.semantic_conventions import DEPRECATED_NAMES
 
@@ -31,8 +33,7 @@ RPC_STATUSES: Final = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(Struct, frozen=True):
     """An event of a span."""
 
     name: str
@@ -40,16 +41,14 @@ class Event:
     attributes: dict[str, Value] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """A reference to a span of this or another trace."""
 
     trace_id: str
     span_id: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Span:
+class Span(Struct, frozen=True, eq=False):
     """A span as in OTLP, compared by identity. The end of an unfinished span is a guess."""
 
     trace_id: str

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
 from spanproof.assertions.findings.judged_traces import SelectedTraces

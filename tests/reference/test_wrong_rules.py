@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from spanproof.assertions.cases.case_runner import run_cases
 from spanproof.assertions.judge import doubts

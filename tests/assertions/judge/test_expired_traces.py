@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.assertions.run.events import ClaimJudged, RunEvent

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import dataclasses
+
+from msgspec.structs import replace
 
 from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
 from spanproof.assertions.findings.verdict import Mark, Outcome, Verdict, Witness, find_worst_outcome
@@ -104,7 +106,7 @@ def finish(*verdicts: Verdict, error: str | None = None, view: TraceView | None 
 FINISHED = {
     "pass": finish(*PASSED),
     "fail": finish(*FAILED, view=TRACE),
-    "inconclusive": finish(*UNDECIDED, view=replace(TRACE, spans=TRACE.spans[:2], hidden=0)),
+    "inconclusive": finish(*UNDECIDED, view=dataclasses.replace(TRACE, spans=TRACE.spans[:2], hidden=0)),
     "error": finish(error="POST http://shop.example/checkout failed: [Errno 111] Connection refused"),
     "flaky": replace(finish(*PASSED), tries=(finish(error="refused"), finish(*FAILED, view=TRACE))),
 }

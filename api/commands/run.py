@@ -6,7 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
@@ -214,6 +216,14 @@ class RunPlan(Struct, frozen=True):
         return compute_exit_code(list(outcomes), options.inconclusive, flaky=flaky and options.fail_on_flaky)
 
 
+# The modules of `run` that take longest to import; DuckDB opens the store on another processor meanwhile.
+_IMPORTED_WHILE_OPENING: Final = (
+    "spanproof.collector.receive.receiver",
+    "spanproof.assertions.reports.terminal",
+    "spanproof.assertions.run.runner",
+)
+
+
 def run_proofs(
     proofs: ProofList,
     plan: RunPlan,
@@ -229,12 +239,17 @@ def run_proofs(
 
     With `--watch`, rerun the proofs of saved files among `watched`, until stopped.
     """
-    from spanproof.collector.calls.service_rules import store_rules
-    from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
     from spanproof.collector.storage.store import Store
 
+    with ThreadPoolExecutor() as executor:
+        opening = executor.submit(Store.open, db)
+        for module in _IMPORTED_WHILE_OPENING:
+            import_module(module)
+    from spanproof.collector.calls.service_rules import store_rules
+    from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
+
     with (
-        Store.open(db) as store,
+        opening.result() as store,
         Receiver(store, receiver_group.otlp_grpc, receiver_group.otlp_http, options) as receiver,
     ):
         store_rules(store, rules)

@@ -16,7 +16,6 @@ from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.topology import PRODUCER
 
 _PRODUCER = pa.scalar(PRODUCER, pa.int32())
-_SEPARATOR, _EMPTY_TEXT = (pa.scalar(text, pa.string()) for text in ("\x1f", ""))
 
 
 def build_attempts(
@@ -102,7 +101,7 @@ def build_attempts(
             "rpc_attempt": exit_.read_bool("rpc_attempt"),
             "attempts_before": pc.coalesce(message_counter, exit_.read("attempts_before")),
             "counts_redirects": _null_unless(is_counted_by_client, exit_.read("counts_redirects")),
-            "message_key": _null_unless(is_message, _make_message_keys(server)),
+            "message_key": _null_unless(is_message, server.read("message_key")),
             "call_start_ns": pc.coalesce(sole_wrapper.read("start_ns"), start_ns),
             "call_end_ns": pc.if_else(has_sole_wrapper, sole_wrapper.read("end_ns"), end_ns),
             "call_error": np.where(to_bool_array(has_sole_wrapper), sole_wrapper.errors, outcome.error),
@@ -114,19 +113,6 @@ def build_attempts(
         }
     )
     return table, answers
-
-
-def _make_message_keys(server: AttemptSide) -> pa.Array:
-    """Return a key of each message for each service that takes it up; null where the message has no id."""
-    columns = [
-        pc.coalesce(server.read(name), _EMPTY_TEXT)
-        for name in ("service", "consumer_group", "messaging_system", "destination")
-    ]
-    offset = pc.binary_join_element_wise(
-        server.read("message_partition"), server.read("message_offset"), pa.scalar("/", pa.string())
-    )
-    id_ = pc.coalesce(server.read("message_id"), offset)
-    return pc.binary_join_element_wise(*columns, id_, _SEPARATOR)
 
 
 def _take_or_missing(values: IntArray, rows: IntArray) -> IntArray:

@@ -32,10 +32,12 @@ from spanproof.collector.calls.span_pairs import find_continuations, pair_spans
 from spanproof.collector.storage.arrow_columns import execute_with_rows, fetch_table
 from spanproof.collector.topology.affected_traces import (
     AffectedTraces,
+    add_affected_traces,
     find_affected_traces,
     find_outdated_traces,
     read_span_batch,
 )
+from spanproof.collector.topology.message_deliveries import find_related_traces, read_deliveries, store_deliveries
 from spanproof.collector.topology.nesting import find_nesting
 from spanproof.collector.topology.proxies import Proxies, read_proxies
 from spanproof.collector.topology.span_batch import SpanBatch
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
     from spanproof.collector.storage.interface import SpanStore
 
 _DERIVED_TABLES_WITHOUT_LINKS: Final = (
-    "traces", "topology", "attempts", "calls", "separate_attempts", "separate_calls",
+    "traces", "topology", "attempts", "calls", "separate_attempts", "separate_calls", "deliveries",
 )  # fmt: skip
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
 # Maximum number of new spans in one transaction; it limits the memory that their columns take.
@@ -121,18 +123,33 @@ class _Context(Struct, frozen=True):
 def _derive_traces(connection: duckdb.DuckDBPyConnection, affected: AffectedTraces, context: _Context) -> pa.Table:
     """Derive these traces; return the rows added to ``answers``."""
     new_answers = NO_ANSWERS
+    affected, spans = _read_spans_and_related(connection, affected)
     if affected.has_derived_rows:
         tables = DERIVED_TABLES if context.has_links else _DERIVED_TABLES_WITHOUT_LINKS
         _delete_traces(connection, tables, affected.dirty)
-    spans = _delete_duplicates(connection, read_span_batch(connection, affected))
+    spans = _delete_duplicates(connection, spans)
     if not len(spans):  # deleted traces leave keys without a span
         return new_answers
+    store_deliveries(connection, read_deliveries(spans))
     links = _store_and_read_links(connection, affected, spans)
     for table, rows in derive_rows(spans, links, context.rules, context.known, context.proxies):
         if len(rows):
             execute_with_rows(connection, f"INSERT INTO {table} BY NAME FROM rows", rows)
             new_answers = rows if table == "answers" else new_answers
     return new_answers
+
+
+def _read_spans_and_related(
+    connection: duckdb.DuckDBPyConnection, affected: AffectedTraces
+) -> tuple[AffectedTraces, SpanBatch]:
+    """Read the spans of these traces, and of those in which messages of theirs were delivered again."""
+    while True:
+        spans = read_span_batch(connection, affected)
+        deliveries = read_deliveries(spans)
+        related = find_related_traces(connection, deliveries) if len(deliveries) else deliveries
+        if not len(related):
+            return affected, spans
+        affected = add_affected_traces(connection, affected, related)
 
 
 def derive_rows(

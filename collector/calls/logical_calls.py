@@ -43,7 +43,10 @@ class LinkedAttempt(Struct, frozen=True):
 
 
 class LogicalCall(Struct, frozen=True):
-    """A call of several attempts; its other fields are those of the `last`, and its caller is that of the `first`."""
+    """A call of several attempts; its other fields are those of the `last`, and its caller is that of the `first`.
+
+    `ends_with_arrival`: the last attempt was observed only at the callee.
+    """
 
     first: RetryCandidate
     last: RetryCandidate
@@ -55,6 +58,7 @@ class LogicalCall(Struct, frozen=True):
     end_ns: int | None
     wrapper: int | None  # row of the wrapper span around exactly this call
     kept_apart: str | None
+    ends_with_arrival: bool
 
 
 class LinkedCalls(Struct, frozen=True):
@@ -240,9 +244,9 @@ class _CallBuilder:
     ) -> tuple[list[LinkedAttempt], LogicalCall]:
         """Build a call. `counts_unseen`: a counter that also counts redirects counts attempts without spans."""
         tiers = {self.predecessors[each.attempt_key][1] for each in chain[1:]}
-        has_arrivals = any(
-            each.attempt_key in self.arrivals and self.arrivals[each.attempt_key].attempt_keys for each in chain
-        )
+        have_arrivals = [
+            each.attempt_key in self.arrivals and bool(self.arrivals[each.attempt_key].attempt_keys) for each in chain
+        ]
         rows = self._list_rows(chain)
         numbers, doubt = self._number(rows, counts_unseen=counts_unseen)
         if any(numbers[each.attempt_key] > position for position, each in enumerate(_list_counted(rows), 1)):
@@ -251,7 +255,7 @@ class _CallBuilder:
             tier, doubt = Tier.POSSIBLE, POSSIBLE
         elif Tier.EXPLICIT in tiers:
             tier = Tier.EXPLICIT
-        elif has_arrivals:
+        elif any(have_arrivals):
             tier = Tier.ARRIVALS
         else:
             tier = max(tiers, default=Tier.SINGLE)
@@ -272,6 +276,7 @@ class _CallBuilder:
             end_ns=None if any(each.end_ns is None for each in chain) else max(each.end_ns or 0 for each in chain),
             wrapper=self._find_wrapper(chain),
             kept_apart=self.kept_apart.get(last.attempt_key) if last.retryable else None,
+            ends_with_arrival=have_arrivals[-1],
         )
         return attempts, call
 

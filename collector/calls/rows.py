@@ -128,7 +128,7 @@ def build_linked_rows(
         for name in ("status", "error"):
             server_name = "server_status" if name == "status" else "server_failed"
             columns[name] = pc.if_else(arrived, rows[server_name], rows[name])
-        columns["network_ns"] = pc.if_else(arrived, pa.scalar(None, pa.int64()), rows["network_ns"])
+        columns["network_ns"] = _null_where(arrived, rows["network_ns"])
         columns |= _take_from_first(attempt_table, [each.first for each in attempts])
         yield f"{prefix}attempts", _build_attempt_table(rows, columns).filter(rows["dirty"])
         yield f"{prefix}calls", _build_linked_call_table(spans, topology, attempt_table, calls)
@@ -152,8 +152,13 @@ def _build_linked_call_table(
     errors = pa.array(topology.errors).take(wrappers)
     columns["error"] = pc.coalesce(errors, rows["error"])
     columns["failed"] = pc.or_(columns["error"], rows["no_response"])
+    columns["network_ns"] = _null_where([each.ends_with_arrival for each in calls], rows["network_ns"])
     columns |= _take_from_first(attempt_table, [each.first for each in calls])
     return _build_call_table(rows, columns).filter(rows["dirty"])
+
+
+def _null_where(condition: pa.Array | list[bool], values: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pc.if_else(pa.array(condition, pa.bool_()), pa.scalar(None, values.type), values)
 
 
 def _take_from_first(attempt_table: pa.Table, firsts: list[RetryCandidate]) -> dict[str, pa.ChunkedArray]:

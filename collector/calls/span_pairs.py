@@ -7,7 +7,7 @@ from collections import defaultdict
 import numpy as np
 from msgspec import Struct
 
-from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray
+from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.span_index import EntryLinks
@@ -55,6 +55,9 @@ def pair_spans(spans: SpanBatch, nesting: Nesting, links: EntryLinks, are_proxie
     linked_pairs = _pair_by_links(spans, topology, links, set(zip(callers.tolist(), callees.tolist(), strict=True)))
     callers = np.concatenate([callers, linked_pairs[:, 0]])
     callees = np.concatenate([callees, linked_pairs[:, 1]])
+    redelivered_pairs = _pair_redeliveries(spans, topology, callers, callees)
+    callers = np.concatenate([callers, redelivered_pairs[:, 0]])
+    callees = np.concatenate([callees, redelivered_pairs[:, 1]])
     callers = _move_to_inner_exits(spans, nesting, callers, callees)
     messages = (kinds[callees] == CONSUMER) | (kinds[callers] == PRODUCER)
     shapes = np.select([~is_exit_kind(kinds[callers]), messages], [SHAPES.index(BARE), SHAPES.index(MESSAGE)], 0)
@@ -79,6 +82,28 @@ def _pair_by_links(spans: SpanBatch, topology: Topology, links: EntryLinks, know
         if topology.kinds[target] == PRODUCER
     }
     return np.array(sorted(pairs - known), np.int64).reshape(-1, 2)
+
+
+def _pair_redeliveries(spans: SpanBatch, topology: Topology, callers: IntArray, callees: IntArray) -> IntArray:
+    """Pair consumers that nothing ties to a producer with the producer of the first other delivery of their message."""
+    keys = spans.column("message_key")
+    unlinked = (topology.kinds == CONSUMER) & topology.is_entry & spans.is_unlinked & to_bool_array(keys.is_valid())
+    if not unlinked.any():
+        return np.empty((0, 2), np.int64)
+    starts = spans.column("start_ns").to_numpy()
+    is_delivery = (topology.kinds[callers] == PRODUCER) & (topology.kinds[callees] == CONSUMER)
+    deliveries = sorted(
+        zip(callees[is_delivery].tolist(), callers[is_delivery].tolist(), strict=True),
+        key=lambda pair: (starts[pair[0]], pair),
+    )
+    producers: dict[str, int] = {}
+    for callee, caller in deliveries:
+        key = keys[callee].as_py()
+        if key is not None:
+            producers.setdefault(key, caller)
+    rows = np.flatnonzero(unlinked).tolist()
+    pairs = [(producers[key], row) for row in rows if (key := keys[row].as_py()) in producers]
+    return np.array(pairs, np.int64).reshape(-1, 2)
 
 
 def _move_to_inner_exits(spans: SpanBatch, nesting: Nesting, callers: IntArray, callees: IntArray) -> IntArray:

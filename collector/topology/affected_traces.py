@@ -13,6 +13,7 @@ from msgspec import Struct
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.storage.arrow_columns import fetch_table, get_single_chunk
 from spanproof.collector.topology.extracted_attributes import ExtractedAttributes, map_distinct_texts
+from spanproof.collector.topology.message_deliveries import make_message_keys
 from spanproof.collector.topology.server_addresses import read_addresses
 from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.span_errors import classify_http_status, classify_rpc_status
@@ -41,11 +42,14 @@ class AffectedTraces(Struct, frozen=True):
     """Traces to derive (``dirty``), and the traces that links tie to them.
 
     `table` has one row per trace, with ``trace_id`` and ``dirty``. Their span keys are from `first_key` to `last_key`.
+    The keys of spans that have not been derived are from `first_new_key` to `last_new_key`.
     """
 
     table: pa.Table
     first_key: int
     last_key: int
+    first_new_key: int
+    last_new_key: int
 
     @property
     def dirty(self) -> pa.Table:
@@ -72,21 +76,34 @@ def find_affected_traces(
         if not pc.any(table["has_links"]).as_py():
             return _make_affected_traces(table, first, last)
     changed_sql = "SELECT DISTINCT trace_id FROM spans WHERE span_key BETWEEN $first AND $last"
-    changed = fetch_table(connection, changed_sql, keys)
-    return _make_affected_traces(fetch_table(connection, _read_sql("affected_traces.sql"), keys, changed), first, last)
+    return _add_linked_traces(connection, fetch_table(connection, changed_sql, keys), first, last)
 
 
 def find_outdated_traces(connection: duckdb.DuckDBPyConnection, outdated: pa.Table) -> AffectedTraces:
     """Return the traces to derive because their rows in the derived tables are out of date: column ``trace_id``."""
-    table = fetch_table(connection, _read_sql("affected_traces.sql"), {"first": 1, "last": 0}, outdated)
-    return _make_affected_traces(table, 0, 0)
+    return _add_linked_traces(connection, outdated, 1, 0)
+
+
+def add_affected_traces(
+    connection: duckdb.DuckDBPyConnection, affected: AffectedTraces, others: pa.Table
+) -> AffectedTraces:
+    """Return `affected` with other traces to derive: column ``trace_id``."""
+    changed = pa.concat_tables([affected.dirty.select(["trace_id"]), others])
+    return _add_linked_traces(connection, changed, affected.first_new_key, affected.last_new_key)
+
+
+def _add_linked_traces(
+    connection: duckdb.DuckDBPyConnection, changed: pa.Table, first: int, last: int
+) -> AffectedTraces:
+    table = fetch_table(connection, _read_sql("affected_traces.sql"), {"first": first, "last": last}, changed)
+    return _make_affected_traces(table, first, last)
 
 
 def _make_affected_traces(table: pa.Table, first: int, last: int) -> AffectedTraces:
     min_key, max_key = pc.min(table["first_key"]).as_py(), pc.max(table["last_key"]).as_py()
     if last:
         min_key, max_key = (min(first, first if min_key is None else min_key), max(last, max_key or last))
-    return AffectedTraces(table, min_key or 0, max_key or 0)
+    return AffectedTraces(table, min_key or 0, max_key or 0, first, last)
 
 
 def read_span_batch(connection: duckdb.DuckDBPyConnection, affected: AffectedTraces) -> SpanBatch:
@@ -128,12 +145,9 @@ def add_extracted_attributes(spans: pa.Table) -> pa.Table:
             for name in (
                 "messaging_system",
                 "destination",
-                "consumer_group",
-                "message_id",
-                "message_partition",
-                "message_offset",
             )
         },
+        "message_key": make_message_keys(attributes, get_single_chunk(spans["service"])),
         "has_error_type": attributes.has_any("error_type"),
         "has_http_method": attributes.has_any("http_method"),
         "has_url": attributes.has_any("url", "url_path"),

@@ -67,6 +67,12 @@ class SpanBatch(Struct, frozen=True, dict=True):
         return linked_entries
 
     @cached_property
+    def is_unlinked(self) -> BoolArray:
+        """Return which spans neither a parent nor a link ties to another span."""
+        is_unlinked: BoolArray = to_bool_array(self.column("parent_id").is_null())
+        return is_unlinked & ~to_bool_array(self.column("has_links"))
+
+    @cached_property
     def index(self) -> SpanIndex:
         """Return the index of the spans by their ids."""
         return SpanIndex(self.column("trace_id"), self.column("span_id"))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
+from spanproof.tests.reference.deliveries import delivered_in_other_traces, drop_receives, linked_to
 from spanproof.tests.reference.nesting import Nesting
 from spanproof.tests.reference.peers import name_peers
 from spanproof.tests.reference.spans import (
@@ -23,7 +24,6 @@ from spanproof.tests.reference.spans import (
     Forest,
     Span,
     Value,
-    as_text,
     read,
 )
 from spanproof.tests.reference.targets import address_of, protocol_of, text_of
@@ -103,7 +103,7 @@ class Try(Struct, frozen=True, eq=False):
 
     @property
     def network_ns(self) -> int | None:
-        if self.exit is None or self.server is None or self.asynchronous:
+        if self.exit is None or self.server is None or self.asynchronous or self.is_arrival:
             return None
         return self.duration_ns - self.server.duration_ns
 
@@ -299,7 +299,7 @@ def _derive_attempts(exit_: Span, forest: Forest, nesting: Nesting) -> Iterator[
     below, entry = forest.parent(exit_), forest.entry(exit_)
     for (service, is_message), spans in answers.items():
         if is_message:
-            for span in _drop_receives(spans, forest):
+            for span in drop_receives(spans, forest):
                 yield Try(
                     forest, exit_.trace_id, exit_.service, service, True, entry, below, exit_, span, (span,), wrappers
                 )
@@ -333,32 +333,8 @@ def _list_answers(exits: tuple[Span, ...], forest: Forest, nesting: Nesting) -> 
             break
         answers |= {span for span in forest.children(exit_) if forest.is_entry(span) and not forest.is_proxy(span)}
         if exit_.kind == PRODUCER:
-            answers |= set(_linked_to(exit_, forest))
+            answers |= {*linked_to(exit_, forest), *delivered_in_other_traces(exit_, forest)}
     return answers
-
-
-def _linked_to(producer: Span, forest: Forest) -> Iterable[Span]:
-    for span in forest.spans:
-        if forest.kind(span) == CONSUMER and any(
-            (link.trace_id, link.span_id) == (producer.trace_id, producer.span_id) for link in span.links
-        ):
-            yield span
-
-
-def _drop_receives(spans: list[Span], forest: Forest) -> list[Span]:
-    """Return the deliveries: a receive span and a process span for one message are one."""
-
-    def is_(span: Span, what: str) -> bool:
-        return as_text(read(span.attributes, "messaging.operation.type")) == what
-
-    processes = [span for span in spans if is_(span, "process")]
-    receives = [span for span in spans if is_(span, "receive")]
-    dropped = set()
-    for process in processes:
-        above = [span for span in receives if span in forest.above(process) and span not in dropped]
-        before = [span for span in receives if span.start_ns <= process.start_ns and span not in dropped]
-        dropped |= set(above[:1] or before[-1:])
-    return [span for span in spans if span not in dropped]
 
 
 def find_maker(one: Try) -> Span | str | None:

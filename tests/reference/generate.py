@@ -75,6 +75,12 @@ class TraceMaker:
     def add_span(self, *place: object) -> Span:
         return self._span(*place)  # type: ignore[arg-type]
 
+    def add_trace(self, service: str, kind: int, start: int, length: int) -> Span:
+        """Add a trace; return its root."""
+        trace_id = f"{len(self.trace_set.settled) + 100:032x}"
+        self.trace_set.settled[trace_id] = not rarely(self.chance, 5)
+        return self._span(trace_id, None, service, kind, start, length)
+
     def _shape(self, span: Span, at: int, depth: int) -> None:
         ShapeMaker(self).add(span, at, depth)
 

@@ -249,6 +249,17 @@ class ShapeMaker:
         if self._below(3):
             self._put(again, "b", "run", CONSUMER, at + 30, 10, {**identity, "celery.retries": 1}, self._pick(0, 2))
 
+    def _message_in_new_trace(self, span: Span, at: int, _: int) -> None:
+        """Deliver a message, and deliver it again (or another one) in a trace that nothing links to the first."""
+        identity: Attributes = {"messaging.message.id": f"m-{span.span_id}", "messaging.destination.name": "q"}
+        producer = self._put(span, span.service, "send", PRODUCER, at, 2, identity)
+        if self._below(4):
+            self._put(producer, "b", "process", CONSUMER, at + 5, 20, identity, self._pick(0, 2))
+        for number in range(1 + self._below(2)):
+            again = self.maker.add_trace("b", CONSUMER, at + 15 * number, 10)
+            attributes = {**identity, **self._pick({}, {}, {}, {"messaging.message.id": "other"})}
+            self.maker.change(again, name="process", status=self._pick(0, 2), attributes=attributes)
+
     def _receive_and_process(self, span: Span, at: int, _: int) -> None:
         producer = self._put(span, span.service, "send", PRODUCER, at, 3, {"messaging.system": "kafka"})
         link = (Link(producer.trace_id, producer.span_id),)

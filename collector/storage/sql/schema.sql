@@ -192,6 +192,14 @@ CREATE TABLE entry_links (
     linked_span_id  UBIGINT NOT NULL
 );
 
+-- Deliveries of messages that have an id (`message` is the hash of the service's key of it), so that the deliveries of
+-- one message in several traces are found. `is_unlinked`: neither a parent nor a link ties it to the producer.
+CREATE TABLE deliveries (
+    trace_id    UUID NOT NULL,
+    message     UBIGINT NOT NULL,
+    is_unlinked BOOLEAN NOT NULL
+);
+
 -- Requests that a service continued in a new trace: a SERVER span without a parent that links to a span of the
 -- same service. Its calls count as calls of the request that it continues, too.
 CREATE TABLE continuations (

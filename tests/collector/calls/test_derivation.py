@@ -16,7 +16,15 @@ MS = 1_000_000
 
 
 def send(
-    trace: int, span: int, parent: int, service: str, kind: int, *links: int, at: int = 0, failed: bool = False
+    trace: int,
+    span: int,
+    parent: int,
+    service: str,
+    kind: int,
+    *links: int,
+    at: int = 0,
+    failed: bool = False,
+    message: str | None = None,
 ) -> bytes:
     """Return a request of one span; each of `links` is the number of a trace and links to its span 2."""
     request = ExportTraceServiceRequest()
@@ -35,20 +43,26 @@ def send(
         ],
     )
     span_message.status.code = 2 if failed else 0
+    if message is not None:
+        span_message.attributes.add(key="messaging.message.id").value.string_value = message
     return request.SerializeToString()
 
 
-# Two traces send messages, which three others consume, one of them both; and a service continues in a new trace.
+# Two traces send messages, which three others consume, one of them both; and a service continues in a new trace. Two of
+# the messages have an id, and are delivered again in traces without links.
 REQUESTS = (
     *(send(trace, 1, 0, "orders", SERVER) for trace in (1, 2)),
     *(send(trace, 2, 1, "orders", PRODUCER, at=1) for trace in (1, 2)),
-    send(3, 1, 0, "billing", CONSUMER, 1, at=20),
-    send(4, 1, 0, "mails", CONSUMER, 1, at=25),
+    send(3, 1, 0, "billing", CONSUMER, 1, at=20, message="m1"),
+    send(4, 1, 0, "mails", CONSUMER, 1, at=25, message="m1"),
     send(5, 1, 0, "batches", CONSUMER, 1, 2, at=30),
     send(6, 1, 0, "orders", SERVER, 1, 2, at=40),
     send(1, 3, 1, "orders", CLIENT, at=2, failed=True),
     send(1, 4, 1, "orders", CLIENT, at=15),
     send(2, 3, 1, "orders", CLIENT, at=2),
+    send(7, 1, 0, "billing", CONSUMER, at=50, message="m1"),
+    send(8, 1, 0, "billing", CONSUMER, at=70, message="m1"),
+    send(9, 1, 0, "billing", CONSUMER, at=70, message="m2"),
 )
 
 
@@ -73,8 +87,8 @@ def derive_all(order: tuple[bytes, ...], *, after_each_span: bool) -> dict[str, 
 def test_batches_do_not_change_derived_rows(order: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = derive_all(order, after_each_span=False)
     assert {table: len(rows) for table, rows in expected.items()} == {
-        "traces": 6, "topology": 11, "attempts": 7, "calls": 6, "separate_attempts": 2, "separate_calls": 2,
-        "entry_links": 6, "continuations": 2,
+        "traces": 9, "topology": 14, "attempts": 9, "calls": 6, "separate_attempts": 2, "separate_calls": 2,
+        "deliveries": 5, "entry_links": 6, "continuations": 2,
     }  # fmt: skip
     assert derive_all(order, after_each_span=True) == expected
     monkeypatch.setattr(derivation, "_BATCH_SPANS", 3)

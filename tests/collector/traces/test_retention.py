@@ -86,7 +86,7 @@ def test_store_works_after_everything_expired(tmp_path: Path, make_request) -> N
         derive_calls(store)
         time.sleep(0.01)
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=1)) == 512
-        assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED_TABLES)] == [0] * 11
+        assert [count(store, table) for table in ("spans", "resources", "scopes", *DERIVED_TABLES)] == [0] * 12
     for round_ in (1, 2):  # once after reopening, and once with resources stored and deleted by the same store
         with Store.open(path) as store:
             for _ in range(2):

@@ -17,6 +17,7 @@ from spanproof.query_lang.sql.conditions import (
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.sql.selections import (
+    ATTEMPT_SPAN_SQL,
     SelectedRows,
     compile_joins,
     compile_span_match,
@@ -33,10 +34,6 @@ NOT_RETRIED = 0
 _ALL_SEEN_SQL: Final = "(all_seen OR NULL)"
 FALLBACK_NOT_CALLED, FALLBACK_CALLED_TOO_EARLY, CALLER_FAILED, FALLBACK_FAILED = 1, 2, 3, 4
 
-# The span that shows an attempt; `{attempt}` is empty, or the alias of the attempt and a dot.
-_ATTEMPT_SPAN_SQL: Final = (
-    "CASE WHEN {attempt}arrived THEN {attempt}server_key ELSE coalesce({attempt}client_key, {attempt}server_key) END"
-)
 # Instrumentation of clients that retry below their span, so that only the callee sees it.
 _SILENT_RETRIERS: Final = (
     "opentelemetry.instrumentation.requests",  # urllib3's Retry
@@ -77,7 +74,7 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
     rows = _select_calls(claim.call, SqlParameters(reading=bindings.reading), bindings)
     sql = rows.build_select(
         f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
-        f" c.attempts AS value, (SELECT {SQL.collect(_ATTEMPT_SPAN_SQL.format(attempt='e.'), 'e.attempt')}"
+        f" c.attempts AS value, (SELECT {SQL.collect(ATTEMPT_SPAN_SQL.format(attempt='e.'), 'e.attempt')}"
         f" FROM {rows.parameters.table('attempts')} e"
         " WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
         f" c.start_ns AS rank, [c.tier, {_ONE_SIDED_SQL.format(call='c')}] AS note"
@@ -161,7 +158,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         f" {SQL.any_value('unobserved')} AS unobserved,"
         f" coalesce({SQL.collect('gap_ns', 'attempt')} FILTER (gap_ns IS NOT NULL), []) AS attempt_gaps,"
         f" coalesce({SQL.all_true('gap_ns > gap_before_ns')}, true) AS grows, min(start_ns) AS start_ns,"
-        f" {SQL.collect(_ATTEMPT_SPAN_SQL.format(attempt=''), 'attempt')} AS witness"
+        f" {SQL.collect(ATTEMPT_SPAN_SQL.format(attempt=''), 'attempt')} AS witness"
         f"{cause_aggregates} FROM compared GROUP BY call_key)"
         f" SELECT trace_id, CASE WHEN NOT unobserved OR attempts > 1 THEN {' AND '.join(tests)} END AS ok,"
         f" CASE {value} END AS value, witness, start_ns AS rank,"

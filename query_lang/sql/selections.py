@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from typing import Final
 
 from msgspec import Struct, field
 
@@ -25,6 +26,11 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
 ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM topology)"
+# The span that shows an attempt; `{attempt}` is empty, or the alias of the attempt and a dot.
+ATTEMPT_SPAN_SQL: Final = (
+    "CASE WHEN {attempt}arrived OR {attempt}async THEN coalesce({attempt}server_key, {attempt}client_key)"
+    " ELSE coalesce({attempt}client_key, {attempt}server_key) END"
+)
 # Time of each span that its children cover. Overlaps count once, and children are clipped to the span.
 CHILD_COVERAGE_SQL = """(
     SELECT
@@ -216,7 +222,7 @@ def _select_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bi
             *(["c.attempt IS NOT NULL"] if node.attempts else []),
         ],
         trace_id_sql="c.trace_id",
-        witness_sql="[CASE WHEN c.arrived THEN c.server_key ELSE coalesce(c.client_key, c.server_key) END]"
+        witness_sql=f"[{ATTEMPT_SPAN_SQL.format(attempt='c.')}]"
         if node.attempts
         else "[coalesce(c.client_key, c.server_key)]",
         start_sql="c.start_ns",

@@ -50,10 +50,10 @@ _SILENT_RETRIERS: Final = (
     "io.opentelemetry.java-http-client",
     "io.opentelemetry.http-url-connection",
 )
-# A call with one known attempt whose callee sent no span, and whose client retries below its span: it is known to, or
-# it did so in another call.
+# A call whose callee sent no span, of which no counter is recorded, and whose client retries below its span: it is
+# known to, or it did so in another call. It may have more attempts than are known.
 UNOBSERVED_RETRIES_SQL = (
-    "({{call}}.attempts = 1 AND {{call}}.tier = 0 AND {{call}}.shape = 'unpaired' AND NOT {{call}}.async AND EXISTS ("
+    "({{call}}.tier NOT IN (1, 2) AND {{call}}.shape = 'unpaired' AND NOT {{call}}.async AND EXISTS ("
     "SELECT 1 FROM spans retrying LEFT JOIN scopes retrying_scope ON retrying_scope.scope_key = retrying.scope_key"
     " WHERE retrying.span_key = {{call}}.client_key AND (retrying_scope.name IN ({names}) OR EXISTS ("
     "SELECT 1 FROM calls other JOIN spans other_span ON other_span.span_key = other.client_key WHERE other.tier = 2"
@@ -73,7 +73,8 @@ def compile_no_retry(claim: s.NoRetry, bindings: Bindings) -> Plan:
     """Compile ``no retry``: each logical call must have one attempt."""
     rows = _select_calls(claim.call, SqlParameters(reading=bindings.reading), bindings)
     sql = rows.build_select(
-        f"c.trace_id, CASE WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN c.attempts = 1 END AS ok,"
+        "c.trace_id, CASE WHEN c.attempts > 1 THEN false"
+        f" WHEN NOT {UNOBSERVED_RETRIES_SQL.format(call='c')} THEN true END AS ok,"
         f" c.attempts AS value, (SELECT {SQL.collect(ATTEMPT_SPAN_SQL.format(attempt='e.'), 'e.attempt')}"
         f" FROM {rows.parameters.table('attempts')} e"
         " WHERE e.call_key = c.call_key AND e.attempt IS NOT NULL) AS witness,"
@@ -101,7 +102,8 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         match clause:
             case s.Limit(name="attempts"):
                 limit = compile_limit(clause.value, bindings, rows.parameters)
-                tests.append(f"coalesce(attempts {SQL_OPERATORS[clause.operator]} {limit}, false)")
+                test = f"coalesce(attempts {SQL_OPERATORS[clause.operator]} {limit}, false)"
+                tests.append(f"CASE WHEN {_compile_certainty(clause.operator, test, limit)} THEN {test} END")
                 observed.append(SQL.cast("attempts", "text"))
             case s.Limit():
                 limit = compile_limit(clause.value, bindings, rows.parameters)
@@ -154,8 +156,8 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         # an attempt that is known only from a counter has failed
         f" coalesce({SQL.any_true('retryable')} FILTER (attempt = 1), true) AS exercised,"
         f" {SQL.last_by('failed', 'attempt')} AS failed, {SQL.last_by('retryable', 'attempt')} AS exhausted,"
-        f" {SQL.any_value('one_sided')} AS one_sided, count(*) = {SQL.any_value('attempts')} AS all_seen,"
-        f" {SQL.any_value('unobserved')} AS unobserved,"
+        f" {SQL.any_value('one_sided')} AS one_sided, count(*) = {SQL.any_value('attempts')}"
+        f" AND NOT {SQL.any_value('unobserved')} AS all_seen, {SQL.any_value('unobserved')} AS unobserved,"
         f" coalesce({SQL.collect('gap_ns', 'attempt')} FILTER (gap_ns IS NOT NULL), []) AS attempt_gaps,"
         f" coalesce({SQL.all_true('gap_ns > gap_before_ns')}, true) AS grows, min(start_ns) AS start_ns,"
         f" {SQL.collect(ATTEMPT_SPAN_SQL.format(attempt=''), 'attempt')} AS witness"
@@ -173,6 +175,15 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
         needs_occasion=True,
         undecided_reason=UNDECIDED_REASON,
     )
+
+
+def _compile_certainty(operator: str, test: str, limit: str) -> str:
+    """Return the SQL of whether more attempts than are known would leave a test of their number as it is."""
+    if operator in (">", ">="):
+        return f"(NOT unobserved OR {test})"
+    if operator in ("<", "<="):
+        return f"(NOT unobserved OR NOT {test})"
+    return f"(NOT unobserved OR attempts > {limit})"
 
 
 def compile_fallback(claim: s.Fallback, bindings: Bindings) -> Plan:

@@ -33,18 +33,39 @@ def judge_retry(node: s.Retry, world: World) -> Outcome:
 
 def _judge_retried(call: Logical, node: s.Retry, world: World) -> bool | None:
     """Return whether a call was retried as claimed; None if that depends on attempts that left no span."""
-    if call.attempts == 1 or not all(_satisfies(clause, call, world) for clause in node.clauses):
+    if call.attempts == 1:
         return False
-    about_each = (isinstance(clause, s.Cause) or clause.name.startswith("backoff") for clause in node.clauses)
-    return None if call.lost and any(about_each) else True
+    is_hidden = _is_hidden(call, world)
+    results = [_satisfies(clause, call, world) for clause in node.clauses]
+    open_clauses = [
+        (is_hidden and not _is_settled_by(clause, call, result=result))
+        or ((call.lost or is_hidden) and (isinstance(clause, s.Cause) or clause.name.startswith("backoff")))
+        for clause, result in zip(node.clauses, results, strict=True)
+    ]
+    if not all(result or is_open for result, is_open in zip(results, open_clauses, strict=True)):
+        return False
+    return None if any(open_clauses) else True
+
+
+def _is_settled_by(clause: s.Clause, call: Logical, *, result: bool) -> bool:
+    """Return whether more attempts than are known leave the result of a clause about their number as it is."""
+    if not isinstance(clause, s.Limit) or clause.name != "attempts":
+        return True
+    if clause.operator in (">", ">=", "<", "<="):
+        return result is clause.operator.startswith(">")
+    return call.attempts > _number(clause.value)
 
 
 def _is_hidden(call: Logical, world: World) -> bool:
     """Return whether only the silent callee could show retries of this call, as it does for other calls."""
-    return call.last.server is None and any(
-        (other.last.caller, other.last.callee) == (call.last.caller, call.last.callee)
-        and any(attempt.retried_callee_spans for attempt in other.tries)
-        for other in world.calls.logical
+    return (
+        call.last.server is None
+        and call.tier not in (1, 2)
+        and any(
+            (other.last.caller, other.last.callee) == (call.last.caller, call.last.callee)
+            and any(attempt.retried_callee_spans for attempt in other.tries)
+            for other in world.calls.logical
+        )
     )
 
 

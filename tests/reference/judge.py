@@ -17,10 +17,16 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
 from spanproof.tests.reference.estimates import find_worst_outcome, judge_limit, judge_not_worse
-from spanproof.tests.reference.numbers import Outcome, all_hold, compare, group_keys
+from spanproof.tests.reference.numbers import Outcome, all_hold, can_only_grow, compare, group_keys
 from spanproof.tests.reference.order import judge_before, judge_budget
 from spanproof.tests.reference.paths import judge_path
-from spanproof.tests.reference.resilience import judge_fallback, judge_no_retry, judge_retry, judge_timeout
+from spanproof.tests.reference.resilience import (
+    judge_fallback,
+    judge_no_retry,
+    judge_retry,
+    judge_timeout,
+    may_hide_attempts,
+)
 from spanproof.tests.reference.selections import Group, World, is_selection_stable, select
 
 
@@ -55,7 +61,25 @@ def judge_reading(expectation: s.Expectation, world: World) -> str:
         outcome = _judge_share(expectation.claim, expectation.share, world)
     else:
         outcome = judge_claim(expectation.claim, world)
-    return outcome if outcome in ("pass", "fail") else "inconclusive"
+    if outcome not in ("pass", "fail"):
+        return "inconclusive"
+    if not _stays_with_more_attempts(expectation.claim, outcome, world) and may_hide_attempts(expectation.claim, world):
+        return "inconclusive"
+    return outcome
+
+
+def _stays_with_more_attempts(claim: s.Claim, outcome: str, world: World) -> bool:
+    """Return whether attempts that nobody saw leave a verdict as it is."""
+    if outcome != "pass":
+        return False
+    if isinstance(claim, s.Timeout):
+        return True
+    return (
+        isinstance(claim, s.ComparisonClaim)
+        and isinstance(claim.condition, s.Compare)
+        and claim.condition.operator in (">", ">=")
+        and can_only_grow(claim.condition, world)
+    )
 
 
 def judge_claim(claim: s.Claim, world: World) -> Outcome:

@@ -73,6 +73,12 @@ def compare(node: s.Expression, world: World) -> Outcome:
     return all_hold(oks, world, stable=bag.stable)
 
 
+def can_only_grow(node: s.Compare, world: World) -> bool:
+    """Return whether later spans can only increase the difference of the two sides."""
+    left, right = evaluate(node.left, world, node.right), evaluate(node.right, world, node.left)
+    return isinstance(left, One) and isinstance(right, One) and _add(left.trend, TURNED[right.trend]) == "up"
+
+
 def all_hold(oks: list[tuple[str, bool]], world: World, *, stable: bool) -> Outcome:
     """Judge a claim about all items: it fails on a definite violation, and passes only once all traces are settled."""
     if any(not ok and (stable or world.settled[trace]) for trace, ok in oks):

@@ -57,15 +57,37 @@ def _is_settled_by(clause: s.Clause, call: Logical, *, result: bool) -> bool:
 
 
 def _is_hidden(call: Logical, world: World) -> bool:
-    """Return whether only the silent callee could show retries of this call, as it does for other calls."""
+    """Return whether only the silent callee could show retries of this call, as other calls of this caller do.
+
+    In generated traces, a caller has a single client library.
+    """
     return (
         call.last.server is None
+        and not call.last.asynchronous
         and call.tier not in (1, 2)
         and any(
-            (other.last.caller, other.last.callee) == (call.last.caller, call.last.callee)
-            and any(attempt.retried_callee_spans for attempt in other.tries)
+            other.last.caller == call.last.caller and any(attempt.retried_callee_spans for attempt in other.tries)
             for other in world.calls.logical
         )
+    )
+
+
+def may_hide_attempts(claim: s.Claim, world: World) -> bool:
+    """Return whether a claim about attempts concerns calls whose attempts only the silent callee could show."""
+    if isinstance(claim, s.Retry | s.NoRetry):
+        return False
+    parts = list(s.walk(claim))
+    calls = [part for part in parts if isinstance(part, s.CallSelection)]
+    reads_attempts = isinstance(claim, s.Timeout) or any(
+        (isinstance(part, s.CallSelection) and part.attempts)
+        or (isinstance(part, s.Function) and part.name == "attempts")
+        or (isinstance(part, s.Name) and part.text in ("attempt", "attempts"))
+        for part in parts
+    )
+    return reads_attempts and any(
+        _is_hidden(call, world)
+        for selection in calls
+        for call in _calls(replace(selection, attempts=False, callee=replace(selection.callee, where=None)), world)
     )
 
 

@@ -54,7 +54,7 @@ _DERIVED_TABLES_WITHOUT_LINKS: Final = (
 )  # fmt: skip
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
 # Maximum number of new spans in one transaction; it limits the memory that their columns take.
-_BATCH_SPANS: Final = 500_000
+_BATCH_SPANS: Final = 400_000
 _DERIVATION_STATE_SQL: Final = "SELECT last_span_key, EXISTS (FROM entry_links), rules FROM derivation, rules"
 _INSERT_ENTRY_LINKS_SQL: Final = """
 INSERT INTO entry_links SELECT trace_id, span_key, link.trace_id, link.span_id

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
 NO_ANSWERS: Final = pa.table({"address_key": pa.array([], pa.string()), "service": pa.array([], pa.string())})
 # Traces with an attempt at one of the new addresses that another service, or none, was taken to have received.
 _OUTDATED_SQL: Final = """
-SELECT DISTINCT a.trace_id
-FROM attempts a JOIN rows r ON r.address_key IN (a.address, a.caller || ' ' || a.address)
-WHERE a.callee_entry IS NULL AND a.callee <> r.service
+WITH unanswered AS (
+    SELECT trace_id, callee, address, caller || ' ' || address AS own_address
+    FROM attempts WHERE callee_entry IS NULL AND address IS NOT NULL
+)
+SELECT trace_id FROM unanswered a JOIN rows r ON r.address_key = a.address WHERE a.callee <> r.service
+UNION
+SELECT trace_id FROM unanswered a JOIN rows r ON r.address_key = a.own_address WHERE a.callee <> r.service
 """
 
 

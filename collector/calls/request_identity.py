@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -34,6 +35,7 @@ _PER_ATTEMPT_METADATA: Final = frozenset(
 )
 _REDACTED_QUERY: Final = re.compile(r"(^|=)(\*+|\[?(redacted|filtered|masked)\]?)(&|$)", re.IGNORECASE)
 _DEFAULT_PORTS: Final = {"http": "80", "https": "443"}
+_SPELLINGS: Final = {name: semconv.list_spellings(stable) for name, stable in semconv.EXTRACTED_ATTRIBUTES.items()}
 
 
 class RequestIdentity(Struct, frozen=True):
@@ -68,8 +70,10 @@ def _read_attributes(spans: SpanBatch, row: int) -> dict[str, str]:
 
 
 def _read(attributes: Mapping[str, str], name: str) -> str | None:
-    spellings = semconv.list_spellings(semconv.EXTRACTED_ATTRIBUTES[name])
-    return next((attributes[spelling] for spelling in spellings if spelling in attributes), None)
+    for spelling in _SPELLINGS[name]:
+        if spelling in attributes:
+            return attributes[spelling]
+    return None
 
 
 def _identify(
@@ -77,9 +81,10 @@ def _identify(
 ) -> RequestIdentity:
     caller_side = client if has_exit else server
     http_method, rpc_method = (_read(caller_side, key) or _read(server, key) for key in ("http_method", "rpc_method"))
-    address, path = _read_address_and_path(caller_side)
-    if path is None and has_exit:
-        path = _read_address_and_path(server)[1]
+    client_address, client_path = _read_address_and_path(client)
+    server_address, server_path = _read_address_and_path(server)
+    address = client_address if has_exit else server_address
+    path = server_path if client_path is None else client_path
     is_exact = True
     parts: tuple[str | None, ...]
     match protocol:
@@ -111,7 +116,7 @@ def _identify(
         is_idempotent=protocol == "http" and http_method in IDEMPOTENT_METHODS,
         parameters=parameters,
         things=(_select_things(client), _select_things(server)),
-        distinguishing=(_select_distinguishing(client), _select_distinguishing(server)),
+        distinguishing=(_select_distinguishing(client, client_path), _select_distinguishing(server, server_path)),
     )
 
 
@@ -145,23 +150,26 @@ def _is_redacted(path: str) -> bool:
 
 def _select_things(attributes: Mapping[str, str]) -> dict[str, str]:
     """Return the attributes that name a thing: application attributes such as `order.id`, and idempotency keys."""
-    return {
-        name: text
-        for name, text in attributes.items()
-        if name in IDEMPOTENCY_KEYS
-        or (is_application_attribute(name) and split_words(name)[-1:] and split_words(name)[-1] in _NAMING_WORDS)
-    }
+    return {name: text for name, text in attributes.items() if _names_thing(name)}
 
 
-def _select_distinguishing(attributes: Mapping[str, str]) -> dict[str, str]:
+@cache
+def _names_thing(name: str) -> bool:
+    if name in IDEMPOTENCY_KEYS:
+        return True
+    words = split_words(name)
+    return is_application_attribute(name) and bool(words) and words[-1] in _NAMING_WORDS
+
+
+def _select_distinguishing(attributes: Mapping[str, str], path: str | None) -> dict[str, str]:
     """Return the attributes that identify what was asked for."""
     selected = {name: text for name, text in attributes.items() if _is_distinguishing(name)}
-    path = _read_address_and_path(attributes)[1]
     if path is not None:
         selected["url.path"] = path
     return selected
 
 
+@cache
 def _is_distinguishing(name: str) -> bool:
     if name in IDEMPOTENCY_KEYS or name in _MESSAGE_IDS:
         return True

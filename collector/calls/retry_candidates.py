@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
 from typing import Final
 
 import numpy as np
@@ -83,6 +82,21 @@ class RetryCandidate(Struct, frozen=True):
         return min((end for end in ends if end is not None), default=None)
 
 
+class _IdentityReader:
+    """Reads what an attempt asked for when it is called first."""
+
+    __slots__ = ("_arguments", "_identity")
+
+    def __init__(self, spans: SpanBatch, exit_row: int, server_row: int, protocol: str) -> None:
+        self._arguments = (spans, exit_row, server_row, protocol)
+        self._identity: RequestIdentity | None = None
+
+    def __call__(self) -> RequestIdentity:
+        if self._identity is None:
+            self._identity = identify_request(*self._arguments)
+        return self._identity
+
+
 _COMPUTED: Final = ("row", "trace", "logical_parent", "wrappers", "exit_row", "read_identity")
 _READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__struct_fields__ if name not in _COMPUTED)
 
@@ -91,7 +105,8 @@ def read_retry_candidates(
     spans: SpanBatch, nesting: Nesting, pairs: SpanPairs, attempt_table: pa.Table
 ) -> list[RetryCandidate]:
     """Return the attempts that may be retries: those that share a logical parent or a message with a sign of one."""
-    has_sign = _find_signs(attempt_table)
+    has_own_sign = _find_own_signs(attempt_table)
+    has_sign = to_bool_array(attempt_table["retryable"].combine_chunks()) | has_own_sign
     if not has_sign.any():
         return []
     exit_rows = pairs.exit_rows
@@ -101,7 +116,6 @@ def read_retry_candidates(
     parents = np.where(above == MISSING_ROW, MISSING_ROW, logical_parents[above])
     roots = np.flatnonzero(above == MISSING_ROW)  # bare calls have a caller, so that these have exit spans
     parents[roots] = _number_missing_parents(spans, exit_rows[roots])
-    has_own_sign = _find_own_signs(attempt_table)
     rows = np.flatnonzero(_share_group(parents, has_sign) | _share_message(attempt_table, has_sign) | has_own_sign)
     table = attempt_table.take(pa.array(rows))
     columns = {name: table[name].to_pylist() for name in _READ_COLUMNS}
@@ -117,9 +131,7 @@ def read_retry_candidates(
                 logical_parent=int(parents[row]),
                 wrappers=() if exit_row == MISSING_ROW else tuple(nesting.list_wrappers(exit_row)),
                 exit_row=exit_row,
-                read_identity=cache(
-                    partial(identify_request, spans, exit_row, int(pairs.callee_rows[row]), values["protocol"])
-                ),
+                read_identity=_IdentityReader(spans, exit_row, int(pairs.callee_rows[row]), values["protocol"]),
                 **values,
             )
         )
@@ -137,12 +149,6 @@ def _number_missing_parents(spans: SpanBatch, exit_rows: IntArray) -> IntArray:
     named = -2 - count - (spans.index.trace_indices[exit_rows] * (len(exit_rows) + 1) + ids)
     numbers: IntArray = np.where(ids == MISSING_ROW, -2 - exit_rows, named)
     return numbers
-
-
-def _find_signs(attempt_table: pa.Table) -> BoolArray:
-    """Return which attempts have a sign of a retry: a retryable failure, or a sign of their own."""
-    sign: BoolArray = to_bool_array(attempt_table["retryable"].combine_chunks()) | _find_own_signs(attempt_table)
-    return sign
 
 
 def _find_own_signs(attempt_table: pa.Table) -> BoolArray:

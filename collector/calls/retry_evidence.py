@@ -23,10 +23,10 @@ def compare_requests(failed: RetryCandidate, later: RetryCandidate) -> Tier | st
 
     Both have the same logical parent, caller and protocol.
     """
-    first, second = failed.identity, later.identity
     are_answered = failed.is_answered and later.is_answered
     if are_answered and failed.callee != later.callee:
         return f"they reached different services: `{failed.callee}` and `{later.callee}`"
+    first, second = failed.identity, later.identity
     if first.method != second.method:
         return f"their methods differ: {_quote(first.method)} and {_quote(second.method)}"
     if first.target != second.target:

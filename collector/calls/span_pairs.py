@@ -52,7 +52,7 @@ def pair_spans(spans: SpanBatch, nesting: Nesting, links: EntryLinks, are_proxie
     has_caller = (parents != MISSING_ROW) & (is_exit_kind(kinds[parents]) | topology.has_other_service_parent)
     callees = np.flatnonzero(topology.is_entry & has_caller & ~are_proxies & ~are_proxies[parents])
     callers = parents[callees]
-    linked_pairs = _pair_by_links(spans, topology, links, set(zip(callers.tolist(), callees.tolist(), strict=True)))
+    linked_pairs = _pair_by_links(spans, topology, links, callers, callees)
     callers = np.concatenate([callers, linked_pairs[:, 0]])
     callees = np.concatenate([callees, linked_pairs[:, 1]])
     redelivered_pairs = _pair_redeliveries(spans, topology, callers, callees)
@@ -73,15 +73,19 @@ def pair_spans(spans: SpanBatch, nesting: Nesting, links: EntryLinks, are_proxie
     )
 
 
-def _pair_by_links(spans: SpanBatch, topology: Topology, links: EntryLinks, known: set[tuple[int, int]]) -> IntArray:
-    """Pair consumers with the producers that they link to, except pairs that are in `known`."""
+def _pair_by_links(
+    spans: SpanBatch, topology: Topology, links: EntryLinks, callers: IntArray, callees: IntArray
+) -> IntArray:
+    """Pair consumers with the producers that they link to, except pairs that are known: `callers` and `callees`."""
     pairs = {
         (target, row)
         for row, targets in zip(links.rows.tolist(), links.targets, strict=True)
         for target in (targets if spans.kinds[row] == CONSUMER else ())
         if topology.kinds[target] == PRODUCER
     }
-    return np.array(sorted(pairs - known), np.int64).reshape(-1, 2)
+    if pairs:
+        pairs -= set(zip(callers.tolist(), callees.tolist(), strict=True))
+    return np.array(sorted(pairs), np.int64).reshape(-1, 2)
 
 
 def _pair_redeliveries(spans: SpanBatch, topology: Topology, callers: IntArray, callees: IntArray) -> IntArray:

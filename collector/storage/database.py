@@ -102,6 +102,8 @@ def _attach(path: str, settings: Mapping[str, str]) -> duckdb.DuckDBPyConnection
         "max_vacuum_tasks": _VACUUM_TASKS_OFF,
         # derived rows need not be in the order of the spans; preserving it would use only one thread
         "preserve_insertion_order": False,
+        # an ASOF join never compares all pairs of rows, however few rows are expected
+        "asof_loop_join_threshold": 0,
         "arrow_lossless_conversion": True,  # a UUID is 16 bytes in Arrow, not text
         **settings,
     }

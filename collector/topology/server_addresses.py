@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -25,9 +26,9 @@ def read_addresses(attributes: ExtractedAttributes) -> dict[str, pa.Array]:
     host, port = _drop_empty(attributes.read("server_address")), attributes.read("server_port")
     for name in ("url", "host_header"):
         texts = attributes.read(name)
-        if texts.null_count < len(texts) and (host.null_count or port.null_count):
-            parts = pc.extract_regex(texts, _AUTHORITY_PATTERN)
-            found_host, found_port = (_drop_empty(pc.struct_field(parts, part)) for part in ("host", "port"))
+        is_needed = pc.and_(texts.is_valid(), pc.or_(host.is_null(), port.is_null()))
+        if is_needed.true_count:
+            found_host, found_port = _read_authorities(texts, is_needed)
             is_same = pc.or_kleene(host.is_null(), pc.equal(host, found_host)).fill_null(False)
             port = pc.coalesce(port, pc.if_else(is_same, found_port, pa.scalar(None, pa.string())))
             host = pc.coalesce(host, found_host)
@@ -42,6 +43,18 @@ def read_addresses(attributes: ExtractedAttributes) -> dict[str, pa.Array]:
         "server_port": port,
         "address": pc.coalesce(pc.binary_join_element_wise(host, port, _COLON), host),
     }
+
+
+def _read_authorities(texts: pa.Array, is_needed: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """Return the host and the port in each of the needed texts: URLs or Host headers."""
+    needed = texts.filter(is_needed)
+    parts = pc.extract_regex(needed, _AUTHORITY_PATTERN)
+    if len(needed) < len(texts):
+        positions = np.full(len(texts), -1)
+        positions[is_needed.to_numpy(zero_copy_only=False)] = np.arange(len(needed))
+        parts = parts.take(pa.array(positions, mask=positions < 0))
+    host, port = (_drop_empty(pc.struct_field(parts, part)) for part in ("host", "port"))
+    return host, port
 
 
 def is_loopback(host: str) -> bool:

@@ -134,10 +134,12 @@ def check_completeness(connection: duckdb.DuckDBPyConnection, trace_ids: tuple[s
     connection.execute(
         "CREATE OR REPLACE TEMP TABLE judged AS SELECT unnest($traces)::UUID AS trace_id", {"traces": trace_ids}
     )
-    row = connection.execute("SELECT max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)").fetchone()
-    if row is None or row[0] is None:
+    ((first_arrived_ns, last_arrived_ns),) = connection.execute(
+        "SELECT min(arrived_ns), max(arrived_ns) FROM spans WHERE trace_id IN (FROM judged)"
+    ).fetchall()
+    if last_arrived_ns is None:
         return Completeness(trace_ids, (MissingSpans("spans", True, None, None, 0),), None)
-    _find_missing(connection)
+    _find_missing(connection, growing_since_ns=first_arrived_ns)
     groups = connection.execute(
         "SELECT kind, certain, caller, callee, count(*) FROM missing"
         " GROUP BY ALL ORDER BY certain DESC, kind, caller, callee"
@@ -146,7 +148,7 @@ def check_completeness(connection: duckdb.DuckDBPyConnection, trace_ids: tuple[s
     lateness_ns = None
     if not any(each.is_certain for each in missing):
         ((lateness_ns,),) = connection.execute(_LATENESS_SQL).fetchall()
-    return Completeness(trace_ids, missing, int(row[0]), lateness_ns)
+    return Completeness(trace_ids, missing, int(last_arrived_ns), lateness_ns)
 
 
 def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> None:
@@ -155,7 +157,7 @@ def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> None:
     Traces that still grow are removed from ``judged``. A trace grows if a span arrived in the last 300 ms, or in the
     last 5 s if it is unknown whether spans are missing.
     """
-    _find_missing(connection)
+    _find_missing(connection, growing_since_ns=time.time_ns() - UNCERTAIN_IDLE_NS)
     connection.execute(
         "DELETE FROM judged WHERE trace_id IN (SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id)"
         " WHERE arrived_ns > $now - $long_idle"
@@ -166,8 +168,10 @@ def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("CREATE OR REPLACE TEMP TABLE incomplete AS SELECT DISTINCT trace_id FROM missing WHERE certain")
 
 
-def _find_missing(connection: duckdb.DuckDBPyConnection) -> None:
+def _find_missing(connection: duckdb.DuckDBPyConnection, growing_since_ns: int) -> None:
+    """Create the table ``missing``; ``uncovered`` time counts only in traces with a span since `growing_since_ns`."""
     connection.execute("SET VARIABLE long_past_ns = $past", {"past": time.time_ns() - UNCERTAIN_IDLE_NS})
+    connection.execute("SET VARIABLE growing_since_ns = $since", {"since": growing_since_ns})
     connection.execute(_read_sql())
 
 

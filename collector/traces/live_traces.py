@@ -67,8 +67,8 @@ class LiveTraces:
     @property
     def has_open_evidence(self) -> bool:
         """Whether it is open how published calls are to be read, or when published spans end."""
-        calls, topology = self.read_table("calls"), self.read_table("topology")
-        return bool(calls["doubt"].null_count < len(calls) or topology["end_ns"].null_count)
+        calls, topology = self._tables["calls"], self._tables["topology"]
+        return calls.has_values("doubt") or topology.has_nulls("end_ns")
 
     def read_table(self, table: str) -> pa.Table:
         """Return the published rows of a table of the store."""
@@ -169,6 +169,14 @@ class _ReplaceableTable:
     def replace(self, parts: list[pa.Table]) -> None:
         """Replace the content with these parts."""
         self._parts, self._table = parts or [self._schema.empty_table()], None
+
+    def has_values(self, column: str) -> bool:
+        """Return whether any row has a value in a column."""
+        return any(part[column].null_count < len(part) for part in self._parts)
+
+    def has_nulls(self, column: str) -> bool:
+        """Return whether any row has no value in a column."""
+        return any(part[column].null_count for part in self._parts)
 
     @property
     def table(self) -> pa.Table:

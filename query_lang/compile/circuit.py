@@ -32,6 +32,7 @@ _INSTANCE_SQL = (
     f"coalesce({SQL.attribute('r.attributes', 'service.instance.id')}, nullif(concat_ws(' ',"
     f" {SQL.attribute('r.attributes', 'host.name')}, {SQL.attribute('r.attributes', 'process.pid')}), ''), r.service)"
 )
+_LAST_INSTANT = "9223372036854775807"  # later than any time
 _UNDECIDED_REASON = (
     "the caller served no request that makes such an attempt while the circuit should have been open,"
     " or the traces end before that"
@@ -56,11 +57,11 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         f"LEFT JOIN {topology} server_position ON server_position.span_key = c.server_key AND c.client_key IS NULL"
         f" JOIN {topology} caller_position"
         " ON caller_position.span_key = coalesce(c.client_key, server_position.parent_key)"
-        " JOIN resources r ON r.resource_key = caller_position.resource_key"
+        " JOIN instances i ON i.resource_key = caller_position.resource_key"
     )
     attempts = rows.build_select(
-        "c.trace_id, c.start_ns, c.end_ns, c.retryable, c.caller_entry,"
-        f" coalesce(c.client_key, c.server_key) AS span_key, {_INSTANCE_SQL} AS instance"
+        "c.trace_id, c.attempt_key, c.caller, c.start_ns, c.end_ns, c.retryable, c.caller_entry,"
+        " coalesce(c.client_key, c.server_key) AS span_key, i.instance"
     )
     failures, holds, probes = "1", None, "NULL"
     for clause in claim.clauses:
@@ -71,107 +72,123 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 holds = compile_limit(clause.value, bindings, parameters)
             case s.Limit():
                 probes = compile_limit(clause.value, bindings, parameters)
-    open_until = "coalesce(n.next_ns, q.start_ns + 1)" if holds is None else f"o.open_ns + {holds}"
-    openings = _FIRST_OPENINGS_SQL if holds is None else _WALKED_OPENINGS_SQL.format(holds=holds)
+    open_until = f"coalesce(f.next_ns, {_LAST_INSTANT})" if holds is None else f"f.end_ns + {holds}"
+    openings = (
+        _FIRST_OPENINGS_SQL
+        if holds is None
+        else _WALKED_OPENINGS_SQL.format(holds=holds, first_opening=SQL.first_by("attempt_key", "ordinal"))
+    )
     sql = f"""
     WITH RECURSIVE
+    instances AS MATERIALIZED (SELECT r.resource_key, r.service, {_INSTANCE_SQL} AS instance FROM resources r),
     attempts AS MATERIALIZED ({attempts}),
-    in_order AS (  -- a circuit breaker counts results, in the order in which they come
-        SELECT *, row_number() OVER (PARTITION BY instance ORDER BY end_ns, start_ns, span_key) AS ordinal FROM attempts
+    in_order AS MATERIALIZED (  -- a circuit breaker counts results, in the order in which they come
+        SELECT *, row_number() OVER results AS ordinal, lead(end_ns) OVER results AS following_end_ns
+        FROM attempts WINDOW results AS (PARTITION BY instance ORDER BY end_ns, start_ns, span_key, attempt_key)
+    ),
+    starts AS MATERIALIZED (  -- with the next start, and the first two results of the attempts from this start on
+        SELECT instance, start_ns, count(*) OVER (PARTITION BY instance ORDER BY start_ns) AS started,
+            CASE WHEN lag(start_ns) OVER starts = start_ns THEN start_ns ELSE lead(start_ns) OVER starts END AS next_ns,
+            min(ordinal, 2) OVER (
+                PARTITION BY instance ORDER BY start_ns RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
+            ) AS ordinals
+        FROM in_order SEMI JOIN (SELECT instance FROM in_order WHERE retryable) USING (instance)
+        WINDOW starts AS (PARTITION BY instance ORDER BY start_ns)
     ),
     numbered_failures AS (  -- consecutive failures have the same number of other results before them
         SELECT *, ordinal - row_number() OVER (PARTITION BY instance ORDER BY ordinal) AS streak
         FROM in_order WHERE retryable
     ),
+    ended_failures AS (  -- with the first start, and the first result, of the attempts that start afterwards
+        SELECT f.*, row_number() OVER (PARTITION BY f.instance, f.streak ORDER BY f.ordinal) AS failure_number,
+            CASE WHEN f.start_ns >= f.end_ns AND f.start_ns = s.start_ns THEN s.next_ns ELSE s.start_ns END AS next_ns,
+            s.start_ns AS next_or_own_ns,
+            s.ordinals[CASE WHEN s.ordinals[1] = f.ordinal THEN 2 ELSE 1 END] AS first_ordinal
+        FROM numbered_failures f ASOF LEFT JOIN starts s ON s.instance = f.instance AND s.start_ns >= f.end_ns
+    ),
     failures AS MATERIALIZED (
-        SELECT *, row_number() OVER (PARTITION BY instance, streak ORDER BY ordinal) AS failure_number
-        FROM numbered_failures
+        SELECT f.*, result.end_ns AS first_end_ns, result.retryable AS first_failed
+        FROM ended_failures f
+        LEFT JOIN in_order result ON result.instance = f.instance AND result.ordinal = f.first_ordinal
+    ),
+    full_failures AS (SELECT * FROM failures WHERE failure_number = {failures}),
+    {openings},
+    waits AS MATERIALIZED (  -- a request to the caller in these times shows that the circuit is open
+        SELECT f.*, {open_until} AS until_ns, true AS is_opening
+        FROM failures f SEMI JOIN openings o ON o.attempt_key = f.attempt_key
+        UNION ALL
+        SELECT * REPLACE (next_or_own_ns AS next_ns),
+            coalesce(least(next_or_own_ns, following_end_ns), {_LAST_INSTANT}), false
+        FROM failures WHERE failure_number < {failures}
+    ),
+    all_waits AS MATERIALIZED (
+        SELECT instance, end_ns, max(until_ns) OVER (PARTITION BY instance ORDER BY end_ns) AS until_ns FROM waits
     ),
     entries AS MATERIALIZED (  -- the requests that the callers served
-        SELECT {_INSTANCE_SQL} AS instance, t.service, t.name, t.span_key, t.start_ns,
+        SELECT i.instance, t.service, t.name, t.start_ns,
             t.span_key IN (SELECT caller_entry FROM attempts) AS has_attempt
-        FROM selected sel JOIN {topology} t ON t.trace_id = sel.trace_id AND t.is_entry
-        JOIN resources r ON r.resource_key = t.resource_key
-        WHERE (t.service, t.name) IN (
-            SELECT (e.service, e.name) FROM {topology} e WHERE e.span_key IN (SELECT caller_entry FROM attempts)
-        )
-    ),
-    states AS (  -- the last result before each request
-        SELECT *,
-            last_value(retryable IGNORE NULLS) OVER (PARTITION BY instance ORDER BY at_ns, is_request) AS is_failing
-        FROM (
-            SELECT instance, end_ns AS at_ns, retryable, 0 AS is_request, NULL AS service, NULL AS name,
-                NULL AS has_attempt
-            FROM attempts
-            UNION ALL
-            SELECT instance, start_ns, NULL, 1, service, name, has_attempt FROM entries
-        )
+        FROM {topology} t SEMI JOIN selected USING (trace_id) JOIN instances i ON i.resource_key = t.resource_key
+        WHERE t.is_entry AND t.service IN (SELECT caller FROM attempts)
     ),
     asked AS MATERIALIZED (  -- requests that make such an attempt when the circuit is closed, and made none
-        SELECT instance, start_ns FROM entries
-        WHERE NOT has_attempt AND (service, name) NOT IN (
-            SELECT (service, name) FROM states WHERE is_request = 1 AND NOT has_attempt AND NOT is_failing
-        )
+        SELECT instance, start_ns
+        FROM entries SEMI JOIN (SELECT service, name FROM entries WHERE has_attempt) USING (service, name)
+        ANTI JOIN (  -- operations that made none after a result that was no failure
+            SELECT e.service, e.name
+            FROM (SELECT * FROM entries WHERE NOT has_attempt) e
+            ASOF JOIN (SELECT * FROM in_order WHERE following_end_ns IS DISTINCT FROM end_ns) result
+                ON result.instance = e.instance AND result.end_ns <= e.start_ns
+            WHERE NOT result.retryable
+        ) USING (service, name)
+        WHERE NOT has_attempt
         UNION ALL
-        SELECT {_INSTANCE_SQL}, s.start_ns
-        FROM (  -- few spans, as reading attributes takes long
-            SELECT s.* FROM spans s SEMI JOIN selected USING (trace_id)
-            WHERE s.service IN (
-                    SELECT r.service FROM resources r WHERE {_INSTANCE_SQL} IN (SELECT instance FROM failures)
-                )
-                AND s.start_ns >= (SELECT min(end_ns) FROM failures)
-        ) s
-        JOIN resources r ON r.resource_key = s.resource_key
+        SELECT m.instance, m.start_ns
+        FROM spans s JOIN (  -- few spans, as reading attributes takes long
+            SELECT t.span_key, t.start_ns, i.instance
+            FROM (
+                SELECT t.* FROM {topology} t SEMI JOIN selected USING (trace_id)
+                SEMI JOIN (SELECT * FROM instances SEMI JOIN waits USING (instance)) USING (resource_key)
+                WHERE t.start_ns >= (SELECT min(end_ns) FROM waits)
+            ) t
+            JOIN instances i ON i.resource_key = t.resource_key
+            ASOF JOIN all_waits w ON w.instance = i.instance AND w.end_ns <= t.start_ns
+            WHERE t.start_ns < w.until_ns
+        ) m ON m.span_key = s.span_key
         WHERE {SQL.have_common_element(SPAN_MARKERS_SQL, "(SELECT circuit_markers FROM rules)")}
-            AND {_INSTANCE_SQL} IN (SELECT instance FROM failures)
     ),
-    full_failures AS (SELECT *, end_ns AS open_ns FROM failures WHERE failure_number = {failures}),
-    {openings},
-    checked AS (
-        SELECT o.*, n.next_ns, n.first_end_ns,
-            (SELECT count(*) FROM attempts a
-                WHERE a.instance = o.instance AND a.start_ns >= o.open_ns
-                    AND a.span_key <> o.span_key AND a.start_ns < n.first_end_ns) AS probes,
-            EXISTS (
-                SELECT 1 FROM asked q WHERE q.instance = o.instance AND q.start_ns >= o.open_ns
-                    AND q.start_ns < {open_until}
-            ) AS was_asked
-        FROM openings o
-        LEFT JOIN (
-            SELECT p.instance, p.open_ns, min(a.start_ns) AS next_ns, min(a.end_ns) AS first_end_ns
-            FROM openings p JOIN attempts a
-                ON a.instance = p.instance AND a.start_ns >= p.open_ns AND a.span_key <> p.span_key
-            GROUP BY ALL
-        ) n ON n.instance = o.instance AND n.open_ns = o.open_ns
+    checked AS MATERIALIZED (
+        SELECT w.*, coalesce(q.start_ns < w.until_ns, false) AS was_asked,
+            greatest(0, coalesce(until.started, 0) - coalesce(earlier.started, 0)
+                - CASE WHEN w.start_ns >= w.end_ns AND w.start_ns < w.first_end_ns THEN 1 ELSE 0 END) AS probes
+        FROM waits w
+        ASOF LEFT JOIN asked q ON q.instance = w.instance AND q.start_ns >= w.end_ns
+        ASOF LEFT JOIN starts until ON until.instance = w.instance AND until.start_ns < w.first_end_ns
+        ASOF LEFT JOIN starts earlier ON earlier.instance = w.instance AND earlier.start_ns < w.end_ns
+    ),
+    traces_end AS MATERIALIZED (  -- NULL if there is a next attempt after each wait
+        SELECT max(t.end_ns) AS end_ns FROM selected sel JOIN {topology} t ON t.trace_id = sel.trace_id
+        WHERE t.end_ns >= (SELECT min(end_ns) FROM waits WHERE next_ns IS NULL)
     ),
     judged_openings AS (
-        SELECT *, {_compile_whole(holds, topology)} AS is_whole,
+        SELECT *, {_compile_whole(holds)} AS is_whole,
             CASE WHEN {_compile_early(holds)} THEN {ATTEMPT_TOO_EARLY} WHEN probes > {probes} THEN {TOO_MANY_PROBES} END
                 AS reason
-        FROM checked
+        FROM checked WHERE is_opening
+    ),
+    open_times AS (  -- until the first result
+        SELECT instance, end_ns,
+            max(coalesce(first_end_ns, {_LAST_INSTANT})) OVER (PARTITION BY instance ORDER BY end_ns) AS until_ns
+        FROM waits WHERE is_opening
     ),
     early_openings AS (  -- the caller was asked after fewer failures, and made no attempt
-        SELECT f.*
-        FROM failures f
-        JOIN (
-            SELECT e.instance, e.ordinal, min(a.start_ns) AS next_ns FROM failures e
-            LEFT JOIN attempts a ON a.instance = e.instance AND a.start_ns >= e.end_ns
-            WHERE e.failure_number < {failures} GROUP BY ALL
-        ) n ON n.instance = f.instance AND n.ordinal = f.ordinal
-        LEFT JOIN in_order following ON following.instance = f.instance AND following.ordinal = f.ordinal + 1
-        WHERE f.failure_number < {failures}{_compile_early_hold(holds, topology)}
-            AND NOT EXISTS (
-                SELECT 1 FROM checked o WHERE o.instance = f.instance AND f.end_ns > o.open_ns
-                    AND f.end_ns <= coalesce(o.first_end_ns, f.end_ns)
-            )
-            AND EXISTS (
-                SELECT 1 FROM asked q WHERE q.instance = f.instance AND q.start_ns >= f.end_ns
-                    AND q.start_ns < coalesce(least(n.next_ns, following.end_ns), q.start_ns + 1)
-            )
+        SELECT w.*
+        FROM checked w ASOF LEFT JOIN open_times o ON o.instance = w.instance AND o.end_ns < w.end_ns
+        WHERE NOT w.is_opening AND w.was_asked AND coalesce(w.end_ns > o.until_ns, true)
+            {_compile_early_hold(holds)}
     )
     SELECT
         trace_id, CASE WHEN reason IS NOT NULL THEN false WHEN is_whole AND was_asked THEN true END AS ok,
-        next_ns - open_ns AS value, [span_key] AS witness, start_ns AS rank, [reason, probes] AS note
+        next_ns - end_ns AS value, [span_key] AS witness, start_ns AS rank, [reason, probes] AS note
     FROM judged_openings
     WHERE is_whole OR reason IS NOT NULL OR NOT EXISTS (SELECT 1 FROM judged_openings WHERE is_whole AND was_asked)
     UNION ALL
@@ -189,53 +206,44 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
 
 
 # Without `holds`, an opening is judged only where enough failures come in a row: later failures are probes.
-_FIRST_OPENINGS_SQL = "openings AS (SELECT instance, open_ns, trace_id, span_key, start_ns FROM full_failures)"
-# After an opening, the first result closes the circuit or opens it again. The walk ends at a violation.
-_WALKED_OPENINGS_SQL = f"""
-    openings AS (
-        SELECT instance, min(open_ns) AS open_ns, {SQL.first_by("trace_id", "open_ns")} AS trace_id,
-            {SQL.first_by("span_key", "open_ns")} AS span_key, {SQL.first_by("start_ns", "open_ns")} AS start_ns
-        FROM full_failures GROUP BY instance
+_FIRST_OPENINGS_SQL = "openings AS (SELECT attempt_key FROM full_failures)"
+# After an opening, the first result closes the circuit or opens it again; a violation ends the walk from opening to
+# opening. Each round doubles the length of the steps (`next_key`), so that few rounds reach all openings.
+_WALKED_OPENINGS_SQL = """
+    steps AS (
+        SELECT f.attempt_key, CASE WHEN f.first_failed THEN result.attempt_key ELSE o.attempt_key END AS next_key
+        FROM failures f
+        LEFT JOIN failures result ON result.instance = f.instance AND result.ordinal = f.first_ordinal
+        ASOF LEFT JOIN full_failures o ON o.instance = f.instance AND o.end_ns > f.first_end_ns
+        WHERE f.next_ns >= f.end_ns + {holds}
+    ),
+    walk AS (
+        SELECT f.attempt_key, s.next_key, 1 AS round,
+            f.attempt_key IN (SELECT {first_opening} FROM full_failures GROUP BY instance) AS is_opening
+        FROM failures f LEFT JOIN steps s ON s.attempt_key = f.attempt_key
         UNION ALL
-        SELECT x.instance, CASE WHEN x.first_failed THEN x.first_end_ns ELSE min(f.open_ns) END,
-            CASE WHEN x.first_failed THEN x.trace_id ELSE {SQL.first_by("f.trace_id", "f.open_ns")} END,
-            CASE WHEN x.first_failed THEN x.span_key ELSE {SQL.first_by("f.span_key", "f.open_ns")} END,
-            CASE WHEN x.first_failed THEN x.start_ns ELSE {SQL.first_by("f.start_ns", "f.open_ns")} END
-        FROM (
-            SELECT o.instance, o.open_ns, min(a.start_ns) AS next_ns, min(a.end_ns) AS first_end_ns,
-                {SQL.first_by("a.retryable", "(a.end_ns, a.span_key)")} AS first_failed,
-                {SQL.first_by("a.trace_id", "(a.end_ns, a.span_key)")} AS trace_id,
-                {SQL.first_by("a.span_key", "(a.end_ns, a.span_key)")} AS span_key,
-                {SQL.first_by("a.start_ns", "(a.end_ns, a.span_key)")} AS start_ns
-            FROM openings o JOIN attempts a
-                ON a.instance = o.instance AND a.start_ns >= o.open_ns AND a.span_key <> o.span_key
-            GROUP BY o.instance, o.open_ns
-        ) x
-        LEFT JOIN full_failures f ON f.instance = x.instance AND f.open_ns > x.first_end_ns AND NOT x.first_failed
-        WHERE x.next_ns >= x.open_ns + {{holds}}
-        GROUP BY x.instance, x.first_failed, x.first_end_ns, x.trace_id, x.span_key, x.start_ns
-        HAVING x.first_failed OR min(f.open_ns) IS NOT NULL
-    )"""
+        SELECT w.attempt_key, s.next_key, w.round + 1, w.is_opening
+            OR w.attempt_key IN (SELECT r.next_key FROM walk r WHERE r.is_opening AND r.next_key IS NOT NULL)
+        FROM walk w LEFT JOIN walk s ON s.attempt_key = w.next_key
+        WHERE w.round < 40 AND EXISTS (FROM walk r WHERE r.is_opening AND r.next_key IS NOT NULL)
+    ),
+    openings AS (SELECT DISTINCT attempt_key FROM walk WHERE is_opening)"""
 
 
-def _compile_whole(holds: str | None, topology: str) -> str:
+def _compile_whole(holds: str | None) -> str:
     """Return the SQL that tests whether the traces show an opening to its end."""
     if holds is None:
         return "was_asked"
-    return f"coalesce(next_ns, {_compile_last_end(topology)}) >= open_ns + {holds}"
+    return f"coalesce(next_ns, (SELECT end_ns FROM traces_end)) >= end_ns + {holds}"
 
 
-def _compile_early_hold(holds: str | None, topology: str) -> str:
+def _compile_early_hold(holds: str | None) -> str:
     """Return the condition under which no attempt after a failure shows an opening, not just a request without one."""
     if holds is None:
         return ""
-    return f" AND coalesce(n.next_ns, {_compile_last_end(topology)}) >= f.end_ns + {holds}"
-
-
-def _compile_last_end(topology: str) -> str:
-    return f"(SELECT max(t.end_ns) FROM selected sel JOIN {topology} t ON t.trace_id = sel.trace_id)"
+    return f" AND coalesce(w.next_ns, (SELECT end_ns FROM traces_end)) >= w.end_ns + {holds}"
 
 
 def _compile_early(holds: str | None) -> str:
     """Return the SQL that tests whether the caller went on calling while the circuit should have been open."""
-    return "NOT was_asked AND next_ns IS NOT NULL" if holds is None else f"coalesce(next_ns < open_ns + {holds}, false)"
+    return "NOT was_asked AND next_ns IS NOT NULL" if holds is None else f"coalesce(next_ns < end_ns + {holds}, false)"

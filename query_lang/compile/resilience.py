@@ -57,7 +57,8 @@ UNOBSERVED_RETRIES_SQL = (
     "SELECT 1 FROM spans retrying LEFT JOIN scopes retrying_scope ON retrying_scope.scope_key = retrying.scope_key"
     " WHERE retrying.span_key = {{call}}.client_key AND (retrying_scope.name IN ({names}) OR EXISTS ("
     "SELECT 1 FROM attempts other JOIN spans other_span ON other_span.span_key = other.client_key"
-    " WHERE other.arrived AND other.attempt IS NOT NULL AND other.caller = {{call}}.caller AND other_span.scope_key = retrying.scope_key))))"
+    " WHERE other.arrived AND other.attempt IS NOT NULL AND other.caller = {{call}}.caller"
+    " AND other_span.scope_key = retrying.scope_key))))"
 ).format(names=", ".join(map(SQL.quote, _SILENT_RETRIERS)))
 # Whether only the caller's spans tell how often a call was tried, as the callee sent none, and no counter is recorded.
 _IS_ONE_SIDED_SQL: Final = "CASE WHEN {call}.shape = 'unpaired' AND {call}.tier <> 1 THEN 1 ELSE 0 END"

@@ -179,12 +179,12 @@ class Forest:
         return False
 
     def kind(self, span: Span) -> int:
-        """Return the kind; a span of kind CLIENT that receives from producers is a consumer."""
-        if span.kind == CLIENT and as_text(read(span.attributes, "messaging.operation.type")) == "receive":
-            linked = [each for link in span.links for each in self.by_id.get((link.trace_id, link.span_id), ())]
-            if any(each.kind == PRODUCER for each in linked):
-                return CONSUMER
-        return span.kind or INTERNAL
+        """Return the kind; a span of kind CLIENT that receives, and links to producers, is a consumer.
+
+        What such a span links to is a producer by the semantic conventions, also if that has not arrived.
+        """
+        is_receive = as_text(read(span.attributes, "messaging.operation.type")) == "receive"
+        return CONSUMER if span.kind == CLIENT and is_receive and span.links else span.kind or INTERNAL
 
     def is_exit(self, span: Span) -> bool:
         """Return whether a span is an exit span: a request that a service makes."""

@@ -54,9 +54,9 @@ def join_possible_attempts(patch: pytest.MonkeyPatch) -> None:
 def sum_probes(patch: pytest.MonkeyPatch) -> None:
     def compile_(*arguments: Any, **options: Any) -> Any:
         plan = compile_circuit(*arguments, **options)
-        of_one_opening = "AND a.span_key <> o.span_key AND a.start_ns < n.first_end_ns"
-        assert of_one_opening in plan.sql
-        return replace(plan, sql=plan.sql.replace(of_one_opening, "AND a.span_key <> o.span_key"))
+        until_result = "AND until.start_ns < w.first_end_ns"
+        assert until_result in plan.sql
+        return replace(plan, sql=plan.sql.replace(until_result, "AND w.first_end_ns IS NOT NULL"))
 
     patch.setattr(compiler, "compile_circuit", compile_)
 

@@ -28,10 +28,14 @@ uninstrumented AS (  -- addresses that were called in much older traces, and nev
         )
         AND a.address NOT IN (SELECT address FROM instrumented)
 ),
+growing AS MATERIALIZED (  -- only these may have a callee that still runs
+    SELECT trace_id FROM judged
+    WHERE trace_id IN (SELECT trace_id FROM spans WHERE arrived_ns >= getvariable('growing_since_ns'))
+),
 covered AS (  -- client spans with server spans: how much of the time of each these cover
     SELECT a.trace_id, a.caller, a.callee, a.client_key, any_value(client.end_ns - client.start_ns) AS client_ns,
         sum(server.end_ns - server.start_ns) AS server_ns
-    FROM judged JOIN attempts a ON a.trace_id = judged.trace_id
+    FROM growing JOIN attempts a ON a.trace_id = growing.trace_id
     JOIN topology client ON client.span_key = a.client_key
     JOIN topology server ON server.span_key = a.server_key
     WHERE a.shape = 'paired'

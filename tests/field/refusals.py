@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import socket
 import struct
 import threading
@@ -14,6 +15,19 @@ PACKET_OUTGOING: Final = 4  # each packet is seen twice on the loopback interfac
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 RST_ACK: Final = 0x14
 BUFFER_BYTES: Final = 16 << 20
+SO_ATTACH_FILTER: Final = 26
+# A packet filter (see bpf(4)) that passes TCP packets with the flags RST and ACK alone, so that the kernel drops all others
+# before they fill the buffer: code, jump if true, jump if false, operand.
+FILTER: Final = (
+    (0x30, 0, 0, 9),  # the protocol
+    (0x15, 0, 5, socket.IPPROTO_TCP),
+    (0xB1, 0, 0, 0),  # the length of the IP header
+    (0x50, 0, 0, 13),  # the flags of TCP
+    (0x54, 0, 0, 0x3F),
+    (0x15, 0, 1, RST_ACK),
+    (0x06, 0, 0, 0xFFFF),
+    (0x06, 0, 0, 0),
+)
 
 Address = tuple[str, int]
 
@@ -27,6 +41,10 @@ class Refusals:
     def __init__(self) -> None:
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP))
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *each) for each in FILTER))
+        self._socket.setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(FILTER), ctypes.addressof(code))
+        )
         self._socket.bind(("lo", ETH_P_IP))
         self._socket.settimeout(0.1)
         self._watched: dict[Address, Callable[[], None]] = {}

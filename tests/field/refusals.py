@@ -16,8 +16,8 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
 RST_ACK: Final = 0x14
 BUFFER_BYTES: Final = 16 << 20
 SO_ATTACH_FILTER: Final = 26
-# A packet filter (see bpf(4)) that passes TCP packets with the flags RST and ACK alone, so that the kernel drops all others
-# before they fill the buffer: code, jump if true, jump if false, operand.
+# A packet filter (see bpf(4)) that passes TCP packets with the flags RST and ACK alone, so that the kernel drops the
+# others before they fill the buffer: code, jump if true, jump if false, operand.
 FILTER: Final = (
     (0x30, 0, 0, 9),  # the protocol
     (0x15, 0, 5, socket.IPPROTO_TCP),

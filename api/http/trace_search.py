@@ -12,11 +12,11 @@ from msgspec import Struct
 
 from spanproof.api.http.parameters import EARLIEST_NS, LATEST_NS
 from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 
 if TYPE_CHECKING:
     import duckdb
 
-    from spanproof.query_lang.sql.conditions import SqlParameters
 
 _LAST_ID = UUID(int=2**128 - 1)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")

@@ -35,7 +35,7 @@ from spanproof.api.http.trace_search import (
 )
 from spanproof.assertions.explain.trace_evidence import TraceView, build_trace_view
 from spanproof.collector.otlp.encoder import parse_trace_id
-from spanproof.query_lang.sql.conditions import SqlParameters
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 
 if TYPE_CHECKING:
     import duckdb

@@ -48,7 +48,7 @@ from spanproof.api.tempo.traceql import SpanFilter, compile_traceql
 from spanproof.api.tempo.traceql_fields import TraceqlAttribute, TraceqlIntrinsic, read_field
 from spanproof.collector.otlp.json_mapping import render_message
 from spanproof.collector.storage.span_reader import read_requests
-from spanproof.query_lang.sql.conditions import SqlParameters
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 
 if TYPE_CHECKING:
     import duckdb

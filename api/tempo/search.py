@@ -16,7 +16,8 @@ from spanproof.api.tempo.traceql_fields import TraceqlAttribute, compile_attribu
 from spanproof.collector.otlp.encoder import encode_value
 from spanproof.collector.otlp.json_mapping import render_message
 from spanproof.collector.otlp.semantic_conventions import STATUS_CODES
-from spanproof.query_lang.sql.conditions import SqlParameters, SqlValue, compile_operator
+from spanproof.query_lang.sql.conditions import SqlValue, compile_operator
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 
 if TYPE_CHECKING:
     import duckdb

@@ -10,11 +10,11 @@ from spanproof.api.tempo.documents import TempoTypedValue
 from spanproof.api.tempo.traceql_fields import INTRINSICS, TraceqlAttribute, TraceqlIntrinsic
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
 from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 
 if TYPE_CHECKING:
     import duckdb
 
-    from spanproof.query_lang.sql.conditions import SqlParameters
 
 _KEYWORDS = {"status": STATUS_CODES, "kind": SPAN_KINDS}
 _TYPES = {"i": "int", "d": "float", "b": "bool"}

@@ -21,7 +21,8 @@ from spanproof.api.tempo.traceql_fields import (
     read_field,
 )
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
-from spanproof.query_lang.sql.conditions import SqlParameters, SqlValue, compile_operator
+from spanproof.query_lang.sql.conditions import SqlValue, compile_operator
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 from spanproof.query_lang.syntax.literals import INT64_LIMIT, UNITS_NS, read_duration_ns
 
 _UNIT_PATTERN = "|".join(sorted(UNITS_NS.keys() - {"d"}, key=len, reverse=True))

@@ -9,7 +9,6 @@ from spanproof.query_lang.check.types import TypeChecker, to_selection
 from spanproof.query_lang.compile.critical_path import select_critical_path_time
 from spanproof.query_lang.compile.trends import infer_trend, subtract_trends
 from spanproof.query_lang.sql.conditions import (
-    SqlParameters,
     SqlValue,
     compile_arithmetic,
     compile_constant,
@@ -19,6 +18,7 @@ from spanproof.query_lang.sql.conditions import (
 )
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 from spanproof.query_lang.sql.selections import SelectedRows, is_stable, select_rows, select_trace_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v

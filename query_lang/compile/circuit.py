@@ -5,9 +5,10 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.sql.conditions import SqlParameters, compile_limit
+from spanproof.query_lang.sql.conditions import compile_limit
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 from spanproof.query_lang.sql.selections import select_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType

@@ -11,9 +11,10 @@ from spanproof.query_lang.compile.order import compile_before
 from spanproof.query_lang.compile.path_segments import compile_path
 from spanproof.query_lang.compile.resilience import compile_fallback, compile_no_retry, compile_retry
 from spanproof.query_lang.compile.timeout import compile_timeout
-from spanproof.query_lang.sql.conditions import SqlParameters, find_subject
+from spanproof.query_lang.sql.conditions import find_subject
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 from spanproof.query_lang.sql.selections import SelectedRows, find_row_kind, is_stable, select_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType

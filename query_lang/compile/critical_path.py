@@ -8,15 +8,10 @@ server span belongs to the peer.
 from __future__ import annotations
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.sql.conditions import (
-    RowAliases,
-    SqlParameters,
-    SqlValue,
-    compile_limit,
-    compile_service_match,
-)
+from spanproof.query_lang.sql.conditions import SqlValue, compile_limit, compile_service_match
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters
 from spanproof.query_lang.sql.selections import SelectedRows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType

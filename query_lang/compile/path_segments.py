@@ -7,16 +7,11 @@ from collections.abc import Iterable
 from msgspec import Struct, field
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.sql.conditions import (
-    ConditionCompiler,
-    RowAliases,
-    SqlParameters,
-    compile_operation_match,
-    compile_service_match,
-)
+from spanproof.query_lang.sql.conditions import ConditionCompiler, compile_operation_match, compile_service_match
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Family, Plan
-from spanproof.query_lang.sql.selections import compile_joins, compile_span_match, make_span_aliases
+from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters, compile_joins, make_span_aliases
+from spanproof.query_lang.sql.selections import compile_span_match
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 

@@ -7,23 +7,15 @@ from typing import Final
 from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.sql.conditions import (
-    SQL_OPERATORS,
-    ConditionCompiler,
-    SqlParameters,
-    compile_limit,
-    find_subject,
-)
+from spanproof.query_lang.sql.conditions import SQL_OPERATORS, ConditionCompiler, compile_limit, find_subject
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
+from spanproof.query_lang.sql.row_aliases import SqlParameters, compile_joins, make_call_aliases, make_span_aliases
 from spanproof.query_lang.sql.selections import (
     ATTEMPT_SPAN_SQL,
     SelectedRows,
-    compile_joins,
     compile_span_match,
     is_stable,
-    make_call_aliases,
-    make_span_aliases,
     select_rows,
 )
 from spanproof.query_lang.syntax import nodes as s

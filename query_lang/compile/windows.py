@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, format_constant, to_decimal
-from spanproof.query_lang.sql.conditions import SqlParameters
-from spanproof.query_lang.sql.selections import ALL_TRACES_SQL, select_rows
+from spanproof.query_lang.sql.row_aliases import ALL_TRACES_SQL, SqlParameters
+from spanproof.query_lang.sql.selections import select_rows
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.instants import parse_instant
 

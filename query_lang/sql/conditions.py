@@ -5,11 +5,10 @@ A condition is true or false, never NULL: a comparison with a missing value is f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from decimal import Decimal
+from collections.abc import Callable
 from typing import Final
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from spanproof.query_lang.check.constants import (
     Bindings,
@@ -21,9 +20,8 @@ from spanproof.query_lang.check.constants import (
     is_constant,
     to_decimal,
 )
-from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.sql.duckdb_dialect import SQL
-from spanproof.query_lang.sql.read_tables import compile_table
+from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -35,51 +33,11 @@ SPAN_ID_SQL: Final = "format('{{:016x}}', {})"
 TRACE_ID_SQL: Final = "replace(CAST({} AS VARCHAR), '-', '')"
 
 
-class SqlParameters(Struct):
-    """Parameters of a query: values by name, the table of its traces, and how open evidence is read."""
-
-    values: dict[str, object] = field(default_factory=dict)
-    traces: str = "selected"
-    reading: Reading = field(default_factory=Reading)
-
-    def with_traces(self, traces: str) -> SqlParameters:
-        """Return parameters that share the values of this query but read another table of traces."""
-        return SqlParameters(self.values, traces, self.reading)
-
-    def table(self, name: str) -> str:
-        """Return the FROM item of a table, without an alias."""
-        return compile_table(name, self.reading)
-
-    def add(self, value: object) -> str:
-        """Add a value. Return the SQL of its parameter."""
-        name = f"p{len(self.values)}"
-        if isinstance(value, Decimal):
-            value = int(value) if value == int(value) else float(value)
-        self.values[name] = value
-        return f"${name}"
-
-
 class SqlValue(Struct, frozen=True):
     """SQL expression and its kind. Kind ``any`` is a text in the storage format of attributes, to be cast as needed."""
 
     sql: str
     kind: v.ValueKind
-
-
-class RowAliases(Struct, frozen=True):
-    """Kind of row that a condition is about, and the aliases of its tables in the query.
-
-    ``span_aliases`` are aliases of the table ``spans``, in the order in which attributes are searched. ``alias`` is
-    that of ``topology`` (spans) or of ``calls`` or ``attempts`` (calls). ``span_joins`` holds the join of each span
-    alias. ``needed_joins`` collects the names of the joins that conditions need.
-    """
-
-    kind: v.RowKind
-    span_aliases: tuple[str, ...]
-    alias: str
-    is_attempt: bool = False
-    span_joins: Mapping[str, str] = field(default_factory=dict)
-    needed_joins: set[str] = field(default_factory=set)
 
 
 class ConditionCompiler:

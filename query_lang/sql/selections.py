@@ -15,45 +15,27 @@ from msgspec import Struct, field
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.sql.conditions import (
     ConditionCompiler,
-    RowAliases,
-    SqlParameters,
     SqlValue,
     compile_operation_match,
     compile_service_match,
 )
 from spanproof.query_lang.sql.duckdb_dialect import SQL
+from spanproof.query_lang.sql.row_aliases import (
+    ALL_TRACES_SQL,
+    RowAliases,
+    SqlParameters,
+    compile_joins,
+    make_call_aliases,
+    make_span_aliases,
+)
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
-ALL_TRACES_SQL = "(SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM topology)"
 # The span that shows an attempt; `{attempt}` is empty, or the alias of the attempt and a dot.
 ATTEMPT_SPAN_SQL: Final = (
     "CASE WHEN {attempt}arrived OR {attempt}async THEN coalesce({attempt}server_key, {attempt}client_key)"
     " ELSE coalesce({attempt}client_key, {attempt}server_key) END"
 )
-# Time of each span that its children cover. Overlaps count once, and children are clipped to the span.
-CHILD_COVERAGE_SQL = """(
-    SELECT
-        parent_key,
-        sum(greatest(0, clipped_end_ns - greatest(clipped_start_ns, coalesce(previous_end_ns, clipped_start_ns))))
-            AS covered_ns
-    FROM (
-        SELECT *, max(clipped_end_ns) OVER (
-            PARTITION BY parent_key ORDER BY clipped_start_ns, clipped_end_ns
-            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-        ) AS previous_end_ns
-        FROM (
-            SELECT
-                t.parent_key, greatest(t.start_ns, parent.start_ns) AS clipped_start_ns,
-                least(t.end_ns, parent.end_ns) AS clipped_end_ns
-            FROM {topology} t
-            JOIN {traces} sel ON sel.trace_id = t.trace_id
-            JOIN {topology} parent ON parent.span_key = t.parent_key
-        )
-        WHERE clipped_end_ns > clipped_start_ns
-    )
-    GROUP BY parent_key
-)"""
 
 
 class SelectedRows(Struct, dict=True):
@@ -101,33 +83,6 @@ class SelectedRows(Struct, dict=True):
         for row in (self.aliases, *self.other_aliases):
             joins += compile_joins(row, self.parameters)
         return joins
-
-
-def compile_joins(aliases: RowAliases, parameters: SqlParameters) -> list[str]:
-    """Return the joins that the compiled conditions about `aliases` need."""
-    joins = []
-    if "call" in aliases.needed_joins:
-        alias = aliases.alias
-        joins.append(f"JOIN {parameters.table('calls')} {alias}_call ON {alias}_call.call_key = {alias}.call_key")
-    for span in aliases.span_aliases:
-        if span in aliases.needed_joins and span in aliases.span_joins:
-            joins.append(aliases.span_joins[span])
-        if "resource" in aliases.needed_joins:
-            owner = aliases.alias if aliases.kind == "span" else span
-            joins.append(f"LEFT JOIN resources {span}_resource ON {span}_resource.resource_key = {owner}.resource_key")
-        if "scope" in aliases.needed_joins:
-            joins.append(f"LEFT JOIN scopes {span}_scope ON {span}_scope.scope_key = {span}.scope_key")
-        if "self_time" in aliases.needed_joins:
-            covered = CHILD_COVERAGE_SQL.format(traces=parameters.traces, topology=parameters.table("topology"))
-            joins.append(f"LEFT JOIN {covered} {span}_covered ON {span}_covered.parent_key = {aliases.alias}.span_key")
-    return joins
-
-
-def make_span_aliases(span: str, alias: str) -> RowAliases:
-    """Return the aliases of a span: its row of ``topology`` and, if needed, the row of ``spans`` joined to it."""
-    return RowAliases(
-        "span", (span,), alias, span_joins={span: f"JOIN spans {span} ON {span}.span_key = {alias}.span_key"}
-    )
 
 
 def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tuple[str, list[str]]:
@@ -201,13 +156,6 @@ def compile_span_match(node: s.SpanSelection, alias: str, conditions: ConditionC
     if node.where is not None:
         where.append(conditions.compile_condition(node.where))
     return where
-
-
-def make_call_aliases(alias: str, *, attempts: bool) -> RowAliases:
-    """Return the aliases of a call. Its spans are ``client``, ``server``, ``wrapper`` and ``outer_wrapper``."""
-    spans = ("client", "server", "wrapper", "outer_wrapper")
-    joins = {span: f"LEFT JOIN spans {span} ON {span}.span_key = {alias}.{span}_key" for span in spans}
-    return RowAliases("call", spans, alias, attempts, joins)
 
 
 def _select_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:

@@ -11,7 +11,7 @@ from spanproof.api.tempo.traceql import TraceQLError, compile_traceql, read_go_d
 from spanproof.api.tempo.traceql_fields import TraceqlAttribute
 from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.storage.store import Store
-from spanproof.query_lang.sql.conditions import SqlParameters
+from spanproof.query_lang.sql.row_aliases import SqlParameters
 from spanproof.tests.api.stored_traces import StoredSpan, append, span_id, trace_id
 
 SPANS = (

@@ -158,13 +158,14 @@ class _CallBuilder:
             candidates = [
                 previous
                 for previous in earlier
-                if not is_followed_up(previous.http_outcome) and previous.attempt_key not in self.followed
+                if not is_followed_up(previous.http_outcome)
+                and previous.attempt_key not in self.followed
+                and (counts.get(previous.attempt_key, previous.attempts_before) or 0) == count - 1
             ]
             if candidates:
                 best = max(
                     candidates,
                     key=lambda previous: (
-                        counts.get(previous.attempt_key, previous.attempts_before) or 0,
                         previous.retryable or (previous.end_ns or _NEVER) > each.start_ns,
                         previous.start_ns,
                         -previous.attempt_key,

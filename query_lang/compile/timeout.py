@@ -39,6 +39,7 @@ def compile_timeout(claim: s.Timeout, bindings: Bindings) -> Plan:
     rows.tables.append(
         f"LEFT JOIN {rows.parameters.table('topology')} entry ON entry.span_key = c.caller_entry"
         " LEFT JOIN spans entry_span ON entry_span.span_key = c.caller_entry"
+        f" LEFT JOIN {rows.parameters.table('topology')} served ON served.span_key = c.server_key"
     )
     limit = compile_limit(claim.limit, bindings, rows.parameters)
     sql = rows.build_select(
@@ -74,7 +75,7 @@ def _compile_cut_off() -> str:
     # outside HTTP, the client's span does not tell whether a response was received
     has_callee_status = f"({rpc_status} IS NOT NULL AND {rpc_status} NOT IN {_CANCELLED})"
     no_response = f"NOT coalesce(c.responded, {has_callee_status} AND NOT {names_timeout})"
-    ran_on = "coalesce(nullif(server.end_ns, 0) - server.start_ns > c.duration_ns, server.end_ns = 0, false)"
+    ran_on = "coalesce(served.end_ns - served.start_ns > c.duration_ns, false)"
     answered = " OR ".join(
         f"{SQL.attribute('entry_span.attributes', name)} IS NOT NULL"
         for name in ("http.response.status_code", "rpc.response.status_code")

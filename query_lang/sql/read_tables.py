@@ -23,10 +23,19 @@ def compile_table(name: str, reading: Reading) -> str:
         )
     if not reading.has_unfinished or name not in (*_CALL_TABLES, "topology"):
         return source
-    end_ns = f"coalesce(end_ns, start_ns + {_ENDLESS_NS if reading.is_endless else 0})"
+    length_ns = _ENDLESS_NS if reading.is_endless else 0
+    end_ns = f"coalesce(end_ns, start_ns + {length_ns})"
     replaced = f"{end_ns} AS end_ns"
     if name in _CALL_TABLES:
-        replaced += f", {end_ns} - start_ns AS duration_ns"
+        served_ns = (
+            f"(SELECT coalesce(served.end_ns, served.start_ns + {length_ns}) - served.start_ns"
+            " FROM topology served WHERE served.span_key = server_key)"
+        )
+        is_seen_by_caller = "NOT arrived" if name == "attempts" else "tier <> 2"
+        replaced += (
+            f", {end_ns} - start_ns AS duration_ns, CASE WHEN network_ns IS NULL AND shape = 'paired'"
+            f" AND {is_seen_by_caller} THEN {end_ns} - start_ns - {served_ns} ELSE network_ns END AS network_ns"
+        )
     return f"(SELECT {SQL.replace_columns(replaced)} FROM {source})"
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from spanproof.assertions.findings.path_search import Hop, PathFinder, query_hops, resolve_service
 from spanproof.assertions.findings.verdict import Witness
 from spanproof.query_lang.check.constants import Bindings, interpolate
-from spanproof.query_lang.compile.path_segments import list_steps
+from spanproof.query_lang.compile.path_segments import has_stable_steps, list_steps
 from spanproof.query_lang.syntax import nodes as s
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def find_live_path(live: LiveTraces, claim: s.Path, bindings: Bindings, trace_id
 
     Steps with a ``where`` condition need a query over the one selected trace.
     """
+    if not has_stable_steps(claim):
+        return ()
     steps = list_steps(claim.segment)
     if any(target.where is not None for step, _ in steps for target in step.targets):
         hops = query_hops(live.connection, claim, bindings, "selected")

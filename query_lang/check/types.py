@@ -43,12 +43,7 @@ class TypeChecker:
             case s.Response():
                 return self._infer_response(node, scope)
             case s.Within():
-                if scope.row not in ("span", "call"):
-                    return self.report_problem(
-                        "misplaced", f"`{node.what}[…]` belongs in a condition about spans", node.at
-                    )
-                self.check_condition(node.where, scope.with_row(node.what))
-                return ValueType("boolean")
+                return self._infer_within(node, scope)
             case s.SpanSelection() | s.CallSelection():
                 return self.report_problem(
                     "misplaced", "a selection is not a value", node.at, "write `count(…)` or `duration(…)` around it"
@@ -126,6 +121,17 @@ class TypeChecker:
                 )
 
     # ## One method per kind of node that needs more than one line
+
+    def _infer_within(self, node: s.Within, scope: Scope) -> ValueType:
+        is_relative = node.what in v.RELATIVES
+        if scope.row != "span" and (is_relative or scope.row != "call"):
+            help_ = f"write it at the caller: `a[{node.what}[…]] -> b`" if scope.row == "call" else None
+            return self.report_problem(
+                "misplaced", f"`{node.what}[…]` belongs in a condition about spans", node.at, help_
+            )
+        row: v.RowKind = "span" if is_relative else node.what  # type: ignore[assignment]  # a part otherwise
+        self.check_condition(node.where, scope.with_row(row))
+        return ValueType("boolean")
 
     def _infer_name(self, node: s.Name, scope: Scope) -> ValueType:
         if node.text in v.CONSTANTS:

@@ -11,7 +11,7 @@ from spanproof.query_lang.sql.conditions import ConditionCompiler, compile_opera
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Family, Plan
 from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters, compile_joins, make_span_aliases
-from spanproof.query_lang.sql.selections import compile_span_match
+from spanproof.query_lang.sql.selections import compile_span_match, is_stable
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
@@ -52,7 +52,7 @@ def compile_path(claim: s.Path, bindings: Bindings) -> Plan:
         compiler.parameters.values,
         family,
         ValueType("nothing"),
-        is_stable=claim.mode != "only",
+        is_stable=claim.mode != "only" and has_stable_steps(claim),
     )
 
 
@@ -83,6 +83,11 @@ def compile_hops(claim: s.Path, bindings: Bindings, traces: str) -> tuple[str, d
         " WHERE sel.trusting OR h.definite"
     )
     return sql, parameters.values
+
+
+def has_stable_steps(claim: s.Path) -> bool:
+    """Return whether an entry span that matches a step still matches it when more spans arrive."""
+    return all(is_stable(target) for step, _ in list_steps(claim.segment) for target in step.targets)
 
 
 def list_steps(segment: s.PathSegment, arrow: s.Arrow | None = None) -> list[tuple[s.Step, s.Arrow | None]]:

@@ -21,7 +21,8 @@ from spanproof.query_lang.check.constants import (
     to_decimal,
 )
 from spanproof.query_lang.sql.duckdb_dialect import SQL
-from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters
+from spanproof.query_lang.sql.relatives import compile_relative_test
+from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters, make_span_aliases
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -180,13 +181,23 @@ class ConditionCompiler:
         return f"{alias}.{name}_ns" if name in ("duration", "network", "lag", "start", "end") else f"{alias}.{name}"
 
     def _compile_within(self, node: s.Within) -> str:
-        """Return the SQL that tests whether one element of the list satisfies the whole condition."""
-        inner = ConditionCompiler(RowAliases(node.what, (), node.what), self.parameters, self.bindings)
+        """Return the SQL that tests whether one element of the list, or relative, satisfies the whole condition."""
+        if node.what in v.RELATIVES:
+            return self._compile_relative(node)
+        inner = ConditionCompiler(
+            RowAliases("event" if node.what == "event" else "link", (), node.what), self.parameters, self.bindings
+        )
         condition = inner.compile_condition(node.where)
         self.row.needed_joins.update(self.row.span_aliases)
         lists = [f"{span}.{node.what}s" for span in self.row.span_aliases]
         tests = [f"coalesce({SQL.length(SQL.filter_list(items, node.what, condition))} > 0, false)" for items in lists]
         return "(" + " OR ".join(tests) + ")"
+
+    def _compile_relative(self, node: s.Within) -> str:
+        alias = f"{self.row.alias}_{node.what}"
+        relative = make_span_aliases(f"{alias}_span", alias)
+        condition = ConditionCompiler(relative, self.parameters, self.bindings).compile_condition(node.where)
+        return compile_relative_test(node.what, self.row.alias, relative, condition, self.parameters)
 
 
 def compile_constant(constant: Constant | None, parameters: SqlParameters) -> SqlValue:

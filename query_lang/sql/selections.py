@@ -223,7 +223,8 @@ def is_stable(node: s.Selection, *expressions: s.Expression | None) -> bool:
     targets = (node.caller, node.callee) if isinstance(node, s.CallSelection) else (node,)
     conditions = [target.where for target in targets] + list(expressions)
     return not any(
-        isinstance(part, s.Name) and part.text in v.UNSTABLE_FIELDS
+        (isinstance(part, s.Name) and part.text in v.UNSTABLE_FIELDS)
+        or (isinstance(part, s.Within) and part.what in v.RELATIVES)
         for condition in conditions
         if condition is not None
         for part in s.walk(condition)

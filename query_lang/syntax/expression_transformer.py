@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import Diagnostic
 from spanproof.query_lang.syntax.literals import DiagnosticError, read_number_literal, read_string_literal
 from spanproof.query_lang.syntax.nodes import TextRange
-from spanproof.query_lang.syntax.vocabulary import RESPONSE_PARTS
+from spanproof.query_lang.syntax.vocabulary import PARTS, RELATIVES, RESPONSE_PARTS
 
 
 def locate_meta(part: Meta | Token) -> TextRange:
@@ -111,8 +111,9 @@ class ExpressionTransformer(Transformer[Token, Any]):
         name = read_name(token)
         if operation is None and _is_response(name.text.split(".")):
             return _make_response(name, indices, locate_meta(meta))
-        if operation is None and name.text in ("event", "link") and indices:
-            return s.Within("event" if name.text == "event" else "link", _read_condition(indices), locate_meta(meta))
+        if operation is None and name.text in (*PARTS, *RELATIVES) and indices:
+            what: s.Part | s.Relative = name.text  # type: ignore[assignment]  # checked in the line before
+            return s.Within(what, _read_condition(indices), locate_meta(meta))
         if operation is None and not indices:
             return name
         return _make_span_selection("entry", name, operation, indices, locate_meta(meta))

@@ -9,6 +9,8 @@ from msgspec import Struct
 
 Arrow: TypeAlias = Literal["->", "->>", "~>", "=>"]
 Comparator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">=", "=~", "!~", "contains"]
+Part: TypeAlias = Literal["event", "link"]
+Relative: TypeAlias = Literal["parent", "child", "ancestor", "descendant", "sibling"]
 Unit: TypeAlias = Literal["", "ns", "%", "pp", "/s"]
 
 
@@ -64,9 +66,9 @@ class Response(Struct, frozen=True):
 
 
 class Within(Struct, frozen=True):
-    """Condition ``event[…]`` or ``link[…]``: at least one event or link of the span satisfies it."""
+    """Condition on what belongs to a span, such as ``event[…]`` or ``parent[…]``: at least one of them satisfies it."""
 
-    what: Literal["event", "link"]
+    what: Part | Relative
     where: Expression
     at: TextRange
 

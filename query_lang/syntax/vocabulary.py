@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 from msgspec import Struct
 
@@ -82,6 +82,9 @@ FIELDS: Final[Mapping[RowKind, Mapping[str, ValueKind]]] = {
     "event": EVENT_FIELDS,
     "link": LINK_FIELDS,
 }
+# Conditions in [ ] on what belongs to a span, and on spans near it in the tree of its trace.
+PARTS: Final = get_args(s.Part)
+RELATIVES: Final = get_args(s.Relative)
 # Fields that can change while spans are still arriving. All others are final once the span has arrived.
 UNSTABLE_FIELDS: Final = frozenset({"self_time", "depth", "attempt", "attempts", "network"})
 

@@ -131,7 +131,19 @@ class ClaimMaker:
                 lambda: f"resource.service.version {self._pick(('==', '!='))} {self._pick(VERSIONS)}",
                 lambda: f"(error or root) {self._pick(('==', '!='))} {self._pick(('true', 'false'))}",
                 lambda: f"event[{self._event()}]",
+                lambda: f"{self._pick(('parent', 'child', 'ancestor', 'descendant', 'sibling'))}[{self._near()}]",
                 lambda: f'len(name) {order} 4 and lower(name) contains "get"',
+            )
+        )()
+
+    def _near(self) -> str:
+        """Return a condition about a span near another one."""
+        return self._pick(
+            (
+                lambda: self._pick(("error", "not error", "root", "kind == server", "kind == client")),
+                lambda: f"service {self._pick(('==', '!='))} {self._pick(TEXTS)}",
+                lambda: f"not parent[{self._attribute()}]",
+                self._attribute,
             )
         )()
 

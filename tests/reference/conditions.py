@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from typing import Any, Final, TypeAlias
 
@@ -11,7 +11,14 @@ from msgspec import Struct
 
 from spanproof.collector.otlp.semantic_conventions import SPAN_KINDS, STATUS_CODES
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.query_lang.syntax.vocabulary import CALL_FIELDS, EVENT_FIELDS, LINK_FIELDS, SPAN_FIELDS, UNSTABLE_FIELDS
+from spanproof.query_lang.syntax.vocabulary import (
+    CALL_FIELDS,
+    EVENT_FIELDS,
+    LINK_FIELDS,
+    RELATIVES,
+    SPAN_FIELDS,
+    UNSTABLE_FIELDS,
+)
 from spanproof.tests.reference.calls import Calls, Logical, Try
 from spanproof.tests.reference.spans import Event, Forest, Link, Span, Value, as_number, as_text, read
 
@@ -178,8 +185,7 @@ def holds(node: s.Expression, row: Row) -> bool:
         case s.Not():
             return not holds(node.term, row)
         case s.Within():
-            rows = row.events() if node.what == "event" else row.links()
-            return any(holds(node.where, each) for each in rows)
+            return any(holds(node.where, each) for each in _list_parts(node.what, row))
         case s.Function(name="exists"):
             return value_of(node.arguments[0], row) is not None
         case s.Compare():
@@ -189,6 +195,27 @@ def holds(node: s.Expression, row: Row) -> bool:
         case _:
             typed = value_of(node, row)
             return typed is not None and typed.value is True
+
+
+def _list_parts(what: str, row: Row) -> Iterable[Row]:
+    """Return what belongs to a span, or the spans near it in the tree of its trace."""
+    if what in ("event", "link"):
+        return row.events() if what == "event" else row.links()
+    assert isinstance(row, SpanRow)
+    span, forest = row.span, row.forest
+    parent = forest.parent(span)
+    match what:
+        case "parent":
+            found = [] if parent is None else [parent]
+        case "child":
+            found = list(forest.children(span))
+        case "sibling":
+            found = [] if parent is None else [each for each in forest.children(parent) if each is not span]
+        case "ancestor":
+            found = list(forest.above(span))
+        case _:
+            found = [each for each in forest.spans if span in forest.above(each)]
+    return [SpanRow(each, forest) for each in found]
 
 
 def value_of(node: s.Expression | TypedValue, row: Row | None) -> TypedValue | None:
@@ -355,4 +382,8 @@ def _is_missing(typed: TypedValue, option: s.Expression) -> bool:
 
 def is_stable(node: s.Expression | None) -> bool:
     """Return whether the fields of an expression are final once a span has arrived."""
-    return node is None or not any(isinstance(part, s.Name) and part.text in UNSTABLE_FIELDS for part in s.walk(node))
+    return node is None or not any(
+        (isinstance(part, s.Name) and part.text in UNSTABLE_FIELDS)
+        or (isinstance(part, s.Within) and part.what in RELATIVES)
+        for part in s.walk(node)
+    )

@@ -1,6 +1,6 @@
 """Reference judge: the verdict on a claim, from the text of the contract.
 
-Not covered, and not among the generated claims: structural predicates (`parent[…]`), `first` and `last`, `json`,
+Not covered, and not among the generated claims: `first` and `last`, `json`,
 `calls(A -> B)`, `within` of an order, comparisons of two `values`, `if … then`, `retries` and `distinct` in generated
 traces, listed clients that retry below their span, the blame of a budget, estimates that share an error (Holm),
 sampling weights, drift, snapshots and conformance.

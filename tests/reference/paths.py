@@ -11,7 +11,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Try
 from spanproof.tests.reference.conditions import holds
 from spanproof.tests.reference.numbers import Outcome
-from spanproof.tests.reference.selections import World, fits, fits_service, matches
+from spanproof.tests.reference.selections import World, fits, fits_service, is_selection_stable, matches
 from spanproof.tests.reference.spans import Span
 
 
@@ -38,8 +38,10 @@ def judge_path(node: s.Path, world: World) -> Outcome:
         if _is_step(node.segment.step, Hop(span, None), world)
         and _matches_branches(node.segment, Hop(span, None), world)
     }
+    stable = _has_stable_steps(node.segment)
     if node.mode == "no":
-        return "fail" if matching_traces else "pass" if world.all_settled else "open"
+        is_certain = any(stable or world.settled[trace] for trace in matching_traces)
+        return "fail" if is_certain else "pass" if world.all_settled else "open"
     missing = set(world.settled) - matching_traces
     if any(world.settled[trace] for trace in missing):
         return "fail"
@@ -51,7 +53,14 @@ def judge_path(node: s.Path, world: World) -> Outcome:
         if any(world.settled[trace] for trace in others):
             return "fail"
         return "pass" if world.all_settled else "open"
-    return "open" if missing else "pass"
+    return "pass" if not missing and (stable or world.all_settled) else "open"
+
+
+def _has_stable_steps(segment: s.PathSegment) -> bool:
+    """Return whether a span that matches a step still matches it when more spans arrive."""
+    return all(is_selection_stable(target) for target in segment.step.targets) and all(
+        map(_has_stable_steps, segment.branches)
+    )
 
 
 def find_matches(node: s.Path, world: World) -> Iterator[frozenset[Span]]:

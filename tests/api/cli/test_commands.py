@@ -93,7 +93,7 @@ def test_passing_proof_exits_with_0(prove: Prove, write: Callable[[str, str], Pa
     assert ran.code == 0, ran
     assert "PASS  good.proof::hello is answered   5 passed" in ran.out
     assert "✓ path shop -> bank   in 1 trace" in ran.out
-    assert "1 proofs: 1 passed in" in ran.out
+    assert "1 proof: 1 passed in" in ran.out
     assert ran.err == ""
 
 
@@ -107,7 +107,7 @@ def test_folder_is_searched_for_proofs(prove: Prove, write: Callable[[str, str],
 def test_failing_proof_exits_with_1_and_explains(prove: Prove, proof: Callable[..., Path]) -> None:
     ran = prove(proof("path shop -> bnak"))
     assert ran.code == 1, ran
-    assert "error[path-mismatch]: `shop` called `bank`, not `bnak`" in ran.out
+    assert "fail[path-mismatch]: `shop` called `bank`, not `bnak`" in ran.out
     assert "--> p.proof:4:23" in ran.out
     assert "4  |   expect path shop -> bnak\n   |               ----    ^^^^ " in ran.out
     assert re.search(r"= trace [0-9a-f]{32}, ", ran.out)

@@ -173,6 +173,13 @@ def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]
     return rendered
 
 
+def render_position(title: str, message: str, position: str, help_: str | None) -> Text:
+    """Render a diagnostic whose source line is not known."""
+    text = Text().append(title, style=f"bold {OUTCOME_STYLES[Outcome.FAIL]}").append(f": {message}\n", style="bold")
+    text.append(f" --> {position}\n", style="dim")
+    return text.append("  = ", style="dim").append(f"help: {help_}\n") if help_ else text
+
+
 def _render_excerpt(
     path: str, excerpt: tuple[ExcerptLine, ...], title: str, message: str, help_: str | None, style: str
 ) -> Text:

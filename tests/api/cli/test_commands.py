@@ -149,7 +149,7 @@ def test_invalid_url_exits_with_4(spanproof: Command, proof: Callable[..., Path]
 def test_unset_variable_exits_with_4(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("run", write("good.proof", GOOD), *FREE_PORTS)
     assert ran.code == 4, ran
-    assert "! `base` has no value" in ran.out
+    assert "! `base` has no value: set the environment variable BASE_URL, or pass --var base=…\n" in ran.out
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_stored_proof_is_read_at_each_run(
     assert finished.out.startswith(
         "error[not-allowed]: `env` is not allowed in a proof that a server runs\n"
         " --> environment.proof:1:15\n"
-        "  = help: declare `let base = \"…\"` and set it with --var\n"
+        '  = help: declare `let base = "…"` and set it with --var\n'
     )
     for given in ((), ("a.proof", "--stored", "shop/enough.proof")):
         assert spanproof("gate", *given, *options).err.startswith("spanproof: give either PROOF, a file, or --stored, ")

@@ -71,5 +71,5 @@ def query(
     require_file(db)
     answer = fetch_answer(access, query_text) if db is None else read_answer(db, parsed.query)
     sys.stdout.buffer.write(ANSWER_FORMATS[file_format].render(answer))
-    if answer.warning and file_format != "table":  # the table shows it
-        typer.echo(f"spanproof: {answer.warning}", err=True)
+    for warning in answer.warnings if file_format != "table" else ():  # the table shows them
+        typer.echo(f"spanproof: {warning}", err=True)

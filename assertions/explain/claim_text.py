@@ -96,16 +96,7 @@ class ClaimText(Struct, frozen=True):
 
     def find_selections(self) -> list[s.Selection]:
         """Return the selections of spans and calls in the claim, in source order."""
-        result: list[s.Selection] = []
-        for part in s.walk(self.claim):
-            if isinstance(part, s.SpanSelection | s.CallSelection):
-                result.append(part)
-            elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
-                continue
-            elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
-                selection = to_selection(part.arguments[0])
-                result += [selection] if selection else []
-        return result
+        return find_selections(self.claim)
 
     def locate_first_selection(self) -> s.TextRange:
         """Return the range of the first selection, or of the claim if it has none."""
@@ -125,3 +116,17 @@ class ClaimText(Struct, frozen=True):
             return "the whole"
         part = claim.parts[number - 1][0]
         return f"`{self.read_source(part.at)}`" if part is not None else "another service"
+
+
+def find_selections(node: object) -> list[s.Selection]:
+    """Return the selections of spans and calls in a claim or an expression, in source order."""
+    result: list[s.Selection] = []
+    for part in s.walk(node):
+        if isinstance(part, s.SpanSelection | s.CallSelection):
+            result.append(part)
+        elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
+            continue
+        elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
+            selection = to_selection(part.arguments[0])
+            result += [selection] if selection else []
+    return result

@@ -95,7 +95,7 @@ class Explainer:
                 reason, id_ = "this path was taken", "path-taken"
                 mark = f"taken {format_times(counts.fails)}"
             case s.Retry() as claim:
-                reason, id_, mark = explain_retry(claim, sample, counts)
+                reason, id_, mark = explain_retry(claim, self.claim_text, sample, counts)
                 reason += describe_difference(self.connection, sample) + self._qualify(sample, 3)
             case s.NoRetry():
                 reason, id_ = f"it was tried {format_times(sample.value if sample else 0)}", "retried"
@@ -194,7 +194,7 @@ class Explainer:
     def make_nothing_matched(self, plan: Plan) -> Verdict:
         """Return the verdict on a claim that matched nothing; it never passes."""
         if plan.needs_occasion:
-            reason = f"not exercised: {self.claim_text.describe_precondition()} never happened"
+            reason = f"not exercised: {self.claim_text.describe_missing_occasion()}"
             return Verdict(
                 Outcome.INCONCLUSIVE,
                 "not-exercised",

@@ -37,7 +37,7 @@ def test_difference_is_printed_once(spanproof: Command, write: Callable[[str, st
     ran = spanproof("case", path)
     assert ran.out == (
         f"{path}:7: duration(shop) < 50ms\n"
-        "    expected fail, got pass: 10ms (n = 1)  10ms\n"
+        "    expected fail, got pass: 10ms (n = 1)\n"
         "    (in every variation)\n"
         "1 files, 6 verdicts, 1 differences\n"
     )

@@ -31,7 +31,10 @@ _TIMEOUT_S: Final = 1000.0  # a server ends a run after 900 s
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided")
+@app.command(
+    short_help="Evaluate proofs on a server until they are decided.",
+    epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided",
+)
 @add_option_group("access", ServerAccess)
 def gate(
     path: Annotated[

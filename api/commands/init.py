@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof init http://127.0.0.1:8080/orders/42")
+@app.command(
+    short_help="Send a request, and write a first proof from its spans.",
+    epilog="Example: spanproof init http://127.0.0.1:8080/orders/42",
+)
 def init(
     url: Annotated[
         str, typer.Argument(metavar="URL", help="The URL to request, such as http://127.0.0.1:8080/orders.")

@@ -42,7 +42,10 @@ def trace(
     make_console().print(render_trace(view), end="")
 
 
-@query_app.command(epilog="Example: spanproof query 'p95(duration(gateway)) by http.route over last 1h'")
+@query_app.command(
+    short_help="Evaluate one number over stored traces.",
+    epilog="Example: spanproof query 'p95(duration(gateway)) by http.route over last 1h'",
+)
 @add_option_group("access", ServerAccess)
 def query(
     query_text: Annotated[

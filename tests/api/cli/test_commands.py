@@ -72,6 +72,17 @@ def test_help_of_each_command_has_an_example(command: str) -> None:
     assert f"Example: spanproof {command} " in " ".join(result.stdout.split())
 
 
+def test_mistyped_command_is_suggested() -> None:
+    result = CliRunner().invoke(app, ["ruin"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no such command `ruin`; did you mean `run`?" in result.stderr
+    assert "did you mean" not in CliRunner().invoke(app, ["zzzzzz"]).stderr
+
+
+def test_help_cuts_no_line() -> None:
+    assert "..." not in CliRunner().invoke(app, ["--help"]).stdout.replace("[ARGS]...", "")
+
+
 def test_help_lists_commands(spanproof: Command) -> None:
     result = spanproof("--help")
     assert result.code == 0
@@ -337,4 +348,4 @@ def test_check_finds_all_problems(spanproof: Command, proof: Callable[..., Path]
     ran = spanproof("check", proof("count(shop) > 5ms\n  expect nonsense(shop) == 1"))
     assert ran.code == 2
     assert re.findall(r"error\[([\w-]+)\]", ran.out) == ["type-mismatch", "unknown-function"]
-    assert ran.out.endswith("1 files, 1 proofs, 2 problems\n")
+    assert ran.out.endswith("1 file, 1 proof, 2 problems\n")

@@ -88,7 +88,7 @@ def test_no_send_writes_proof(options: tuple[str, ...], name: str, when: str) ->
         "  expect response.status == 200\n}\n"
     )
     checked = CliRunner().invoke(app, ["check", "first.proof"])
-    assert (checked.exit_code, checked.stdout) == (0, "1 files, 1 proofs, 0 problems\n")
+    assert (checked.exit_code, checked.stdout) == (0, "1 file, 1 proof, 0 problems\n")
 
 
 @pytest.mark.usefixtures("_empty_folder")

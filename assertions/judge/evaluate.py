@@ -91,13 +91,13 @@ class Judge:
         now_ns = time.time_ns()
         sql, parameters = compile_window(given, bindings, now_ns)
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
-        mark_incomplete_traces(self.connection)
+        growing = mark_incomplete_traces(self.connection)
         row = self.connection.execute(
             "SELECT count(*), count(*) FILTER (trace_id IN (FROM incomplete)) FROM judged"
         ).fetchone()
         begin_ns, end_ns = compute_bounds(given.window, bindings, now_ns)
         traces, incomplete = row or (0, 0)
-        window = TraceWindow(begin_ns, traces, incomplete, min(now_ns, end_ns or now_ns))
+        window = TraceWindow(begin_ns, traces, incomplete, min(now_ns, end_ns or now_ns), growing)
         if given.baseline:
             self._baseline = window
             self._has_baseline, self._open_evidence = True, None

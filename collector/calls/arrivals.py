@@ -34,8 +34,8 @@ class ArrivalGroup(Struct, frozen=True):
 def group_arrivals(candidates: list[RetryCandidate]) -> Iterator[ArrivalGroup]:
     """Yield the groups of server spans that share one client span.
 
-    Only SERVER spans below CLIENT spans are attempts. One is a further attempt if the previous one at the same operation
-    failed retryably or was still running.
+    Only SERVER spans below CLIENT spans are attempts. One is a further attempt if the previous one at the same
+    operation failed retryably or was still running.
     """
     by_client: defaultdict[tuple[int | None, str], list[RetryCandidate]] = defaultdict(list)
     for each in candidates:

@@ -236,7 +236,7 @@ class Field:
         return settled
 
     def _misses_deliveries(self, trace_id: str, run: Run) -> bool:
-        """Return whether the log shows deliveries whose spans have not arrived: a queue says nothing of those to come."""
+        """Return whether spans of deliveries in the log have not arrived: a queue says nothing of those to come."""
         if run.client.protocol != QUEUE:
             return False
         ((count,),) = self.connection.execute(_DELIVERIES_SQL, {"trace": trace_id}).fetchall()

@@ -201,6 +201,7 @@ class Judge:
             plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
                 verdict = self._conclude_share(plan, expectation.share, bindings, explainer)
+                verdict = self._check_unobserved(expectation, plan, verdict, bindings)
                 verdict = self._check_growth(verdict, can_turn=True)
                 return self._check_expiry(expectation, verdict, decided=False)
             groups = count_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.is_settled)
@@ -219,6 +220,7 @@ class Judge:
             }
             group, verdict = explainer.choose_worst_group(judged, groups, expectation.by)
             verdict = replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
+            verdict = self._check_unobserved(expectation, plan, verdict, bindings)
             return self._check_expiry(expectation, verdict, decided=False)
         except duckdb.InterruptException:  # the caller cancelled the query and needs no verdict
             raise

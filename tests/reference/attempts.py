@@ -120,7 +120,8 @@ class Try(Struct, frozen=True, eq=False):
     @property
     def spans(self) -> tuple[Span, ...]:
         """The spans that attributes come from, in their order."""
-        return tuple(span for span in (self.exit, self.server, *self.wrappers) if span is not None)
+        first_two = (self.server, self.exit) if self.is_arrival else (self.exit, self.server)
+        return tuple(span for span in (*first_two, *self.wrappers) if span is not None)
 
     def attribute(self, name: str) -> Value | None:
         return next((value for span in self.spans if (value := read(span.attributes, name)) is not None), None)

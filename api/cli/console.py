@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spanproof.api.cli.exits import EXIT_NOTHING_SELECTED, exit_with_error, read_or_exit
 
@@ -32,6 +32,16 @@ def print_diagnostics(modules: list[ProofModule]) -> int:
             if module.diagnostics:
                 console.print(render_diagnostics(module.file.path, module.file.text, module.diagnostics))
     return count
+
+
+def print_server_diagnostics(path: str, diagnostics: Iterable[Mapping[str, Any]]) -> None:
+    """Print the diagnostics in a server's answer; their source lines are on the server."""
+    from spanproof.assertions.reports.terminal import render_position
+
+    console = make_console()
+    for each in diagnostics:
+        position = f"{path}:{each['line']}:{each['column']}"
+        console.print(render_position(f"error[{each['id']}]", each["message"], position, each["help"]))
 
 
 def exit_on_variable_problems(modules: Iterable[ProofModule], variables: Collection[str]) -> None:

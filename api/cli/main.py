@@ -44,6 +44,15 @@ class LazyGroup(TyperGroup):
         """Return the names of all commands, in the order of the help page."""
         return list(COMMANDS)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments begin with; suggest one if there is none of that name."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from spanproof.query_lang.syntax.diagnostics import suggest_names
+
+            hint = suggest_names(args[0], COMMANDS)
+            ctx.fail(f"no such command `{args[0]}`" + (f"; {hint}" if hint else ""))
+        return super().resolve_command(ctx, args)
+
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return the command of this name, or None if there is none."""
         if cmd_name not in COMMANDS:

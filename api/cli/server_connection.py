@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from msgspec import Struct
@@ -94,6 +94,14 @@ class ServerAccess(Struct, frozen=True):
         except OSError as error:  # ssl.SSLError is a subclass
             raise ValueError(f"{self.tls_ca or self.tls_cert}: {error.strerror or error}") from None
         return context
+
+
+def read_diagnostics(response: httpx.Response) -> list[dict[str, Any]]:
+    """Return the diagnostics of a submitted text in a response of status 400 or above."""
+    try:
+        return list(response.json()["diagnostics"])
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def make_server_error(response: httpx.Response) -> ServerError:

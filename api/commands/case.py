@@ -14,13 +14,17 @@ from spanproof.api.cli.exits import exit_with_error, read_or_exit
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof case tests/cases/*.case")
+@app.command(
+    short_help="Run case files: traces, claims and expected verdicts.",
+    epilog="Example: spanproof case tests/cases/*.case",
+)
 def case(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="Case files.")],
 ) -> None:
     """Run case files: traces, claims and the verdicts that they must get, in one text."""
     from spanproof.assertions.cases.case_runner import group_differences, run_cases
     from spanproof.assertions.cases.scenario import CaseError
+    from spanproof.assertions.explain.text_formatting import format_count
 
     claims, differences = 0, 0
     for path in files:
@@ -34,5 +38,10 @@ def case(
             differences += 1
             where = "in every variation" if each.all_variations else f"only {'; '.join(each.variations)}"
             typer.echo(f"{path}:{each.assertion.line}: {each.assertion.claim}\n    {each.difference}\n    ({where})")
-    typer.echo(f"{len(files)} files, {claims} verdicts, {differences} differences")
+    counts = (
+        format_count(len(files), "file"),
+        format_count(claims, "verdict"),
+        format_count(differences, "difference"),
+    )
+    typer.echo(", ".join(counts))
     sys.exit(1 if differences else 0)

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof check checks --db spans.duckdb")
+@app.command(
+    short_help="Check proofs without sending anything.", epilog="Example: spanproof check checks --db spans.duckdb"
+)
 def check(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
@@ -30,11 +32,15 @@ def check(
     ] = None,
 ) -> None:
     """Check proofs without sending anything: syntax, names, types, units."""
+    from spanproof.assertions.explain.text_formatting import format_count
+
     modules = load_modules(paths or [Path()])
     problems = print_diagnostics(modules)
     proofs = sum(len(module.proofs) for module in modules)
-    warnings = "" if db is None else f", {print_unknown_names(modules, db)} warnings"
-    typer.echo(f"{len(modules)} files, {proofs} proofs, {problems} problems{warnings}")
+    counts = [format_count(len(modules), "file"), format_count(proofs, "proof"), format_count(problems, "problem")]
+    if db is not None:
+        counts.append(format_count(print_unknown_names(modules, db), "warning"))
+    typer.echo(", ".join(counts))
     sys.exit(EXIT_USAGE if problems else 0)
 
 

@@ -21,7 +21,10 @@ PROGRAM: Final = "spanproof"
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof completion bash > ~/.local/share/bash-completion/completions/spanproof")
+@app.command(
+    short_help="Print the completion script of a shell.",
+    epilog="Example: spanproof completion bash > ~/.local/share/bash-completion/completions/spanproof",
+)
 def completion(
     context: typer.Context,
     shell: Annotated[str, typer.Argument(metavar="bash|fish|zsh", help="The shell to write a script for.")],

@@ -21,7 +21,7 @@ MASK: Final = "••••"
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof config run")
+@app.command(short_help="Print the settings in force, each with its origin.", epilog="Example: spanproof config run")
 def config(
     context: typer.Context,
     command: Annotated[

@@ -61,7 +61,7 @@ def run_demo(modules: list[ProofModule], reports: tuple[ReportTarget, ...], cons
     from spanproof.collector.storage.store import Store
     from spanproof.examples.shop.shop import Shop, ShopError
 
-    report = TerminalReport(console)
+    report = TerminalReport(console, can_rerun=False)  # the shop stops
     proofs = [(module, proof) for module in modules for proof in module.proofs]
     mismatches: list[str] = []
     with Store.open() as store, Receiver(store, "127.0.0.1:0", "127.0.0.1:0") as receiver:

@@ -26,6 +26,7 @@ def format_files(
     ] = False,
 ) -> None:
     """Format proof files; there is one layout."""
+    from spanproof.assertions.explain.text_formatting import format_count
     from spanproof.query_lang.syntax.formatter import format_file
 
     modules = load_modules(paths or [Path()])
@@ -36,5 +37,5 @@ def format_files(
         if not check_only:
             Path(file.path).write_text(format_file(file), encoding="utf-8", newline="\n")
         typer.echo(f"{'would format' if check_only else 'formatted'} {file.path}")
-    typer.echo(f"{len(modules)} files, {len(changed)} {'to change' if check_only else 'changed'}")
+    typer.echo(f"{format_count(len(modules), 'file')}, {len(changed)} {'to change' if check_only else 'changed'}")
     sys.exit(1 if check_only and changed else 0)

@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from spanproof.api.cli.command_app import add_option_group, make_command_app
-from spanproof.api.cli.console import exit_on_variable_problems, make_console, print_diagnostics
+from spanproof.api.cli.console import (
+    exit_on_variable_problems,
+    make_console,
+    print_diagnostics,
+    print_server_diagnostics,
+)
 from spanproof.api.cli.exits import EXIT_USAGE, exit_with_error, read_or_exit
-from spanproof.api.cli.server_connection import ServerAccess, make_server_error
+from spanproof.api.cli.server_connection import ServerAccess, make_server_error, read_diagnostics
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,7 +31,10 @@ _TIMEOUT_S: Final = 1000.0  # a server ends a run after 900 s
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided")
+@app.command(
+    short_help="Evaluate proofs on a server until they are decided.",
+    epilog="Example: spanproof gate deploy.proof --var version=1.4.2 --for 15m --every 30s --until-decided",
+)
 @add_option_group("access", ServerAccess)
 def gate(
     path: Annotated[
@@ -123,6 +131,9 @@ def _evaluate_gate(access: ServerAccess, body: Mapping[str, object]) -> RunDocum
 
     response = access.send_request("POST", "/api/v1/gate", json=body, timeout_s=_TIMEOUT_S)
     if response.is_error:
+        if diagnostics := read_diagnostics(response):
+            print_server_diagnostics(str(body.get("name") or body.get("stored")), diagnostics)
+            sys.exit(EXIT_USAGE)
         raise make_server_error(response)
     return TypeAdapter(RunDocument).validate_python(response.json()["run"])
 

@@ -27,7 +27,11 @@ import_app = make_command_app()
 export_app = make_command_app()
 
 
-@import_app.command(name="import", epilog="Example: spanproof import traces/*.json --db spans.duckdb")
+@import_app.command(
+    name="import",
+    short_help="Store the spans of files.",
+    epilog="Example: spanproof import traces/*.json --db spans.duckdb",
+)
 def import_(
     files: Annotated[
         list[Path],
@@ -53,7 +57,8 @@ def import_(
 
 
 @export_app.command(
-    epilog="Example: spanproof export failing.jsonl --trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb"
+    short_help="Write stored spans to a file.",
+    epilog="Example: spanproof export failing.jsonl --trace 4bf92f3577b34da6a3ce929d0e0e4736 --db spans.duckdb",
 )
 def export(
     file: Annotated[
@@ -108,7 +113,7 @@ def import_files(
                 echo(f"spanproof: {error}; nothing of it is stored", err=True)
             else:
                 skipped = imported.log.format_skipped()
-                echo(f"{path}: {imported.spans} spans of {imported.traces} traces{skipped}")
+                echo(f"{path}: {_format_counts(imported.spans, imported.traces)}{skipped}")
                 for warning in imported.log.list_warnings():
                     echo(f"spanproof: {path}: {warning}", err=True)
     return EXIT_REJECTED if rejected else 0
@@ -138,7 +143,14 @@ def export_spans(
                 overwrite=overwrite,
                 format_case=format_case,
             )
-    return f"{file}: {exported.spans} spans of {exported.traces} traces"
+    target = "standard output" if file == STANDARD_OUTPUT else file
+    return f"{target}: {_format_counts(exported.spans, exported.traces)}"
+
+
+def _format_counts(spans: int, traces: int) -> str:
+    from spanproof.assertions.explain.text_formatting import format_count
+
+    return f"{format_count(spans, 'span')} of {format_count(traces, 'trace')}"
 
 
 def _write_to_stdout(store: Store, target: ExportFormat, trace_ids: Sequence[UUID]) -> ExportSummary:

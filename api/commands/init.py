@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -21,7 +22,10 @@ if TYPE_CHECKING:
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof init http://127.0.0.1:8080/orders/42")
+@app.command(
+    short_help="Send a request, and write a first proof from its spans.",
+    epilog="Example: spanproof init http://127.0.0.1:8080/orders/42",
+)
 def init(
     url: Annotated[
         str, typer.Argument(metavar="URL", help="The URL to request, such as http://127.0.0.1:8080/orders.")
@@ -47,7 +51,11 @@ def init(
     otlp_grpc: OtlpGrpc = "127.0.0.1:4317",
     otlp_http: OtlpHttp = "127.0.0.1:4318",
 ) -> None:
-    """Send a request, receive its spans, and write a proof of what was observed."""
+    """Send a request, receive its spans, and write a proof of what was observed.
+
+    Exits with code 3 if no span arrived; the proof then covers the response only.
+    """
+    from spanproof.assertions.findings.verdict import EXIT_CODES, Outcome
     from spanproof.assertions.run.generated_proof import read_request, write_generated_proof
     from spanproof.collector.receive.addresses import is_loopback
     from spanproof.query_lang.syntax.literals import read_duration_ns
@@ -72,6 +80,8 @@ def init(
     except OSError as error:
         exit_with_error(f"{output}: {error.strerror}")
     make_console().print(f"{output} is written. Edit it, and run it:\n  spanproof run {output}")
+    if exploration is not None and not exploration.span_count:
+        sys.exit(EXIT_CODES[Outcome.INCONCLUSIVE])
 
 
 def _explore(request: ExploredRequest, within: str, otlp_grpc: str, otlp_http: str) -> Exploration:
@@ -104,8 +114,9 @@ def _explore(request: ExploredRequest, within: str, otlp_grpc: str, otlp_http: s
     console.print(f"{request.method} {request.url} was answered with {exploration.status} in {took}")
     if not exploration.span_count:
         console.print(
-            f"no span arrived within {within}: let the services export to"
-            f" OTEL_EXPORTER_OTLP_ENDPOINT=http://{receiver.http_address}",
+            f"no span arrived within {within}: start the services with"
+            f" OTEL_EXPORTER_OTLP_ENDPOINT=http://{receiver.http_address} OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf,"
+            f" or with http://{receiver.grpc_address} and grpc",
             style="yellow",
         )
         return exploration

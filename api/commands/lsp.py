@@ -12,7 +12,10 @@ from spanproof.api.cli.exits import exit_with_error, require_file
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof lsp --db spans.duckdb (an editor starts it)")
+@app.command(
+    short_help="Serve an editor over standard input and output.",
+    epilog="Example: spanproof lsp --db spans.duckdb (an editor starts it)",
+)
 def lsp(
     *,
     db: Annotated[

@@ -38,6 +38,7 @@ def tracetest(
     force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
 ) -> None:
     """Convert Tracetest test definitions into proofs, or name what has no equivalent."""
+    from spanproof.assertions.explain.text_formatting import format_count
     from spanproof.assertions.reports.terminal import render_diagnostics
     from spanproof.query_lang.tracetest.proofs import convert_tests
 
@@ -58,7 +59,9 @@ def tracetest(
             write_proof(target, converted.text)
         converted_count += converted.text is not None
     if output is not None:
-        typer.echo(f"{len(files)} files, {converted_count} converted, {len(files) - converted_count} refused")
+        typer.echo(
+            f"{format_count(len(files), 'file')}, {converted_count} converted, {len(files) - converted_count} refused"
+        )
     sys.exit(0 if converted_count == len(files) else 1)
 
 

@@ -42,7 +42,10 @@ def trace(
     make_console().print(render_trace(view), end="")
 
 
-@query_app.command(epilog="Example: spanproof query 'p95(duration(gateway)) by http.route over last 1h'")
+@query_app.command(
+    short_help="Evaluate one number over stored traces.",
+    epilog="Example: spanproof query 'p95(duration(gateway)) by http.route over last 1h'",
+)
 @add_option_group("access", ServerAccess)
 def query(
     query_text: Annotated[
@@ -71,5 +74,5 @@ def query(
     require_file(db)
     answer = fetch_answer(access, query_text) if db is None else read_answer(db, parsed.query)
     sys.stdout.buffer.write(ANSWER_FORMATS[file_format].render(answer))
-    if answer.warning and file_format != "table":  # the table shows it
-        typer.echo(f"spanproof: {answer.warning}", err=True)
+    for warning in answer.warnings if file_format != "table" else ():  # the table shows them
+        typer.echo(f"spanproof: {warning}", err=True)

@@ -108,7 +108,8 @@ class RunOptionGroup(Struct, frozen=True):
 
 
 @app.command(
-    epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080" --report html=report.html'
+    short_help="Run proofs: send their requests and judge the traces.",
+    epilog='Example: spanproof run checks -k checkout --var base="http://127.0.0.1:8080" --report html=report.html',
 )
 @add_option_group("receiver_group", ReceiverOptionGroup)
 @add_option_group("run_group", RunOptionGroup)
@@ -117,8 +118,12 @@ def run(
         list[Path] | None, typer.Argument(metavar="[PATH]...", help="Proof files or folders of them.")
     ] = None,
     *,
-    keyword: Annotated[str | None, typer.Option("-k", help="Only proofs with this in their name.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only proofs with this tag; may be repeated.")] = None,
+    keyword: Annotated[
+        str | None, typer.Option("-k", metavar="WORD", help="Only proofs with this in their name.")
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", metavar="TAG", help="Only proofs with this tag; may be repeated.")
+    ] = None,
     proxy: Proxies = None,
     max_retry_gap: RetryGap = "60s",
     max_clock_skew: ClockSkew = "10ms",

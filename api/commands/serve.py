@@ -58,7 +58,9 @@ _UNIT_FACTORS = {None: 1} | {
 app = make_command_app()
 
 
-@app.command(epilog="Example: spanproof serve --db spans.duckdb")
+@app.command(
+    short_help="Receive and keep spans, and serve the HTTP API.", epilog="Example: spanproof serve --db spans.duckdb"
+)
 @add_option_group("receiver_group", ReceiverOptionGroup)
 def serve(
     *,

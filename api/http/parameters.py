@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Self
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 
 from spanproof.api.http.problems import ProblemError
+from spanproof.api.http.schemas import StrictModel
 from spanproof.query_lang.syntax.instants import parse_instant
 from spanproof.query_lang.syntax.literals import INT64_LIMIT, read_duration_ns
 
@@ -19,10 +20,10 @@ _DURATION_PATTERN = r"^([0-9]{1,18}ns|[0-9]{1,12}(\.[0-9]{1,3})?(us|µs|ms)|[0-9
 _REPEATABLE = {"attribute"}
 
 
-class QueryParameters(BaseModel):
+class QueryParameters(StrictModel):
     """The parameters of an operation; unknown ones are rejected."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(frozen=True)
 
 
 async def reject_repeated(request: Request) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from http import HTTPStatus
+from http import HTTPMethod, HTTPStatus
 from typing import Any, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
-from starlette.routing import Match, Route
+from starlette.routing import Match
 
 from spanproof.api.http.schemas import DiagnosticDocument, Problem
 from spanproof.query_lang.syntax.diagnostics import Diagnostic
@@ -58,13 +58,14 @@ def describe_validation_errors(error: RequestValidationError) -> str:
     )
 
 
-def _find_allowed_methods(app: FastAPI, request: Request) -> set[str]:
+def _find_allowed_methods(app: FastAPI, request: Request) -> list[str]:
     """Return the methods of all operations at the path of a request."""
-    methods: set[str] = set()
-    for route in app.routes:
-        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
-            methods |= route.methods or set()
-    return methods
+    # An included router has no list of methods: each method is matched.
+    return [
+        method
+        for method in sorted(HTTPMethod)
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in app.routes)
+    ]
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -82,7 +83,7 @@ def add_problem_handlers(app: FastAPI) -> None:
     def answer_http_error(request: Request, error: HTTPException) -> JSONResponse:
         headers = dict(error.headers or {})
         if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # Starlette lists the methods of a single route only
-            headers["Allow"] = ", ".join(sorted(_find_allowed_methods(app, request)))
+            headers["Allow"] = ", ".join(_find_allowed_methods(app, request))
         return make_problem_response(
             ProblemError(error.status_code, str(error.detail).lower(), str(error.detail), headers)
         )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import duckdb
 from fastapi import APIRouter, Depends, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from spanproof.api.http.parameters import reject_repeated
 from spanproof.api.http.problems import ProblemError, describe_problems
 from spanproof.api.http.query_executor import QueryExecutor
 from spanproof.api.http.query_output import ANSWER_FORMATS, AnswerDocument
+from spanproof.api.http.schemas import StrictModel
 from spanproof.assertions.judge.query_answers import answer_query
 from spanproof.query_lang.check.constants import MissingValue
 from spanproof.query_lang.compile.queries import read_query
@@ -17,11 +18,10 @@ from spanproof.query_lang.compile.queries import read_query
 _FORMATS_BY_MEDIA_TYPE = {each.media_type: each for name, each in ANSWER_FORMATS.items() if name != "table"}
 
 
-class QueryDocument(BaseModel):
+class QueryDocument(StrictModel):
     """A query, such as ``p95(duration(gateway)) by resource.service.version over last 1h every 1m``."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={"examples": [{"query": "p95(duration(gateway)) by resource.service.version over last 1h"}]},
     )
 

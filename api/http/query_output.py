@@ -13,6 +13,7 @@ from msgspec import Struct
 from pydantic import BaseModel, ConfigDict, Field
 
 from spanproof.assertions.explain import units
+from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.assertions.judge.query_answers import QueryAnswer
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.instants import format_instant
@@ -33,7 +34,7 @@ class GroupDocument(BaseModel):
 
 
 class AnswerDocument(BaseModel):
-    """The answer to a query; ``incomplete`` of its ``traces`` still lack spans."""
+    """The answer to a query; ``incomplete`` of its ``traces`` lack spans, and ``growing`` others are left out."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -43,7 +44,9 @@ class AnswerDocument(BaseModel):
                     "n": 1234,
                     "traces": 1200,
                     "incomplete": 0,
+                    "growing": 1,
                     "forgotten_until_ns": None,
+                    "hint": None,
                     "groups": [
                         {"key": {"resource.service.version": "1.4.2"}, "at_ns": None, "n": 1234, "value": 391000000}
                     ],
@@ -56,9 +59,11 @@ class AnswerDocument(BaseModel):
     n: int
     traces: int
     incomplete: int
+    growing: int = Field(default=0, description="Traces of which spans still arrive; they are left out")
     forgotten_until_ns: int | None = Field(
         default=None, description="Traces of the window that began up to this time were deleted"
     )
+    hint: str | None = Field(default=None, description="If nothing matched: the nearest services or operations")
     groups: list[GroupDocument]
 
     @classmethod
@@ -75,15 +80,21 @@ class AnswerDocument(BaseModel):
             n=answer.n,
             traces=answer.traces,
             incomplete=answer.incomplete,
+            growing=answer.growing,
             forgotten_until_ns=answer.forgotten_until_ns,
+            hint=answer.hint,
             groups=groups,
         )
 
     @property
-    def warning(self) -> str | None:
-        """A note about expired traces that are missing from the numbers."""
-        until_ns = self.forgotten_until_ns
-        return None if until_ns is None else f"traces of the window up to {format_instant(until_ns)} were deleted"
+    def warnings(self) -> tuple[str, ...]:
+        """Notes about traces that are missing from the numbers, and about names that do not exist."""
+        growing, until_ns = self.growing, self.forgotten_until_ns
+        return (
+            *([f"{format_count(growing, 'trace')} not complete yet, left out"] if growing else []),
+            *([f"traces of the window up to {format_instant(until_ns)} were deleted"] if until_ns is not None else []),
+            *([f"nothing matched: {self.hint}"] if self.hint else []),
+        )
 
 
 class AnswerFormat(Struct, frozen=True):
@@ -136,8 +147,8 @@ def _render_table(document: AnswerDocument) -> bytes:
     widths = [max(len(row[index]) for row in rows) for index in range(len(columns))]
     lines = ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     notes = f", {document.incomplete} of them incomplete" if document.incomplete else ""
-    notes += f"; {document.warning}" if document.warning else ""
-    return "\n".join([*lines, f"of {document.traces} traces{notes}", ""]).encode()
+    notes = "; ".join([f"of {format_count(document.traces, 'trace')}{notes}", *document.warnings])
+    return "\n".join([*lines, notes, ""]).encode()
 
 
 def _format_instant(ns: int | None) -> str | None:

@@ -19,6 +19,7 @@ from spanproof.api.http.parameters import HOUR_NS, Cursor, DurationNs, Limit, Qu
 from spanproof.api.http.problems import ProblemError, ResponseDocs, describe_problems
 from spanproof.api.http.query_executor import QueryExecutor
 from spanproof.api.http.run_manager import ActiveRun, RunManager
+from spanproof.api.http.schemas import StrictModel
 from spanproof.api.http.stored_proofs import StoredProofs
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports import history
@@ -42,11 +43,10 @@ _NOT_MODIFIED: ResponseDocs = {304: {"description": "The run is unchanged"}}
 _XML_RESPONSE: ResponseDocs = {200: {"content": {"application/xml": {"schema": {"type": "string"}}}}}
 
 
-class SubmittedProof(BaseModel):
+class SubmittedProof(StrictModel):
     """Proofs to run, as text or by the name of a stored proof file, and values for their ``let``s."""
 
     model_config = ConfigDict(
-        extra="forbid",
         json_schema_extra={
             "examples": [{"proof": EXAMPLE_PROOF}],
             "oneOf": [{"required": ["proof"]}, {"required": ["stored"]}],
@@ -61,7 +61,7 @@ class SubmittedProof(BaseModel):
         pattern=_PRINTABLE_PATTERN,
         description="A file that `/proofs/stored` lists",
     )
-    variables: dict[str, str] = {}
+    variables: dict[str, str] = Field(default={})
     name: str = Field(
         default_factory=str,
         max_length=200,

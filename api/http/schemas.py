@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
 
 from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, locate_offset
@@ -12,6 +12,22 @@ from spanproof.query_lang.syntax.diagnostics import Diagnostic, locate_offset
 
 def _make_example(**document: JsonValue) -> ConfigDict:
     return ConfigDict(json_schema_extra={"examples": [document]})
+
+
+class StrictModel(BaseModel):
+    """The parameters of a request; an unknown one is rejected with the names of the known ones."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unknown(cls, data: object) -> object:
+        names = [field.alias or name for name, field in cls.model_fields.items()]
+        unknown = [name for name in data if name not in names] if isinstance(data, dict) else []
+        if unknown:
+            known = f"there are {', '.join(f'`{name}`' for name in names)}" if names else "there are none"
+            raise ValueError(f"`{unknown[0]}` is not a parameter; {known}")
+        return data
 
 
 class SpanDocument(BaseModel):

@@ -118,18 +118,21 @@ def _check_rejection(assertion: CaseAssertion, scope: Scope) -> str | None:
     problems = check_claim(parse_claim(assertion.claim), scope)
     if not problems:
         return "was not rejected"
-    message = "; ".join(f"{each.message} {each.help or ''}" for each in problems)
+    message = "; ".join(text for each in problems for text in (each.message, each.help) if text)
     missing = [text for text in assertion.expected_texts if text not in message]
     return f"the rejection lacks {missing[0]!r}: {message}" if missing else None
 
 
 def _compare_verdict(assertion: CaseAssertion, verdict: Verdict, requests: CaseRequests) -> str | None:
     message = " ".join([verdict.reason, verdict.mark, verdict.observed or "", verdict.help or ""])
+    shown = f"{verdict.reason}; {verdict.help}" if verdict.help else verdict.reason
+    if verdict.help and verdict.help in verdict.reason:
+        shown = verdict.reason
     if verdict.outcome != assertion.outcome:
-        return f"expected {assertion.outcome}, got {verdict.outcome}: {message.strip()}"
+        return f"expected {assertion.outcome}, got {verdict.outcome}: {shown}"
     for text in assertion.expected_texts:
         if text not in message:
-            return f"expected {text!r} in: {message.strip()}"
+            return f"expected {text!r} in: {shown}"
     if assertion.expected_witness is not None:
         expected = sorted(requests.find_span_id(label) for label in assertion.expected_witness)
         actual = sorted(witness.span_id for witness in verdict.witnesses)

@@ -81,31 +81,23 @@ class ClaimText(Struct, frozen=True):
                 return self.read_source(subject.at) if subject else ""
         return ""
 
-    def describe_precondition(self) -> str:
-        """Return the event without which the claim has nothing to judge."""
+    def describe_missing_occasion(self) -> str:
+        """Return why the claim has nothing to judge."""
         match self.claim:
             case s.Retry(call=call):
-                return f"a failed first attempt of `{self.read_source(call.at)}`"
+                return f"no first attempt of `{self.read_source(call.at)}` failed, so there was nothing to retry"
             case s.Circuit(call=call):
-                return f"the required number of consecutive failures of `{self.read_source(call.at)}`"
+                call_text = self.read_source(call.at)
+                return f"`{call_text}` did not fail so many times in a row that the circuit should have opened"
             case s.Timeout(call=call):
-                return f"an attempt of `{self.read_source(call.at)}` that was cut off"
+                return f"no attempt of `{self.read_source(call.at)}` was cut off, so there was no timeout"
             case s.Fallback(call=call):
-                return f"a failure of `{self.read_source(call.at)}`"
-        return "the condition"
+                return f"no call `{self.read_source(call.at)}` failed, so there was nothing to fall back from"
+        return "the condition never held"
 
     def find_selections(self) -> list[s.Selection]:
         """Return the selections of spans and calls in the claim, in source order."""
-        result: list[s.Selection] = []
-        for part in s.walk(self.claim):
-            if isinstance(part, s.SpanSelection | s.CallSelection):
-                result.append(part)
-            elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
-                continue
-            elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
-                selection = to_selection(part.arguments[0])
-                result += [selection] if selection else []
-        return result
+        return find_selections(self.claim)
 
     def locate_first_selection(self) -> s.TextRange:
         """Return the range of the first selection, or of the claim if it has none."""
@@ -125,3 +117,17 @@ class ClaimText(Struct, frozen=True):
             return "the whole"
         part = claim.parts[number - 1][0]
         return f"`{self.read_source(part.at)}`" if part is not None else "another service"
+
+
+def find_selections(node: object) -> list[s.Selection]:
+    """Return the selections of spans and calls in a claim or an expression, in source order."""
+    result: list[s.Selection] = []
+    for part in s.walk(node):
+        if isinstance(part, s.SpanSelection | s.CallSelection):
+            result.append(part)
+        elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
+            continue
+        elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
+            selection = to_selection(part.arguments[0])
+            result += [selection] if selection else []
+    return result

@@ -44,7 +44,7 @@ def describe_difference(connection: duckdb.DuckDBPyConnection, sample: Finding |
         "SELECT kept_apart FROM calls WHERE coalesce(client_key, server_key) = $key AND kept_apart IS NOT NULL",
         {"key": sample.witness[-1]},
     ).fetchone()
-    return f"; a later request is no retry of it: {row[0]}" if row else ""
+    return f"; a later request is not counted as a retry: {row[0]}" if row else ""
 
 
 def quote_status_message(connection: duckdb.DuckDBPyConnection, sample: Finding | None) -> str:

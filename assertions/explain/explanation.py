@@ -95,7 +95,7 @@ class Explainer:
                 reason, id_ = "this path was taken", "path-taken"
                 mark = f"taken {format_times(counts.fails)}"
             case s.Retry() as claim:
-                reason, id_, mark = explain_retry(claim, sample, counts)
+                reason, id_, mark = explain_retry(claim, self.claim_text, sample, counts)
                 reason += describe_difference(self.connection, sample) + self._qualify(sample, 3)
             case s.NoRetry():
                 reason, id_ = f"it was tried {format_times(sample.value if sample else 0)}", "retried"
@@ -194,7 +194,7 @@ class Explainer:
     def make_nothing_matched(self, plan: Plan) -> Verdict:
         """Return the verdict on a claim that matched nothing; it never passes."""
         if plan.needs_occasion:
-            reason = f"not exercised: {self.claim_text.describe_precondition()} never happened"
+            reason = f"not exercised: {self.claim_text.describe_missing_occasion()}"
             return Verdict(
                 Outcome.INCONCLUSIVE,
                 "not-exercised",
@@ -277,7 +277,7 @@ class Explainer:
             case s.Fallback():
                 return format_count(counts.n, "call") + " fell back"
             case s.ComparisonClaim():
-                return f"{self._format_observed(plan, sample)}{self._format_sample_size(n)}"
+                return self._add_sample_size(self._format_observed(plan, sample), n)
             case s.Every():
                 return f"all {counts.n}"
             case s.Circuit():
@@ -294,11 +294,11 @@ class Explainer:
             return f"{value}, {sample.note[1]} of {sample.note[0]}"
         return value
 
-    def _format_sample_size(self, n: int) -> str:
+    def _add_sample_size(self, observed: str, n: int) -> str:
+        if " of " in observed or (isinstance(self.claim, s.ComparisonClaim) and is_constant(self.claim.condition)):
+            return observed
         quantile = any(isinstance(part, s.Function) and part.name.startswith("p") for part in s.walk(self.claim))
-        if isinstance(self.claim, s.ComparisonClaim) and is_constant(self.claim.condition):
-            return ""
-        return f" (n = {n}, nearest rank)" if quantile else f" (n = {n})"
+        return f"{observed} (n = {n}, nearest rank)" if quantile else f"{observed} (n = {n})"
 
     def _explain_comparison(self, plan: Plan, counts: FindingCounts, sample: Finding | None) -> tuple[str, str, str]:
         observed = self._format_observed(plan, sample)
@@ -313,7 +313,7 @@ class Explainer:
         verb = "is" if plan.family == "number" else "was"
         if plan.family == "number":
             n = self._count_values(plan, counts, sample)
-            mark = observed + ("" if "of" in observed else self._format_sample_size(n))
+            mark = self._add_sample_size(observed, n)
             limit = self.claim_text.format_limit() + self._format_computed_limit(plan, sample)
             return f"{subject} {verb} {observed}{limit}", "comparison", mark
         failed_count = f"{counts.fails} of {counts.n}"

@@ -11,6 +11,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 if TYPE_CHECKING:
+    from spanproof.assertions.explain.claim_text import ClaimText
     from spanproof.assertions.findings.finding_counts import Finding, FindingCounts
 
 # The reason, the id of the finding, and the text at the mark.
@@ -24,7 +25,9 @@ RETRY_TIERS: Final = {
 }
 
 
-def explain_retry(claim: s.Retry, sample: Finding | None, counts: FindingCounts) -> FailureExplanation:
+def explain_retry(
+    claim: s.Retry, claim_text: ClaimText, sample: Finding | None, counts: FindingCounts
+) -> FailureExplanation:
     """Explain why the attempts of a call violate ``retry``."""
     number, attempts, tier = (sample.note if sample and sample.note else [0, 0, 0])[:3]
     if number == resilience.NOT_RETRIED:
@@ -35,7 +38,8 @@ def explain_retry(claim: s.Retry, sample: Finding | None, counts: FindingCounts)
         case s.Limit(name="attempts"):
             reason = f"there were {attempts} attempts ({RETRY_TIERS[tier]})"
         case s.Limit():
-            reason = f"a gap was {units.format_duration(int(value or 0))}"
+            limit = claim_text.read_source(clause.at).removeprefix(clause.name).strip()
+            reason = f"one gap was {units.format_duration(int(value or 0))}, not {limit}"
         case s.Flag(name="backoff grows"):
             reason = "the gaps between attempts did not grow"
         case s.Flag() if clause.name in resilience.EVIDENCE_TIERS:

@@ -26,12 +26,16 @@ class SelectedTraces(Struct, frozen=True):
 
 
 class TraceWindow(Struct, frozen=True):
-    """The traces of a ``given``: the bounds of the window, and the numbers of all and of incomplete traces."""
+    """The traces of a ``given``: the bounds of the window, and the numbers of all and of incomplete traces.
+
+    ``growing`` further traces are left out, because spans of them still arrive.
+    """
 
     begin_ns: int
     traces: int
     incomplete: int
     end_ns: int
+    growing: int = 0
     live: Final[bool] = False
 
     @property

@@ -102,7 +102,7 @@ class Estimator:
         if outcome is Outcome.INCONCLUSIVE and current.hits is not None and baseline.hits is not None:
             needed = self._compute_sample_size_for_difference(current, baseline, limit)
         sample = SampleEstimate(current.n, current.effective_size, difference, None)
-        compared = f"{_format_estimate(current, type_)} against {_format_estimate(baseline, type_)} (n = {baseline.n})"
+        compared = f"{_format_estimate(current, type_)} against {_format_sample(baseline, type_)}"
         return self._make_verdict(outcome, claim.at, sample, type_, needed, f"{compared}; the difference")
 
     def _estimate(self, function: s.Function, traces: str) -> SampleEstimate | None:
@@ -197,7 +197,7 @@ class Estimator:
             f" each bound at {units.format_fraction(float(self.confidence))} confidence"
         )
         if "difference" not in subject:
-            reason = f"{estimate} (n = {sample.n}); {reason}"
+            reason = f"{_format_sample(sample, type_)}; {reason}"
         if needed is not None:
             reason += f"; about {needed} values would decide" if needed > sample.n else ""
         id_ = {Outcome.PASS: "pass", Outcome.FAIL: "confident", Outcome.INCONCLUSIVE: "sample-too-small"}[outcome]
@@ -207,6 +207,12 @@ class Estimator:
 def _format_estimate(sample: SampleEstimate, type_: ValueType) -> str:
     counted = f", {sample.hits} of {sample.n}" if sample.hits is not None else ""
     return units.format_value(sample.bounds.estimate, type_) + counted
+
+
+def _format_sample(sample: SampleEstimate, type_: ValueType) -> str:
+    """Return an estimate with the size of its sample."""
+    estimate = _format_estimate(sample, type_)
+    return estimate if sample.hits is not None else f"{estimate} (n = {sample.n})"
 
 
 def _format_bound(value: float, type_: ValueType) -> str:

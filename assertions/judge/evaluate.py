@@ -91,13 +91,13 @@ class Judge:
         now_ns = time.time_ns()
         sql, parameters = compile_window(given, bindings, now_ns)
         self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
-        mark_incomplete_traces(self.connection)
+        growing = mark_incomplete_traces(self.connection)
         row = self.connection.execute(
             "SELECT count(*), count(*) FILTER (trace_id IN (FROM incomplete)) FROM judged"
         ).fetchone()
         begin_ns, end_ns = compute_bounds(given.window, bindings, now_ns)
         traces, incomplete = row or (0, 0)
-        window = TraceWindow(begin_ns, traces, incomplete, min(now_ns, end_ns or now_ns))
+        window = TraceWindow(begin_ns, traces, incomplete, min(now_ns, end_ns or now_ns), growing)
         if given.baseline:
             self._baseline = window
             self._has_baseline, self._open_evidence = True, None
@@ -201,6 +201,7 @@ class Judge:
             plan = compile_claim(expectation, bindings, numbers_from=numbers_from)
             if expectation.share is not None:
                 verdict = self._conclude_share(plan, expectation.share, bindings, explainer)
+                verdict = self._check_unobserved(expectation, plan, verdict, bindings)
                 verdict = self._check_growth(verdict, can_turn=True)
                 return self._check_expiry(expectation, verdict, decided=False)
             groups = count_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.is_settled)
@@ -219,6 +220,7 @@ class Judge:
             }
             group, verdict = explainer.choose_worst_group(judged, groups, expectation.by)
             verdict = replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
+            verdict = self._check_unobserved(expectation, plan, verdict, bindings)
             return self._check_expiry(expectation, verdict, decided=False)
         except duckdb.InterruptException:  # the caller cancelled the query and needs no verdict
             raise

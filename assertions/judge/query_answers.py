@@ -5,6 +5,8 @@ from __future__ import annotations
 import duckdb
 from msgspec import Struct
 
+from spanproof.assertions.explain.claim_text import find_selections
+from spanproof.assertions.explain.hints import suggest_nearest
 from spanproof.assertions.judge.evaluate import Judge
 from spanproof.collector.traces.retention import find_last_expired_start_ns
 from spanproof.query_lang.check.constants import Bindings
@@ -26,8 +28,9 @@ class QueryAnswer(Struct, frozen=True):
     """The answer to a query: durations in nanoseconds, rates per second.
 
     ``incomplete`` of the ``traces`` of the window lack spans. Up to 1 % incomplete traces are left out; above that,
-    the numbers include them. ``forgotten_until_ns`` is the start of the last deleted trace of the window, None if no
-    trace was deleted.
+    the numbers include them. ``growing`` further traces are left out, because spans of them still arrive.
+    ``forgotten_until_ns`` is the start of the last deleted trace of the window, None if no trace was deleted. ``hint``
+    names the nearest services or operations if nothing matched.
     """
 
     type: ValueType
@@ -35,6 +38,8 @@ class QueryAnswer(Struct, frozen=True):
     incomplete: int
     forgotten_until_ns: int | None
     groups: tuple[AnswerGroup, ...]
+    growing: int = 0
+    hint: str | None = None
 
     @property
     def n(self) -> int:
@@ -51,4 +56,9 @@ def answer_query(connection: duckdb.DuckDBPyConnection, query: s.MetricQuery) ->
     groups = tuple(AnswerGroup(key, at_ns, n, value) for key, at_ns, value, n in rows)
     # read after the query, because more traces may be deleted meanwhile
     forgotten_until_ns = find_last_expired_start_ns(connection, window.begin_ns)
-    return QueryAnswer(infer_query_type(query), window.traces, window.incomplete, forgotten_until_ns, groups)
+    hint = None
+    if window.traces and not any(group.n for group in groups):
+        hint = suggest_nearest(connection, find_selections(query.value), Bindings())
+    return QueryAnswer(
+        infer_query_type(query), window.traces, window.incomplete, forgotten_until_ns, groups, window.growing, hint
+    )

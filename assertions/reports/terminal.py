@@ -43,15 +43,18 @@ OUTCOME_STYLES: Final[dict[str, str]] = {
     FLAKY: "yellow",
 }
 OUTCOME_SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.INCONCLUSIVE: "?", Outcome.ERROR: "!"}
-OUTCOME_TITLES: Final = {Outcome.FAIL: "error", Outcome.INCONCLUSIVE: "inconclusive", Outcome.ERROR: "broken"}
 BAR_WIDTH: Final = 26
 
 
 class TerminalReport:
-    """Printer of events to a console. It prints each result once; a live line shows the awaited spans."""
+    """Printer of events to a console. It prints each result once; a live line shows the awaited spans.
 
-    def __init__(self, console: Console) -> None:
+    Without `can_rerun`, it prints no command that runs a proof again.
+    """
+
+    def __init__(self, console: Console, *, can_rerun: bool = True) -> None:
         self.console = console
+        self.can_rerun = can_rerun
         self.status: Status | None = None
         self.status_by_proof: dict[int, str] = {}  # by identity of running proofs, because names may be equal
 
@@ -70,7 +73,7 @@ class TerminalReport:
             case ProofFinished():
                 self.status_by_proof.pop(id(event.proof), None)
                 self._clear_status()
-                self.console.print(render_proof(describe_proof(event)))
+                self.console.print(render_proof(describe_proof(event), None if self.can_rerun else ""))
             case RunFinished():
                 self._clear_status()
                 self.console.print(render_summary(event))
@@ -102,7 +105,7 @@ class TerminalReport:
 def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
     """Render a proof with its claims, then the claims that did not pass with their explanations.
 
-    `rerun` is the command that runs the proof again; the default is the command of the command line.
+    `rerun` is the command that runs the proof again; the default is the command of the command line, "" is none.
     """
     text = Text()
     text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {OUTCOME_STYLES[name_outcome(proof)]}")
@@ -128,8 +131,9 @@ def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
         choice = f", {shown.trace.choice}" if shown.trace.choice else ""
         text.append(f", {format_short_duration(shown.trace.duration_ns)}{choice}\n", style="dim")
         text.append_text(render_trace(shown.trace))
-    if proof.outcome is not Outcome.PASS or proof.flaky:
-        text.append(f"   = rerun: {rerun or format_rerun_command(proof)}\n", style="dim")
+    rerun = format_rerun_command(proof) if rerun is None else rerun
+    if rerun and (proof.outcome is not Outcome.PASS or proof.flaky):
+        text.append(f"   = rerun: {rerun}\n", style="dim")
     return text
 
 
@@ -148,13 +152,13 @@ def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, .
     style = OUTCOME_STYLES[verdict.outcome]
     if verdict.follows_from is not None:
         cause = verdicts[verdict.follows_from]
-        text = Text().append(f"{OUTCOME_TITLES[verdict.outcome]}[{verdict.id}]", style=f"bold {style}")
+        text = Text().append(f"{verdict.outcome}[{verdict.id}]", style=f"bold {style}")
         text.append(f": {verdict.reason}\n", style="bold")
         position = f"{verdict.position.path}:{verdict.position.line}:{verdict.position.column}"
         text.append(f"   --> {position}\n", style="dim")
         text.append(f"   = a consequence of line {cause.position.line}: {cause.reason}\n", style="dim")
         return text
-    title = f"{OUTCOME_TITLES[verdict.outcome]}[{verdict.id}]"
+    title = f"{verdict.outcome}[{verdict.id}]"
     return _render_excerpt(verdict.position.path, verdict.excerpt, title, verdict.reason, verdict.help, style)
 
 
@@ -167,6 +171,13 @@ def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]
         excerpt = extract_excerpt(text, Mark(each.at, ""))
         rendered.append_text(_render_excerpt(path, excerpt, title, each.message, each.help, style))
     return rendered
+
+
+def render_position(title: str, message: str, position: str, help_: str | None) -> Text:
+    """Render a diagnostic whose source line is not known."""
+    text = Text().append(title, style=f"bold {OUTCOME_STYLES[Outcome.FAIL]}").append(f": {message}\n", style="bold")
+    text.append(f" --> {position}\n", style="dim")
+    return text.append("  = ", style="dim").append(f"help: {help_}\n") if help_ else text
 
 
 def _render_excerpt(
@@ -235,7 +246,8 @@ def render_trace(view: TraceView) -> Text:
         text.append(" error" if span.error else "", style="red")
         text.append(" (its parent is missing)\n" if span.orphan else "\n", style="dim")
     if view.hidden:
-        text.append(f"      {view.hidden} spans inside services are not shown\n", style="dim")
+        verb = "is" if view.hidden == 1 else "are"
+        text.append(f"      {format_count(view.hidden, 'span')} inside services {verb} not shown\n", style="dim")
     return text
 
 
@@ -255,7 +267,7 @@ def _draw_bar(span: SpanView, view: TraceView) -> str:
 
 def render_summary(event: RunFinished) -> Text:
     """Render the closing line: the number of proofs per outcome."""
-    text = Text(f"\n{len(event.outcomes)} proofs: ")
+    text = Text(f"{format_count(len(event.outcomes), 'proof')}: ")
     for number, (outcome, part) in enumerate(format_proof_counts(event.outcomes, event.flaky)):
         text.append(", " if number else "")
         text.append(part, style=f"bold {OUTCOME_STYLES[outcome]}")

@@ -141,8 +141,7 @@ class ProofRun:
             if isinstance(item, s.Let) and item.name.text not in self.run_settings.variables:
                 if item.value is None:
                     raise MissingValue(f"`{item.name.text}` needs a value from outside: --var {item.name.text}=…")
-                value = evaluate(item.value, bindings)
-                bindings = replace(bindings, variables={**bindings.variables, item.name.text: value})
+                bindings = bindings.bind(item, evaluate(item.value, bindings))
         return bindings
 
     def _execute_statements(self, bindings: Bindings) -> Bindings:

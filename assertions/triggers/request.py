@@ -13,6 +13,7 @@ from spanproof.query_lang.check.constants import (
     Bindings,
     JsonValue,
     MissingValue,
+    describe_missing,
     evaluate,
     format_constant,
     interpolate,
@@ -44,9 +45,10 @@ class TriggerRequest(Struct, frozen=True):
 
     def read_text(self, option: s.Option) -> str:
         """Return the value of an option as text."""
-        value = evaluate(option.value, self.bindings)  # type: ignore[arg-type]  # an expression, not JSON
+        expression: s.Expression = option.value  # type: ignore[assignment]  # not JSON
+        value = evaluate(expression, self.bindings)
         if value is None:
-            raise MissingValue(f"`{option.kind}` has no value")
+            raise MissingValue(describe_missing(expression, self.bindings, option.kind))
         return format_constant(value)
 
     def find_text(self, kind: str) -> str | None:
@@ -100,7 +102,7 @@ def build_json(node: object, bindings: Bindings) -> JsonValue:
         case s.Name() | s.Number() | s.Negative():
             constant = evaluate(node, bindings)
             if constant is None:
-                raise MissingValue(f"`{node.text}` has no value" if isinstance(node, s.Name) else "a value is missing")
+                raise MissingValue(describe_missing(node, bindings))
             value = constant.value
             if isinstance(value, str | bool | list | dict) or value is None:
                 return value

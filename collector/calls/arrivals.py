@@ -34,7 +34,8 @@ class ArrivalGroup(Struct, frozen=True):
 def group_arrivals(candidates: list[RetryCandidate]) -> Iterator[ArrivalGroup]:
     """Yield the groups of server spans that share one client span.
 
-    A server span is a further attempt if the previous one at the same operation failed retryably or was still running.
+    Only SERVER spans below CLIENT spans are attempts. One is a further attempt if the previous one at the same
+    operation failed retryably or was still running.
     """
     by_client: defaultdict[tuple[int | None, str], list[RetryCandidate]] = defaultdict(list)
     for each in candidates:
@@ -46,13 +47,13 @@ def group_arrivals(candidates: list[RetryCandidate]) -> Iterator[ArrivalGroup]:
         group.sort(key=lambda each: (each.arrived_ns, each.server_end_ns or 0, each.attempt_key))
         attempt_keys: set[int] = set()
         arrivals: dict[int, Arrival] = {}
-        by_operation: defaultdict[str, list[RetryCandidate]] = defaultdict(list)
+        by_operation: defaultdict[tuple[str, bool | None], list[RetryCandidate]] = defaultdict(list)
         for each in group:
-            by_operation[each.operation].append(each)
+            by_operation[each.operation, each.is_request].append(each)
         for same_operation in by_operation.values():
             for previous, later in pairwise(same_operation):
                 is_running = _is_running(previous, later.arrived_ns)
-                if previous.server_retryable or is_running:
+                if later.is_request and (previous.server_retryable or is_running):
                     attempt_keys |= {previous.attempt_key, later.attempt_key}
                 arrivals[previous.attempt_key] = Arrival(
                     previous.arrived_ns,

@@ -13,9 +13,9 @@ from spanproof.collector.calls.span_pairs import BARE, MESSAGE, PAIRED, SHAPES, 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array, to_int_array
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.span_batch import SpanBatch
-from spanproof.collector.topology.topology import PRODUCER
+from spanproof.collector.topology.topology import CLIENT, PRODUCER, SERVER
 
-_PRODUCER = pa.scalar(PRODUCER, pa.int32())
+_CLIENT, _PRODUCER, _SERVER = (pa.scalar(kind, pa.int32()) for kind in (CLIENT, PRODUCER, SERVER))
 
 
 def build_attempts(
@@ -93,6 +93,7 @@ def build_attempts(
             "retryable": outcome.is_retryable,
             "http_outcome": outcome.http_outcome,
             "rpc_outcome": outcome.rpc_outcome,
+            "is_request": pc.and_(pc.equal(exit_.read("kind"), _CLIENT), pc.equal(server.read("kind"), _SERVER)),
             "server_start_ns": server.read("start_ns"),
             "server_end_ns": server.read("end_ns"),
             "server_status": server.read("status"),

@@ -131,9 +131,12 @@ class _CallBuilder:
         self.followed.add(previous.attempt_key)
 
     def _link_deliveries(self, group: list[RetryCandidate]) -> None:
-        """Link the deliveries of one message to one service."""
-        group.sort(key=lambda each: (each.arrived_ns, each.attempt_key))
-        for previous, later in pairwise(group):
+        """Link the deliveries of one message to one service; a consumer span with several producers is one of them."""
+        group.sort(key=lambda each: (each.arrived_ns, each.client_key or 0, each.attempt_key))
+        deliveries: dict[int | None, RetryCandidate] = {}
+        for each in group:
+            deliveries.setdefault(each.server_key, each)
+        for previous, later in pairwise(deliveries.values()):
             self._link(previous, later, Tier.EXPLICIT)
 
     def _link_by_counter(self, group: list[RetryCandidate]) -> None:

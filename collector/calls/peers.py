@@ -20,6 +20,7 @@ from spanproof.collector.topology.span_batch import SpanBatch
 
 UNKNOWN_PEER: Final = "unknown"
 _FIRST_INDEX = pa.scalar(0, pa.int64())
+_ADDRESSED_PROTOCOLS: Final = tuple(PROTOCOLS.index(name) for name in ("http", "other"))
 _PEER_COLUMNS: Final = ("peer_name", "system", "server_address", "gen_ai_provider")
 
 
@@ -149,13 +150,16 @@ def _find_same_target_services(
         pc.or_(addresses.is_null(), pc.is_in(addresses, pa.array(sorted(shared), pa.string())))
     )
     traces = spans.index.trace_indices[pairs.caller_rows]
+    has_address_in_target = np.isin(protocol, _ADDRESSED_PROTOCOLS)
     is_database, is_answered = protocol == PROTOCOLS.index("db"), pairs.callee_rows != MISSING_ROW
     # most databases never send spans
     may_answer = ~is_database | np.isin(traces, np.unique(traces[is_database & is_answered]))
     is_open = is_ambiguous & ~is_answered & may_answer
     open_traces = np.unique(traces[is_open])
     involved = np.flatnonzero(
-        (is_open | (is_answered & is_ambiguous)) & (exit_rows != MISSING_ROW) & np.isin(traces, open_traces)
+        (is_open | (is_answered & (is_ambiguous | ~has_address_in_target)))
+        & (exit_rows != MISSING_ROW)
+        & np.isin(traces, open_traces)
     )
     if not is_open.any() or not len(involved):
         return pa.nulls(len(exit_rows), pa.string())
@@ -169,8 +173,15 @@ def _find_same_target_services(
     keys = []
     caller_numbers = spans.services[exit_rows[involved]].tolist()
     names = server_services.take(pa.array(involved)).to_pylist()
-    for trace, number, identity, name in zip(traces[involved].tolist(), caller_numbers, identities, names, strict=True):
-        keys.append((trace, number, identity.address, identity.target))
+    for trace, number, identity, name, has_address in zip(
+        traces[involved].tolist(),
+        caller_numbers,
+        identities,
+        names,
+        has_address_in_target[involved].tolist(),
+        strict=True,
+    ):
+        keys.append((trace, number, identity.address if has_address else "", identity.target))
         if name is not None:
             services[keys[-1]].add(name)
     found: list[str | None] = [None] * len(exit_rows)

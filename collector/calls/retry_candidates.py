@@ -49,6 +49,7 @@ class RetryCandidate(Struct, frozen=True):
     rpc_attempt: bool
     attempts_before: int | None  # by the span's counter
     counts_redirects: bool | None
+    is_request: bool | None  # a SERVER span below a CLIENT span
     server_start_ns: int | None
     server_end_ns: int | None
     server_retryable: bool

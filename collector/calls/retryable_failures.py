@@ -1,9 +1,9 @@
-"""Which attempts failed in a way that a retry could mend. This is decided here and nowhere else.
+"""Which attempts failed in a way that a retry could mend.
 
-An RPC status alone decides: UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNKNOWN, and
-CANCELLED by the callee are retryable. Else an HTTP status alone decides: 408, 425, 429 and 5xx (so a 503) are
-retryable; a 404, a 409 or a 422 is an answer. Without a status, an error, an error type, an exception or a missing
-response is retryable.
+`span_errors` classifies the RPC and HTTP statuses; what follows from their classes is decided here and nowhere else. An
+RPC status alone decides: UNAVAILABLE, DEADLINE_EXCEEDED, RESOURCE_EXHAUSTED, ABORTED, INTERNAL, UNKNOWN, and CANCELLED
+by the callee are retryable. Else an HTTP status alone decides: 408, 425, 429 and 5xx (so a 503) are retryable; a 404, a
+409 or a 422 is an answer. Without a status, an error, an error type, an exception or a missing response is retryable.
 """
 
 from __future__ import annotations

@@ -101,7 +101,8 @@ class _Reader:
             raise_unreadable(f"line {self.find_line(position)}", "nested too deeply")
         except json.JSONDecodeError as error:
             place = f"line {self._first_line + error.lineno - 1}, column {error.colno}"
-            raise UnreadableFile(f"{place}: not JSON: {error.msg}") from None
+            message = error.msg.removesuffix(" at").removesuffix(" starting")  # the place comes first
+            raise UnreadableFile(f"{place}: not JSON: {message}") from None
 
     def _read_container(self, position: int, key: str) -> tuple[Json, int]:
         match self._text[position : position + 1]:

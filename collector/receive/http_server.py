@@ -30,8 +30,12 @@ _TICKS_PER_DAY = 864_000
 # gRPC names of the codes
 _OUTCOME_NAMES = {400: "invalid_argument", 408: "deadline_exceeded", 503: "unavailable"}
 
+_HTTP2_PREFACE = b"PRI * HTTP/2.0"
+_USE_HTTP = "use the gRPC address, or OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+
 _log = logging.getLogger(__name__)
-_log.setLevel(logging.ERROR)  # uvicorn would log a warning for every invalid request
+_uvicorn_log = logging.getLogger(f"{__name__}.uvicorn")
+_uvicorn_log.setLevel(logging.ERROR)  # uvicorn would log a warning for every invalid request
 
 
 def make_http_server(
@@ -62,12 +66,19 @@ class LimitedServer(uvicorn.Server):
         self._options = options
         self._count = count_outcome
         self._stopping = asyncio.Event()
+        self._http2_warned = False
 
     def stop(self, timeout_s: float) -> None:
         """Stop within `timeout_s`, without waiting for the next tick of uvicorn's loop; call it from the event loop."""
         self.config.timeout_graceful_shutdown = math.ceil(timeout_s)
         self.should_exit = True
         self._stopping.set()
+
+    def _warn_of_http2(self, client: str) -> None:
+        """Log the first connection with HTTP/2: its exporter tries again and again, and only its own log says why."""
+        if not self._http2_warned:
+            self._http2_warned = True
+            _log.warning("a gRPC exporter (%s) connected to the HTTP address: %s", client, _USE_HTTP)
 
     async def main_loop(self) -> None:
         """Tick ten times a second, as uvicorn does, and return at once when the server is stopped."""
@@ -94,7 +105,7 @@ class LimitedServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         self.servers = [
             await loop.create_server(
-                lambda: _LimitedProtocol(self.config, self.server_state, options, self._count),
+                lambda: _LimitedProtocol(self.config, self.server_state, options, self._count, self._warn_of_http2),
                 sock=each,
                 ssl=tls.make_ssl_context() if tls else None,
                 ssl_handshake_timeout=options.receive_timeout_s if tls else None,
@@ -113,11 +124,13 @@ class _LimitedProtocol(H11Protocol):
         server_state: ServerState,
         options: ReceiverOptions,
         count_outcome: Callable[[str], None],
+        warn_of_http2: Callable[[str], None],
     ) -> None:
         super().__init__(config, server_state, app_state={})
-        self.logger = _log
+        self.logger = _uvicorn_log
         self._options = options
         self._count_outcome = count_outcome
+        self._warn_of_http2 = warn_of_http2
         # the part of a request that is arriving, None for headers, else the body; and its deadline
         self._awaited_part: object = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -134,6 +147,10 @@ class _LimitedProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if data.startswith(_HTTP2_PREFACE) and self.conn.their_state is h11.IDLE:
+            self._warn_of_http2(":".join(map(str, self.client or ("unknown",))))
+            self._reject(400, f"this is HTTP/2; a gRPC exporter must {_USE_HTTP}")
+            return
         super().data_received(data)
         self._update_deadline()
 

@@ -151,21 +151,22 @@ def check_completeness(connection: duckdb.DuckDBPyConnection, trace_ids: tuple[s
     return Completeness(trace_ids, missing, int(last_arrived_ns), lateness_ns)
 
 
-def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> None:
+def mark_incomplete_traces(connection: duckdb.DuckDBPyConnection) -> int:
     """Create the table ``incomplete(trace_id)``: traces of ``judged`` that miss spans known to exist.
 
-    Traces that still grow are removed from ``judged``. A trace grows if a span arrived in the last 300 ms, or in the
-    last 5 s if it is unknown whether spans are missing.
+    Traces that still grow are removed from ``judged``; return their number. A trace grows if a span arrived in the last
+    300 ms, or in the last 5 s if spans are missing, or may be.
     """
     _find_missing(connection, growing_since_ns=time.time_ns() - UNCERTAIN_IDLE_NS)
-    connection.execute(
+    row = connection.execute(
         "DELETE FROM judged WHERE trace_id IN (SELECT trace_id FROM spans SEMI JOIN judged USING (trace_id)"
         " WHERE arrived_ns > $now - $long_idle"
         " GROUP BY trace_id HAVING max(arrived_ns) > $now - CASE WHEN trace_id IN (SELECT trace_id FROM missing)"
         " THEN $long_idle ELSE $idle END)",
         {"now": time.time_ns(), "long_idle": UNCERTAIN_IDLE_NS, "idle": DEFAULT_IDLE_NS},
-    )
+    ).fetchone()
     connection.execute("CREATE OR REPLACE TEMP TABLE incomplete AS SELECT DISTINCT trace_id FROM missing WHERE certain")
+    return int(row[0]) if row else 0
 
 
 def _find_missing(connection: duckdb.DuckDBPyConnection, growing_since_ns: int) -> None:

@@ -9,6 +9,7 @@ from decimal import Decimal, DivisionByZero, InvalidOperation
 from typing import Protocol, TypeAlias
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.scope import Scope
@@ -38,7 +39,8 @@ class Bindings(Struct, frozen=True):
     """Values of the names of a proof. ``responses[None]`` is the latest response.
 
     Each environment variable that ``env`` reads is added to ``secrets``. ``reading`` is how open evidence is read.
-    ``window_ns`` are the lengths of windows in nanoseconds, by the tables of their traces.
+    ``window_ns`` are the lengths of windows in nanoseconds, by the tables of their traces. ``remedies`` say what gives
+    a value to the names without one.
     """
 
     variables: Mapping[str, Constant | None] = field(default_factory=dict)
@@ -46,6 +48,14 @@ class Bindings(Struct, frozen=True):
     secrets: Secrets = field(default_factory=Secrets)
     reading: Reading = field(default_factory=Reading)
     window_ns: Mapping[str, int] = field(default_factory=dict)
+    remedies: Mapping[str, str] = field(default_factory=dict)
+
+    def bind(self, let: s.Let, value: Constant | None) -> Bindings:
+        """Return bindings in which the name of ``let`` has a value, or is known to have none."""
+        name, remedies = let.name.text, self.remedies
+        if value is None and let.value is not None and (variable := find_environment_variable(let.value)):
+            remedies = {**remedies, name: f"set the environment variable {variable}, or pass --var {name}=…"}
+        return replace(self, variables={**self.variables, name: value}, remedies=remedies)
 
     @property
     def scope(self) -> Scope:
@@ -98,6 +108,25 @@ def evaluate(node: s.Expression, bindings: Bindings) -> Constant | None:
             raise AssertionError(f"{type(node).__name__} is not a constant")
 
 
+def find_environment_variable(node: s.Expression) -> str | None:
+    """Return the environment variable that an expression reads, or None if it reads none."""
+    for part in s.walk(node):
+        if isinstance(part, s.Function) and part.name == "env" and isinstance(part.arguments[0], s.Text):
+            return "".join(each for each in part.arguments[0].parts if isinstance(each, str))
+    return None
+
+
+def describe_missing(node: s.Expression, bindings: Bindings, name: str | None = None) -> str:
+    """Return the message for an expression without a value, called `name` if it is none itself."""
+    if isinstance(node, s.Name):
+        name, remedy = node.text, bindings.remedies.get(node.text)
+    else:
+        variable = find_environment_variable(node)
+        remedy = f"set the environment variable {variable}" if variable else None
+    message = f"`{name}` has no value" if name else "a value is missing"
+    return f"{message}: {remedy}" if remedy else message
+
+
 def to_decimal(constant: Constant | None) -> Decimal:
     """Return a constant as a number. Raises :class:`MissingValue` if it is missing or not a number."""
     if constant is None:
@@ -118,7 +147,7 @@ def interpolate(node: s.Text, bindings: Bindings, *, keep_unknown: bool = False)
         if value is None and keep_unknown:
             texts.append("{" + part.text + "}")
         elif value is None:
-            raise MissingValue(f"`{part.text}` has no value")
+            raise MissingValue(describe_missing(part, bindings))
         else:
             texts.append(format_constant(value))
     return "".join(texts)

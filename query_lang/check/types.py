@@ -115,7 +115,7 @@ class TypeChecker:
             if isinstance(part, s.Name) and part.text not in scope.variables and "response" not in part.text.split("."):
                 self.report_problem(
                     "unknown-name",
-                    f"`{part.text}` is not known here",
+                    f"`{part.text}` is not declared: add `let {part.text} = …`",
                     part.at,
                     suggest_names(part.text, scope.variables) or "a brace is written `\\{`",
                 )

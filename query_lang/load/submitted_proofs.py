@@ -63,7 +63,9 @@ def _find_forbidden(file: ParsedFile, *, allow_requests: bool, allow_use: bool) 
                     )
                 case s.Function(name="env"):
                     yield _make_not_allowed(
-                        "`env` reads the server's environment", part.at, "send the value as a variable"
+                        "`env` is not allowed in a proof that a server runs",
+                        part.at,
+                        'declare `let base = "…"` and set it with --var',
                     )
                 case s.Contract():
                     yield _make_not_allowed(

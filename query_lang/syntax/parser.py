@@ -29,6 +29,8 @@ CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 OPENING: Final = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 STATEMENTS: Final = ("let", "when", "settle", "given", "compare", "apply", "before", "after", "expect")
 ITEMS: Final = ("let", "define", "proof", "use", "before", "after")
+CLAIMS: Final = ("budget", "circuit", "every", "fallback", "no", "only", "path", "response", "retry", "some", "timeout")
+TEXT_KINDS: Final = {"start": "file", "expectation": "claim", "metric_query": "query"}
 MAX_DIAGNOSTICS: Final = 20
 
 
@@ -106,7 +108,7 @@ def _parse(text: str, start: str):  # type: ignore[no-untyped-def]  # the type d
         _check_depth(tree)
         return ProofTransformer().transform(tree)
     except UnexpectedInput as error:
-        raise ProofSyntaxError(_make_diagnostic(error, text)) from None
+        raise ProofSyntaxError(_make_diagnostic(error, text, start)) from None
     except VisitError as error:
         if isinstance(error.orig_exc, DiagnosticError):
             raise ProofSyntaxError(error.orig_exc.diagnostic) from None
@@ -210,7 +212,7 @@ def _locate_token(token: Token) -> TextRange:
     return TextRange(token.start_pos or 0, token.end_pos or 0)
 
 
-def _make_diagnostic(error: UnexpectedInput, text: str) -> Diagnostic:
+def _make_diagnostic(error: UnexpectedInput, text: str, start: str) -> Diagnostic:
     if isinstance(error, UnexpectedCharacters):
         offset = error.pos_in_stream or 0
         at = TextRange(offset, offset + 1)
@@ -220,16 +222,22 @@ def _make_diagnostic(error: UnexpectedInput, text: str) -> Diagnostic:
         shown = character if character.isprintable() else f"U+{ord(character):04X}"
         return Diagnostic("syntax", f"`{shown}` is not part of the language", at)
     if isinstance(error, UnexpectedToken):
-        return _make_token_diagnostic(error, text)
+        return _make_token_diagnostic(error, text, start)
     return Diagnostic("syntax", "the text ends too early", TextRange(max(len(text) - 1, 0), len(text)))
 
 
-def _make_token_diagnostic(error: UnexpectedToken, text: str) -> Diagnostic:
+def _make_token_diagnostic(error: UnexpectedToken, text: str, start: str) -> Diagnostic:
     token = error.token
     expected = set(error.accepts or error.expected)
     at_end = token.type in ("$END", "_NL")
     at = TextRange(len(text.rstrip()), len(text.rstrip()) + 1) if token.type == "$END" else _locate_token(token)
-    actual = "the file ends" if token.type == "$END" else "the line ends" if at_end else f"`{token}` was found"
+    actual = (
+        f"the {TEXT_KINDS[start]} ends"
+        if token.type == "$END"
+        else "the line ends"
+        if at_end
+        else f"`{token}` was found"
+    )
     if token.type == "EQUAL":
         return Diagnostic("single-equals", "a comparison is written `==`", at, "write `==` in place of `=`")
     if token.type in OPENING and not expected & {token.type}:
@@ -256,6 +264,11 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str) -> Diagnostic:
         hint = suggest_names(str(token), words)
         listed = ", ".join(f"`{word}`" for word in words)
         return Diagnostic("syntax", f"{actual} where a statement was expected", at, hint or f"a statement is {listed}")
+    word = re.search(r"(\A|\bexpect)\s*(?:no\s+)?(?P<word>[a-z]+)\Z", text_before)
+    hint = suggest_names(word["word"], CLAIMS) if word and token.type not in ("$END", "_NL") else None
+    if word and hint and word["word"] not in CLAIMS:
+        at = TextRange(word.start("word"), word.end("word"))
+        return Diagnostic("syntax", f"no claim begins with `{word['word']}`", at, hint)
     return Diagnostic(
         "syntax", f"{actual} where {_format_expected(expected)} was expected", at, _suggest_quotes(token, text)
     )

@@ -49,6 +49,7 @@ SETTLE_S: Final = 12.0
 QUIET_NS: Final = 1_000_000_000
 LONG_QUIET_NS: Final = 5_000_000_000  # where spans may be missing
 PARALLEL_RUNS: Final = 3
+_DELIVERIES_SQL: Final = "SELECT count(*) FROM spans WHERE trace_id = $trace::UUID AND kind = 5"  # CONSUMER
 
 
 class Mark(Enum):
@@ -156,7 +157,7 @@ class Field:
     def judge(self, runs: Iterable[Run]) -> list[Compared]:
         """Wait until all traces are settled, and judge the claims about each run."""
         runs = list(runs)
-        settled = self._settle([request.trace_id for run in runs for request in run.log.requests])
+        settled = self._settle({request.trace_id: run for run in runs for request in run.log.requests})
         return [compared for run in runs for compared in self._judge_run(run, settled)]
 
     def _find_web(self, client: Client) -> Web:
@@ -218,19 +219,28 @@ class Field:
         connection.close()
         request.end_ns = time.monotonic_ns()
 
-    def _settle(self, trace_ids: list[str]) -> Mapping[str, bool]:
+    def _settle(self, runs: Mapping[str, Run]) -> Mapping[str, bool]:
         """Wait until no trace misses spans that exist and nothing has arrived for a while, or for SETTLE_S."""
-        settled = dict.fromkeys(trace_ids, False)
+        settled = dict.fromkeys(runs, False)
         deadline = time.monotonic() + SETTLE_S
         while not all(settled.values()) and time.monotonic() < deadline:
             threading.Event().wait(0.3)
             derive_calls(self.store)
             for trace_id in [trace_id for trace_id, is_settled in settled.items() if not is_settled]:
                 state = check_completeness(self.connection, (trace_id,))
+                if self._misses_deliveries(trace_id, runs[trace_id]):
+                    continue
                 if state.last_arrived_ns is not None and not any(each.is_certain for each in state.missing):
                     quiet_ns = LONG_QUIET_NS if state.missing else QUIET_NS
                     settled[trace_id] = time.time_ns() >= state.last_arrived_ns + quiet_ns
         return settled
+
+    def _misses_deliveries(self, trace_id: str, run: Run) -> bool:
+        """Return whether spans of deliveries in the log have not arrived: a queue says nothing of those to come."""
+        if run.client.protocol != QUEUE:
+            return False
+        ((count,),) = self.connection.execute(_DELIVERIES_SQL, {"trace": trace_id}).fetchall()
+        return count < len(run.log.attempts)
 
     def _judge_run(self, run: Run, settled: Mapping[str, bool]) -> Iterator[Compared]:
         trace_ids = tuple(request.trace_id for request in run.log.requests)

@@ -120,7 +120,8 @@ class Try(Struct, frozen=True, eq=False):
     @property
     def spans(self) -> tuple[Span, ...]:
         """The spans that attributes come from, in their order."""
-        return tuple(span for span in (self.exit, self.server, *self.wrappers) if span is not None)
+        first_two = (self.server, self.exit) if self.is_arrival else (self.exit, self.server)
+        return tuple(span for span in (*first_two, *self.wrappers) if span is not None)
 
     def attribute(self, name: str) -> Value | None:
         return next((value for span in self.spans if (value := read(span.attributes, name)) is not None), None)
@@ -217,8 +218,6 @@ class Try(Struct, frozen=True, eq=False):
         for operation in {span.name for span in servers}:
             same = [span for span in servers if span.name == operation]
             for span, next_span in itertools.pairwise(same):
-                if is_redirect(span.http_status):
-                    continue
                 if callee_failed(span, self.forest) or _was_running(span, next_span.start_ns):
                     retried |= {span, next_span}
         return tuple(span for span in self.callee_spans if span in retried)
@@ -239,7 +238,7 @@ class Try(Struct, frozen=True, eq=False):
                     and self.exit.rpc_status is None
                     and _was_running(span, self.exit.end_ns)
                 )
-                end_ns = self.exit.end_ns if cut else span.end_ns
+                end_ns = max(self.exit.end_ns, span.start_ns) if cut else span.end_ns
                 yield replace(self, server=span, interval=(span.start_ns, end_ns), cut=cut, is_arrival=True)
 
 

@@ -153,7 +153,10 @@ class Calls:
             if identity is not None:
                 groups[identity, one.callee].append(one)
         for group in groups.values():
-            for one, next_ in itertools.pairwise(group):
+            deliveries: dict[Span | None, Try] = {}  # a consumer span with several producers is one delivery
+            for one in group:
+                deliveries.setdefault(one.server, one)
+            for one, next_ in itertools.pairwise(deliveries.values()):
                 after[one] = next_, COUNTED
 
     def _join_counted(self, in_order: list[Try], after: dict[Try, tuple[Try, int]], lost: dict[Try, int]) -> None:

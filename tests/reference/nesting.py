@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from spanproof.tests.reference.spans import Forest, Span
+from spanproof.tests.reference.spans import PRODUCER, Forest, Span
 from spanproof.tests.reference.targets import address_of, differ, protocol_of
 
 
@@ -40,4 +40,5 @@ def _exit_above(span: Span, forest: Forest) -> Span | None:
 def _is_call_by_itself(span: Span, above: Span) -> bool:
     if differ(address_of(span), address_of(above)):
         return True
-    return protocol_of(span) in ("db", "messaging") and protocol_of(above) == "http"
+    is_database_or_message = protocol_of(span) in ("db", "messaging") or span.kind == PRODUCER
+    return is_database_or_message and protocol_of(above) == "http" and above.kind != PRODUCER

@@ -72,6 +72,17 @@ def test_help_of_each_command_has_an_example(command: str) -> None:
     assert f"Example: spanproof {command} " in " ".join(result.stdout.split())
 
 
+def test_mistyped_command_is_suggested() -> None:
+    result = CliRunner().invoke(app, ["ruin"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "no such command `ruin`; did you mean `run`?" in result.stderr
+    assert "did you mean" not in CliRunner().invoke(app, ["zzzzzz"]).stderr
+
+
+def test_help_cuts_no_line() -> None:
+    assert "..." not in CliRunner().invoke(app, ["--help"]).stdout.replace("[ARGS]...", "")
+
+
 def test_help_lists_commands(spanproof: Command) -> None:
     result = spanproof("--help")
     assert result.code == 0
@@ -93,7 +104,7 @@ def test_passing_proof_exits_with_0(prove: Prove, write: Callable[[str, str], Pa
     assert ran.code == 0, ran
     assert "PASS  good.proof::hello is answered   5 passed" in ran.out
     assert "✓ path shop -> bank   in 1 trace" in ran.out
-    assert "1 proofs: 1 passed in" in ran.out
+    assert "1 proof: 1 passed in" in ran.out
     assert ran.err == ""
 
 
@@ -107,7 +118,7 @@ def test_folder_is_searched_for_proofs(prove: Prove, write: Callable[[str, str],
 def test_failing_proof_exits_with_1_and_explains(prove: Prove, proof: Callable[..., Path]) -> None:
     ran = prove(proof("path shop -> bnak"))
     assert ran.code == 1, ran
-    assert "error[path-mismatch]: `shop` called `bank`, not `bnak`" in ran.out
+    assert "fail[path-mismatch]: `shop` called `bank`, not `bnak`" in ran.out
     assert "--> p.proof:4:23" in ran.out
     assert "4  |   expect path shop -> bnak\n   |               ----    ^^^^ " in ran.out
     assert re.search(r"= trace [0-9a-f]{32}, ", ran.out)
@@ -149,7 +160,7 @@ def test_invalid_url_exits_with_4(spanproof: Command, proof: Callable[..., Path]
 def test_unset_variable_exits_with_4(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("run", write("good.proof", GOOD), *FREE_PORTS)
     assert ran.code == 4, ran
-    assert "! `base` has no value" in ran.out
+    assert "! `base` has no value: set the environment variable BASE_URL, or pass --var base=…\n" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -337,4 +348,4 @@ def test_check_finds_all_problems(spanproof: Command, proof: Callable[..., Path]
     ran = spanproof("check", proof("count(shop) > 5ms\n  expect nonsense(shop) == 1"))
     assert ran.code == 2
     assert re.findall(r"error\[([\w-]+)\]", ran.out) == ["type-mismatch", "unknown-function"]
-    assert ran.out.endswith("1 files, 1 proofs, 2 problems\n")
+    assert ran.out.endswith("1 file, 1 proof, 2 problems\n")

@@ -29,7 +29,7 @@ assert duration(shop) < 5ms
 def test_expected_verdicts_exit_with_0(spanproof: Command, write: Callable[[str, str], Path]) -> None:
     ran = spanproof("case", write("good.case", CASE))
     assert ran.code == 0, ran
-    assert re.fullmatch(r"1 files, \d+ verdicts, 0 differences\n", ran.out)
+    assert re.fullmatch(r"1 file, \d+ verdicts, 0 differences\n", ran.out)
 
 
 def test_difference_is_printed_once(spanproof: Command, write: Callable[[str, str], Path]) -> None:
@@ -37,9 +37,9 @@ def test_difference_is_printed_once(spanproof: Command, write: Callable[[str, st
     ran = spanproof("case", path)
     assert ran.out == (
         f"{path}:7: duration(shop) < 50ms\n"
-        "    expected fail, got pass: 10ms (n = 1)  10ms\n"
+        "    expected fail, got pass: 10ms (n = 1)\n"
         "    (in every variation)\n"
-        "1 files, 6 verdicts, 1 differences\n"
+        "1 file, 6 verdicts, 1 difference\n"
     )
 
 
@@ -48,7 +48,7 @@ def test_difference_names_its_variations(spanproof: Command, write: Callable[[st
     path = write("bad.case", f"{CASE}assert {claim}\n  pass\n")
     ran = spanproof("case", path)
     assert f"{path}:9: {claim}\n    expected pass, got fail: " in ran.out
-    assert "    (only duplicated, shifted in time, under other ids)\n1 files, 9 verdicts, 1 differences\n" in ran.out
+    assert "    (only duplicated, shifted in time, under other ids)\n1 file, 9 verdicts, 1 difference\n" in ran.out
 
 
 def test_unfinished_spans_and_resources_of_cases(spanproof: Command, write: Callable[[str, str], Path]) -> None:
@@ -70,7 +70,7 @@ assert some span "job" has scope.version == "2" and scope.stable == true
   pass
 """
     ran = spanproof("case", write("good.case", case))
-    assert (ran.code, ran.out) == (0, "1 files, 12 verdicts, 0 differences\n")
+    assert (ran.code, ran.out) == (0, "1 file, 12 verdicts, 0 differences\n")
     ran = spanproof("case", write("bad.case", case.replace('{ region: "eu" }', '{ region: "eu" } 5ms')))
     assert ran.err.endswith("bad.case: line 2: `5ms` follows the resource\n")
 

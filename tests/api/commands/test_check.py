@@ -39,7 +39,7 @@ def test_unknown_names_are_warned_about(prove: Prove, write: Write, spanproof: C
     assert prove(filling, "--db", "spans.duckdb").code == 0
     ran = spanproof("check", write("names.proof", NAMES), "--db", "spans.duckdb")
     assert ran.code == 0, ran
-    assert "1 files, 1 proofs, 0 problems, 6 warnings" in ran.out
+    assert "1 file, 1 proof, 0 problems, 6 warnings" in ran.out
     warnings = [line for line in ran.out.splitlines() if line.startswith("warning[")]
     assert warnings == [
         "warning[unseen-service]: no service `bnak` has been seen",

@@ -21,7 +21,7 @@ def test_imported_spans_are_exported(spanproof: Command, tmp_path: Path) -> None
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == (
         f"{DEMO}: 547 spans of 141 traces; 16 documents of logs and 40 of metrics skipped\n"
-        f"{KAFKA}: 28 spans of 1 traces\n"
+        f"{KAFKA}: 28 spans of 1 trace\n"
     )
     assert "on-message" in spanproof("trace", KAFKA_ID, *DB).out
     for name in ("all.jsonl", "all.pb", "all.parquet"):
@@ -30,21 +30,21 @@ def test_imported_spans_are_exported(spanproof: Command, tmp_path: Path) -> None
     ran = spanproof("export", "all.pb", *DB)
     assert (ran.code, ran.err) == (2, "spanproof: all.pb exists; --force replaces it\n")
     ran = spanproof("export", "-", "--trace", KAFKA_ID.upper(), *DB)
-    assert (ran.code, ran.err) == (0, "-: 28 spans of 1 traces\n")
+    assert (ran.code, ran.err) == (0, "standard output: 28 spans of 1 trace\n")
     (tmp_path / "printed").write_text(ran.out)
     ran = spanproof("import", "printed", "all.pb", "--db", "other.duckdb")
-    assert ran.out == "printed: 28 spans of 1 traces\nall.pb: 575 spans of 142 traces\n"
+    assert ran.out == "printed: 28 spans of 1 trace\nall.pb: 575 spans of 142 traces\n"
 
 
 def test_trace_is_exported_as_case(spanproof: Command, tmp_path: Path) -> None:
     spanproof("import", KAFKA, *DB)
     ran = spanproof("export", "kafka.case", "--trace", KAFKA_ID, *DB)
-    assert (ran.code, ran.err) == (0, "kafka.case: 28 spans of 1 traces\n")
+    assert (ran.code, ran.err) == (0, "kafka.case: 28 spans of 1 trace\n")
     text = (tmp_path / "kafka.case").read_text()
     assert text.count("\n    servicea ") == 3
-    assert spanproof("case", "kafka.case").out == "1 files, 0 verdicts, 0 differences\n"
+    assert spanproof("case", "kafka.case").out == "1 file, 0 verdicts, 0 differences\n"
     (tmp_path / "kafka.case").write_text(text.replace("# assert", "assert").replace("#   pass", "  pass"))
-    assert spanproof("case", "kafka.case").out == "1 files, 6 verdicts, 0 differences\n"
+    assert spanproof("case", "kafka.case").out == "1 file, 6 verdicts, 0 differences\n"
     ran = spanproof("export", "-", "--format", "case", "--trace", KAFKA_ID, *DB)
     assert (ran.code, ran.out) == (0, text)
     ran = spanproof("export", "all.case", *DB)
@@ -58,14 +58,14 @@ def test_unknown_fields_are_reported_once_if_lenient(spanproof: Command, tmp_pat
     assert (ran.code, ran.out) == (2, "")
     assert "spans.json: [0].colour: unknown field; its content would be lost; nothing of it is stored" in ran.err
     ran = spanproof("import", "spans.json", "--lenient", *DB)
-    assert (ran.code, ran.out) == (0, "spans.json: 2 spans of 1 traces\n")
+    assert (ran.code, ran.out) == (0, "spans.json: 2 spans of 1 trace\n")
     assert ran.err == "spanproof: spans.json: [].colour: unknown field, ignored 2 times\n"
 
 
 def test_rejected_file_does_not_block_others(spanproof: Command, tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text('{"data": [{"spans": [{}]}]}')
     ran = spanproof("import", "bad.json", "missing.json", KAFKA, *DB)
-    assert (ran.code, ran.out) == (2, f"{KAFKA}: 28 spans of 1 traces\n")
+    assert (ran.code, ran.out) == (2, f"{KAFKA}: 28 spans of 1 trace\n")
     assert ran.err == (
         "spanproof: bad.json: data[0].spans[0].processID: a text is expected; nothing of it is stored\n"
         "spanproof: missing.json: No such file or directory; nothing of it is stored\n"

@@ -56,11 +56,12 @@ def test_written_proof_passes(start: Starter, prove: Prove, tmp_path: Path) -> N
 @pytest.mark.usefixtures("_empty_folder")
 def test_without_spans_proof_covers_response_only(service: Service) -> None:
     ran = init(f"{service.base_url}/silent", "--within", "50ms", "-o", "silent.proof", *FREE_PORTS)
-    assert (ran.exit_code, ran.stderr) == (0, "")
-    http = find_address(ran.stdout, "HTTP")
-    assert f"no span arrived within 50ms: let the services export to OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}" in (
-        ran.stdout
-    )
+    assert (ran.exit_code, ran.stderr) == (3, "")
+    http, grpc = find_address(ran.stdout, "HTTP"), find_address(ran.stdout, "gRPC")
+    assert (
+        f"no span arrived within 50ms: start the services with OTEL_EXPORTER_OTLP_ENDPOINT=http://{http}"
+        f" OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf, or with http://{grpc} and grpc\n"
+    ) in ran.stdout
     text = Path("silent.proof").read_text()
     assert "  expect response.status == 200\n  expect response.duration < 100ms  # it took" in text
 
@@ -87,7 +88,7 @@ def test_no_send_writes_proof(options: tuple[str, ...], name: str, when: str) ->
         "  expect response.status == 200\n}\n"
     )
     checked = CliRunner().invoke(app, ["check", "first.proof"])
-    assert (checked.exit_code, checked.stdout) == (0, "1 files, 1 proofs, 0 problems\n")
+    assert (checked.exit_code, checked.stdout) == (0, "1 file, 1 proof, 0 problems\n")
 
 
 @pytest.mark.usefixtures("_empty_folder")

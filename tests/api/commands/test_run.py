@@ -151,8 +151,8 @@ def test_flaky_proof_is_reported_and_fails_with_option(spanproof: Command, runs:
     assert ran.code == 1, ran
     assert "FLAKY p.proof::shaky   1 passed" in ran.out
     assert "  try 1 of 2: fail   1 failed" in ran.out
-    assert "error[comparison]: response.status is 9, not == 0" in ran.out
-    assert "1 proofs: 1 flaky in" in ran.out
+    assert "fail[comparison]: response.status is 9, not == 0" in ran.out
+    assert "1 proof: 1 flaky in" in ran.out
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_saved_files_are_rerun(
     write("checks/common.proof", 'let wanted = "3"\n')
     shown = running.read_until(waiting)
     assert "response.status is 3, not == 0" in shown
-    assert "1 proofs: 1 failed" in shown
+    assert "1 proof: 1 failed" in shown
     runs("checks/other", other="exit 4", more="true")
     shown = running.read_until(waiting)
     assert "2 proofs: 1 passed, 1 failed" in shown

@@ -68,3 +68,16 @@ def test_openapi_has_examples_and_problems(client: httpx.Client) -> None:
         assert document["components"]["schemas"][answer]["examples"], path
         assert {"422", "503"} <= responses.keys(), path
         assert all(list(responses[status]["content"]) == ["application/problem+json"] for status in ("422", "503"))
+
+
+def test_wrong_method_gets_allowed_methods(client: httpx.Client) -> None:
+    for method, path, allowed in (
+        ("POST", "/healthz", "GET"),
+        ("DELETE", "/api/v1/runs", "GET, POST"),
+        ("PUT", "/api/v1/traces/4bf92f3577b34da6a3ce929d0e0e4736", "GET"),
+        ("GET", "/api/v1/query", "POST"),
+        ("POST", "/api/search", "GET"),
+    ):
+        answer = client.request(method, path)
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed), path
+        assert answer.headers["content-type"] == "application/problem+json"

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +77,26 @@ def test_answer_without_matches(ask: Callable[..., httpx.Response]) -> None:
     assert ask("p95(duration(nobody)) over last 1h").json()["groups"] == [
         {"key": {}, "at_ns": None, "n": 0, "value": None}
     ]
-    assert ask("p95(duration(nobody)) by name over last 1h").json()["groups"] == []
+    answer = ask("p95(duration(nobody)) by name over last 1h").json()
+    assert (answer["groups"], answer["hint"]) == (
+        [],
+        "`nobody` is not among the observed services: `gateway`, `orders`, `payments`, `stock`",
+    )
+    assert ask("count(gateway) over last 1h").json()["hint"] is None
+
+
+def test_growing_traces_are_left_out_and_counted(db: Path, spanproof: Callable[..., Finished]) -> None:
+    with Store.open(db) as store:
+        store.cursor().execute(
+            "UPDATE spans SET arrived_ns = $later WHERE trace_id = (SELECT min(trace_id) FROM spans)",
+            {"later": time.time_ns() + 3600 * 10**9},
+        )
+    table = spanproof("query", "count(traces) over last 1h", "--db", db)
+    assert re.fullmatch(
+        r"of 127 traces(, \d+ of them incomplete)?; 1 trace not complete yet, left out", table.out.splitlines()[-1]
+    )
+    answer = json.loads(spanproof("query", "count(traces) over last 1h", "--db", db, "--format", "json").out)
+    assert (answer["traces"], answer["growing"]) == (127, 1)
 
 
 def test_invalid_query_is_a_problem_with_position(ask: Callable[..., httpx.Response]) -> None:
@@ -107,6 +127,7 @@ def test_answer_reports_expired_traces(db: Path, spanproof: Callable[..., Finish
     with Store.open(db) as store:
         assert delete_expired_traces(store, RetentionLimits(max_age_ns=1_000_000_000)) == 1024
         store.append(Decoder().decode([next(make_requests(512, templates=1))]))
+        store.cursor().execute("UPDATE spans SET arrived_ns = arrived_ns - 10_000_000_000")
         with open_client(store) as client:
             before = client.post("/api/v1/query", json={"query": BY_ROUTE}).json()
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 1))

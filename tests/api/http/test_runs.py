@@ -231,8 +231,10 @@ def test_gate_command_prints_diagnostics(server: Server, spanproof: Callable[...
     assert "error[type-mismatch]" in broken.out
     (tmp_path / "asks.proof").write_text(REQUESTING.format(url="http://127.0.0.1:9/"))
     asks = spanproof("gate", "asks.proof", "--server", server.url)
-    assert (asks.code, asks.out) == (2, "")
-    assert "this server does not send requests for clients" in asks.err
+    assert (asks.code, asks.err) == (2, "")
+    assert asks.out.startswith(
+        "error[not-allowed]: this server does not send requests for clients\n --> asks.proof:1:16\n  = help: "
+    )
 
 
 def test_invalid_proof_is_a_problem_with_positions(server: Server) -> None:

@@ -64,6 +64,14 @@ def test_stored_proof_is_read_at_each_run(
     finished = spanproof("gate", "--stored", "none.proof", *options)
     assert (finished.code, finished.out) == (2, "")
     assert "there is no stored proof none.proof" in finished.err
+    write("proofs/environment.proof", 'let version = env("VERSION")\n' + ENOUGH)
+    finished = spanproof("gate", "--stored", "environment.proof", *options)
+    assert (finished.code, finished.err) == (2, "")
+    assert finished.out.startswith(
+        "error[not-allowed]: `env` is not allowed in a proof that a server runs\n"
+        " --> environment.proof:1:15\n"
+        '  = help: declare `let base = "…"` and set it with --var\n'
+    )
     for given in ((), ("a.proof", "--stored", "shop/enough.proof")):
         assert spanproof("gate", *given, *options).err.startswith("spanproof: give either PROOF, a file, or --stored, ")
 

@@ -191,7 +191,7 @@ def test_missing_service_failures_follow_from_path(shop_trace: Add, prove: Prove
     assert "4 failed (1 is a consequence), 2 inconclusive (2 are consequences)" in shown
     explained = [line for line in shown.splitlines() if "a consequence of" in line]
     assert explained == ["   = a consequence of line 6: `stock` called `bank-old`, not `bank`"] * 3
-    assert shown.index("error[path-mismatch]") < shown.index("a consequence of")
+    assert shown.index("fail[path-mismatch]") < shown.index("a consequence of")
 
 
 @pytest.mark.parametrize(

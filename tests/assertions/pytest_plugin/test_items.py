@@ -28,7 +28,7 @@ def test_proofs_are_items_with_report_as_failure(project: pytest.Pytester) -> No
     ran.stdout.fnmatch_lines(
         [
             "FAIL  shop.proof::payments: :: [[]are] used   1 failed*",
-            "error[[]path-mismatch]: `shop` called `bank`, not `payments`",
+            "fail[[]path-mismatch]: `shop` called `bank`, not `payments`",
             "   --> shop.proof:10:23",
             "10  |   expect path shop -> payments",
             "    |               ----    ^^^^^^^^ not taken; nearest: `bank`",
@@ -71,7 +71,7 @@ def test_each_xdist_worker_has_own_collector(project: pytest.Pytester) -> None:
     )
     ran = project.runpytest_subprocess("-p", "xdist", "-n", "2", "--dist", "each", "-k", "not silent")
     ran.assert_outcomes(passed=6, failed=2)
-    ran.stdout.fnmatch_lines(["error[[]path-mismatch]: `shop` called `bank`, not `payments`"])
+    ran.stdout.fnmatch_lines(["fail[[]path-mismatch]: `shop` called `bank`, not `payments`"])
     assert len({(project.path / worker).read_text() for worker in ("gw0", "gw1")}) == 2
 
 

@@ -114,7 +114,7 @@ def test_failing_proof_shows_excerpt_trace_and_rerun(file: ParsedFile) -> None:
         "  ✗ path gateway -> payments   `gateway` called `legacy`, not `payments`\n"
         "  ✓ retry payments -> bank { attempts == 3 backoff grows }   1 call, 3 attempts\n"
         "\n"
-        "error[path-mismatch]: `gateway` called `legacy`, not `payments`\n"
+        "fail[path-mismatch]: `gateway` called `legacy`, not `payments`\n"
         "  --> checks/checkout.proof:3:26\n"
         "   |\n"
         "3  |   expect path gateway -> payments\n"
@@ -166,16 +166,16 @@ def test_claim_error_is_marked(file: ParsedFile) -> None:
     verdict = Verdict(Outcome.ERROR, "error", "`base` has no value", find_range("path gateway -> payments"), "")
     shown = print_events(finish(file, verdict, passed()))
     assert shown.startswith("ERROR checks/checkout.proof::card is charged   1 passed, 1 in error, 1.2 s\n")
-    assert "broken[error]: `base` has no value\n" in shown
+    assert "error[error]: `base` has no value\n" in shown
     assert "   |          ^^^^^^^^^^^^^^^^^^^^^^^^\n" in shown
 
 
 @pytest.mark.parametrize(
     ("outcomes", "line"),
     [
-        ([Outcome.PASS], "\n1 proofs: 1 passed in 2.0 s\n"),
-        (list(Outcome), "\n4 proofs: 1 passed, 1 failed, 1 inconclusive, 1 in error in 2.0 s\n"),
-        ([Outcome.FAIL] * 3, "\n3 proofs: 3 failed in 2.0 s\n"),
+        ([Outcome.PASS], "1 proof: 1 passed in 2.0 s\n"),
+        (list(Outcome), "4 proofs: 1 passed, 1 failed, 1 inconclusive, 1 in error in 2.0 s\n"),
+        ([Outcome.FAIL] * 3, "3 proofs: 3 failed in 2.0 s\n"),
     ],
 )
 def test_summary_counts_verdicts(outcomes: list[Outcome], line: str) -> None:

@@ -220,7 +220,7 @@ def test_repeated_import_does_not_change_calls(store: Store, name: str) -> None:
         ("[]", "the file contains no spans"),
         ('{"resourceLogs": []}', "the file contains no spans; 1 documents of logs skipped"),
         ('{"resourceSpans": [', "line 1, column 20: not JSON: Expecting value"),
-        ('{"resourceSpans": []}\n\n{"resource', "line 3, column 2: not JSON: Unterminated string starting at"),
+        ('{"resourceSpans": []}\n\n{"resource', "line 3, column 2: not JSON: Unterminated string"),
         ('{"resourceSpans": []}\n{"a": "\xff"}'.encode("latin-1"), "line 2: not text in UTF-8"),
         ('{"resourceSpans": NaN}', "line 1: not JSON: NaN is not allowed"),
         (r'{"resourceSpans": [{"schemaUrl": "\ud83d!"}]}', "line 1: an unpaired surrogate is not valid text"),

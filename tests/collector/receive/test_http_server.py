@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -61,6 +62,22 @@ def test_invalid_http_gets_a_status(receiver: Receiver, capfd, request_bytes: by
     status, message = read_response(send_http(receiver.http_address, request_bytes))
     assert (status, message) == (b"400", "this is not HTTP/1.1, or its headers are too long")
     assert capfd.readouterr() == ("", "")
+
+
+def test_grpc_at_http_address_is_named(receiver: Receiver, caplog) -> None:
+    for _ in range(2):
+        preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(9)
+        status, message = read_response(send_http(receiver.http_address, preface))
+        assert status == b"400"
+        assert message == (
+            "this is HTTP/2; a gRPC exporter must use the gRPC address, or OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf"
+        )
+    [warning] = caplog.messages
+    assert re.fullmatch(
+        r"a gRPC exporter \(127\.0\.0\.1:\d+\) connected to the HTTP address: use the gRPC address, or"
+        r" OTEL_EXPORTER_OTLP_PROTOCOL=http/protobuf",
+        warning,
+    )
 
 
 def test_broken_chunk_closes_connection(receiver: Receiver) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TypeAlias
 
-import uvicorn
 from msgspec import Struct
 from starlette.types import ASGIApp
 
@@ -19,7 +18,7 @@ from spanproof.api.server.self_tracing_endpoint import TraceSelfEndpoint
 from spanproof.assertions.triggers.allowed_targets import AllowedTargets
 from spanproof.collector.calls.service_rules import ServiceRules, store_rules
 from spanproof.collector.receive.addresses import open_listener, replace_port
-from spanproof.collector.receive.http_server import make_http_server
+from spanproof.collector.receive.http_server import LimitedServer, make_http_server
 from spanproof.collector.receive.receiver import Receiver, freeze_loaded_objects
 from spanproof.collector.receive.receiver_options import ReceiverOptions
 from spanproof.collector.storage.metrics import Metrics
@@ -90,7 +89,7 @@ def _trace_store(store: Store, endpoint: TraceSelfEndpoint | None) -> Iterator[C
         yield tracer.wrap_app
 
 
-def _install_signal_handlers(server: uvicorn.Server) -> dict[int, SignalHandler]:
+def _install_signal_handlers(server: LimitedServer) -> dict[int, SignalHandler]:
     """Stop the server at SIGINT and SIGTERM; return the previous handlers.
 
     While it runs, uvicorn handles these signals itself. At its end it raises the signal again, which is not a failure.

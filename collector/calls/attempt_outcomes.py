@@ -106,6 +106,6 @@ class AttemptOutcome:
         # outside HTTP, whether a response was received is decided where a timeout is judged
         self.responded = pc.if_else(pa.array(is_http_client & is_finished & ~at_server), ~self.no_response, _NO_BOOL)
         self.error: BoolArray = np.where(at_server, server.errors, exit_.errors)
-        signs = np.where(at_server, server.has_error_sign, exit_.has_error_sign)
+        signs = np.where(at_server, server.has_error_sign, exit_.has_error_sign | (from_server & server.errors))
         cancelled = server.was_cancelled & (server_ended_first | at_server)
         self.is_retryable = find_retryable(self.rpc_outcome, self.http_outcome, signs | self.no_response, cancelled)

@@ -51,6 +51,7 @@ def build_topology_rows(spans: SpanBatch, topology: Topology) -> TableRows:
             "definite": topology.is_definite,
             "depth": topology.depths,
             "error": topology.errors,
+            "role": topology.kinds,
         }
     )
     return "topology", rows.filter(spans.column("dirty"))

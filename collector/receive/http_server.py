@@ -9,8 +9,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import h11
-import uvicorn
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import STATUS_PHRASES, H11Protocol
+from uvicorn.server import Server
 
 from spanproof.collector.otlp.json_mapping import dump_json
 
@@ -45,7 +46,7 @@ def make_http_server(
 
     `count_outcome` receives the outcome of requests that are rejected before they reach the app.
     """
-    config = uvicorn.Config(
+    config = Config(
         app,
         http=H11Protocol,
         lifespan="off",
@@ -58,10 +59,10 @@ def make_http_server(
     return LimitedServer(config, options, count_outcome)
 
 
-class LimitedServer(uvicorn.Server):
+class LimitedServer(Server):
     """A server that limits connections and the time in which a request arrives."""
 
-    def __init__(self, config: uvicorn.Config, options: ReceiverOptions, count_outcome: Callable[[str], None]) -> None:
+    def __init__(self, config: Config, options: ReceiverOptions, count_outcome: Callable[[str], None]) -> None:
         super().__init__(config)
         self._options = options
         self._count = count_outcome
@@ -120,7 +121,7 @@ class _LimitedProtocol(H11Protocol):
 
     def __init__(
         self,
-        config: uvicorn.Config,
+        config: Config,
         server_state: ServerState,
         options: ReceiverOptions,
         count_outcome: Callable[[str], None],

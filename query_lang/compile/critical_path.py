@@ -30,17 +30,17 @@ _WAIT_JOIN_SQL = (
 CRITICAL_PATH_SQL = f"""
 timed AS (
     SELECT
-        t.trace_id, t.span_key, t.parent_key, t.kind, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
+        t.trace_id, t.span_key, t.parent_key, t.role, t.start_ns, greatest(t.start_ns, t.end_ns) AS end_ns,
         coalesce(e.callee, t.service) AS service, t.is_entry, t.depth = 0 AND NOT t.orphan AS root
     FROM {{traces}} sel
     JOIN {{topology}} t ON t.trace_id = sel.trace_id
     LEFT JOIN {{attempts}} e ON e.client_key = t.span_key AND e.shape = 'unpaired'
 ),
 awaited AS (
-    SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.kind = 3 AS answers,
+    SELECT c.parent_key, c.span_key, c.start_ns, c.end_ns, c.is_entry AND p.role = 3 AS answers,
         (SELECT max_clock_skew_ns FROM rules) AS skew_ns
     FROM timed c JOIN timed p ON p.span_key = c.parent_key
-    WHERE c.kind <> 5 AND c.end_ns > c.start_ns
+    WHERE c.role <> 5 AND c.end_ns > c.start_ns
 ),
 walk AS (
     SELECT trace_id, span_key, service, start_ns, end_ns AS until_ns, end_ns AS rest_end_ns FROM timed WHERE root

@@ -60,7 +60,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
         UNION ALL
         SELECT
             u.trace_id, u.side, p.span_key,
-            u.waited_for AND t.kind <> 5 AND (t.end_ns <= p.end_ns OR t.resource_key <> p.resource_key)
+            u.waited_for AND t.role <> 5 AND (t.end_ns <= p.end_ns OR t.resource_key <> p.resource_key)
         FROM ancestors u
         JOIN {topology} t ON t.span_key = u.span_key
         JOIN {topology} p ON p.span_key = t.parent_key

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
@@ -65,8 +65,12 @@ class Try(Struct, frozen=True, eq=False):
 
     @property
     def own_span(self) -> Span:
-        """The span whose times and error are those of the attempt: of a message, the consumer span."""
-        return self.server if self.asynchronous and self.server is not None else self.primary_span
+        """The span whose times and error are those of the attempt: of a message, the consumer span.
+
+        An arrival's own span says how it ended.
+        """
+        is_callees = self.asynchronous or self.is_arrival
+        return self.server if is_callees and self.server is not None else self.primary_span
 
     @property
     def naming_span(self) -> Span:
@@ -172,7 +176,7 @@ class Try(Struct, frozen=True, eq=False):
         if self.cut:
             return True
         span = self.exit
-        if span is None or self.asynchronous or span.unfinished:
+        if span is None or self.asynchronous or self.is_arrival or span.unfinished:
             return False
         if read(span.attributes, "http.request.method") is None or self._was_answered_before_end:
             return False
@@ -267,11 +271,12 @@ def derive_tries(forest: Forest, nesting: Nesting) -> tuple[Try, ...]:
 
 
 def _derive_all(forest: Forest, nesting: Nesting) -> Iterator[Try]:
+    answers = _assign_answers(forest, nesting)
     for span in forest.spans:
         if forest.is_proxy(span):
             continue
-        if forest.is_exit(span) and span not in nesting.wrapper_spans:
-            yield from _derive_attempts(span, forest, nesting)
+        if span in answers:
+            yield from _derive_attempts(span, answers[span], forest, nesting)
         parent = forest.parent(span)
         if (
             parent
@@ -285,14 +290,14 @@ def _derive_all(forest: Forest, nesting: Nesting) -> Iterator[Try]:
             yield Try(*bare, (span,))
 
 
-def _derive_attempts(exit_: Span, forest: Forest, nesting: Nesting) -> Iterator[Try]:
+def _derive_attempts(exit_: Span, answered_by: list[Span], forest: Forest, nesting: Nesting) -> Iterator[Try]:
     """Yield the attempts of an exit span.
 
     There is one for each service that answered, and for each delivery of a message; else one to the peer.
     """
     wrappers = nesting.wrappers(exit_)
     answers: dict[tuple[str, bool], list[Span]] = defaultdict(list)
-    for span in sorted(_list_answers((exit_, *wrappers), forest, nesting), key=lambda span: span.start_ns):
+    for span in sorted(answered_by, key=lambda span: span.start_ns):
         is_message = PRODUCER in (exit_.kind, *(each.kind for each in wrappers)) or forest.kind(span) == CONSUMER
         answers[span.service, is_message].append(span)
     below, entry = forest.parent(exit_), forest.entry(exit_)
@@ -321,27 +326,56 @@ def _derive_attempts(exit_: Span, forest: Forest, nesting: Nesting) -> Iterator[
         yield Try(forest, exit_.trace_id, exit_.service, "", is_message, entry, below, exit_, None, (), wrappers)
 
 
-def _list_answers(exits: tuple[Span, ...], forest: Forest, nesting: Nesting) -> set[Span]:
-    """Return the entry spans below an exit span, and the consumer spans that link to it.
+def _assign_answers(forest: Forest, nesting: Nesting) -> dict[Span, list[Span]]:
+    """Return the entry spans that answer each exit span which is no wrapper span.
 
-    Those of a wrapper span belong to its only inner exit span.
+    An entry span right below a wrapper span answers the inner exit span that started last before it, of those without
+    an answer of their own; if there is none of these, the wrapper span.
     """
-    answers = set()
-    for exit_ in exits:
-        if exit_ is not exits[0] and sum(exit_ in nesting.wrappers(span) for span in forest.spans) > 1:
-            break
-        answers |= {span for span in forest.children(exit_) if forest.is_entry(span) and not forest.is_proxy(span)}
-        if exit_.kind == PRODUCER:
-            answers |= {*linked_to(exit_, forest), *delivered_in_other_traces(exit_, forest)}
+    direct = {span: _list_answers(span, forest) for span in forest.spans if forest.is_exit(span)}
+    answers = {span: list(spans) for span, spans in direct.items() if span not in nesting.wrapper_spans}
+    inner_exits = tuple(answers)
+    for wrapper in nesting.wrapper_spans:
+        inner = [span for span in inner_exits if wrapper in nesting.wrappers(span) and not direct[span]]
+        for answer in direct[wrapper]:
+            before = [span for span in inner if span.start_ns <= answer.start_ns]
+            answered = (
+                max(before, key=lambda span: span.start_ns)
+                if before
+                else min(inner, key=lambda span: span.start_ns, default=wrapper)
+            )
+            answers.setdefault(answered, []).append(answer)
     return answers
 
 
-def find_maker(one: Try) -> Span | str | None:
-    """Return the span that made an attempt, less wrapper spans and INTERNAL spans that hold only the attempt."""
+def _list_answers(exit_: Span, forest: Forest) -> list[Span]:
+    """Return the entry spans right below an exit span, and the consumer spans that link to it."""
+    answers = {span for span in forest.children(exit_) if forest.is_entry(span) and not forest.is_proxy(span)}
+    if exit_.kind == PRODUCER:
+        answers |= {*linked_to(exit_, forest), *delivered_in_other_traces(exit_, forest)}
+    return list(answers)
+
+
+def count_attempts(tries: tuple[Try, ...], forest: Forest) -> Counter[Span]:
+    """Return the number of attempts that each span holds, less those made for requests that were served below it."""
+    counts: Counter[Span] = Counter()
+    for one in tries:
+        span = one.exit or one.below
+        while span is not None:
+            counts[span] += 1
+            span = None if forest.is_entry(span) else forest.parent(span)
+    return counts
+
+
+def find_maker(one: Try, counts: Counter[Span]) -> Span | str | None:
+    """Return the span that made an attempt, less wrapper spans and INTERNAL spans that hold no other attempt.
+
+    `counts` is the number of attempts that each span holds.
+    """
     forest, span = one.forest, one.below
     if span is None:
         return one.primary_span.parent_id
-    while span in one.wrappers or _holds_one(span, forest):
+    while span in one.wrappers or (counts[span] == 1 and _is_plain_internal(span, forest)):
         above = forest.parent(span)
         if above is None:
             return span.parent_id or (span if span not in one.wrappers else None)
@@ -349,10 +383,5 @@ def find_maker(one: Try) -> Span | str | None:
     return span
 
 
-def _holds_one(span: Span, forest: Forest) -> bool:
-    return (
-        forest.kind(span) == INTERNAL
-        and not forest.is_exit(span)
-        and not forest.is_entry(span)
-        and len(forest.children(span)) == 1
-    )
+def _is_plain_internal(span: Span, forest: Forest) -> bool:
+    return forest.kind(span) == INTERNAL and not forest.is_exit(span) and not forest.is_entry(span)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
-from spanproof.tests.reference.attempts import Try, derive_tries, find_maker
+from spanproof.tests.reference.attempts import Try, count_attempts, derive_tries, find_maker
 from spanproof.tests.reference.nesting import Nesting
 from spanproof.tests.reference.spans import Forest, Span, as_number, as_text, read
 from spanproof.tests.reference.targets import asks_again, asks_otherwise, has_full_url, message_of, target_of
@@ -103,6 +103,7 @@ class Calls:
         self.nesting = Nesting(forest)
         self.uncertain: set[str] = set()  # which parts of the reading matter
         self.tries = derive_tries(forest, self.nesting)
+        self.attempt_counts = count_attempts(self.tries, forest)
         self.logical = tuple(self._join())
         self.of = {one: logical for logical in self.logical for one in (*logical.tries, *logical.each)}
 
@@ -165,7 +166,7 @@ class Calls:
             count, kind = _count(one)
             if count <= 0 or one in followers:
                 continue
-            preceding = _list_preceding(one, in_order)
+            preceding = self._list_preceding(one, in_order)
             before = _choose_predecessor(one, preceding)
             if before is not None and before not in after:
                 after[before] = one, COUNTED
@@ -175,6 +176,22 @@ class Calls:
                     lost[one] = count if self.reading.resent else 0
                 else:
                     lost[one] = count
+
+    def _list_preceding(self, one: Try, in_order: list[Try]) -> list[Try]:
+        """Return the earlier attempts with the preceding count."""
+        return [
+            other
+            for other in in_order
+            if other.start_ns < one.start_ns
+            and other is not one
+            and _count(other)[0] == _count(one)[0] - 1
+            and self._counted_key(other) == self._counted_key(one)
+            and (other.callee == one.callee or other.server is None or one.server is None)
+        ]
+
+    def _counted_key(self, one: Try) -> tuple[object, ...]:
+        parent = find_maker(one, self.attempt_counts)
+        return one.trace_id, parent, one.method, one.caller, one.asynchronous
 
     # ## T3 and T4
 
@@ -220,7 +237,7 @@ class Calls:
         return INFERRED if asks_again(one, other) else POSSIBLE
 
     def _call_key(self, one: Try) -> tuple[object, ...]:
-        parent = find_maker(one)
+        parent = find_maker(one, self.attempt_counts)
         return one.trace_id, parent, instance_of(one), one.protocol, one.method, one.asynchronous
 
 
@@ -262,29 +279,11 @@ def _count(one: Try) -> tuple[int, str]:
     return 0, ""
 
 
-def _list_preceding(one: Try, in_order: list[Try]) -> list[Try]:
-    """Return the earlier attempts with the preceding count."""
-    return [
-        other
-        for other in in_order
-        if other.start_ns < one.start_ns
-        and other is not one
-        and _count(other)[0] == _count(one)[0] - 1
-        and _counted_key(other) == _counted_key(one)
-        and (other.callee == one.callee or other.server is None or one.server is None)
-    ]
-
-
 def _choose_predecessor(one: Try, preceding: list[Try]) -> Try | None:
     """Return the last attempt that failed or was still running, else the last; never a redirect."""
     earlier = [other for other in preceding if not other.is_redirect]
     likely = [other for other in earlier if other.failed_retryably or other.over_ns > one.start_ns]
     return next(reversed(likely or earlier), None)
-
-
-def _counted_key(one: Try) -> tuple[object, ...]:
-    parent = find_maker(one)
-    return one.trace_id, parent, one.method, one.caller, one.asynchronous
 
 
 def list_open_readings(uncertain: Iterable[str]) -> Iterator[Reading]:

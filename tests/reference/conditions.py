@@ -115,7 +115,7 @@ class CallRow(Struct, frozen=True):
 
     def field(self, name: str) -> Value | None:
         one, call = self.one, self.call
-        arrival = call is one and one.is_arrival  # its own span says how it ended
+        ending = call.tries[-1] if isinstance(call, Logical) else call  # with the client span's outcome
         return {
             "caller": lambda: self.calls.of[one].first.caller,
             "callee": lambda: one.callee,
@@ -123,8 +123,8 @@ class CallRow(Struct, frozen=True):
             "duration": lambda: call.duration_ns,
             "network": lambda: one.network_ns,
             "lag": lambda: one.lag_ns,
-            "status": lambda: STATUS_WORDS[one.server.status if arrival and one.server else one.status],
-            "error": lambda: one.forest.error(one.server) if arrival and one.server else call.error,
+            "status": lambda: STATUS_WORDS[ending.status],
+            "error": lambda: call.error,
             "attempt": lambda: self.attempt,
             "attempts": lambda: self.attempts,
             "protocol": lambda: one.protocol,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from spanproof.tests.reference.spans import CLIENT, CONSUMER, Span
+from spanproof.tests.reference.spans import CONSUMER, PRODUCER, Span
 
 if TYPE_CHECKING:
     from spanproof.tests.reference.selections import World
@@ -41,8 +41,9 @@ def _walk_back(span: Span, start_ns: int, until_ns: int, world: World, shares: C
     """
     awaited = []
     skew_ns = world.rules.max_clock_skew_ns
+    is_request = world.forest.is_exit(span) and world.forest.kind(span) != PRODUCER
     for child in world.forest.children(span):
-        is_answer = span.kind == CLIENT and world.forest.is_entry(child)
+        is_answer = is_request and world.forest.is_entry(child)
         late_ns = child.end_ns - until_ns
         end = min(child.end_ns, until_ns) if is_answer or late_ns <= skew_ns else child.end_ns
         start = max(child.start_ns, start_ns)

@@ -75,7 +75,7 @@ def _list_waiting_spans(span: Span, world: World) -> Iterator[Span]:
     """
     yield span
     for parent in world.forest.above(span):
-        if span.kind == CONSUMER or (_in_one_process(span, parent) and span.end_ns > parent.end_ns):
+        if world.forest.kind(span) == CONSUMER or (_in_one_process(span, parent) and span.end_ns > parent.end_ns):
             return
         yield parent
         span = parent

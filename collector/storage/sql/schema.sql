@@ -100,7 +100,10 @@ CREATE TABLE topology (
     kind         INTEGER NOT NULL,
     start_ns     BIGINT NOT NULL,
     end_ns       BIGINT,           -- NULL: unfinished
-    resource_key UBIGINT NOT NULL
+    resource_key UBIGINT NOT NULL,
+    -- the kind that the span has in its trace: a client span that receives a message is a consumer, an INTERNAL span with
+    -- an entry span of another service below it is a client
+    role         INTEGER NOT NULL
 );
 
 -- One row per attempt: one request and its response between a caller and a callee, in one of four shapes.

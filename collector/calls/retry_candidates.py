@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
+from spanproof.collector.calls.peers import find_name_rows
 from spanproof.collector.calls.request_identity import RequestIdentity, identify_request
 from spanproof.collector.calls.span_pairs import MESSAGE, PAIRED, SpanPairs
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array, to_int_array
@@ -33,6 +34,7 @@ class RetryCandidate(Struct, frozen=True):
     protocol: str
     caller: str
     callee: str
+    names_callee: bool  # its span has an attribute for just that
     operation: str
     logical_parent: int  # row of the span that all attempts of its call share
     wrappers: tuple[int, ...]  # rows of the wrapper spans around it, the nearest first
@@ -98,7 +100,7 @@ class _IdentityReader:
         return self._identity
 
 
-_COMPUTED: Final = ("row", "trace", "logical_parent", "wrappers", "exit_row", "read_identity")
+_COMPUTED: Final = ("row", "trace", "names_callee", "logical_parent", "wrappers", "exit_row", "read_identity")
 _READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__struct_fields__ if name not in _COMPUTED)
 
 
@@ -122,6 +124,8 @@ def read_retry_candidates(
     columns = {name: table[name].to_pylist() for name in _READ_COLUMNS}
     candidates = []
     traces = spans.index.trace_indices[pairs.caller_rows[rows]].tolist()
+    name_rows = find_name_rows(spans, nesting, exit_rows[rows])
+    names_callee = spans.column("peer_name").take(pa.array(name_rows, mask=name_rows == MISSING_ROW)).is_valid()
     for position, row in enumerate(rows.tolist()):
         values = {name: column[position] for name, column in columns.items()}
         exit_row = int(exit_rows[row])
@@ -129,6 +133,7 @@ def read_retry_candidates(
             RetryCandidate(
                 row=row,
                 trace=traces[position],
+                names_callee=names_callee[position].as_py(),
                 logical_parent=int(parents[row]),
                 wrappers=() if exit_row == MISSING_ROW else tuple(nesting.list_wrappers(exit_row)),
                 exit_row=exit_row,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -115,6 +115,7 @@ def build_linked_rows(
         if not attempts:
             continue
         doubts = {call.call_key: call.doubt for call in calls}
+        answered = {each.call_key: each.candidate.callee for each in attempts if each.candidate.is_answered}
         rows = attempt_table.take(pa.array([each.candidate.row for each in attempts]))
         columns: dict[str, Any] = {
             name: pa.array([getattr(each, name) for each in attempts], type_)
@@ -123,6 +124,7 @@ def build_linked_rows(
                 ("end_ns", pa.int64()), ("retryable", pa.bool_()), ("failed", pa.bool_()), ("responded", pa.bool_()),
             )
         }  # fmt: skip
+        columns["callee"] = _name_callees([(each.candidate, each.call_key) for each in attempts], answered)
         columns["attempt"] = pa.array([each.number for each in attempts], pa.int64())
         columns["doubt"] = pa.array([doubts[each.call_key] for each in attempts], pa.string())
         arrived = columns["arrived"]
@@ -132,11 +134,15 @@ def build_linked_rows(
         columns["network_ns"] = _null_where(arrived, rows["network_ns"])
         columns |= _take_from_first(attempt_table, [each.first for each in attempts])
         yield f"{prefix}attempts", _build_attempt_table(rows, columns).filter(rows["dirty"])
-        yield f"{prefix}calls", _build_linked_call_table(spans, topology, attempt_table, calls)
+        yield f"{prefix}calls", _build_linked_call_table(spans, topology, attempt_table, calls, answered)
 
 
 def _build_linked_call_table(
-    spans: SpanBatch, topology: Topology, attempt_table: pa.Table, calls: list[LogicalCall]
+    spans: SpanBatch,
+    topology: Topology,
+    attempt_table: pa.Table,
+    calls: list[LogicalCall],
+    answered: Mapping[int, str],
 ) -> pa.Table:
     rows = attempt_table.take(pa.array([each.last.row for each in calls]))
     columns: dict[str, Any] = {
@@ -146,6 +152,7 @@ def _build_linked_call_table(
             ("kept_apart", pa.string()), ("start_ns", pa.int64()), ("end_ns", pa.int64()),
         )
     }  # fmt: skip
+    columns["callee"] = _name_callees([(each.last, each.call_key) for each in calls], answered)
     wrappers = pa.array([each.wrapper for each in calls], pa.int64())
     for name in ("start_ns", "end_ns"):
         wrapper_times = spans.column(name).take(wrappers)
@@ -156,6 +163,19 @@ def _build_linked_call_table(
     columns["network_ns"] = _null_where([each.ends_with_arrival for each in calls], rows["network_ns"])
     columns |= _take_from_first(attempt_table, [each.first for each in calls])
     return _build_call_table(rows, columns).filter(rows["dirty"])
+
+
+def _name_callees(attempts: list[tuple[RetryCandidate, int]], answered: Mapping[int, str]) -> pa.Array:
+    """Return the callee of each attempt, given with the key of its call.
+
+    The name of an attempt that nobody answered is provisional: the service that answered another attempt of its call,
+    `answered` by the key of the call, is preferred, except to a name that its span gives it.
+    """
+    names = [
+        attempt.callee if attempt.is_answered or attempt.names_callee else answered.get(call_key, attempt.callee)
+        for attempt, call_key in attempts
+    ]
+    return pa.array(names, pa.string())
 
 
 def _null_where(condition: pa.Array | list[bool], values: pa.ChunkedArray) -> pa.ChunkedArray:

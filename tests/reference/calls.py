@@ -8,13 +8,14 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
 from spanproof.tests.reference.attempts import Try, count_attempts, derive_tries, find_maker
 from spanproof.tests.reference.nesting import Nesting
 from spanproof.tests.reference.spans import Forest, Span, as_number, as_text, read
-from spanproof.tests.reference.targets import asks_again, asks_otherwise, has_full_url, message_of, target_of
+from spanproof.tests.reference.targets import asks_again, asks_otherwise, has_full_url, message_of, target_of, text_of
 
 __all__ = ["Calls", "Logical", "Reading", "Try"]
 
@@ -105,6 +106,10 @@ class Calls:
         self.tries = derive_tries(forest, self.nesting)
         self.attempt_counts = count_attempts(self.tries, forest)
         self.logical = tuple(self._join())
+        names = _name_by_answer(self.logical)
+        if names:
+            self.tries = tuple(replace(one, callee=names.get(one, one.callee)) for one in self.tries)
+            self.logical = tuple(self._join())
         self.of = {one: logical for logical in self.logical for one in (*logical.tries, *logical.each)}
 
     def _join(self) -> Iterable[Logical]:
@@ -239,6 +244,18 @@ class Calls:
     def _call_key(self, one: Try) -> tuple[object, ...]:
         parent = find_maker(one, self.attempt_counts)
         return one.trace_id, parent, instance_of(one), one.protocol, one.method, one.asynchronous
+
+
+def _name_by_answer(calls: Iterable[Logical]) -> dict[Try, str]:
+    """Return the unanswered attempts that have another name than the answered ones of their calls, and that name."""
+    names = {}
+    for call in calls:
+        answered = [one.callee for one in call.tries if one.server is not None]
+        for one in call.tries:
+            names_callee = text_of(one.naming_span, "service.peer.name") is not None
+            if answered and one.server is None and not names_callee and one.callee != answered[-1]:
+                names[one] = answered[-1]
+    return names
 
 
 def _is_declared(call: tuple[str, str], declared: tuple[str, ...]) -> bool:

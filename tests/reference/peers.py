@@ -51,4 +51,5 @@ def _learning_key(one: Try, span: Span) -> object:
 
 
 def _target_key(one: Try) -> object:
-    return one.trace_id, one.caller, target_of(one, with_address=True)
+    address = address_of(one.primary_span) if one.protocol == "http" else None
+    return one.trace_id, one.caller, target_of(one, with_address=True), address

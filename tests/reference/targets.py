@@ -42,6 +42,16 @@ def address_of(span: Span) -> tuple[str, str | None] | None:
     return host.lower(), None if port == PORTS.get(scheme) else port
 
 
+def _address_of_target(span: Span) -> tuple[str, str | None] | None:
+    """Return the address in the URL that was asked for, else the address that the span names."""
+    url = text_of(span, "url.full")
+    parts = urlsplit(url) if url else None
+    if parts is None or parts.hostname is None:
+        return address_of(span)
+    port = None if parts.port is None else str(parts.port)
+    return parts.hostname, None if port == PORTS.get(parts.scheme) else port
+
+
 def differ(one: tuple[str, str | None] | None, other: tuple[str, str | None] | None) -> bool:
     """Return whether two addresses are known to differ."""
     if one is None or other is None:
@@ -87,14 +97,13 @@ def has_full_url(span: Span) -> bool:
 
 
 def target_of(one: Try, *, with_address: bool) -> tuple[object, ...]:
-    """Return the protocol, the method and the target of an attempt."""
+    """Return the protocol and the target of an attempt."""
     span, protocol = one.primary_span, one.protocol
     address = address_of(span)
-    method = text_of(span, "http.request.method")
     if protocol == "http":
         scheme, path, query = split_url(span)
         what = (span.name,) if path is None else (path, query)
-        return ("http", method, what, *((scheme, address) if with_address else ()))
+        return ("http", what, *((scheme, _address_of_target(span)) if with_address else ()))
     if protocol == "rpc":
         named = text_of(span, "rpc.service"), text_of(span, "rpc.method")
         return ("rpc", *named) if named[1] else ("rpc", span.name)
@@ -105,7 +114,7 @@ def target_of(one: Try, *, with_address: bool) -> tuple[object, ...]:
     if protocol == "messaging":
         destination, id_ = text_of(span, "messaging.destination.name"), text_of(span, "messaging.message.id")
         return ("messaging", destination, id_) if destination or id_ else ("messaging", span.name)
-    return "other", method, span.name, address
+    return "other", span.name, address
 
 
 def message_of(one: Try) -> tuple[object, ...] | None:

@@ -23,7 +23,10 @@ class Arrival(Struct, frozen=True):
 
 
 class ArrivalGroup(Struct, frozen=True):
-    """The server spans of one service below one client span; which of them are attempts, and the last one."""
+    """The server spans of one service below one client span, and which of them are attempts.
+
+    `last` is the last attempt or, where none is one, the last server span.
+    """
 
     members: tuple[RetryCandidate, ...]
     attempt_keys: frozenset[int]
@@ -63,7 +66,8 @@ def group_arrivals(candidates: list[RetryCandidate]) -> Iterator[ArrivalGroup]:
                     responded=not is_running,
                 )
             arrivals[same_operation[-1].attempt_key] = _conclude_last(same_operation[-1])
-        yield ArrivalGroup(tuple(group), frozenset(attempt_keys), group[-1], arrivals)
+        attempts = [each for each in group if each.attempt_key in attempt_keys]
+        yield ArrivalGroup(tuple(group), frozenset(attempt_keys), (attempts or group)[-1], arrivals)
 
 
 def _conclude_last(each: RetryCandidate) -> Arrival:

@@ -364,7 +364,7 @@ class _ComparisonCompiler:
         if name == "rate":
             same_trace = f" AND s.trace_id = {bag}.trace_id" if self.per == "trace_id" else ""
             duration = (
-                "SELECT max(s.end_ns) - min(s.start_ns) FROM spans s"
+                f"SELECT max(s.end_ns) - min(s.start_ns) FROM {self.parameters.table('topology')} s"
                 f" WHERE s.trace_id IN (SELECT trace_id FROM {self.parameters.traces}){same_trace}"
             )
             return f"CASE WHEN count(*) = 0 THEN 0 ELSE count(*) * 1000000000 / nullif(({duration}), 0) END"

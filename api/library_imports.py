@@ -30,7 +30,11 @@ def _read_no_docstring(_docstring: str) -> dict[str, tuple[Any, ...]]:
 
 # By library: the modules that it can do without, and what takes their place. None: as if not installed.
 _STAND_INS: Final[Mapping[str, Mapping[str, ModuleType | None]]] = {
-    "numpy": {name: _make_module(name) for name in ("numpy._core._add_newdocs", "numpy._core._add_newdocs_scalars")},
+    "numpy": {
+        "numpy._core._add_newdocs": _make_module("numpy._core._add_newdocs"),
+        "numpy._core._add_newdocs_scalars": _make_module("numpy._core._add_newdocs_scalars"),
+        "numpy._typing": _make_module("numpy._typing", NDArray=list),  # for annotations
+    },
     "pyarrow.compute": {
         "pyarrow.vendored.docscrape": _make_module("pyarrow.vendored.docscrape", NumpyDocString=_read_no_docstring)
     },

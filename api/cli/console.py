@@ -18,7 +18,7 @@ def make_console(*, stderr: bool = False) -> Console:
     """Return a console for reports, without markup and line wrapping."""
     from rich.console import Console
 
-    return Console(stderr=stderr, highlight=False, soft_wrap=True)
+    return Console(stderr=stderr, highlight=False, emoji=False, soft_wrap=True)
 
 
 def print_diagnostics(modules: list[ProofModule]) -> int:

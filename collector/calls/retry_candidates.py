@@ -115,10 +115,13 @@ def read_retry_candidates(
     exit_rows = pairs.exit_rows
     # the parent of an exit span is above it; a bare entry span has its caller as parent
     above = np.where(exit_rows == MISSING_ROW, pairs.caller_rows, nesting.topology.parents[exit_rows])
-    logical_parents = nesting.find_logical_parents(np.where(exit_rows == MISSING_ROW, pairs.caller_rows, exit_rows))
-    parents = np.where(above == MISSING_ROW, MISSING_ROW, logical_parents[above])
-    roots = np.flatnonzero(above == MISSING_ROW)  # bare calls have a caller, so that these have exit spans
-    parents[roots] = _number_missing_parents(spans, exit_rows[roots])
+    logical_parents, is_missing = nesting.find_logical_parents(
+        np.where(exit_rows == MISSING_ROW, pairs.caller_rows, exit_rows)
+    )
+    # bare calls have a caller, so that those without a span above them have exit spans
+    parents = np.where(above == MISSING_ROW, exit_rows, logical_parents[above])
+    below_missing = np.flatnonzero((above == MISSING_ROW) | is_missing[above])
+    parents[below_missing] = _number_missing_parents(spans, parents[below_missing])
     rows = np.flatnonzero(_share_group(parents, has_sign) | _share_message(attempt_table, has_sign) | has_own_sign)
     table = attempt_table.take(pa.array(rows))
     columns = {name: table[name].to_pylist() for name in _READ_COLUMNS}
@@ -144,16 +147,16 @@ def read_retry_candidates(
     return candidates
 
 
-def _number_missing_parents(spans: SpanBatch, exit_rows: IntArray) -> IntArray:
-    """Return a negative number for the missing parent of each exit span.
+def _number_missing_parents(spans: SpanBatch, rows: IntArray) -> IntArray:
+    """Return a negative number for the missing parent of each span.
 
-    Spans that name the same one share it; a root shares its number only with other attempts of its own exit span.
+    Spans that name the same one share it; a root shares its number only with other attempts below itself.
     """
-    parent_ids = spans.column("parent_id").take(pa.array(exit_rows))
+    parent_ids = spans.column("parent_id").take(pa.array(rows))
     ids = to_int_array(parent_ids.dictionary_encode().indices)
     count = len(spans) + 1
-    named = -2 - count - (spans.index.trace_indices[exit_rows] * (len(exit_rows) + 1) + ids)
-    numbers: IntArray = np.where(ids == MISSING_ROW, -2 - exit_rows, named)
+    named = -2 - count - (spans.index.trace_indices[rows] * (len(rows) + 1) + ids)
+    numbers: IntArray = np.where(ids == MISSING_ROW, -2 - rows, named)
     return numbers
 
 

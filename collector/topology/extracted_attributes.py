@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.otlp import semantic_conventions as semconv
 from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
+from spanproof.collector.storage.arrow_columns import BoolArray, IntArray
 
 _INT32 = range(-(2**31), 2**31)
 _ONE, _ZERO = (pa.scalar(number, pa.int32()) for number in (1, 0))
@@ -68,7 +68,7 @@ class ExtractedAttributes:
         """Return whether any span has this attribute."""
         return name in self._index_by_key
 
-    def has_any(self, *names: str) -> npt.NDArray[np.bool_]:
+    def has_any(self, *names: str) -> BoolArray:
         """Return which spans have any of these extracted attributes."""
         mask = np.zeros(self.span_count, np.bool_)
         for name in names:
@@ -76,7 +76,7 @@ class ExtractedAttributes:
                 mask[self._span_rows[self._find_positions(spelling)]] = True
         return mask
 
-    def _find_positions(self, name: str) -> npt.NDArray[np.int64]:
+    def _find_positions(self, name: str) -> IntArray:
         if name not in self._index_by_key:
             return np.array([], np.int64)
         is_found = self._key_indices == self._index_by_key[name]

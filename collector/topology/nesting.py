@@ -73,11 +73,12 @@ class Nesting(Struct, frozen=True, dict=True):
         has_wrapper = (exit_rows != MISSING_ROW) & (self.wrappers[exit_rows] != MISSING_ROW)
         return np.flatnonzero(has_wrapper).tolist()
 
-    def find_logical_parents(self, attempt_rows: IntArray) -> IntArray:
-        """Return the logical parent of each span, which all attempts of one call share.
+    def find_logical_parents(self, attempt_rows: IntArray) -> tuple[IntArray, BoolArray]:
+        """Return the logical parent of each span, which all attempts of one call share, and for which it is missing.
 
         It is the nearest span that is neither a wrapper span nor an INTERNAL span around a single attempt: the span
-        itself, or one above it. `attempt_rows` are the exit spans of all attempts, or the parents of bare entry spans.
+        itself, or one above it. Where that is missing, the last one below it is returned.
+        `attempt_rows` are the exit spans of all attempts, or the parents of bare entry spans.
         """
         topology = self.topology
         attempt_counts = np.zeros(len(topology.parents), np.int64)
@@ -86,12 +87,13 @@ class Nesting(Struct, frozen=True, dict=True):
             inside = level[~topology.is_entry[level]]
             np.add.at(attempt_counts, topology.parents[inside], attempt_counts[inside])
         is_around_one = topology.is_internal & ~topology.is_exit & ~topology.is_entry & (attempt_counts == 1)
-        is_skipped = (self.is_wrapper | is_around_one) & (topology.parents != MISSING_ROW)
+        is_skipped = self.is_wrapper | is_around_one
+        has_parent = topology.parents != MISSING_ROW
         logical_parents = np.arange(len(topology.parents))
         for level in topology.levels:
-            skipped = level[is_skipped[level]]
+            skipped = level[(is_skipped & has_parent)[level]]
             logical_parents[skipped] = logical_parents[topology.parents[skipped]]
-        return logical_parents
+        return logical_parents, (is_skipped & ~has_parent)[logical_parents]
 
 
 def find_nesting(spans: SpanBatch, topology: Topology) -> Nesting:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, to_bool_array, to_int_array
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class SpanIndex:

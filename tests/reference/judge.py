@@ -17,7 +17,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
 from spanproof.tests.reference.estimates import find_worst_outcome, judge_limit, judge_not_worse
-from spanproof.tests.reference.numbers import Outcome, all_hold, can_only_grow, compare, group_keys
+from spanproof.tests.reference.numbers import Outcome, all_hold, can_only_grow, compare, find_side, group_keys
 from spanproof.tests.reference.order import judge_before, judge_budget
 from spanproof.tests.reference.paths import judge_path
 from spanproof.tests.reference.resilience import (
@@ -33,13 +33,25 @@ from spanproof.tests.reference.selections import Group, World, is_selection_stab
 def judge(expectation: s.Expectation, world: World) -> str:
     """Return ``pass``, ``fail`` or ``inconclusive``.
 
-    What is uncertain is read in each way; a claim whose verdicts differ is inconclusive.
+    What is uncertain is read in each way; a claim whose verdicts differ is inconclusive. So is an equation where one
+    reading has more than the number, and another one less: what is uncertain may be read in one way here, in another
+    there.
     """
     takes_possible = not _depends_on_joins(expectation.claim)
     outcomes = {
-        judge_reading(expectation, each) for each in world.readings() if each.calls.reading.joined or not takes_possible
+        (judge_reading(expectation, each), _find_side(expectation, each))
+        for each in world.readings()
+        if each.calls.reading.joined or not takes_possible
     }
-    return outcomes.pop() if len(outcomes) == 1 else "inconclusive"
+    return outcomes.pop()[0] if len(outcomes) == 1 else "inconclusive"
+
+
+def _find_side(expectation: s.Expectation, world: World) -> int | None:
+    """Return on which side of its number an equation is."""
+    if expectation.share is not None or expectation.by is not None or expectation.confidence is not None:
+        return None
+    condition = expectation.claim.condition if isinstance(expectation.claim, s.ComparisonClaim) else None
+    return find_side(condition, world) if isinstance(condition, s.Compare | s.OneOf) else None
 
 
 def _depends_on_joins(claim: s.Claim) -> bool:

@@ -24,7 +24,8 @@ INSERT INTO resources BY NAME SELECT
     0 AS dropped_attributes_count, '[]' AS entity_refs, '' AS schema_url;
 INSERT INTO topology BY NAME SELECT
     uuid() AS trace_id, key AS span_key, false AS orphan, false AS is_entry, true AS definite, 0 AS depth,
-    false AS error, 'a' AS service, 'GET' AS name, 3 AS kind, start_ns, end_ns, 1 AS resource_key
+    false AS error, 'a' AS service, 'GET' AS name, 3 AS kind, start_ns, end_ns, 1 AS resource_key,
+    3 AS role
 FROM made;
 INSERT INTO attempts BY NAME SELECT
     trace_id, span_key AS call_key, span_key AS attempt_key, 1 AS attempt, 0 AS tier, 'unpaired' AS shape,

@@ -17,7 +17,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
 from spanproof.tests.reference.estimates import find_worst_outcome, judge_limit, judge_not_worse
-from spanproof.tests.reference.numbers import Outcome, all_hold, can_only_grow, compare, find_side, group_keys
+from spanproof.tests.reference.numbers import One, Outcome, all_hold, can_only_grow, compare, evaluate, group_keys
 from spanproof.tests.reference.order import judge_before, judge_budget
 from spanproof.tests.reference.paths import judge_path
 from spanproof.tests.reference.resilience import (
@@ -47,11 +47,22 @@ def judge(expectation: s.Expectation, world: World) -> str:
 
 
 def _find_side(expectation: s.Expectation, world: World) -> int | None:
-    """Return on which side of its number an equation is."""
+    """Return the sign of a number less what it must equal, or less the highest option; None if it is no equation."""
     if expectation.share is not None or expectation.by is not None or expectation.confidence is not None:
         return None
-    condition = expectation.claim.condition if isinstance(expectation.claim, s.ComparisonClaim) else None
-    return find_side(condition, world) if isinstance(condition, s.Compare | s.OneOf) else None
+    node = expectation.claim.condition if isinstance(expectation.claim, s.ComparisonClaim) else None
+    if isinstance(node, s.Compare) and node.operator in ("==", "!="):
+        numbers = [evaluate(node.left, world, node.right), evaluate(node.right, world, node.left)]
+    elif isinstance(node, s.OneOf):
+        options = [option.high if isinstance(option, s.ValueRange) else option for option in node.options]
+        numbers = [evaluate(each, world) for each in (node.value, *options)]
+    else:
+        return None
+    values = [convert(each.value, "number") for each in numbers if isinstance(each, One) and each.value is not None]
+    if len(values) < len(numbers) or None in values:
+        return None
+    value, highest = values[0], max(values[1:])
+    return (value > highest) - (value < highest)
 
 
 def _depends_on_joins(claim: s.Claim) -> bool:

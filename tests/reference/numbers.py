@@ -73,22 +73,6 @@ def compare(node: s.Expression, world: World) -> Outcome:
     return all_hold(oks, world, stable=bag.stable)
 
 
-def find_side(node: s.Compare | s.OneOf, world: World) -> int | None:
-    """Return the sign of a number less what it must equal, or less the highest option; None if it is no equation."""
-    if isinstance(node, s.Compare):
-        if node.operator not in ("==", "!="):
-            return None
-        numbers = [evaluate(node.left, world, node.right), evaluate(node.right, world, node.left)]
-    else:
-        options = [option.high if isinstance(option, s.ValueRange) else option for option in node.options]
-        numbers = [evaluate(each, world) for each in (node.value, *options)]
-    values = [convert(each.value, "number") for each in numbers if isinstance(each, One) and each.value is not None]
-    if len(values) < len(numbers) or None in values:
-        return None
-    value, highest = values[0], max(values[1:])
-    return (value > highest) - (value < highest)
-
-
 def can_only_grow(node: s.Compare, world: World) -> bool:
     """Return whether later spans can only increase the difference of the two sides."""
     left, right = evaluate(node.left, world, node.right), evaluate(node.right, world, node.left)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings
-from spanproof.query_lang.sql.conditions import compile_limit
+from spanproof.query_lang.sql.conditions import compile_limit, compile_service_match
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.sql.row_aliases import SqlParameters
@@ -73,6 +73,8 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 holds = compile_limit(clause.value, bindings, parameters)
             case s.Limit():
                 probes = compile_limit(clause.value, bindings, parameters)
+    caller = claim.call.caller.service
+    is_of_caller = "true" if caller is None else compile_service_match("t.service", caller, parameters, bindings)
     open_until = f"coalesce(f.next_ns, {_LAST_INSTANT})" if holds is None else f"f.end_ns + {holds}"
     openings = (
         _FIRST_OPENINGS_SQL
@@ -81,11 +83,17 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     )
     sql = f"""
     WITH RECURSIVE
-    instances AS MATERIALIZED (SELECT r.resource_key, r.service, {_INSTANCE_SQL} AS instance FROM resources r),
+    instances AS MATERIALIZED (  -- numbered, as numbers are sorted faster
+        SELECT r.resource_key, dense_rank() OVER (ORDER BY {_INSTANCE_SQL}) AS instance FROM resources r
+    ),
     attempts AS MATERIALIZED ({attempts}),
+    failing AS MATERIALIZED (  -- what came before the first failure does not matter
+        SELECT instance, min(end_ns) AS first_failure_ns FROM attempts WHERE retryable GROUP BY instance
+    ),
     in_order AS MATERIALIZED (  -- a circuit breaker counts results, in the order in which they come
         SELECT *, row_number() OVER results AS ordinal, lead(end_ns) OVER results AS following_end_ns
-        FROM attempts WINDOW results AS (PARTITION BY instance ORDER BY end_ns, start_ns, span_key, attempt_key)
+        FROM attempts JOIN failing USING (instance) WHERE end_ns >= first_failure_ns
+        WINDOW results AS (PARTITION BY instance ORDER BY end_ns, start_ns, span_key, attempt_key)
     ),
     starts AS MATERIALIZED (  -- with the next start, and the first two results of the attempts from this start on
         SELECT instance, start_ns, count(*) OVER (PARTITION BY instance ORDER BY start_ns) AS started,
@@ -93,7 +101,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
             min(ordinal, 2) OVER (
                 PARTITION BY instance ORDER BY start_ns RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
             ) AS ordinals
-        FROM in_order SEMI JOIN (SELECT instance FROM in_order WHERE retryable) USING (instance)
+        FROM in_order
         WINDOW starts AS (PARTITION BY instance ORDER BY start_ns)
     ),
     numbered_failures AS (  -- consecutive failures have the same number of other results before them
@@ -129,19 +137,26 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         SELECT i.instance, t.service, t.name, t.start_ns,
             t.span_key IN (SELECT caller_entry FROM attempts) AS has_attempt
         FROM {topology} t SEMI JOIN selected USING (trace_id) JOIN instances i ON i.resource_key = t.resource_key
-        WHERE t.is_entry AND t.service IN (SELECT caller FROM attempts)
+        WHERE t.is_entry AND t.service IN (SELECT caller FROM attempts) AND {is_of_caller}
     ),
+    silent_entries AS MATERIALIZED (SELECT * FROM entries WHERE NOT has_attempt),
     asked AS MATERIALIZED (  -- requests that make such an attempt when the circuit is closed, and made none
         SELECT instance, start_ns
-        FROM entries SEMI JOIN (SELECT service, name FROM entries WHERE has_attempt) USING (service, name)
+        FROM silent_entries SEMI JOIN (SELECT service, name FROM entries WHERE has_attempt) USING (service, name)
         ANTI JOIN (  -- operations that made none after a result that was no failure
             SELECT e.service, e.name
-            FROM (SELECT * FROM entries WHERE NOT has_attempt) e
+            FROM silent_entries e
+            JOIN (SELECT instance, min(end_ns) AS end_ns FROM attempts GROUP BY instance) result
+                ON result.instance = e.instance AND result.end_ns <= e.start_ns
+            LEFT JOIN failing f ON f.instance = e.instance
+            WHERE coalesce(e.start_ns < f.first_failure_ns, true)
+            UNION ALL
+            SELECT e.service, e.name
+            FROM silent_entries e
             ASOF JOIN (SELECT * FROM in_order WHERE following_end_ns IS DISTINCT FROM end_ns) result
                 ON result.instance = e.instance AND result.end_ns <= e.start_ns
             WHERE NOT result.retryable
         ) USING (service, name)
-        WHERE NOT has_attempt
         UNION ALL
         SELECT m.instance, m.start_ns
         FROM spans s JOIN (  -- few spans, as reading attributes takes long

@@ -41,7 +41,8 @@ class ClaimText(Struct, frozen=True):
         if isinstance(self.claim, s.Fallback):
             return self.claim.to.at
         if isinstance(self.claim, s.Before):
-            return self.claim.second.at
+            is_late = bool(sample and sample.note and sample.note[0])
+            return self.claim.limit.at if is_late and self.claim.limit is not None else self.claim.second.at
         return self.claim.at
 
     def format_observed(self, plan: Plan, sample: Finding | None) -> str | None:

@@ -12,7 +12,7 @@ from spanproof.assertions.explain.claim_text import ClaimText
 from spanproof.assertions.explain.evidence_text import blame_part, describe_difference, quote_status_message
 from spanproof.assertions.explain.hints import suggest_nearest
 from spanproof.assertions.explain.missing_services import find_missing_services
-from spanproof.assertions.explain.path_text import count_matched_instead, describe_mismatch
+from spanproof.assertions.explain.path_text import count_matched_instead, describe_mismatch, explain_order
 from spanproof.assertions.explain.resilience_text import RETRY_TIERS, explain_circuit, explain_fallback, explain_retry
 from spanproof.assertions.explain.text_formatting import format_count, format_times
 from spanproof.assertions.findings.path_search import PathFinder, read_hops, resolve_service
@@ -102,9 +102,8 @@ class Explainer:
                 mark = f"{counts.fails} of {counts.n} calls were retried"
             case s.Fallback() as claim:
                 reason, id_, mark = explain_fallback(self.claim_text.read_source(claim.to.at), sample, counts)
-            case s.Before():
-                gap = units.format_duration(-sample.value) if sample else ""
-                reason, id_ = f"the second started {gap} before the first had ended", "out-of-order"
+            case s.Before() as claim:
+                reason, id_ = explain_order(claim, self.claim_text, sample)
                 mark = f"{counts.fails} of {counts.n} traces"
             case s.Timeout() as claim:
                 reason, id_ = f"an attempt lasted {self._format_observed(plan, sample)}, not cut off in time", "timeout"

@@ -198,6 +198,8 @@ class ClaimChecker:
             case s.Before():
                 self.type_checker.check_selection(claim.first, scope)
                 self.type_checker.check_selection(claim.second, scope)
+                if claim.limit is not None:
+                    self.check_constant_of_kind(claim.limit, scope, "duration", "`within`")
             case s.Retry():
                 self._check_call(claim.call, "retry", scope)
                 for clause in claim.clauses:

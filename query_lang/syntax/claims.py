@@ -78,10 +78,11 @@ class Path(Struct, frozen=True):
 
 
 class Before(Struct, frozen=True):
-    """Claim that the last row of ``first`` ends before the first row of ``second`` starts."""
+    """Claim that the last row of ``first`` ends before the first row of ``second`` starts, by at most ``limit``."""
 
     first: Selection
     second: Selection
+    limit: Expression | None
     at: TextRange
 
 

@@ -294,7 +294,8 @@ class ClaimMaker:
         return f"{self._pick(('', '', 'no ', 'only '))}path {text}"
 
     def _before(self) -> str:
-        return f"{self._selection()[0]} before {self._selection()[0]}"
+        limit = f" within {self._pick(DURATIONS)}" if rarely(self.chance, 3) else ""
+        return f"{self._selection()[0]} before {self._selection()[0]}{limit}"
 
     def _timed(self) -> str:
         limit = self._pick(DURATIONS)

@@ -200,6 +200,9 @@ class ClaimChecker:
                 self.type_checker.check_selection(claim.second, scope)
                 if claim.limit is not None:
                     self.check_constant_of_kind(claim.limit, scope, "duration", "`within`")
+            case s.IfThen():
+                for part in (claim.condition, claim.consequence):
+                    self._check_part_of_if(part, scope)
             case s.Retry():
                 self._check_call(claim.call, "retry", scope)
                 for clause in claim.clauses:
@@ -221,6 +224,17 @@ class ClaimChecker:
                 self._check_not_worse(claim, scope)
             case s.Contract():
                 self.type_checker.check_names(claim.document, scope)
+
+    def _check_part_of_if(self, claim: s.Claim, scope: Scope) -> None:
+        """Check a claim of ``if … then``, which is judged in each trace by itself."""
+        if isinstance(claim, s.IfThen):
+            self.report("misplaced", "an `if` contains no other `if`", claim.at, "write two claims")
+        elif isinstance(claim, s.Circuit | s.NotWorse | s.Contract) or any(
+            is_response_aggregate(part) for part in s.walk(claim)
+        ):
+            self.report("misplaced", "`if` and `then` need claims about a single trace", claim.at)
+        else:
+            self._check_claim(claim, scope)
 
     def _check_comparison(self, claim: s.ComparisonClaim, scope: Scope) -> None:
         node = claim.condition

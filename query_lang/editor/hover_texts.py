@@ -83,6 +83,8 @@ WORD_HELP: Final[Mapping[str, str]] = {
     "circuit": "circuit A -> B { opens after 5 failures, holds >= 30s, probes <= 1 }",
     "timeout": "timeout A -> B within 2s: no attempt lasted longer, and one was cut off",
     "budget": "budget 800ms { gateway: 50ms, *: 100ms }: shares of the critical path",
+    "if": "if CLAIM then CLAIM: the second claim holds in each trace in which the first one does",
+    "then": "if CLAIM then CLAIM: the second claim holds in each trace in which the first one does",
     "before": "A before B within 200ms: the last of A ends before the first of B starts; also a block of requests that"
     " prepare",
     "after": "after { when … }: requests that clean up; they always run",

@@ -86,6 +86,14 @@ class Before(Struct, frozen=True):
     at: TextRange
 
 
+class IfThen(Struct, frozen=True):
+    """Claim that ``consequence`` holds in each trace in which ``condition`` holds."""
+
+    condition: Claim
+    consequence: Claim
+    at: TextRange
+
+
 class Limit(Struct, frozen=True):
     """Clause ``name operator value``."""
 
@@ -190,6 +198,7 @@ Claim: TypeAlias = (
     | No
     | Path
     | Before
+    | IfThen
     | Retry
     | NoRetry
     | Fallback

@@ -53,6 +53,7 @@ class ClaimMaker:
                 self._no_retry,
                 self._calls,
                 self._confident,
+                self._if,
             )
         )()
         if " with confidence " in claim or claim.startswith("circuit"):
@@ -63,6 +64,13 @@ class ClaimMaker:
             share = self._pick(("0%", "50%", "60%", "100%", "34%"))
             claim += f" in {self._pick(ORDERS)} {share} of traces"
         return claim
+
+    def _if(self) -> str:
+        parts = (
+            self._quantified, self._path, self._bag, self._number, self._retry, self._no_retry, self._fallback,
+            self._before, self._timeout, self._calls,
+        )  # fmt: skip
+        return f"if {self._pick(parts)()} then {self._pick(parts)()}"
 
     def _pick(self, options):  # type: ignore[no-untyped-def]
         return pick(self.chance, options)

@@ -28,7 +28,8 @@ proof"x"[ smoke,checkout ]{
      }
   expect count( * -> bank )-1<=-1
   expect not_a_function ( x ) * 2 < 1
-  expect payments "POST *"[ name=~"x" ] before "My Service"[kind==server]
+  expect payments "POST *"[ name=~"x" ] before "My Service"[kind==server]  within  5ms
+  expect if   some a[error]then count(a->b)<=2 in>=99% of traces
 }
 """
 FORMATTED = """\
@@ -45,7 +46,8 @@ proof "x" [smoke, checkout] {
   expect path gateway -> orders -> { inventory, payments ->> bank
   }
   expect count(* -> bank) - 1 <= -1
-  expect payments "POST *"[name =~ "x"] before "My Service"[kind == server]
+  expect payments "POST *"[name =~ "x"] before "My Service"[kind == server] within 5ms
+  expect if some a[error] then count(a -> b) <= 2 in >= 99% of traces
 }
 """
 

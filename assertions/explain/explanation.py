@@ -18,6 +18,7 @@ from spanproof.assertions.explain.text_formatting import format_count, format_ti
 from spanproof.assertions.findings.path_search import PathFinder, read_hops, resolve_service
 from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Mark, Outcome, Verdict, Witness
 from spanproof.query_lang.check.constants import Bindings, is_constant
+from spanproof.query_lang.check.operands import compares_value_sets
 from spanproof.query_lang.compile import path_segments
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
@@ -275,7 +276,7 @@ class Explainer:
                 return f"{format_count(counts.n, 'call')}, none retried{self._qualify(sample, 1)}"
             case s.Fallback():
                 return format_count(counts.n, "call") + " fell back"
-            case s.ComparisonClaim():
+            case s.ComparisonClaim(condition=condition) if not compares_value_sets(condition):
                 return self._add_sample_size(self._format_observed(plan, sample), n)
             case s.Every():
                 return f"all {counts.n}"
@@ -309,11 +310,14 @@ class Explainer:
                 "not-every",
                 f"{observed}; {failed_count}" if subject else failed_count,
             )
+        if isinstance(self.claim, s.ComparisonClaim) and compares_value_sets(self.claim.condition):
+            reason = self.claim_text.explain_value_sets(sample)
+            return reason, "comparison", f"{reason}; {counts.fails} of {format_count(counts.n, 'trace')}"
         verb = "is" if plan.family == "number" else "was"
         if plan.family == "number":
             n = self._count_values(plan, counts, sample)
             mark = self._add_sample_size(observed, n)
-            limit = self.claim_text.format_limit() + self._format_computed_limit(plan, sample)
+            limit = self.claim_text.format_limit() + self.claim_text.format_computed_limit(plan, sample)
             return f"{subject} {verb} {observed}{limit}", "comparison", mark
         failed_count = f"{counts.fails} of {counts.n}"
         return (
@@ -321,16 +325,6 @@ class Explainer:
             "comparison",
             f"{observed} ({failed_count})",
         )
-
-    def _format_computed_limit(self, plan: Plan, sample: Finding | None) -> str:
-        """Return the value of a limit that is computed from traces, such as `` (20ms)``; empty for a constant."""
-        condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
-        if sample is None or sample.limit is None or not isinstance(condition, s.Compare):
-            return ""
-        if is_constant(condition.right):
-            return ""
-        limit = round(sample.limit) if plan.value_type.kind == "duration" else sample.limit
-        return f" ({units.format_value(limit, plan.value_type)})"
 
     def _explain_none_found(self, claim: s.Some, counts: FindingCounts) -> Verdict:
         help_ = suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from spanproof.query_lang.check.comparisons import find_misplaced_operands
 from spanproof.query_lang.check.constants import is_constant
+from spanproof.query_lang.check.operands import compares_value_sets
 from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.check.types import TypeChecker, mentions_baseline
 from spanproof.query_lang.syntax import nodes as s
@@ -118,7 +119,13 @@ class ClaimChecker:
 
     def _check_by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
         claim = expectation.claim
-        if not isinstance(claim, s.ComparisonClaim | s.Every) or expectation.share or expectation.confidence:
+        compares_sets = any(compares_value_sets(part) for part in s.walk(claim))
+        if (
+            not isinstance(claim, s.ComparisonClaim | s.Every)
+            or compares_sets
+            or expectation.share
+            or expectation.confidence
+        ):
             self.report(
                 "misplaced", "`by` is allowed only with a comparison or `every`, and not with other suffixes", by.at
             )

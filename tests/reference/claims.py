@@ -276,6 +276,8 @@ class ClaimMaker:
                 lambda: f"max(attempts({self._call()})) {order} {small}",
                 lambda: f"distinct(values({selection}, trace_id)) {order} {small}",
                 lambda: f"sum(values({selection}, app.n)) {order} {small}",
+                lambda: f"values({selection}, app.n) {self._pick(('==', '!='))} values({other}, app.n)",
+                lambda: f"values({selection}, trace_id) == values({other}, trace_id)",
                 lambda: f"count(traces) {order} {small}",
                 lambda: f"rate({self._pick((selection, selection, 'traces'))}) {order} {self._pick(RATES)}",
                 lambda: f"error_rate(traces) {order} {self._pick(('0%', '50%', '100%'))}",

@@ -32,7 +32,7 @@ FUNCTION_HELP: Final[Mapping[str, str]] = {
     "len": "len(text): the length",
     "lower": "lower(text): the text in lower case",
     "upper": "upper(text): the text in upper case",
-    "json": "json(text): the text parsed as JSON",
+    "json": "json(text).key[0]: a part of the text, parsed as JSON",
     "exists": "exists(attribute): whether it is present",
 }
 FIELD_HELP: Final[Mapping[str, str]] = {

@@ -41,7 +41,8 @@ class ClaimText(Struct, frozen=True):
         if isinstance(self.claim, s.Fallback):
             return self.claim.to.at
         if isinstance(self.claim, s.Before):
-            return self.claim.second.at
+            is_late = bool(sample and sample.note and sample.note[0])
+            return self.claim.limit.at if is_late and self.claim.limit is not None else self.claim.second.at
         return self.claim.at
 
     def format_observed(self, plan: Plan, sample: Finding | None) -> str | None:
@@ -110,6 +111,27 @@ class ClaimText(Struct, frozen=True):
         if isinstance(condition, s.Compare):
             return f", not {self.read_source(s.TextRange(condition.left.at.end, condition.at.end)).strip()}"
         return ""
+
+    def format_computed_limit(self, plan: Plan, sample: Finding | None) -> str:
+        """Return the value of a limit that is computed from traces, such as `` (20ms)``; empty for a constant."""
+        condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
+        if sample is None or sample.limit is None or not isinstance(condition, s.Compare):
+            return ""
+        if is_constant(condition.right):
+            return ""
+        limit = round(sample.limit) if plan.value_type.kind == "duration" else sample.limit
+        return f" ({units.format_value(limit, plan.value_type)})"
+
+    def explain_value_sets(self, sample: Finding | None) -> str:
+        """Return why the sets of values of two selections are not as claimed."""
+        condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
+        if sample is None or not sample.note or not isinstance(condition, s.Compare):
+            return "the sets are not as claimed"
+        left, right = (f"`{self.read_source(side.at)}`" for side in (condition.left, condition.right))
+        if not sample.note[0]:
+            return f"{left} and {right} both have {sample.value}"
+        has, lacks = (left, right) if sample.note[0] == 1 else (right, left)
+        return f"{has} has {sample.value}, which {lacks} does not have"
 
     def name_budget_part(self, claim: s.Budget, number: int) -> str:
         """Return the name of a part of a budget; number 0 is the whole."""

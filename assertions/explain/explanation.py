@@ -12,12 +12,13 @@ from spanproof.assertions.explain.claim_text import ClaimText
 from spanproof.assertions.explain.evidence_text import blame_part, describe_difference, quote_status_message
 from spanproof.assertions.explain.hints import suggest_nearest
 from spanproof.assertions.explain.missing_services import find_missing_services
-from spanproof.assertions.explain.path_text import count_matched_instead, describe_mismatch
+from spanproof.assertions.explain.path_text import count_matched_instead, describe_mismatch, explain_order
 from spanproof.assertions.explain.resilience_text import RETRY_TIERS, explain_circuit, explain_fallback, explain_retry
 from spanproof.assertions.explain.text_formatting import format_count, format_times
 from spanproof.assertions.findings.path_search import PathFinder, read_hops, resolve_service
 from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Mark, Outcome, Verdict, Witness
 from spanproof.query_lang.check.constants import Bindings, is_constant
+from spanproof.query_lang.check.operands import compares_value_sets
 from spanproof.query_lang.compile import path_segments
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
@@ -102,9 +103,8 @@ class Explainer:
                 mark = f"{counts.fails} of {counts.n} calls were retried"
             case s.Fallback() as claim:
                 reason, id_, mark = explain_fallback(self.claim_text.read_source(claim.to.at), sample, counts)
-            case s.Before():
-                gap = units.format_duration(-sample.value) if sample else ""
-                reason, id_ = f"the second started {gap} before the first had ended", "out-of-order"
+            case s.Before() as claim:
+                reason, id_ = explain_order(claim, self.claim_text, sample)
                 mark = f"{counts.fails} of {counts.n} traces"
             case s.Timeout() as claim:
                 reason, id_ = f"an attempt lasted {self._format_observed(plan, sample)}, not cut off in time", "timeout"
@@ -276,7 +276,7 @@ class Explainer:
                 return f"{format_count(counts.n, 'call')}, none retried{self._qualify(sample, 1)}"
             case s.Fallback():
                 return format_count(counts.n, "call") + " fell back"
-            case s.ComparisonClaim():
+            case s.ComparisonClaim(condition=condition) if not compares_value_sets(condition):
                 return self._add_sample_size(self._format_observed(plan, sample), n)
             case s.Every():
                 return f"all {counts.n}"
@@ -310,11 +310,14 @@ class Explainer:
                 "not-every",
                 f"{observed}; {failed_count}" if subject else failed_count,
             )
+        if isinstance(self.claim, s.ComparisonClaim) and compares_value_sets(self.claim.condition):
+            reason = self.claim_text.explain_value_sets(sample)
+            return reason, "comparison", f"{reason}; {counts.fails} of {format_count(counts.n, 'trace')}"
         verb = "is" if plan.family == "number" else "was"
         if plan.family == "number":
             n = self._count_values(plan, counts, sample)
             mark = self._add_sample_size(observed, n)
-            limit = self.claim_text.format_limit() + self._format_computed_limit(plan, sample)
+            limit = self.claim_text.format_limit() + self.claim_text.format_computed_limit(plan, sample)
             return f"{subject} {verb} {observed}{limit}", "comparison", mark
         failed_count = f"{counts.fails} of {counts.n}"
         return (
@@ -322,16 +325,6 @@ class Explainer:
             "comparison",
             f"{observed} ({failed_count})",
         )
-
-    def _format_computed_limit(self, plan: Plan, sample: Finding | None) -> str:
-        """Return the value of a limit that is computed from traces, such as `` (20ms)``; empty for a constant."""
-        condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
-        if sample is None or sample.limit is None or not isinstance(condition, s.Compare):
-            return ""
-        if is_constant(condition.right):
-            return ""
-        limit = round(sample.limit) if plan.value_type.kind == "duration" else sample.limit
-        return f" ({units.format_value(limit, plan.value_type)})"
 
     def _explain_none_found(self, claim: s.Some, counts: FindingCounts) -> Verdict:
         help_ = suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)

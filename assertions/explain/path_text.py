@@ -1,13 +1,16 @@
-"""Description of the step at which a path ends early."""
+"""Descriptions of the step at which a path ends early, and of a wrong order."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from spanproof.assertions.explain import units
 from spanproof.assertions.explain.claim_text import ClaimText
 from spanproof.assertions.explain.text_formatting import format_list
+from spanproof.assertions.findings.finding_counts import Finding
 from spanproof.assertions.findings.path_search import PathMismatch, resolve_service
 from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import find_nearest
 
 if TYPE_CHECKING:
@@ -65,3 +68,13 @@ def count_matched_instead(
         {"caller": callers[0], "callee": near[0]},
     ).fetchall()
     return f" ({n})"
+
+
+def explain_order(claim: s.Before, claim_text: ClaimText, sample: Finding | None) -> tuple[str, str]:
+    """Return the reason for which the order is wrong, and the id of the verdict."""
+    if sample is None or sample.value is None:
+        return "the order is another one", "out-of-order"
+    if claim.limit is not None and sample.note and sample.note[0]:
+        limit = claim_text.read_source(claim.limit.at)
+        return f"the second started {units.format_duration(sample.value)} after the first, not within {limit}", "late"
+    return f"the second started {units.format_duration(-sample.value)} before the first had ended", "out-of-order"

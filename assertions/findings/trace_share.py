@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from uuid import UUID
 
 from msgspec import Struct, field
 
@@ -18,14 +19,8 @@ if TYPE_CHECKING:
 # State of one trace. ``open``: can still pass or fail; ``nothing``: has nothing to judge; ``coming``: nothing yet.
 TraceState: TypeAlias = Literal["pass", "fail", "open", "nothing", "coming"]
 
-# The findings of each trace, and the number of traces with the same result.
-PER_TRACE_SQL: Final = """
-SELECT settled, has_findings, ok, undecided, stable, fails, sign, lossy, count(*) AS n,
-    arg_min(
-        {{'trace_id': trace_id, 'value': sample.value, 'witness': sample.witness, 'note': sample.note}},
-        (rank, trace_id), 3
-    )
-FROM (
+# The findings of each trace.
+_PER_TRACE_SQL: Final = """
     SELECT sel.trace_id, sel.settled, count(f.trace_id) > 0 AS has_findings, bool_and(f.ok) AS ok,
         coalesce(bool_or(f.ok IS NULL) FILTER (f.trace_id IS NOT NULL), false) AS undecided,
         coalesce(bool_and({stable}), false) AS stable,
@@ -36,8 +31,19 @@ FROM (
         ) FILTER (NOT f.ok) AS sample
     FROM selected sel LEFT JOIN ({findings}) f ON f.trace_id = sel.trace_id
     GROUP BY sel.trace_id, sel.settled
-)
+"""
+# The number of traces with the same result.
+_COUNTED_SQL: Final = """
+SELECT settled, has_findings, ok, undecided, stable, fails, sign, lossy, count(*) AS n,
+    arg_min(
+        {{'trace_id': trace_id, 'value': sample.value, 'witness': sample.witness, 'note': sample.note}},
+        (rank, trace_id), 3
+    )
+FROM ({per_trace})
 GROUP BY ALL
+"""
+_LISTED_SQL: Final = """
+SELECT settled, has_findings, ok, undecided, stable, fails, sign, lossy, list(trace_id) FROM ({per_trace}) GROUP BY ALL
 """
 
 
@@ -73,33 +79,59 @@ class TraceCounts(Struct):
 
 def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> TraceCounts:
     """Judge each of the selected traces by itself."""
-    sign = "any_value(f.note[3])" if plan.family == "number" else "NULL"
-    lossy_spans = f"{HAS_DROPPED_SQL} OR {IS_UNSAMPLED_SQL}" if plan.depends_on_absence else "false"
-    sql = PER_TRACE_SQL.format(findings=plan.sql, stable=plan.stability_sql, sign=sign, lossy=lossy_spans)
     traces = TraceCounts()
-    for settled, has_findings, ok, undecided, stable, fails, sign_, lossy, n, samples in connection.execute(
-        sql, plan.parameters
-    ).fetchall():
-        holds = ok is not False and (ok or plan.family == "none") and not undecided
-        if plan.family == "number":
-            state = _judge_number(plan, settled=settled, ok=ok, sign=sign_)
-        else:
-            state = _judge_findings(
-                plan,
-                settled=settled,
-                has_findings=has_findings,
-                holds=holds,
-                undecided=undecided,
-                stable=stable,
-                fails=fails,
-            )
-        if state == "pass" and lossy:
-            state = "open"
+    sql = _COUNTED_SQL.format(per_trace=_compile_per_trace(plan))
+    for *result, n, samples in connection.execute(sql, plan.parameters).fetchall():
+        state, holds = _judge_result(plan, *result)
         traces.states[state] += n
         if state in ("pass", "fail", "open"):
             traces.holds += n * holds
             traces.samples[holds] = traces.samples.get(holds, ()) + read_samples(holds, samples)
     return traces
+
+
+def list_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> dict[TraceState, dict[UUID, bool]]:
+    """Judge each of the selected traces by itself; return those in each state, with whether each is settled."""
+    states: defaultdict[TraceState, dict[UUID, bool]] = defaultdict(dict)
+    sql = _LISTED_SQL.format(per_trace=_compile_per_trace(plan))
+    for *result, traces in connection.execute(sql, plan.parameters).fetchall():
+        state, _ = _judge_result(plan, *result)
+        states[state] |= dict.fromkeys(traces, result[0])
+    return states
+
+
+def _compile_per_trace(plan: Plan) -> str:
+    sign = "any_value(f.note[3])" if plan.family == "number" else "NULL"
+    lossy_spans = f"{HAS_DROPPED_SQL} OR {IS_UNSAMPLED_SQL}" if plan.depends_on_absence else "false"
+    return _PER_TRACE_SQL.format(findings=plan.sql, stable=plan.stability_sql, sign=sign, lossy=lossy_spans)
+
+
+def _judge_result(
+    plan: Plan,
+    settled: bool,
+    has_findings: bool,
+    ok: bool | None,
+    undecided: bool,
+    stable: bool,
+    fails: bool,
+    sign: int | None,
+    lossy: bool,
+) -> tuple[TraceState, bool]:
+    """Return the state of traces with the same result, and whether the claim holds for them so far."""
+    holds = ok is not False and bool(ok or plan.family == "none") and not undecided
+    if plan.family == "number":
+        state = _judge_number(plan, settled=settled, ok=ok, sign=sign)
+    else:
+        state = _judge_findings(
+            plan,
+            settled=settled,
+            has_findings=has_findings,
+            holds=holds,
+            undecided=undecided,
+            stable=stable,
+            fails=fails,
+        )
+    return ("open" if state == "pass" and lossy else state), holds
 
 
 def _judge_number(plan: Plan, *, settled: bool, ok: bool | None, sign: int | None) -> TraceState:

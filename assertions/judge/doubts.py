@@ -141,6 +141,8 @@ def _concerns(doubt: Doubt, claim: s.Claim) -> bool:
     """Return whether a doubt can change the verdict on a claim."""
     if doubt == "unfinished":
         return True
+    if isinstance(claim, s.IfThen):
+        return _concerns(doubt, claim.condition) or _concerns(doubt, claim.consequence)
     if doubt == "possible" and isinstance(claim, _ACCEPTS_POSSIBLE):
         return False
     # claims about single attempts are about the attempts as they are

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import duckdb
 from msgspec.structs import replace
@@ -21,15 +19,15 @@ from spanproof.assertions.findings.judged_traces import SelectedTraces, TraceWin
 from spanproof.assertions.findings.live_paths import find_live_path
 from spanproof.assertions.findings.trace_share import judge_traces
 from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.assertions.judge.conditional import judge_conditional
 from spanproof.assertions.judge.doubts import NOTHING_OPEN, OpenEvidence, find_open_evidence, read_declared_calls
 from spanproof.assertions.judge.estimates import DEFAULT_CONFIDENCE, Estimator
-from spanproof.collector.traces.completeness import mark_incomplete_traces
+from spanproof.assertions.judge.trace_selection import TraceSelection
 from spanproof.collector.traces.retention import find_last_expired_start_ns
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, to_decimal
 from spanproof.query_lang.check.types import mentions_baseline
 from spanproof.query_lang.compile.compiler import compile_claim
 from spanproof.query_lang.compile.resilience import UNDECIDED_REASON, compile_unobserved
-from spanproof.query_lang.compile.windows import compile_window, compute_bounds
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.instants import format_instant
@@ -37,15 +35,9 @@ from spanproof.query_lang.syntax.instants import format_instant
 if TYPE_CHECKING:
     from spanproof.collector.traces.live_traces import LiveTraces
 
-MAX_INCOMPLETE_FRACTION: Final = 0.01
-COMPLETE_TRACES_SQL: Final = """
-CREATE OR REPLACE TEMP TABLE {table} AS
-SELECT trace_id, true AS settled, true AS trusting FROM judged WHERE trace_id NOT IN (FROM incomplete)
-"""
 
-
-class Judge:
-    """Judge of claims about a set of traces in a store; each judge has its own connection and table ``selected``.
+class Judge(TraceSelection):
+    """Judge of claims about a set of traces in a store; each judge has its own connection.
 
     Claims about `live` traces use the connection of `live`; paths in a live trace need no query.
     """
@@ -58,81 +50,22 @@ class Judge:
         *,
         window_grows: bool = False,
     ) -> None:
-        self.connection = connection
+        super().__init__(connection)
         self._window_grows = window_grows  # the window is judged again, with more traces
         self._live = live
         self.error_fraction = error_share  # the fraction of its allowed error that each estimate may use
-        self.selected: SelectedTraces | TraceWindow = SelectedTraces({})
-        self._baseline: TraceWindow | None = None
-        self._has_baseline = False
         self._declared_calls = read_declared_calls(connection)
         # of the selected traces, once they were needed: spans that dropped something, and that were not sampled
         self._lossy_span_counts: tuple[int, int] | None = None
         self._open_evidence: OpenEvidence | None = None
         self._sign: int | None = None  # of the last equation that was judged: left minus right
 
-    @property
-    def is_settled(self) -> bool:
-        """Return whether all selected traces are complete."""
-        return self.selected.incomplete == 0
-
     def make_live_judge(self, live: LiveTraces) -> Judge:
         """Return a judge of arriving traces with the same error fraction."""
         return Judge(live.connection, self.error_fraction, live)
 
-    @property
-    def is_nearly_complete(self) -> bool:
-        """Return whether the complete traces of a window suffice for numbers: at most 1 % are incomplete."""
-        window = self.selected
-        return isinstance(window, TraceWindow) and window.incomplete <= window.traces * MAX_INCOMPLETE_FRACTION
-
-    def select_window(self, given: s.Given, bindings: Bindings) -> TraceWindow:
-        """Select the traces of a ``given``, or the complete traces of a ``compare baseline``."""
-        now_ns = time.time_ns()
-        sql, parameters = compile_window(given, bindings, now_ns)
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE judged AS {sql}", parameters)
-        growing = mark_incomplete_traces(self.connection)
-        row = self.connection.execute(
-            "SELECT count(*), count(*) FILTER (trace_id IN (FROM incomplete)) FROM judged"
-        ).fetchone()
-        begin_ns, end_ns = compute_bounds(given.window, bindings, now_ns)
-        traces, incomplete = row or (0, 0)
-        window = TraceWindow(begin_ns, traces, incomplete, min(now_ns, end_ns or now_ns), growing)
-        if given.baseline:
-            self._baseline = window
-            self._has_baseline, self._open_evidence = True, None
-            self.connection.execute(COMPLETE_TRACES_SQL.format(table="baseline"))
-            return window
-        self.connection.execute(COMPLETE_TRACES_SQL.format(table="complete"))
-        self.connection.execute(
-            "CREATE OR REPLACE TEMP TABLE selected AS SELECT trace_id, trace_id NOT IN (FROM incomplete) AS settled,"
-            " true AS trusting FROM judged"
-        )
-        self.selected = window
-        self._forget_counts()
-        return window
-
-    def select_baseline(self, traces: Sequence[str]) -> None:
-        """Select the baseline traces."""
-        self._has_baseline, self._open_evidence = True, None
-        self.connection.execute(
-            "CREATE OR REPLACE TEMP TABLE baseline AS"
-            " SELECT unnest($traces::UUID[]) AS trace_id, true AS settled, true AS trusting",
-            {"traces": list(traces)},
-        )
-
-    def select_traces(self, selected: SelectedTraces) -> None:
-        """Select the traces to judge."""
-        self.selected = selected
-        self._forget_counts()
-        rows = list(selected.settled.items())
-        self.connection.execute(
-            "CREATE OR REPLACE TEMP TABLE selected AS SELECT unnest($traces)::UUID AS trace_id,"
-            " unnest($settled)::BOOLEAN AS settled, settled OR NOT $live AS trusting",
-            {"traces": [trace for trace, _ in rows], "settled": [done for _, done in rows], "live": selected.live},
-        )
-
-    def _forget_counts(self) -> None:
+    def forget_counts(self) -> None:
+        """Forget what was counted in the traces that were selected before."""
         self._lossy_span_counts = None
         self._open_evidence = None
 
@@ -143,7 +76,7 @@ class Judge:
         """
         if isinstance(self.selected, TraceWindow) and not self.selected.traces:
             return self._make_explainer(expectation, text, bindings).make_nothing_selected()
-        bindings = replace(bindings, window_ns=self._measure_windows())
+        bindings = replace(bindings, window_ns=self.measure_windows())
         open_evidence = self._find_open_evidence()
         # what a proof declares overrides the rules of the store
         declared = (*bindings.reading.declared, *self._declared_calls)
@@ -168,29 +101,21 @@ class Judge:
         if self._live is not None:
             if not self._live.has_open_evidence:
                 return NOTHING_OPEN
-            return find_open_evidence(self.connection, has_baseline=self._has_baseline)
+            return find_open_evidence(self.connection, has_baseline=self.has_baseline)
         if self._open_evidence is None:
-            self._open_evidence = find_open_evidence(self.connection, has_baseline=self._has_baseline)
+            self._open_evidence = find_open_evidence(self.connection, has_baseline=self.has_baseline)
         return self._open_evidence
 
     def _make_explainer(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Explainer:
         return Explainer(
-            self.connection, expectation, text, bindings, self.selected.missing, has_baseline=self._has_baseline
+            self.connection, expectation, text, bindings, self.selected.missing, has_baseline=self.has_baseline
         )
-
-    def _measure_windows(self) -> dict[str, int]:
-        """Return the lengths of the windows in nanoseconds, less the part whose traces were deleted."""
-        lengths: dict[str, int] = {}
-        for tables, window in ((("selected", "complete"), self.selected), (("baseline",), self._baseline)):
-            if isinstance(window, TraceWindow):
-                expired_ns = find_last_expired_start_ns(self.connection, window.begin_ns)
-                begin_ns = max(window.begin_ns, expired_ns or window.begin_ns)
-                lengths |= dict.fromkeys(tables, window.end_ns - begin_ns)
-        return lengths
 
     def _judge_reading(self, expectation: s.Expectation, text: str, bindings: Bindings) -> Verdict:
         explainer = self._make_explainer(expectation, text, bindings)
         try:
+            if isinstance(expectation.claim, s.IfThen):
+                return self._judge_conditional(expectation, text, bindings, explainer)
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
                 verdict = self._judge_estimate(expectation, bindings, explainer)
                 return self._check_expiry(expectation, verdict, decided=True)  # the remaining traces are a sample, too
@@ -226,6 +151,19 @@ class Judge:
             raise
         except (MissingValue, duckdb.Error) as error:
             return explainer.make_error(str(error))
+
+    def _judge_conditional(
+        self, expectation: s.Expectation, text: str, bindings: Bindings, explainer: Explainer
+    ) -> Verdict:
+        claim = expectation.claim
+        assert isinstance(claim, s.IfThen)  # noqa: S101 (the caller has tested it)
+        verdict = judge_conditional(
+            expectation, explainer.claim_text, self, bindings, lambda part: self._judge_reading(part, text, bindings)
+        )
+        if verdict.outcome in (Outcome.PASS, Outcome.FAIL) and self._is_unobserved(claim.condition, bindings):
+            verdict = replace(verdict, outcome=Outcome.INCONCLUSIVE, id="untold", reason=UNDECIDED_REASON)
+        verdict = self._check_growth(verdict, can_turn=expectation.share is not None)
+        return self._check_expiry(expectation, verdict, decided=False)
 
     def _judge_live_path(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict | None:
         """Return a passing verdict if the only selected trace, as it arrives, contains the path.
@@ -339,18 +277,23 @@ class Judge:
             return verdict  # more attempts would not change it
         if verdict.outcome is Outcome.PASS and isinstance(expectation.claim, s.Timeout):
             return verdict  # nor would shorter ones
-        unobserved_sql = compile_unobserved(expectation.claim, bindings)
-        if unobserved_sql is None:
-            return verdict
-        sql, parameters = unobserved_sql
-        ((is_unobserved,),) = self.connection.execute(f"SELECT EXISTS ({sql})", parameters).fetchall()
-        if not is_unobserved:
+        if not self._is_unobserved(expectation.claim, bindings):
             return verdict
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="untold", reason=UNDECIDED_REASON)
 
+    def _is_unobserved(self, claim: s.Claim, bindings: Bindings) -> bool:
+        """Return whether a claim is about attempts that only the callee would show, and it sent no span."""
+        unobserved_sql = compile_unobserved(claim, bindings)
+        if unobserved_sql is None:
+            return False
+        sql, parameters = unobserved_sql
+        ((is_unobserved,),) = self.connection.execute(f"SELECT EXISTS ({sql})", parameters).fetchall()
+        return bool(is_unobserved)
+
     def _check_growth(self, verdict: Verdict, *, can_turn: bool) -> Verdict:
         """Make a failure inconclusive if the window can still grow, and more traces could turn it."""
-        if not (self._window_grows and can_turn and verdict.outcome is Outcome.FAIL):
+        grows = self._window_grows and isinstance(self.selected, TraceWindow)
+        if not (grows and can_turn and verdict.outcome is Outcome.FAIL):
             return verdict
         reason = f"{verdict.reason} so far; more traces could turn this"
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="incomplete", reason=reason, final=False)
@@ -359,7 +302,7 @@ class Judge:
         """Make a pass inconclusive if traces of the window were deleted, unless it is `decided` without them."""
         claim = expectation.claim
         compares = isinstance(claim, s.NotWorse) or mentions_baseline(claim)
-        windows = (self.selected, self._baseline if compares else None)
+        windows = (self.selected, self.baseline if compares else None)
         begin_ns = min((each.begin_ns for each in windows if isinstance(each, TraceWindow)), default=None)
         if begin_ns is None or verdict.outcome is Outcome.ERROR:
             return verdict

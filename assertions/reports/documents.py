@@ -142,6 +142,8 @@ def _describe_verdicts(event: ProofFinished) -> tuple[VerdictDocument, ...]:
 
 def _classify_claim(claim: s.Claim) -> ClaimKind:
     match claim:
+        case s.IfThen(consequence=consequence):
+            return _classify_claim(consequence)
         case s.Path() | s.Before():
             return ClaimKind.PATH
         case s.Retry() | s.NoRetry() | s.Fallback() | s.Circuit() | s.Timeout():

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 from spanproof.query_lang.check.comparisons import find_misplaced_operands
 from spanproof.query_lang.check.constants import is_constant
+from spanproof.query_lang.check.operands import compares_value_sets
 from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.check.types import TypeChecker, mentions_baseline
 from spanproof.query_lang.syntax import nodes as s
@@ -118,7 +119,13 @@ class ClaimChecker:
 
     def _check_by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
         claim = expectation.claim
-        if not isinstance(claim, s.ComparisonClaim | s.Every) or expectation.share or expectation.confidence:
+        compares_sets = any(compares_value_sets(part) for part in s.walk(claim))
+        if (
+            not isinstance(claim, s.ComparisonClaim | s.Every)
+            or compares_sets
+            or expectation.share
+            or expectation.confidence
+        ):
             self.report(
                 "misplaced", "`by` is allowed only with a comparison or `every`, and not with other suffixes", by.at
             )
@@ -198,6 +205,11 @@ class ClaimChecker:
             case s.Before():
                 self.type_checker.check_selection(claim.first, scope)
                 self.type_checker.check_selection(claim.second, scope)
+                if claim.limit is not None:
+                    self.check_constant_of_kind(claim.limit, scope, "duration", "`within`")
+            case s.IfThen():
+                for part in (claim.condition, claim.consequence):
+                    self._check_part_of_if(part, scope)
             case s.Retry():
                 self._check_call(claim.call, "retry", scope)
                 for clause in claim.clauses:
@@ -219,6 +231,17 @@ class ClaimChecker:
                 self._check_not_worse(claim, scope)
             case s.Contract():
                 self.type_checker.check_names(claim.document, scope)
+
+    def _check_part_of_if(self, claim: s.Claim, scope: Scope) -> None:
+        """Check a claim of ``if … then``, which is judged in each trace by itself."""
+        if isinstance(claim, s.IfThen):
+            self.report("misplaced", "an `if` contains no other `if`", claim.at, "write two claims")
+        elif isinstance(claim, s.Circuit | s.NotWorse | s.Contract) or any(
+            is_response_aggregate(part) for part in s.walk(claim)
+        ):
+            self.report("misplaced", "`if` and `then` need claims about a single trace", claim.at)
+        else:
+            self._check_claim(claim, scope)
 
     def _check_comparison(self, claim: s.ComparisonClaim, scope: Scope) -> None:
         node = claim.condition

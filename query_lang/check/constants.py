@@ -205,7 +205,13 @@ def _evaluate_function(node: s.Function, bindings: Bindings) -> Constant | None:
         return Constant(len(argument.value), "number")
     if node.name == "json":
         try:
-            return Constant(json.loads(format_constant(argument)), "any")
+            value = json.loads(format_constant(argument))
         except ValueError:
             raise MissingValue("`json` received a text that is not JSON") from None
+        try:
+            for key in node.keys:
+                value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+        return None if value is None else Constant(value, "any")
     return Constant(getattr(format_constant(argument), node.name)(), "text")

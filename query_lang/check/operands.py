@@ -26,9 +26,18 @@ def find_comparison_problems(node: s.Compare, left: ValueType, right: ValueType)
             yield from find_equality_problems(node, left, right)
             if operator in ("<", "<=", ">", ">=") and "boolean" in (left.kind, right.kind):
                 yield _make_type_mismatch("conditions have no order", node.at)
-    if left.is_many and right.is_many:
-        help_ = "aggregate one: `max(…)`, `p95(…)`, `avg(…)`"
+    if left.is_many and right.is_many and not compares_value_sets(node):
+        help_ = "aggregate one, as in `max(…)`; or compare the sets of two `values(…)` with `==` or `!=`"
         yield Diagnostic("two-bags", "both sides hold many values", node.at, help_)
+
+
+def compares_value_sets(node: object) -> bool:
+    """Return whether `node` compares the sets of values of two selections."""
+    return (
+        isinstance(node, s.Compare)
+        and node.operator in ("==", "!=")
+        and all(isinstance(side, s.Function) and side.name == "values" for side in (node.left, node.right))
+    )
 
 
 def find_equality_problems(node: s.Compare, left: ValueType, right: ValueType) -> Iterator[Diagnostic]:

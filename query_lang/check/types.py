@@ -225,7 +225,9 @@ class TypeChecker:
             return self.report_problem(
                 "type-mismatch", f"`{node.name}` takes a text, but this is {argument_type.name}", argument.at
             )
-        if node.name in ("env", "json") and any(is_field(part, scope) for part in s.walk(argument)):
+        if node.keys and node.name != "json":
+            return self.report_problem("unknown-field", f"`{node.name}(…)` has no parts", node.at)
+        if node.name == "env" and any(is_field(part, scope) for part in s.walk(argument)):
             return self.report_problem(
                 "misplaced", f"`{node.name}` takes a value known before any span is read", argument.at
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spanproof.query_lang.check.constants import Bindings, MissingValue
+from spanproof.query_lang.check.operands import compares_value_sets
 from spanproof.query_lang.check.types import TypeChecker
 from spanproof.query_lang.compile.aggregates import compile_comparison
 from spanproof.query_lang.compile.circuit import compile_circuit
@@ -11,6 +12,7 @@ from spanproof.query_lang.compile.order import compile_before
 from spanproof.query_lang.compile.path_segments import compile_path
 from spanproof.query_lang.compile.resilience import compile_fallback, compile_no_retry, compile_retry
 from spanproof.query_lang.compile.timeout import compile_timeout
+from spanproof.query_lang.compile.value_sets import compile_value_sets
 from spanproof.query_lang.sql.conditions import find_subject
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
@@ -26,6 +28,8 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_fro
     `numbers_from` is the table of the traces that numbers are aggregated from.
     """
     match expectation.claim:
+        case s.ComparisonClaim(condition=s.Compare() as condition) if compares_value_sets(condition):
+            return compile_value_sets(condition, bindings)
         case s.ComparisonClaim(condition=(s.Compare() | s.OneOf()) as condition):
             per_trace = expectation.share is not None
             return compile_comparison(condition, bindings, per_trace=per_trace, by=expectation.by, traces=numbers_from)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.sql.conditions import compile_limit
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.sql.row_aliases import SqlParameters
@@ -12,11 +13,13 @@ from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
 def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
-    """Compile ``first before second``. ``value`` is the time from the end of the first to the start of the second.
+    """Compile ``first before second within limit``.
 
+    ``value`` is the gap: the time from the end of the first to the start of the second.
     Times of two processes are compared only if they differ by more than the clock skew that the rules allow. Otherwise
     the order is known in two cases: one span descends from the other, or both have ancestors in a common process that
     waited for them, and all these ancestors are ordered in the same way. In all other cases ``ok`` is NULL.
+    ``note`` is [1] where the gap is longer than the limit: a span that arrives later may shorten it.
     """
     parameters = SqlParameters(reading=bindings.reading)
     first = select_rows(claim.first, parameters, bindings)
@@ -29,6 +32,8 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
         columns.format(second.trace_id_sql, second.witness_sql, second.start_sql, second.end_sql)
     )
     topology = parameters.table("topology")
+    limit = "NULL::BIGINT" if claim.limit is None else compile_limit(claim.limit, bindings, parameters)
+    ok = "is_ordered" if claim.limit is None else "is_ordered AND is_within"
     sql = f"""
     WITH RECURSIVE
     firsts AS ({first_rows}),
@@ -78,19 +83,37 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
         JOIN {topology} a ON a.span_key = x.span_key
         JOIN {topology} b ON b.span_key = y.span_key AND b.resource_key = a.resource_key
         GROUP BY x.trace_id
+    ),
+    judged AS (
+        SELECT
+            p.*,
+            CASE
+                WHEN n.trace_id IS NULL OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
+                WHEN o.forward <> o.backward THEN o.forward
+            END AS is_ordered,
+            CASE
+                WHEN p.same_process OR abs(p.gap_ns - {limit}) > (SELECT max_clock_skew_ns FROM rules)
+                THEN p.gap_ns <= {limit}
+            END AS is_within
+        FROM pairs p
+        LEFT JOIN near n ON n.trace_id = p.trace_id
+        LEFT JOIN related r ON r.trace_id = p.trace_id
+        LEFT JOIN ordered o ON o.trace_id = p.trace_id
     )
     SELECT
-        p.trace_id,
-        CASE
-            WHEN n.trace_id IS NULL OR r.trace_id IS NOT NULL THEN p.gap_ns >= 0
-            WHEN o.forward <> o.backward THEN o.forward
-        END AS ok,
-        p.gap_ns AS value, [p.first_key, p.second_key] AS witness, p.start_ns AS rank, {SQL.null("integers")} AS note
-    FROM pairs p
-    LEFT JOIN near n ON n.trace_id = p.trace_id
-    LEFT JOIN related r ON r.trace_id = p.trace_id
-    LEFT JOIN ordered o ON o.trace_id = p.trace_id
+        trace_id, {ok} AS ok, gap_ns AS value, [first_key, second_key] AS witness, start_ns AS rank,
+        [CASE WHEN coalesce(is_ordered, true) AND NOT is_within THEN 1 ELSE 0 END] AS note
+    FROM judged
     """
-    stable = is_stable(claim.first) and is_stable(claim.second)
-    reason = "the two are closer in time than the clocks of two processes can resolve"
-    return Plan(sql, parameters.values, "all", ValueType("duration"), stable, undecided_reason=reason)
+    return Plan(
+        sql,
+        parameters.values,
+        "all",
+        ValueType("duration"),
+        is_stable=False,
+        stable_condition_sql="f.note[1] = 0" if is_stable(claim.first) and is_stable(claim.second) else "",
+        undecided_reason="the two are closer in time, or their distance is closer to the limit, than the clocks of two"
+        " processes can resolve"
+        if claim.limit is not None
+        else "the two are closer in time than the clocks of two processes can resolve",
+    )

@@ -32,7 +32,7 @@ FUNCTION_HELP: Final[Mapping[str, str]] = {
     "len": "len(text): the length",
     "lower": "lower(text): the text in lower case",
     "upper": "upper(text): the text in upper case",
-    "json": "json(text): the text parsed as JSON",
+    "json": "json(text).key[0]: a part of the text, parsed as JSON",
     "exists": "exists(attribute): whether it is present",
 }
 FIELD_HELP: Final[Mapping[str, str]] = {
@@ -83,7 +83,10 @@ WORD_HELP: Final[Mapping[str, str]] = {
     "circuit": "circuit A -> B { opens after 5 failures, holds >= 30s, probes <= 1 }",
     "timeout": "timeout A -> B within 2s: no attempt lasted longer, and one was cut off",
     "budget": "budget 800ms { gateway: 50ms, *: 100ms }: shares of the critical path",
-    "before": "A before B: the last of A ends before the first of B starts; also a block of requests that prepare",
+    "if": "if CLAIM then CLAIM: the second claim holds in each trace in which the first one does",
+    "then": "if CLAIM then CLAIM: the second claim holds in each trace in which the first one does",
+    "before": "A before B within 200ms: the last of A ends before the first of B starts; also a block of requests that"
+    " prepare",
     "after": "after { when … }: requests that clean up; they always run",
     "use": 'use "common.proof": import its `let` and `define`',
     "define": "define name(parameters) { expect … }",

@@ -79,6 +79,8 @@ class ConditionCompiler:
             return compile_negative(self.compile_value(node.value))
         if isinstance(node, s.Function) and node.name in ("len", "lower", "upper"):
             return _compile_text_function(node.name, self.compile_value(node.arguments[0]))
+        if isinstance(node, s.Function) and node.name == "json" and self._reads_field(node.arguments[0]):
+            return SqlValue(SQL.read_json(self.compile_value(node.arguments[0]).sql, node.keys), "any")
         if isinstance(node, s.Function | s.Compare | s.OneOf | s.AnyOf | s.AllOf | s.Not | s.Within) and not (
             isinstance(node, s.Function) and node.name != "exists"
         ):
@@ -106,6 +108,9 @@ class ConditionCompiler:
         if words is None or not isinstance(node, s.Name) or node.text in self.bindings.variables:
             return None
         return SqlValue(self.parameters.add(words[node.text]), other.kind)
+
+    def _reads_field(self, node: s.Expression) -> bool:
+        return any(isinstance(part, s.Name) and self._compile_field(part.text) is not None for part in s.walk(node))
 
     def _compile_field(self, name: str) -> SqlValue | None:
         kind = v.FIELDS[self.row.kind].get(name)

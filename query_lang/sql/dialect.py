@@ -119,6 +119,10 @@ class SqlDialect(ABC):
         """Return an attribute of a column `attributes`, by any of its spellings. `name` is not SQL."""
 
     @abstractmethod
+    def read_json(self, text: str, keys: tuple[str | int, ...]) -> str:
+        """Return the part of a JSON text to which `keys` lead, as text; NULL if it is null, missing or no JSON."""
+
+    @abstractmethod
     def is_encoded(self, value: str) -> str:
         """Return whether the text of an attribute value is encoded: an array, a list of pairs or bytes."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from typing import Final
 
@@ -99,6 +100,11 @@ class DuckDbDialect(SqlDialect):
             for spelling in list_spellings(name)
         ]
         return reads[0] if len(reads) == 1 else f"coalesce({', '.join(reads)})"
+
+    def read_json(self, text: str, keys: tuple[str | int, ...]) -> str:
+        parts = (f"[{key}]" if isinstance(key, int) else f".{json.dumps(key, ensure_ascii=False)}" for key in keys)
+        path = self.quote("$" + "".join(parts))
+        return f"json_extract_string(CASE WHEN json_valid({text}) THEN {text} END, {path})"
 
     def is_encoded(self, value: str) -> str:
         return f"{value}[1] = chr(1)"

@@ -78,10 +78,19 @@ class Path(Struct, frozen=True):
 
 
 class Before(Struct, frozen=True):
-    """Claim that the last row of ``first`` ends before the first row of ``second`` starts."""
+    """Claim that the last row of ``first`` ends before the first row of ``second`` starts, by at most ``limit``."""
 
     first: Selection
     second: Selection
+    limit: Expression | None
+    at: TextRange
+
+
+class IfThen(Struct, frozen=True):
+    """Claim that ``consequence`` holds in each trace in which ``condition`` holds."""
+
+    condition: Claim
+    consequence: Claim
     at: TextRange
 
 
@@ -189,6 +198,7 @@ Claim: TypeAlias = (
     | No
     | Path
     | Before
+    | IfThen
     | Retry
     | NoRetry
     | Fallback

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from lark import Token, Transformer, v_args
 from lark.tree import Meta
+from msgspec.structs import replace
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.diagnostics import Diagnostic
@@ -89,6 +91,11 @@ class ExpressionTransformer(Transformer[Token, Any]):
             locate_meta(name),
         )
 
+    def parts(self, meta: Meta, items: list[Any]) -> s.Function:
+        function, *indices = items
+        keys = str(indices.pop(0))[1:].split(".") if isinstance(indices[0], Token) else []
+        return replace(function, keys=(*keys, *_read_keys(indices, "JSON")), at=locate_meta(meta))  # type: ignore[no-any-return]
+
     def call(self, meta: Meta, items: list[Any]) -> s.CallSelection:
         caller, arrow, callee = items
         call_arrow: s.Arrow = str(arrow)  # type: ignore[assignment]  # the grammar knows no other
@@ -167,16 +174,20 @@ def _make_response(name: s.Name, indices: list[Any], at: TextRange) -> s.Respons
     index = words.index("response")
     step = ".".join(words[:index]) or None
     part, keys = (words[index + 1], list[str | int](words[index + 2 :])) if len(words) > index + 1 else ("", [])
+    return s.Response(step, part, (*keys, *_read_keys(indices, "a response")), at)
+
+
+def _read_keys(indices: list[Any], of: str) -> Iterator[str | int]:
+    """Yield the keys in ``[0].key["other"]``."""
     for value, member, key_at in indices:
         if isinstance(value, s.Text):
-            keys.append(value.plain)
+            yield value.plain
         elif isinstance(value, s.Number) and not value.unit and value.value == int(value.value):
-            keys.append(int(value.value))
+            yield int(value.value)
         else:
-            raise DiagnosticError(Diagnostic("syntax", "a key of a response is a string or a whole number", key_at))
+            raise DiagnosticError(Diagnostic("syntax", f"a key of {of} is a string or a whole number", key_at))
         if member:
-            keys.extend(str(member)[1:].split("."))
-    return s.Response(step, part, tuple(keys), at)
+            yield from str(member)[1:].split(".")
 
 
 def to_span_selection(item: s.Expression) -> s.SpanSelection:

@@ -94,12 +94,13 @@ class CallSelection(Struct, frozen=True):
 
 
 class Function(Struct, frozen=True):
-    """Function call ``name(arguments)``."""
+    """Function call ``name(arguments)``; ``keys`` lead to a part of the result, as in ``json(app.order).items[0]``."""
 
     name: str
     arguments: tuple[Expression, ...]
     at: TextRange
     name_at: TextRange
+    keys: tuple[str | int, ...] = ()
 
 
 class Compare(Struct, frozen=True):

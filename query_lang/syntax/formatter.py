@@ -106,6 +106,7 @@ def _is_index(tokens: list[_FormatToken], index: int) -> bool:
     return (previous.kind in ("word", "string", "member") and previous.text not in BEFORE_A_LIST) or previous.text in (
         "*",
         "]",
+        ")",
     )
 
 

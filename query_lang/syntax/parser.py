@@ -29,7 +29,20 @@ CLOSING: Final = {"LPAR": ")", "LSQB": "]", "LBRACE": "}"}
 OPENING: Final = {"RPAR": "LPAR", "RSQB": "LSQB", "RBRACE": "LBRACE"}
 STATEMENTS: Final = ("let", "when", "settle", "given", "compare", "apply", "before", "after", "expect")
 ITEMS: Final = ("let", "define", "proof", "use", "before", "after")
-CLAIMS: Final = ("budget", "circuit", "every", "fallback", "no", "only", "path", "response", "retry", "some", "timeout")
+CLAIMS: Final = (
+    "budget",
+    "circuit",
+    "every",
+    "fallback",
+    "if",
+    "no",
+    "only",
+    "path",
+    "response",
+    "retry",
+    "some",
+    "timeout",
+)
 TEXT_KINDS: Final = {"start": "file", "expectation": "claim", "metric_query": "query"}
 MAX_DIAGNOSTICS: Final = 20
 

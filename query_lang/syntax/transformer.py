@@ -205,8 +205,11 @@ class ProofTransformer(ExpressionTransformer):
     def only_path(self, meta: Meta, items: list[Any]) -> s.Path:
         return s.Path(self._to_segment(items[0]), "only", locate_meta(meta))
 
+    def if_then(self, meta: Meta, items: list[Any]) -> s.IfThen:
+        return s.IfThen(items[0], items[1], locate_meta(meta))
+
     def before(self, meta: Meta, items: list[Any]) -> s.Before:
-        return s.Before(read_selection(items[0]), read_selection(items[1]), locate_meta(meta))
+        return s.Before(read_selection(items[0]), read_selection(items[1]), items[2], locate_meta(meta))
 
     def retry(self, meta: Meta, items: list[Any]) -> s.Retry:
         return s.Retry(read_selection(items[0]), items[1], locate_meta(meta))

@@ -53,6 +53,7 @@ class ClaimMaker:
                 self._no_retry,
                 self._calls,
                 self._confident,
+                self._if,
             )
         )()
         if " with confidence " in claim or claim.startswith("circuit"):
@@ -63,6 +64,13 @@ class ClaimMaker:
             share = self._pick(("0%", "50%", "60%", "100%", "34%"))
             claim += f" in {self._pick(ORDERS)} {share} of traces"
         return claim
+
+    def _if(self) -> str:
+        parts = (
+            self._quantified, self._path, self._bag, self._number, self._retry, self._no_retry, self._fallback,
+            self._before, self._timeout, self._calls,
+        )  # fmt: skip
+        return f"if {self._pick(parts)()} then {self._pick(parts)()}"
 
     def _pick(self, options):  # type: ignore[no-untyped-def]
         return pick(self.chance, options)
@@ -268,6 +276,8 @@ class ClaimMaker:
                 lambda: f"max(attempts({self._call()})) {order} {small}",
                 lambda: f"distinct(values({selection}, trace_id)) {order} {small}",
                 lambda: f"sum(values({selection}, app.n)) {order} {small}",
+                lambda: f"values({selection}, app.n) {self._pick(('==', '!='))} values({other}, app.n)",
+                lambda: f"values({selection}, trace_id) == values({other}, trace_id)",
                 lambda: f"count(traces) {order} {small}",
                 lambda: f"rate({self._pick((selection, selection, 'traces'))}) {order} {self._pick(RATES)}",
                 lambda: f"error_rate(traces) {order} {self._pick(('0%', '50%', '100%'))}",
@@ -294,7 +304,8 @@ class ClaimMaker:
         return f"{self._pick(('', '', 'no ', 'only '))}path {text}"
 
     def _before(self) -> str:
-        return f"{self._selection()[0]} before {self._selection()[0]}"
+        limit = f" within {self._pick(DURATIONS)}" if rarely(self.chance, 3) else ""
+        return f"{self._selection()[0]} before {self._selection()[0]}{limit}"
 
     def _timed(self) -> str:
         limit = self._pick(DURATIONS)

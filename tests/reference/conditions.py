@@ -20,6 +20,7 @@ from spanproof.query_lang.syntax.vocabulary import (
     UNSTABLE_FIELDS,
 )
 from spanproof.tests.reference.calls import Calls, Logical, Try
+from spanproof.tests.reference.json_parts import read_part
 from spanproof.tests.reference.spans import Event, Forest, Link, Span, Value, as_number, as_text, read
 
 KIND_WORDS: Final = {number: word for word, number in SPAN_KINDS.items()}
@@ -241,6 +242,12 @@ def value_of(node: s.Expression | TypedValue, row: Row | None) -> TypedValue | N
             if left is None or right is None or (node.operator == "/" and right == 0):
                 return None
             return TypedValue("number", calculate(node.operator, left, right))
+        case s.Function(name="json"):
+            typed = value_of(node.arguments[0], row)
+            part = None if typed is None else read_part(typed.value, node.keys)
+            if isinstance(part, list | dict):
+                raise NotCovered("JSON that is no single value")
+            return None if part is None else TypedValue("any", part)
         case s.Function(name="lower" | "upper" | "len"):
             typed = value_of(node.arguments[0], row)
             if typed is not None and isinstance(typed.value, list):

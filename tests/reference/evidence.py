@@ -48,6 +48,8 @@ def _find_wrong_value(condition: s.Expression, verdict: Verdict, world: World) -
         return None
     left = evaluate(condition.left, world, condition.right)
     right = evaluate(condition.right, world, condition.left)
+    if isinstance(left, Bag) and isinstance(right, Bag):
+        return None
     if isinstance(left, One) and isinstance(right, One):
         values = [left.value]
     else:

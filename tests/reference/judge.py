@@ -9,6 +9,7 @@ sampling weights, drift, snapshots and conformance.
 from __future__ import annotations
 
 from collections import Counter
+from decimal import Decimal
 from fractions import Fraction
 
 from msgspec.structs import replace
@@ -67,6 +68,8 @@ def _find_side(expectation: s.Expectation, world: World) -> int | None:
 
 def _depends_on_joins(claim: s.Claim) -> bool:
     """Return whether possible attempts (T4) are judged both ways: in claims about whole calls, but for retries."""
+    if isinstance(claim, s.IfThen):
+        return _depends_on_joins(claim.condition) or _depends_on_joins(claim.consequence)
     if isinstance(claim, s.Retry | s.Fallback | s.Circuit | s.Timeout):
         return False
     return any(isinstance(part, s.CallSelection) and not part.attempts for part in s.walk(claim))
@@ -74,6 +77,8 @@ def _depends_on_joins(claim: s.Claim) -> bool:
 
 def judge_reading(expectation: s.Expectation, world: World) -> str:
     """Return the verdict for one reading of what is uncertain."""
+    if isinstance(expectation.claim, s.IfThen):
+        return _judge_if(expectation, expectation.claim, world)
     if isinstance(expectation.claim, s.NotWorse):
         outcome = judge_not_worse(expectation, world)
     elif expectation.confidence is not None:
@@ -89,6 +94,33 @@ def judge_reading(expectation: s.Expectation, world: World) -> str:
     if not _stays_with_more_attempts(expectation.claim, outcome, world) and may_hide_attempts(expectation.claim, world):
         return "inconclusive"
     return outcome
+
+
+def _judge_if(expectation: s.Expectation, claim: s.IfThen, world: World) -> str:
+    """Judge the consequence in each trace in which the condition holds."""
+    outcomes = {trace: judge_claim(claim.condition, world.only(trace)) for trace in world.settled}
+    held = [trace for trace, outcome in outcomes.items() if outcome == "pass"]
+    undecided = [
+        trace
+        for trace, outcome in outcomes.items()
+        if outcome == "open" or (outcome == "nothing" and not world.settled[trace])
+    ]
+
+    def judge_in(traces: list[str]) -> str:
+        share = expectation.share
+        if share is None and isinstance(claim.consequence, s.ComparisonClaim) and len(traces) > 1:
+            share = s.ShareClause("==", s.Number(Decimal(1), "%", claim.at), claim.at)
+        selected = replace(world, settled={trace: world.settled[trace] for trace in traces})
+        return judge_reading(replace(expectation, claim=claim.consequence, share=share), selected)
+
+    if not held:
+        return "inconclusive"
+    verdict = judge_in(held)
+    if undecided:
+        is_final = verdict == "fail" or (verdict == "pass" and judge_in(held + undecided) == "pass")
+        if expectation.share is not None or not is_final:
+            return "inconclusive"
+    return "inconclusive" if may_hide_attempts(claim.condition, world) else verdict
 
 
 def _stays_with_more_attempts(claim: s.Claim, outcome: str, world: World) -> bool:

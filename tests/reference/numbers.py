@@ -28,6 +28,7 @@ from spanproof.tests.reference.conditions import (
 from spanproof.tests.reference.critical import critical_ns
 from spanproof.tests.reference.selections import World, is_selection_stable, select, word
 from spanproof.tests.reference.spans import Span
+from spanproof.tests.reference.value_sets import compare_sets
 
 Trend: TypeAlias = Literal["fixed", "up", "down", "unknown"]
 Outcome: TypeAlias = Literal["pass", "fail", "open", "nothing"]
@@ -57,6 +58,10 @@ def compare(node: s.Expression, world: World) -> Outcome:
     left, right = evaluate(node.left, world, node.right), evaluate(node.right, world, node.left)
     if isinstance(left, One) and isinstance(right, One):
         return _judge_numbers(node.operator, left, right, world)
+    if isinstance(left, Bag) and isinstance(right, Bag):
+        oks, has_empty_side = compare_sets(node.operator, left.values, right.values)
+        outcome = all_hold(oks, world, stable=node.operator == "!=" and left.stable and right.stable)
+        return "open" if has_empty_side and outcome != "fail" else outcome
     bag, other = (left, right) if isinstance(left, Bag) else (right, left)
     assert isinstance(bag, Bag)
     assert isinstance(other, One)

@@ -15,7 +15,7 @@ from spanproof.tests.reference.spans import CONSUMER, Span
 
 
 def judge_before(node: s.Before, world: World) -> Outcome:
-    """Judge ``A before B`` in each trace: the last A ends before the first B starts."""
+    """Judge ``A before B within D`` in each trace: the last A ends before the first B starts, at most D before."""
     outcomes = [_before(node, world.only(trace)) for trace in world.settled]
     for outcome in ("fail", "open"):
         if outcome in outcomes:
@@ -38,9 +38,16 @@ def _before(node: s.Before, world: World) -> Outcome:
         is_ordered = _ordered_by_cause(last_span, next_span, world)
         if is_ordered is None:
             return "open"
-        gap_ns = 0 if is_ordered else -1
-    if gap_ns < 0:
+        if not is_ordered:
+            return "fail" if decided else "open"
+    elif gap_ns < 0:
         return "fail" if decided else "open"
+    if node.limit is not None:
+        late_ns = gap_ns - _number(node.limit)
+        if not _in_one_process(last_span, next_span) and abs(late_ns) <= world.rules.max_clock_skew_ns:
+            return "open"
+        if late_ns > 0:  # spans that arrive later may shorten the gap
+            return "fail" if world.all_settled else "open"
     return "pass" if world.all_settled else "open"
 
 

@@ -28,7 +28,9 @@ proof"x"[ smoke,checkout ]{
      }
   expect count( * -> bank )-1<=-1
   expect not_a_function ( x ) * 2 < 1
-  expect payments "POST *"[ name=~"x" ] before "My Service"[kind==server]
+  expect payments "POST *"[ name=~"x" ] before "My Service"[kind==server]  within  5ms
+  expect every a has json( app.order ).items [0].id=="x"and json(app.order) ["k"]==1
+  expect if   some a[error]then count(a->b)<=2 in>=99% of traces
 }
 """
 FORMATTED = """\
@@ -45,7 +47,9 @@ proof "x" [smoke, checkout] {
   expect path gateway -> orders -> { inventory, payments ->> bank
   }
   expect count(* -> bank) - 1 <= -1
-  expect payments "POST *"[name =~ "x"] before "My Service"[kind == server]
+  expect payments "POST *"[name =~ "x"] before "My Service"[kind == server] within 5ms
+  expect every a has json(app.order).items[0].id == "x" and json(app.order)["k"] == 1
+  expect if some a[error] then count(a -> b) <= 2 in >= 99% of traces
 }
 """
 

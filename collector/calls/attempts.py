@@ -11,6 +11,7 @@ from spanproof.collector.calls.peers import KnownPeers, find_answers, find_name_
 from spanproof.collector.calls.request_identity import PROTOCOLS
 from spanproof.collector.calls.span_pairs import BARE, MESSAGE, PAIRED, SHAPES, SpanPairs
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array, to_int_array
+from spanproof.collector.topology.attempt_counters import find_counter_rows
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.topology import CLIENT, PRODUCER, SERVER
@@ -61,8 +62,7 @@ def build_attempts(
     sole_rows = nesting.find_sole_wrappers(np.where(is_message, MISSING_ROW, exit_rows))
     sole_wrapper = AttemptSide(spans, topology, sole_rows)
     has_sole_wrapper = sole_wrapper.keys.is_valid()
-    message_counter = _null_unless(is_message, server.read("attempts_before"))
-    is_counted_by_client = to_bool_array(message_counter.is_null())
+    counting = AttemptSide(spans, topology, find_counter_rows(spans, nesting, exit_rows, pairs.callee_rows, is_message))
     table = pa.table(
         {
             "trace_id": caller.read("trace_id"),
@@ -100,8 +100,8 @@ def build_attempts(
             "server_failed": server.errors,
             "server_retryable": server.is_retryable,
             "rpc_attempt": exit_.read_bool("rpc_attempt"),
-            "attempts_before": pc.coalesce(message_counter, exit_.read("attempts_before")),
-            "counts_redirects": _null_unless(is_counted_by_client, exit_.read("counts_redirects")),
+            "attempts_before": counting.read("attempts_before"),
+            "counts_redirects": counting.read("counts_redirects"),
             "message_key": _null_unless(is_message, server.read("message_key")),
             "call_start_ns": pc.coalesce(sole_wrapper.read("start_ns"), start_ns),
             "call_end_ns": pc.if_else(has_sole_wrapper, sole_wrapper.read("end_ns"), end_ns),

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from spanproof.collector.otlp import semantic_conventions as semconv
-from spanproof.collector.otlp.application_attributes import is_application_attribute, split_words
+from spanproof.collector.otlp.application_attributes import is_application_attribute, may_identify_subject, split_words
 from spanproof.collector.storage.arrow_columns import MISSING_ROW
 from spanproof.collector.topology.span_batch import SpanBatch
 
@@ -26,8 +26,12 @@ IDEMPOTENCY_KEYS: Final = (
     "rpc.grpc.request.metadata.idempotency-key",
 )
 _NAMING_WORDS: Final = frozenset({"id", "key", "uuid", "number", "digest", "hash"})
-_COUNTER_WORDS: Final = frozenset({"attempt", "attempts", "try", "retry", "retries", "count"})
-_MESSAGE_IDS: Final = ("messaging.message.id", "messaging.message_id")
+# conventional attributes that identify what was asked for, besides those that are part of the target
+_SUBJECTS: Final = frozenset({
+    "messaging.message.id", "messaging.message_id", "messaging.kafka.offset", "messaging.kafka.message.offset",
+    "messaging.kafka.message.key", "bullmq.job.id", "db.collection.name", "db.mongodb.collection", "db.sql.table",
+    "aws.dynamodb.table_names", "aws.s3.bucket", "aws.s3.key",
+})  # fmt: skip
 _METADATA_PREFIXES: Final = ("rpc.request.metadata.", "rpc.grpc.request.metadata.", "rpc.connect_rpc.request.metadata.")
 # metadata that differ between the attempts of one call
 _PER_ATTEMPT_METADATA: Final = frozenset(
@@ -91,9 +95,11 @@ def _identify(
         case "db":
             statement = _read(caller_side, "db_statement")
             parts = (_read(caller_side, "db_system"), _read(caller_side, "db_namespace"), statement or name)
+            address = ""
         case "messaging":
             parts = tuple(_read(caller_side, key) for key in ("messaging_system", "destination", "message_id"))
             parts = parts if any(parts) else (name,)
+            address = ""
         case "rpc":
             parts = (_read(caller_side, "rpc_service"), rpc_method) if rpc_method else (name,)
             address = ""
@@ -171,11 +177,10 @@ def _select_distinguishing(attributes: Mapping[str, str], path: str | None) -> d
 
 @cache
 def _is_distinguishing(name: str) -> bool:
-    if name in IDEMPOTENCY_KEYS or name in _MESSAGE_IDS:
+    if name in IDEMPOTENCY_KEYS or name in _SUBJECTS:
         return True
     if name.startswith(_METADATA_PREFIXES):
         return name.rpartition(".")[2] not in _PER_ATTEMPT_METADATA
     if name.startswith(("db.query.parameter.", "db.operation.parameter.", "graphql.", "rpc.request.")):
         return True
-    words = split_words(name)
-    return is_application_attribute(name) and bool(words) and words[-1] not in _COUNTER_WORDS
+    return may_identify_subject(name)

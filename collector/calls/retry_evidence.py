@@ -26,6 +26,8 @@ def compare_requests(failed: RetryCandidate, later: RetryCandidate) -> Tier | st
     are_answered = failed.is_answered and later.is_answered
     if are_answered and failed.callee != later.callee:
         return f"they reached different services: `{failed.callee}` and `{later.callee}`"
+    if failed.message_key is not None and later.message_key is not None and failed.message_key != later.message_key:
+        return "they delivered different messages"
     first, second = failed.identity, later.identity
     if first.method != second.method:
         return f"their methods differ: {_quote(first.method)} and {_quote(second.method)}"

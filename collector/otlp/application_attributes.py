@@ -37,6 +37,17 @@ _CONVENTIONAL_NAMES: Final = frozenset({
     "previous-rpc-attempts", "request_size", "response_flags", "response_size", "retry.count", "retry_attempts",
     "span.kind", "upstream_address", "upstream_cluster", "upstream_cluster.name", "zone",
 })  # fmt: skip
+# The last words of the names of attributes that tell how a request went, not what was asked for: counters,
+# measurements (Rust's `busy_ns`, Ecto's `query_time_microseconds`) and outcomes (Micrometer's `outcome`).
+_INCIDENTAL_WORDS: Final = frozenset({
+    "attempt", "attempts", "try", "retry", "retries", "count",
+    "ns", "us", "ms", "nanos", "micros", "millis", "nanoseconds", "microseconds", "milliseconds", "seconds",
+    "duration", "elapsed", "latency", "time", "timestamp", "at",
+    "bytes", "length", "size",
+    "error", "exception", "failed", "hit", "message", "miss", "outcome", "reason", "result", "status", "success",
+})  # fmt: skip
+# identifiers that a server makes for each response
+_RESPONSE_IDS: Final = frozenset({"x-amz-request-id", "x-amzn-requestid", "x-ms-request-id", "x-ms-activity-id"})
 _WORD: Final = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL_HUMP: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -53,3 +64,11 @@ def is_application_attribute(name: str) -> bool:
 def split_words(name: str) -> tuple[str, ...]:
     """Return the words of a name in lower case: `param.driverID` has the words param, driver and id."""
     return tuple(word.lower() for part in _CAMEL_HUMP.split(name) for word in _WORD.findall(part))
+
+
+@cache
+def may_identify_subject(name: str) -> bool:
+    """Return whether an application sets the attribute to say what was asked for, by the last word of its name."""
+    words = split_words(name)
+    is_incidental = name.lower() in _RESPONSE_IDS or (bool(words) and words[-1] in _INCIDENTAL_WORDS)
+    return is_application_attribute(name) and bool(words) and not is_incidental

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from spanproof.collector.otlp import semantic_conventions as semconv
+from spanproof.collector.otlp.attribute_encoding import KIND_MARKER
 from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
 from spanproof.collector.storage.arrow_columns import BoolArray, IntArray
 
@@ -55,7 +57,7 @@ class ExtractedAttributes:
         for name, counted in RETRY_COUNTERS.items():
             if not self.has_key(name):
                 continue
-            numbers = map_distinct_texts(self.read_key(name), parse_int32, pa.int32())
+            numbers = map_distinct_texts(self.read_key(name), _parse_counter, pa.int32())
             if counted == "attempts":
                 numbers = pc.subtract(numbers, _ONE)
             numbers = pc.if_else(pc.less(numbers, _ZERO), _ZERO, numbers)
@@ -88,6 +90,14 @@ def map_distinct_texts(texts: pa.Array, read: Callable[[str], int | None], type_
     encoded = texts.dictionary_encode()
     numbers = pa.array([read(text) for text in encoded.dictionary.to_pylist()], type_)
     return numbers.take(encoded.indices)
+
+
+def _parse_counter(text: str) -> int | None:
+    """Return the number in a text, or in an array of one text: the conventions record metadata as arrays."""
+    if text.startswith(f"{KIND_MARKER}a"):
+        values = json.loads(text[2:])
+        text = str(next(iter(values[0].values()), "")) if len(values) == 1 else ""
+    return parse_int32(text)
 
 
 def parse_int32(text: str) -> int | None:

@@ -168,7 +168,7 @@ class Calls:
     def _join_counted(self, in_order: list[Try], after: dict[Try, tuple[Try, int]], lost: dict[Try, int]) -> None:
         followers = {next_ for next_, _ in after.values()}
         for one in in_order:
-            count, kind = _count(one)
+            count, kind = self._count(one)
             if count <= 0 or one in followers:
                 continue
             preceding = self._list_preceding(one, in_order)
@@ -189,7 +189,7 @@ class Calls:
             for other in in_order
             if other.start_ns < one.start_ns
             and other is not one
-            and _count(other)[0] == _count(one)[0] - 1
+            and self._count(other)[0] == self._count(one)[0] - 1
             and self._counted_key(other) == self._counted_key(one)
             and (other.callee == one.callee or other.server is None or one.server is None)
         ]
@@ -197,6 +197,22 @@ class Calls:
     def _counted_key(self, one: Try) -> tuple[object, ...]:
         parent = find_maker(one, self.attempt_counts)
         return one.trace_id, parent, one.method, one.caller, one.asynchronous
+
+    def _count(self, one: Try) -> tuple[int, str]:
+        """Return the number of earlier attempts that the spans of an attempt report, and what is counted."""
+        is_delivery = one.asynchronous and one.server is not None
+        spans = (
+            *((one.server,) if is_delivery else ()),
+            one.exit,
+            *(wrapper for wrapper in one.wrappers if self._is_last_inside(one, wrapper)),
+            *(self.forest.sidecars_above(one.server) if one.server is not None else ()),
+            one.server,
+        )
+        return next((count for span in spans if span is not None and (count := _read_count(span))), (0, ""))
+
+    def _is_last_inside(self, one: Try, wrapper: Span) -> bool:
+        exits = {other.exit for other in self.tries if wrapper in other.wrappers and other.exit is not None}
+        return one.exit is max(exits, key=lambda span: span.start_ns, default=None)
 
     # ## T3 and T4
 
@@ -286,14 +302,15 @@ def instance_of_span(span: Span) -> object:
     return span.service, id_ or ((host, pid) if host and pid else None)
 
 
-def _count(one: Try) -> tuple[int, str]:
-    """Return the number of earlier attempts that an attempt reports (T1), and what is counted."""
-    for span in (one.exit, one.server):
-        for name, kind in RETRY_COUNTERS.items():
-            count = None if span is None else as_number(read({name: span.attributes.get(name, "")}, name))
-            if count is not None:
-                return int(count) - (kind == "attempts"), kind
-    return 0, ""
+def _read_count(span: Span) -> tuple[int, str] | None:
+    """Return the number of earlier attempts that a span reports (T1), and what is counted."""
+    for name, kind in RETRY_COUNTERS.items():
+        value = read({name: span.attributes.get(name, "")}, name)
+        value = value[0] if isinstance(value, list) and len(value) == 1 else value
+        count = as_number(value)
+        if count is not None:
+            return int(count) - (kind == "attempts"), kind
+    return None
 
 
 def _choose_predecessor(one: Try, preceding: list[Try]) -> Try | None:

@@ -168,6 +168,13 @@ class Forest:
             parent = self._parents[parent]
         return parent
 
+    def sidecars_above(self, span: Span) -> Iterator[Span]:
+        """Yield the spans of sidecars between a span and its caller, the nearest first."""
+        above = self._find_parent(span)
+        while above is not None and self.is_proxy(above):
+            yield above
+            above = self._find_parent(above)
+
     def _has_cycle(self, span: Span) -> bool:
         """Return whether the ancestors form a cycle."""
         visited = {span}

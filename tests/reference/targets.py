@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from spanproof.collector.otlp.application_attributes import is_application_attribute, split_words
+from spanproof.collector.otlp.application_attributes import is_application_attribute, may_identify_subject, split_words
 from spanproof.tests.reference.spans import Span, Value, as_text, read
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 IDEMPOTENT: Final = ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "TRACE")
 PORTS: Final = {"http": "80", "https": "443"}
-COUNTER_WORDS: Final = ("attempt", "attempts", "try", "retry", "retries", "count")
 THING_WORDS: Final = ("id", "key", "uuid", "number", "digest", "hash")
 LOOPBACK: Final = ("localhost", "::1")
 IDENTIFYING: Final = (
@@ -156,6 +155,9 @@ def _is_recorded_thing(name: str) -> bool:
 
 def asks_otherwise(one: Try, other: Try) -> bool:
     """Return whether an attribute that identifies what was asked for differs."""
+    messages = message_of(one), message_of(other)
+    if None not in messages and messages[0] != messages[1]:
+        return True
     for span, next_ in _span_pairs(one, other):
         if text_of(span, "url.full") and text_of(next_, "url.full") and split_url(span)[1:] != split_url(next_)[1:]:
             return True
@@ -173,7 +175,7 @@ def asks_otherwise(one: Try, other: Try) -> bool:
 def _is_identifying(name: str) -> bool:
     if name.startswith(IDENTIFYING_PREFIXES):
         return name not in ("url.full", "url.scheme", "url.domain", "url.port")
-    return is_application_attribute(name) and split_words(name)[-1:] not in [(word,) for word in COUNTER_WORDS]
+    return may_identify_subject(name)
 
 
 def _span_pairs(one: Try, other: Try) -> Iterator[tuple[Span, Span]]:

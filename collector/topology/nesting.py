@@ -13,11 +13,12 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array
 from spanproof.collector.topology.server_addresses import do_addresses_differ
 from spanproof.collector.topology.span_batch import SpanBatch
-from spanproof.collector.topology.topology import Topology
+from spanproof.collector.topology.topology import CLIENT, INTERNAL, Topology
 
 
 class Nesting(Struct, frozen=True, dict=True):
@@ -117,6 +118,46 @@ def find_nesting(spans: SpanBatch, topology: Topology) -> Nesting:
         if addresses[inner][0] is None:
             addresses[inner] = addresses[outer]
     return Nesting(topology, wrappers)
+
+
+def mark_call_parts(spans: SpanBatch, topology: Topology) -> Topology:
+    """Return the topology in which client spans for parts of a call are INTERNAL.
+
+    Instrumentation of name resolution and connections makes client spans inside the client span of a request: such a
+    span has no protocol of its own, no answer, no other address, and no request inside.
+    """
+    rows = np.flatnonzero(topology.is_exit & (topology.exits_above != MISSING_ROW))
+    if not len(rows):
+        return topology
+    layers = _find_layers(spans, topology)
+    exits_above = topology.exits_above
+    is_candidate = (topology.kinds == CLIENT) & (layers == _OTHER) & ~to_bool_array(spans.column("rpc_attempt"))
+    for name in ("peer_name", "gen_ai_provider"):
+        is_candidate &= ~to_bool_array(spans.column(name).is_valid())
+    is_candidate[topology.parents[np.flatnonzero(topology.is_entry & (topology.parents != MISSING_ROW))]] = False
+    if not is_candidate[rows].any():
+        return topology
+    hosts, ports = spans.column("server_address"), spans.column("server_port")
+    parts: set[int] = set()
+    with_requests: set[int] = set()  # exit spans with a request inside
+    for row in rows[np.argsort(-topology.depths[rows], kind="stable")].tolist():  # inner spans first
+        request = int(exits_above[row])
+        while request != MISSING_ROW and layers[request] == _OTHER:
+            request = int(exits_above[request])
+        if is_candidate[row] and row not in with_requests and request != MISSING_ROW:
+            own, around = ((hosts[each].as_py(), ports[each].as_py()) for each in (row, request))
+            if not do_addresses_differ(own, around):
+                parts.add(row)
+                continue
+        with_requests.add(int(exits_above[row]))
+    if not parts:
+        return topology
+    part_rows = np.array(sorted(parts), np.int64)
+    kinds, exits_above = topology.kinds.copy(), exits_above.copy()
+    kinds[part_rows] = INTERNAL
+    while len(inside := np.flatnonzero(np.isin(exits_above, part_rows))):
+        exits_above[inside] = topology.exits_above[exits_above[inside]]
+    return replace(topology, kinds=kinds, exits_above=exits_above)
 
 
 _OTHER, _HTTP, _RPC, _DATABASE, _MESSAGING = range(5)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from spanproof.tests.reference.spans import PRODUCER, Forest, Span
-from spanproof.tests.reference.targets import address_of, differ, protocol_of
+from spanproof.tests.reference.spans import CLIENT, PRODUCER, Forest, Span
+from spanproof.tests.reference.targets import address_of, differ, protocol_of, text_of
 
 
 class Nesting:
     """Which exit spans are wrapper spans of which."""
 
     def __init__(self, forest: Forest) -> None:
+        forest.parts = _find_parts(forest)
         self._above: dict[Span, Span] = {}
         for span in forest.spans:
             above = _exit_above(span, forest) if forest.is_exit(span) else None
@@ -21,6 +22,36 @@ class Nesting:
         """Return the wrapper spans around an exit span, the nearest first."""
         above = self._above.get(span)
         return () if above is None else (above, *self.wrappers(above))
+
+
+def _find_parts(forest: Forest) -> set[Span]:
+    """Return the client spans for parts of a call, such as the resolution of a name.
+
+    Such a span has no protocol, no answer, no other address than the request around it, and no request inside.
+    """
+    parts: set[Span] = set()
+    with_requests: set[Span] = set()
+    exits = [span for span in forest.spans if forest.is_exit(span) and _exit_above(span, forest) is not None]
+    for span in sorted(exits, key=forest.depth, reverse=True):
+        above = _exit_above(span, forest)
+        around = above
+        while around is not None and protocol_of(around) is None and around.kind != PRODUCER:
+            around = _exit_above(around, forest)
+        names_peer = any(text_of(span, name) is not None for name in ("service.peer.name", "gen_ai.provider.name"))
+        is_plain = span.kind == CLIENT and protocol_of(span) is None and not span.is_rpc_attempt and not names_peer
+        is_answered = any(forest.is_entry(child) for child in forest.children(span))
+        if (
+            is_plain
+            and forest.kind(span) == CLIENT
+            and not is_answered
+            and span not in with_requests
+            and around is not None
+            and not differ(address_of(span), address_of(around))
+        ):
+            parts.add(span)
+        elif above is not None:
+            with_requests.add(above)
+    return parts
 
 
 def _exit_above(span: Span, forest: Forest) -> Span | None:

@@ -122,6 +122,7 @@ class Forest:
 
     def __init__(self, spans: Iterable[Span], proxies: Iterable[str] = (), edges: Iterable[str] = ()) -> None:
         self.proxies, self.edges = frozenset(proxies), frozenset(edges)
+        self.parts: set[Span] = set()  # client spans for parts of a call
         kept: dict[tuple[str, str, int, str], Span] = {}
         for span in spans:
             key = (span.trace_id, span.span_id, span.kind, span.service)
@@ -190,6 +191,8 @@ class Forest:
 
         What such a span links to is a producer by the semantic conventions, also if that has not arrived.
         """
+        if span in self.parts:
+            return INTERNAL
         is_receive = as_text(read(span.attributes, "messaging.operation.type")) == "receive"
         return CONSUMER if span.kind == CLIENT and is_receive and span.links else span.kind or INTERNAL
 

@@ -17,8 +17,8 @@ PORTS: Final = {"http": "80", "https": "443"}
 THING_WORDS: Final = ("id", "key", "uuid", "number", "digest", "hash")
 LOOPBACK: Final = ("localhost", "::1")
 IDENTIFYING: Final = (
-    "rpc.service", "rpc.method", "url.query", "url.path", "messaging.message.id",
-    "http.request.header.idempotency-key",
+    "rpc.service", "rpc.method", "url.query", "url.path", "messaging.message.id", "messaging.kafka.offset",
+    "bullmq.job.id", "db.collection.name", "http.request.header.idempotency-key",
 )  # fmt: skip
 IDENTIFYING_PREFIXES: Final = ("db.query.parameter.", "graphql.", "rpc.request.", "url.")
 

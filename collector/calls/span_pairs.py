@@ -52,6 +52,9 @@ def pair_spans(spans: SpanBatch, nesting: Nesting, links: EntryLinks, are_proxie
     has_caller = (parents != MISSING_ROW) & (is_exit_kind(kinds[parents]) | topology.has_other_service_parent)
     callees = np.flatnonzero(topology.is_entry & has_caller & ~are_proxies & ~are_proxies[parents])
     callers = parents[callees]
+    # a client span made the request also if INTERNAL spans are between it and the callee's span
+    is_inside = ~is_exit_kind(kinds[callers]) & (topology.exits_above[callers] != MISSING_ROW)
+    callers = np.where(is_inside, topology.exits_above[callers], callers)
     linked_pairs = _pair_by_links(spans, topology, links, callers, callees)
     callers = np.concatenate([callers, linked_pairs[:, 0]])
     callees = np.concatenate([callees, linked_pairs[:, 1]])

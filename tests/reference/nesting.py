@@ -13,7 +13,7 @@ class Nesting:
         forest.parts = _find_parts(forest)
         self._above: dict[Span, Span] = {}
         for span in forest.spans:
-            above = _exit_above(span, forest) if forest.is_exit(span) else None
+            above = exit_above(span, forest) if forest.is_exit(span) else None
             if above is not None and not _is_call_by_itself(span, above):
                 self._above[span] = above
         self.wrapper_spans = set(self._above.values())
@@ -31,12 +31,12 @@ def _find_parts(forest: Forest) -> set[Span]:
     """
     parts: set[Span] = set()
     with_requests: set[Span] = set()
-    exits = [span for span in forest.spans if forest.is_exit(span) and _exit_above(span, forest) is not None]
+    exits = [span for span in forest.spans if forest.is_exit(span) and exit_above(span, forest) is not None]
     for span in sorted(exits, key=forest.depth, reverse=True):
-        above = _exit_above(span, forest)
+        above = exit_above(span, forest)
         around = above
         while around is not None and protocol_of(around) is None and around.kind != PRODUCER:
-            around = _exit_above(around, forest)
+            around = exit_above(around, forest)
         names_peer = any(text_of(span, name) is not None for name in ("service.peer.name", "gen_ai.provider.name"))
         is_plain = span.kind == CLIENT and protocol_of(span) is None and not span.is_rpc_attempt and not names_peer
         is_answered = any(forest.is_entry(child) for child in forest.children(span))
@@ -54,7 +54,7 @@ def _find_parts(forest: Forest) -> set[Span]:
     return parts
 
 
-def _exit_above(span: Span, forest: Forest) -> Span | None:
+def exit_above(span: Span, forest: Forest) -> Span | None:
     """Return the nearest exit span of the same service above, with no entry span between."""
     if forest.is_entry(span):
         return None

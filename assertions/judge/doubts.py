@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _ACCEPTS_POSSIBLE: Final = (s.Retry, s.Fallback, s.Circuit)
 _SHOWN_CALLS: Final = 3
 _DOUBTFUL_SQL: Final = (
-    "SELECT DISTINCT doubt, caller, callee FROM calls WHERE doubt IS NOT NULL AND trace_id IN ({traces})"
+    # the spans of calls in doubt because an attempt has no end are unfinished
+    "SELECT DISTINCT doubt, caller, callee FROM calls WHERE doubt <> 'unended' AND trace_id IN ({traces})"
 )
 _UNFINISHED_SQL: Final = (
     "SELECT DISTINCT 'unfinished', service, name FROM topology WHERE end_ns IS NULL AND trace_id IN ({traces})"

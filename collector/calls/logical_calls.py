@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Final, TypeAlias
 
 import pyarrow as pa
 from msgspec import Struct
+from msgspec.structs import replace
 
 from spanproof.collector.calls.arrivals import group_arrivals
-from spanproof.collector.calls.retry_candidates import RetryCandidate, read_retry_candidates
+from spanproof.collector.calls.retry_candidates import (
+    RetryCandidate,
+    count_rpc_attempts,
+    group_by,
+    read_retry_candidates,
+)
 from spanproof.collector.calls.retry_evidence import Tier, compare_requests
 from spanproof.collector.calls.retryable_failures import is_followed_up
 from spanproof.collector.calls.span_pairs import MESSAGE, PAIRED, UNPAIRED, SpanPairs
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.span_batch import SpanBatch
 
-# Why it is open how many attempts a call has: nothing records that the same thing was asked for; or a counter also
-# counts redirects, and the earlier spans are missing.
-POSSIBLE, REDIRECTS = "possible", "redirects"
+# Why it is open how many attempts a call has: nothing records that the same thing was asked for; a counter also counts
+# redirects, and the earlier spans are missing; or a failed attempt never ended, perhaps not before the next one.
+POSSIBLE, REDIRECTS, UNENDED = "possible", "redirects", "unended"
 
 
 class LinkedAttempt(Struct, frozen=True):
@@ -101,28 +107,33 @@ class _CallBuilder:
         self.max_retry_gap_ns = max_retry_gap_ns
         self.predecessors: _Predecessors = {}
         self.followed: set[int] = set()  # attempts that have a successor
+        self.unended: set[int] = set()  # attempts whose predecessor has no end
         self.kept_apart: dict[int, str] = {}
         self.redirects: Counter[int] = Counter()  # attempt -> redirects and challenges that its counter counts
 
     def build(self) -> LinkedCalls:
         """Link the attempts, and build the calls."""
-        for group in _group_by(
+        for group in group_by(
             (each for each in self.client_attempts if each.message_key is not None),
             lambda each: (each.trace, each.message_key),
         ):
             self._link_deliveries(group)
-        for group in _group_by(self.client_attempts, lambda each: (each.trace, each.caller, each.logical_parent)):
+        for group in group_by(self.client_attempts, lambda each: (each.trace, each.caller, each.logical_parent)):
             self._link_by_counter(group)
             self._link_by_failure(group)
         chains = self._build_chains(self.predecessors)
         calls = [self._build_call(chain, counts_unseen=True) for chain in chains]
-        doubtful = {call.call_key for _, call in calls if call.doubt is not None}
-        known = {key: link for key, link in self.predecessors.items() if link[1] is not Tier.POSSIBLE}
+        known = {
+            key: link
+            for key, link in self.predecessors.items()
+            if link[1] is not Tier.POSSIBLE and key not in self.unended
+        }
         apart = [
-            self._build_call(chain, counts_unseen=False)
-            for joined in chains
-            if joined[0].attempt_key in doubtful
+            (attempts, replace(part, doubt=call.doubt))
+            for joined, (_, call) in zip(chains, calls, strict=True)
+            if call.doubt is not None
             for chain in self._split(joined, known)
+            for attempts, part in [self._build_call(chain, counts_unseen=False)]
         ]
         return LinkedCalls(_concatenate(calls), _concatenate(apart))
 
@@ -141,7 +152,7 @@ class _CallBuilder:
 
     def _link_by_counter(self, group: list[RetryCandidate]) -> None:
         """Link each attempt whose counter is 1 or more to the attempt before it."""
-        counts = _count_rpc_attempts(group)
+        counts = count_rpc_attempts(group)
         in_order = sorted(group, key=lambda each: (each.start_ns, each.attempt_key))
         for each in in_order:
             count = counts.get(each.attempt_key, each.attempts_before) or 0
@@ -182,8 +193,8 @@ class _CallBuilder:
         Failures wait in the order of their ends. Each start takes the one with the best evidence, or else the first.
         """
         waiting = sorted(
-            (each for each in group if each.retryable and each.over_ns is not None and self._is_open(each)),
-            key=lambda each: (each.over_ns, each.attempt_key),
+            (each for each in group if each.retryable and self._is_open(each)),
+            key=lambda each: (each.start_ns if each.over_ns is None else each.over_ns, each.attempt_key),
         )
         for later in sorted(group, key=lambda each: (each.start_ns, each.attempt_key)):
             if later.attempt_key in self.predecessors:
@@ -201,6 +212,8 @@ class _CallBuilder:
                 tier, failed = min(matches, key=lambda match: match[0])
                 waiting.remove(failed)
                 self._link(failed, later, tier)
+                if failed.over_ns is None:
+                    self.unended.add(later.attempt_key)
 
     def _is_open(self, each: RetryCandidate) -> bool:
         return each.attempt_key not in self.followed
@@ -263,6 +276,8 @@ class _CallBuilder:
             tier = Tier.ARRIVALS
         else:
             tier = max(tiers, default=Tier.SINGLE)
+        if doubt is None and any(each.attempt_key in self.unended for each in chain):
+            doubt = UNENDED
         call_key = chain[0].attempt_key
         last = chain[-1]
         attempts = [
@@ -277,7 +292,7 @@ class _CallBuilder:
             tier=tier,
             doubt=doubt,
             start_ns=min(each.start_ns for each in chain),
-            end_ns=None if any(each.end_ns is None for each in chain) else max(each.end_ns or 0 for each in chain),
+            end_ns=None if last.end_ns is None else max(each.end_ns or 0 for each in chain),
             wrapper=self._find_wrapper(chain),
             kept_apart=self.kept_apart.get(last.attempt_key) if last.retryable else None,
             ends_with_arrival=have_arrivals[-1],
@@ -369,26 +384,6 @@ def _list_counted(rows: list[tuple[bool, bool, RetryCandidate]]) -> list[RetryCa
         key=lambda item: item[:2],
     )
     return [each for *_, each in in_order]
-
-
-def _count_rpc_attempts(group: list[RetryCandidate]) -> dict[int, int]:
-    """Return the number of earlier attempts of gRPC's spans for single attempts, by their order below one span."""
-    counts: dict[int, int] = {}
-    attempts = [each for each in group if each.rpc_attempt]
-    for siblings in _group_by(attempts, lambda each: each.wrappers[:1]):
-        siblings.sort(key=lambda each: (each.start_ns, each.attempt_key))
-        for number, each in enumerate(siblings):
-            counts[each.attempt_key] = number if each.attempts_before is None else each.attempts_before
-    return counts
-
-
-def _group_by(
-    candidates: Iterable[RetryCandidate], by: Callable[[RetryCandidate], Hashable]
-) -> list[list[RetryCandidate]]:
-    groups: dict[Hashable, list[RetryCandidate]] = {}
-    for each in candidates:
-        groups.setdefault(by(each), []).append(each)
-    return list(groups.values())
 
 
 def _concatenate(

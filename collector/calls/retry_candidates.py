@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Final
 
 import numpy as np
@@ -195,3 +195,24 @@ def _share_message(attempt_table: pa.Table, has_sign: BoolArray) -> BoolArray:
     if keys.null_count == len(keys):
         return np.zeros(len(keys), np.bool_)
     return to_bool_array(pc.is_in(keys, keys.filter(pa.array(has_sign)), skip_nulls=True))
+
+
+def count_rpc_attempts(group: list[RetryCandidate]) -> dict[int, int]:
+    """Return the number of earlier attempts of gRPC's spans for single attempts, by their order below one span."""
+    counts: dict[int, int] = {}
+    attempts = [each for each in group if each.rpc_attempt]
+    for siblings in group_by(attempts, lambda each: each.wrappers[:1]):
+        siblings.sort(key=lambda each: (each.start_ns, each.attempt_key))
+        for number, each in enumerate(siblings):
+            counts[each.attempt_key] = number if each.attempts_before is None else each.attempts_before
+    return counts
+
+
+def group_by(
+    candidates: Iterable[RetryCandidate], by: Callable[[RetryCandidate], Hashable]
+) -> list[list[RetryCandidate]]:
+    """Return the candidates with the same key, in order."""
+    groups: dict[Hashable, list[RetryCandidate]] = {}
+    for each in candidates:
+        groups.setdefault(by(each), []).append(each)
+    return list(groups.values())

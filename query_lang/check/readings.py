@@ -37,7 +37,7 @@ class Reading(Struct, frozen=True):
     @property
     def is_plain(self) -> bool:
         """Whether calls are read as they are stored."""
-        return self.is_joined and self.counts_redirects and not self.declared
+        return self.is_joined and self.counts_redirects and not self.is_endless and not self.declared
 
     def read_otherwise(self, doubt: Doubt) -> Reading:
         """Return the reading that takes the other side of a doubt."""

@@ -36,6 +36,8 @@ def compile_table(name: str, reading: Reading) -> str:
             f", {end_ns} - start_ns AS duration_ns, CASE WHEN network_ns IS NULL AND shape = 'paired'"
             f" AND {is_seen_by_caller} THEN {end_ns} - start_ns - {served_ns} ELSE network_ns END AS network_ns"
         )
+    if name == "calls":
+        replaced += f", coalesce(over_ns, {end_ns}) AS over_ns"
     return f"(SELECT {SQL.replace_columns(replaced)} FROM {source})"
 
 
@@ -49,7 +51,8 @@ def _compile_joined(reading: Reading) -> str:
         )
         possible = f"CASE {cases} ELSE {possible} END"
     redirects = str(reading.counts_redirects).lower()
-    return f"(CASE WHEN doubt = 'redirects' THEN {redirects} ELSE {possible} END)"
+    ended = str(not reading.is_endless).lower()
+    return f"(CASE doubt WHEN 'redirects' THEN {redirects} WHEN 'unended' THEN {ended} ELSE {possible} END)"
 
 
 def _match(column: str, service: str) -> str:

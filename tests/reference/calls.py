@@ -15,7 +15,16 @@ from spanproof.collector.otlp.retry_counters import RETRY_COUNTERS
 from spanproof.tests.reference.attempts import Try, count_attempts, derive_tries, find_maker
 from spanproof.tests.reference.nesting import Nesting
 from spanproof.tests.reference.spans import Forest, Span, as_number, as_text, read
-from spanproof.tests.reference.targets import asks_again, asks_otherwise, has_full_url, message_of, target_of, text_of
+from spanproof.tests.reference.targets import (
+    address_of,
+    asks_again,
+    asks_otherwise,
+    has_full_url,
+    message_of,
+    name_target,
+    target_of,
+    text_of,
+)
 
 __all__ = ["Calls", "Logical", "Reading", "Try"]
 
@@ -250,7 +259,15 @@ class Calls:
         both = one.server is not None and other.server is not None
         if both and one.callee != other.callee:
             return False
-        return target_of(one, with_address=not both) == target_of(other, with_address=not both)
+        if one.protocol == other.protocol:
+            return target_of(one, with_address=not both) == target_of(other, with_address=not both)
+        names = name_target(one), name_target(other)  # an attempt that records no protocol may have any
+        addresses = address_of(one.primary_span), address_of(other.primary_span)
+        return (
+            "other" in (one.protocol, other.protocol)
+            and names[0] == names[1]
+            and (both or addresses[0] == addresses[1])
+        )
 
     def _tier(self, one: Try, other: Try) -> int:
         if one.protocol == "http" and not (has_full_url(one.primary_span) and has_full_url(other.primary_span)):
@@ -259,7 +276,7 @@ class Calls:
 
     def _call_key(self, one: Try) -> tuple[object, ...]:
         parent = find_maker(one, self.attempt_counts)
-        return one.trace_id, parent, instance_of(one), one.protocol, one.method, one.asynchronous
+        return one.trace_id, parent, instance_of(one), one.method, one.asynchronous
 
 
 def _name_by_answer(calls: Iterable[Logical]) -> dict[Try, str]:

@@ -116,6 +116,16 @@ def target_of(one: Try, *, with_address: bool) -> tuple[object, ...]:
     return "other", span.name, address
 
 
+def name_target(one: Try) -> str | None:
+    """Return what the target of an attempt is called where it has no more than a name, or None if it has more."""
+    span = one.primary_span
+    _, path, query = split_url(span)
+    if one.protocol == "http" and path is not None:
+        return path if query is None else f"{path}?{query}"
+    has_more = one.protocol == "db" or len(target_of(one, with_address=False)) > 2 or text_of(span, "rpc.method")
+    return span.name if one.protocol in ("http", "other") or not has_more else None
+
+
 def message_of(one: Try) -> tuple[object, ...] | None:
     """Return the identity of a message or task, if it has one."""
     spans = [span for span in (one.server, one.exit) if span is not None]

@@ -27,6 +27,7 @@ from spanproof.collector.traces.retention import find_last_expired_start_ns
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, to_decimal
 from spanproof.query_lang.check.types import mentions_baseline
 from spanproof.query_lang.compile.compiler import compile_claim
+from spanproof.query_lang.compile.critical_path import compile_overrun, reads_single_shares
 from spanproof.query_lang.compile.resilience import UNDECIDED_REASON, compile_unobserved
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
@@ -94,7 +95,22 @@ class Judge(TraceSelection):
             elif verdict.outcome != first.outcome or self._sign != first_sign:
                 return open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts)
         assert first is not None  # noqa: S101 (there is at least one reading)
+        if first.outcome in (Outcome.PASS, Outcome.FAIL) and self._depends_on_ends(expectation.claim, bindings):
+            return open_evidence.make_inconclusive(expectation.claim, first, first, ("unfinished",))
         return first
+
+    def _depends_on_ends(self, claim: s.Claim, bindings: Bindings) -> bool:
+        """Return whether unfinished spans leave shares of a critical path open.
+
+        A share may be largest if a span ended at neither of the two times at which it is assumed to have ended.
+        """
+        if "unfinished" not in self._find_open_evidence().items or not reads_single_shares(claim):
+            return False
+        if not isinstance(claim, s.Budget):
+            return True
+        sql, parameters = compile_overrun(claim, bindings)
+        ((is_exceeded,),) = self.connection.execute(sql, parameters).fetchall()
+        return not is_exceeded
 
     def _find_open_evidence(self) -> OpenEvidence:
         """Return what is open in the selected traces. That of live traces changes as their spans arrive."""

@@ -14,7 +14,7 @@ from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.sql.row_aliases import RowAliases, SqlParameters
 from spanproof.query_lang.sql.selections import SelectedRows
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.query_lang.syntax.vocabulary import ValueType
+from spanproof.query_lang.syntax.vocabulary import AGGREGATES, ValueType
 
 # `walk` has, for each awaited span, the time that is not yet assigned: from `start_ns` to `rest_end_ns`, within the
 # time up to `until_ns`. `awaited` has the children that a span can wait for: a child ends within that time, or
@@ -108,6 +108,33 @@ def compile_shares(bindings: Bindings, traces: str) -> str:
     """Return the query for the shares of all critical paths: ``trace_id``, ``service``, ``value`` in nanoseconds."""
     parameters = SqlParameters(traces=traces, reading=bindings.reading)
     return f"WITH RECURSIVE {_compile_critical_path(parameters)} SELECT trace_id, service, value FROM critical"
+
+
+def reads_single_shares(claim: s.Claim) -> bool:
+    """Return whether a claim is about the share of a service in each trace, not about an aggregate of them."""
+    if isinstance(claim, s.Budget):
+        return True
+    aggregated = {
+        id(part)
+        for function in s.walk(claim)
+        if isinstance(function, s.Function) and function.name in AGGREGATES
+        for part in s.walk(function)
+    }
+    return any(
+        isinstance(part, s.Function) and part.name == "critical" and id(part) not in aggregated
+        for part in s.walk(claim)
+    )
+
+
+def compile_overrun(claim: s.Budget, bindings: Bindings) -> tuple[str, dict[str, object]]:
+    """Return the query that tests whether the root of a trace lasted longer than the whole budget."""
+    parameters = SqlParameters(reading=bindings.reading)
+    limit = compile_limit(claim.total, bindings, parameters)
+    sql = (
+        f"SELECT EXISTS (FROM {parameters.traces} sel JOIN topology t ON t.trace_id = sel.trace_id"
+        f" WHERE t.depth = 0 AND NOT t.orphan AND t.end_ns - t.start_ns > {limit})"
+    )
+    return sql, parameters.values
 
 
 def compile_budget(claim: s.Budget, bindings: Bindings) -> Plan:

@@ -17,7 +17,6 @@ from spanproof.tests.reference.peers import name_peers
 from spanproof.tests.reference.spans import (
     CLIENT,
     CONSUMER,
-    ENDLESS_NS,
     INTERNAL,
     PRODUCER,
     SERVER,
@@ -94,12 +93,11 @@ class Try(Struct, frozen=True, eq=False):
         """When the attempt is over: at the end of its server span, too, if a response status is recorded."""
         if self.interval:
             return self.end_ns
-        end_ns = self.start_ns + ENDLESS_NS if self.own_span.unfinished else self.end_ns
         if self.asynchronous or self.exit is None or self.server is None:
-            return end_ns
+            return self.end_ns
         if (self.exit.http_status is None and self.exit.rpc_status is None) or self.server.unfinished:
-            return end_ns
-        return min(end_ns, self.server.end_ns)
+            return self.end_ns
+        return min(self.end_ns, self.server.end_ns)
 
     @property
     def duration_ns(self) -> int:

@@ -15,6 +15,7 @@ from fractions import Fraction
 from msgspec.structs import replace
 
 from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import AGGREGATES
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
 from spanproof.tests.reference.estimates import find_worst_outcome, judge_limit, judge_not_worse
@@ -44,7 +45,27 @@ def judge(expectation: s.Expectation, world: World) -> str:
         for each in world.readings()
         if each.calls.reading.joined or not takes_possible
     }
-    return outcomes.pop()[0] if len(outcomes) == 1 else "inconclusive"
+    if len(outcomes) > 1 or _depends_on_ends(expectation.claim, world):
+        return "inconclusive"
+    return outcomes.pop()[0]
+
+
+def _depends_on_ends(claim: s.Claim, world: World) -> bool:
+    """Return whether unfinished spans leave open how a critical path is shared; the whole may be exceeded anyway."""
+    is_open = any(span.unfinished and span.trace_id in world.settled for span in world.forest.spans)
+    if isinstance(claim, s.Budget):
+        total = value_of(claim.total, None)
+        limit = None if total is None else convert(total, "number")
+        roots = [root for trace in world.settled for root in world.forest.roots(trace)]
+        return is_open and not any(not root.unfinished and root.duration_ns > limit for root in roots)
+    aggregated = {
+        id(part)
+        for function in s.walk(claim)
+        if isinstance(function, s.Function) and function.name in AGGREGATES
+        for part in s.walk(function)
+    }
+    names = (part for part in s.walk(claim) if isinstance(part, s.Function) and id(part) not in aggregated)
+    return is_open and any(part.name == "critical" for part in names)
 
 
 def _find_side(expectation: s.Expectation, world: World) -> int | None:

@@ -134,7 +134,7 @@ CLAIMS = [
     ("lower(duration(a)) == 1", "type-mismatch", "duration(a)"),
     ("len(5) == 1", "type-mismatch", "5"),
     ("len(1d) == 1", "type-mismatch", "1d"),
-    ("some a has json(span.n) == 1", "misplaced", "span.n"),
+    ("some a has env(span.n) == 1", "misplaced", "span.n"),
     ("some a has env(name) == name", "misplaced", "name"),
     ('some a has scope.name * 0.5pp < "a*"', "type-mismatch", 'scope.name * 0.5pp < "a*"'),
     ("p(99.9, values(a, span.n)) <= values(a, service)", "type-mismatch",

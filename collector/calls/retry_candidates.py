@@ -31,6 +31,7 @@ class RetryCandidate(Struct, frozen=True):
     attempt_key: int
     trace: int
     shape: str
+    is_async: bool
     protocol: str
     caller: str
     callee: str
@@ -100,7 +101,9 @@ class _IdentityReader:
         return self._identity
 
 
-_COMPUTED: Final = ("row", "trace", "names_callee", "logical_parent", "wrappers", "exit_row", "read_identity")
+_COMPUTED: Final = (
+    "row", "trace", "is_async", "names_callee", "logical_parent", "wrappers", "exit_row", "read_identity",
+)  # fmt: skip
 _READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__struct_fields__ if name not in _COMPUTED)
 
 
@@ -137,6 +140,7 @@ def read_retry_candidates(
                 row=row,
                 trace=traces[position],
                 names_callee=names_callee[position].as_py(),
+                is_async=table["async"][position].as_py(),
                 logical_parent=int(parents[row]),
                 wrappers=() if exit_row == MISSING_ROW else tuple(nesting.list_wrappers(exit_row)),
                 exit_row=exit_row,

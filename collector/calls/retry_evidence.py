@@ -23,6 +23,8 @@ def compare_requests(failed: RetryCandidate, later: RetryCandidate) -> Tier | st
 
     Both have the same logical parent, caller and protocol.
     """
+    if failed.is_async != later.is_async:
+        return "one is a message, and the other one a call"
     are_answered = failed.is_answered and later.is_answered
     if are_answered and failed.callee != later.callee:
         return f"they reached different services: `{failed.callee}` and `{later.callee}`"

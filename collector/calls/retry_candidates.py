@@ -131,7 +131,10 @@ def read_retry_candidates(
     candidates = []
     traces = spans.index.trace_indices[pairs.caller_rows[rows]].tolist()
     name_rows = find_name_rows(spans, nesting, exit_rows[rows])
-    names_callee = spans.column("peer_name").take(pa.array(name_rows, mask=name_rows == MISSING_ROW)).is_valid()
+    names_callee = (
+        spans.column("peer_name").take(pa.array(name_rows, mask=name_rows == MISSING_ROW)).is_valid().to_pylist()
+    )
+    are_async = table["async"].to_pylist()
     for position, row in enumerate(rows.tolist()):
         values = {name: column[position] for name, column in columns.items()}
         exit_row = int(exit_rows[row])
@@ -139,8 +142,8 @@ def read_retry_candidates(
             RetryCandidate(
                 row=row,
                 trace=traces[position],
-                names_callee=names_callee[position].as_py(),
-                is_async=table["async"][position].as_py(),
+                names_callee=names_callee[position],
+                is_async=are_async[position],
                 logical_parent=int(parents[row]),
                 wrappers=() if exit_row == MISSING_ROW else tuple(nesting.list_wrappers(exit_row)),
                 exit_row=exit_row,

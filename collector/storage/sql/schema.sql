@@ -102,7 +102,7 @@ CREATE TABLE topology (
     end_ns       BIGINT,           -- NULL: unfinished
     resource_key UBIGINT NOT NULL,
     -- the kind that the span has in its trace: a client span that receives a message is a consumer, an INTERNAL span with
-    -- an entry span of another service below it is a client
+    -- an entry span of another service below it is a client, a client span for a part of a call is INTERNAL
     role         INTEGER NOT NULL
 );
 

@@ -122,16 +122,17 @@ class ClaimText(Struct, frozen=True):
         limit = round(sample.limit) if plan.value_type.kind == "duration" else sample.limit
         return f" ({units.format_value(limit, plan.value_type)})"
 
-    def explain_value_sets(self, sample: Finding | None) -> str:
+    def explain_value_sets(self, plan: Plan, sample: Finding | None) -> str:
         """Return why the sets of values of two selections are not as claimed."""
         condition = self.claim.condition if isinstance(self.claim, s.ComparisonClaim) else None
         if sample is None or not sample.note or not isinstance(condition, s.Compare):
             return "the sets are not as claimed"
         left, right = (f"`{self.read_source(side.at)}`" for side in (condition.left, condition.right))
+        value = units.format_value(sample.value, plan.value_type)
         if not sample.note[0]:
-            return f"{left} and {right} both have {sample.value}"
+            return f"{left} and {right} both have {value}"
         has, lacks = (left, right) if sample.note[0] == 1 else (right, left)
-        return f"{has} has {sample.value}, which {lacks} does not have"
+        return f"{has} has {value}, which {lacks} does not have"
 
     def name_budget_part(self, claim: s.Budget, number: int) -> str:
         """Return the name of a part of a budget; number 0 is the whole."""

@@ -311,7 +311,7 @@ class Explainer:
                 f"{observed}; {failed_count}" if subject else failed_count,
             )
         if isinstance(self.claim, s.ComparisonClaim) and compares_value_sets(self.claim.condition):
-            reason = self.claim_text.explain_value_sets(sample)
+            reason = self.claim_text.explain_value_sets(plan, sample)
             return reason, "comparison", f"{reason}; {counts.fails} of {format_count(counts.n, 'trace')}"
         verb = "is" if plan.family == "number" else "was"
         if plan.family == "number":

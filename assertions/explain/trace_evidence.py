@@ -69,7 +69,7 @@ def build_trace_view(
     span, and the `marked` span ids remain.
     """
     rows = connection.execute(
-        "SELECT t.span_key, t.parent_key, t.is_entry, s.kind IN (3, 4) AND s.span_key NOT IN"
+        "SELECT t.span_key, t.parent_key, t.is_entry, t.role IN (3, 4) AND s.span_key NOT IN"
         " (SELECT client_key FROM attempts WHERE trace_id = $trace::UUID AND server_key IS NOT NULL"
         " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns,"
         " coalesce(t.end_ns, t.start_ns), t.error, t.orphan,"

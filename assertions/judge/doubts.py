@@ -23,7 +23,8 @@ _ACCEPTS_POSSIBLE: Final = (s.Retry, s.Fallback, s.Circuit)
 _SHOWN_CALLS: Final = 3
 _DOUBTFUL_SQL: Final = (
     # the spans of calls in doubt because an attempt has no end are unfinished
-    "SELECT DISTINCT doubt, caller, callee FROM calls WHERE doubt <> 'unended' AND trace_id IN ({traces})"
+    "SELECT DISTINCT CASE WHEN doubt = 'possible unended' THEN 'possible' ELSE doubt END, caller, callee FROM calls"
+    " WHERE doubt <> 'unended' AND trace_id IN ({traces})"
 )
 _UNFINISHED_SQL: Final = (
     "SELECT DISTINCT 'unfinished', service, name FROM topology WHERE end_ns IS NULL AND trace_id IN ({traces})"

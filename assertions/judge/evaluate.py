@@ -95,18 +95,20 @@ class Judge(TraceSelection):
             elif verdict.outcome != first.outcome or self._sign != first_sign:
                 return open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts)
         assert first is not None  # noqa: S101 (there is at least one reading)
-        if first.outcome in (Outcome.PASS, Outcome.FAIL) and self._depends_on_ends(expectation.claim, bindings):
+        if first.outcome in (Outcome.PASS, Outcome.FAIL) and self._depends_on_ends(expectation, bindings):
             return open_evidence.make_inconclusive(expectation.claim, first, first, ("unfinished",))
         return first
 
-    def _depends_on_ends(self, claim: s.Claim, bindings: Bindings) -> bool:
+    def _depends_on_ends(self, expectation: s.Expectation, bindings: Bindings) -> bool:
         """Return whether unfinished spans leave shares of a critical path open.
 
-        A share may be largest if a span ended at neither of the two times at which it is assumed to have ended.
+        A share may be largest if a span ended at neither of the two times at which it is assumed to have ended. A trace
+        that exceeds the whole budget decides a claim about all traces anyway.
         """
+        claim = expectation.claim
         if "unfinished" not in self._find_open_evidence().items or not reads_single_shares(claim):
             return False
-        if not isinstance(claim, s.Budget):
+        if not isinstance(claim, s.Budget) or expectation.share is not None:
             return True
         sql, parameters = compile_overrun(claim, bindings)
         ((is_exceeded,),) = self.connection.execute(sql, parameters).fetchall()
@@ -173,8 +175,11 @@ class Judge(TraceSelection):
     ) -> Verdict:
         claim = expectation.claim
         assert isinstance(claim, s.IfThen)  # noqa: S101 (the caller has tested it)
+        # rates are per second of the traces in which the condition holds, not of the window
+        lengths = {table: ns for table, ns in bindings.window_ns.items() if table == "baseline"}
+        inner = replace(bindings, window_ns=lengths)
         verdict = judge_conditional(
-            expectation, explainer.claim_text, self, bindings, lambda part: self._judge_reading(part, text, bindings)
+            expectation, explainer.claim_text, self, inner, lambda part: self._judge_reading(part, text, inner)
         )
         if verdict.outcome in (Outcome.PASS, Outcome.FAIL) and self._is_unobserved(claim.condition, bindings):
             verdict = replace(verdict, outcome=Outcome.INCONCLUSIVE, id="untold", reason=UNDECIDED_REASON)

@@ -20,7 +20,7 @@ _CLIENT, _PRODUCER, _SERVER = (pa.scalar(kind, pa.int32()) for kind in (CLIENT, 
 
 
 def build_attempts(
-    spans: SpanBatch, nesting: Nesting, pairs: SpanPairs, known: KnownPeers
+    spans: SpanBatch, nesting: Nesting, pairs: SpanPairs, known: KnownPeers, are_proxies: BoolArray
 ) -> tuple[pa.Table, dict[str, frozenset[str]]]:
     """Return the columns of ``attempts`` that need no logical call, and some more; and which services answered where.
 
@@ -62,7 +62,9 @@ def build_attempts(
     sole_rows = nesting.find_sole_wrappers(np.where(is_message, MISSING_ROW, exit_rows))
     sole_wrapper = AttemptSide(spans, topology, sole_rows)
     has_sole_wrapper = sole_wrapper.keys.is_valid()
-    counting = AttemptSide(spans, topology, find_counter_rows(spans, nesting, exit_rows, pairs.callee_rows, is_message))
+    counting = AttemptSide(
+        spans, topology, find_counter_rows(spans, nesting, exit_rows, pairs.callee_rows, is_message, are_proxies)
+    )
     table = pa.table(
         {
             "trace_id": caller.read("trace_id"),

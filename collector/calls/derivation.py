@@ -163,7 +163,7 @@ def derive_rows(
     yield build_topology_rows(spans, topology)
     yield build_continuation_rows(spans, find_continuations(spans, topology, links))
     pairs = pair_spans(spans, nesting, links, are_proxies)
-    attempt_table, answers = build_attempts(spans, nesting, pairs, known)
+    attempt_table, answers = build_attempts(spans, nesting, pairs, known, are_proxies)
     yield "answers", build_answer_rows(answers, known)
     linked = link_attempts(spans, nesting, pairs, attempt_table, rules.max_retry_gap_ns)
     yield from build_attempt_and_call_rows(attempt_table, linked)

@@ -27,6 +27,7 @@ from spanproof.collector.topology.span_batch import SpanBatch
 # Why it is open how many attempts a call has: nothing records that the same thing was asked for; a counter also counts
 # redirects, and the earlier spans are missing; or a failed attempt never ended, perhaps not before the next one.
 POSSIBLE, REDIRECTS, UNENDED = "possible", "redirects", "unended"
+POSSIBLE_UNENDED: Final = "possible unended"
 
 
 class LinkedAttempt(Struct, frozen=True):
@@ -276,8 +277,8 @@ class _CallBuilder:
             tier = Tier.ARRIVALS
         else:
             tier = max(tiers, default=Tier.SINGLE)
-        if doubt is None and any(each.attempt_key in self.unended for each in chain):
-            doubt = UNENDED
+        if any(each.attempt_key in self.unended for each in chain):
+            doubt = POSSIBLE_UNENDED if doubt == POSSIBLE else doubt or UNENDED
         call_key = chain[0].attempt_key
         last = chain[-1]
         attempts = [

@@ -14,7 +14,12 @@ _MAX_HOPS = 4  # sidecars between a caller and a callee
 
 
 def find_counter_rows(
-    spans: SpanBatch, nesting: Nesting, exit_rows: IntArray, callee_rows: IntArray, is_message: BoolArray
+    spans: SpanBatch,
+    nesting: Nesting,
+    exit_rows: IntArray,
+    callee_rows: IntArray,
+    is_message: BoolArray,
+    are_proxies: BoolArray,
 ) -> IntArray:
     """Return, for each attempt, the row of the span whose counter counts; `MISSING_ROW` if no span has one.
 
@@ -29,7 +34,7 @@ def find_counter_rows(
         np.where(is_message, callee_rows, MISSING_ROW),
         exit_rows,
         _find_counting_wrappers(spans, nesting, exit_rows, has_counter),
-        *_list_sidecars(spans, nesting, callee_rows),
+        *_list_sidecars(spans, callee_rows, are_proxies),
         callee_rows,
     ]
     for rows in candidates:
@@ -53,20 +58,19 @@ def _find_counting_wrappers(
     for row in wrapped[np.argsort(starts[wrapped], kind="stable")].tolist():
         for wrapper in nesting.list_wrappers(row):
             last[wrapper] = row
-    wrapper_of = {last[wrapper]: wrapper for wrapper in reversed(counting.tolist()) if wrapper in last}
+    wrapper_of = {
+        row: next(each for each in nesting.list_wrappers(row) if has_counter[each] and last[each] == row)
+        for row in {last[wrapper] for wrapper in counting.tolist()}
+    }
     for position in np.flatnonzero(np.isin(exit_rows, list(wrapper_of))).tolist():
         found[position] = wrapper_of[int(exit_rows[position])]
     return found
 
 
-def _list_sidecars(spans: SpanBatch, nesting: Nesting, callee_rows: IntArray) -> Iterator[IntArray]:
+def _list_sidecars(spans: SpanBatch, callee_rows: IntArray, are_proxies: BoolArray) -> Iterator[IntArray]:
     """Yield the spans of sidecars between the callees and their callers, the nearest to the callee first."""
-    parents = nesting.topology.parents
-    above = np.where(callee_rows == MISSING_ROW, MISSING_ROW, parents[callee_rows])
     hop = callee_rows
-    for _ in range(_MAX_HOPS):
-        hop = np.where(hop == MISSING_ROW, MISSING_ROW, spans.declared_parents[hop])
-        hop = np.where((hop == above) | (above == MISSING_ROW), MISSING_ROW, hop)
-        if (hop == MISSING_ROW).all():
-            return
+    for _ in range(_MAX_HOPS if are_proxies.any() else 0):
+        above = np.where(hop == MISSING_ROW, MISSING_ROW, spans.declared_parents[hop])
+        hop = np.where((above != MISSING_ROW) & are_proxies[above], above, MISSING_ROW)
         yield hop

@@ -134,7 +134,9 @@ def mark_call_parts(spans: SpanBatch, topology: Topology) -> Topology:
     is_candidate = (topology.kinds == CLIENT) & (layers == _OTHER) & ~to_bool_array(spans.column("rpc_attempt"))
     for name in ("peer_name", "gen_ai_provider"):
         is_candidate &= ~to_bool_array(spans.column(name).is_valid())
-    is_candidate[topology.parents[np.flatnonzero(topology.is_entry & (topology.parents != MISSING_ROW))]] = False
+    callers = topology.parents[np.flatnonzero(topology.is_entry & (topology.parents != MISSING_ROW))]
+    around_callers = exits_above[callers[~topology.is_exit[callers]]]
+    is_candidate[np.concatenate([callers, around_callers[around_callers != MISSING_ROW]])] = False
     if not is_candidate[rows].any():
         return topology
     hosts, ports = spans.column("server_address"), spans.column("server_port")

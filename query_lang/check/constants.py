@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from decimal import Decimal, DivisionByZero, InvalidOperation
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -205,13 +205,15 @@ def _evaluate_function(node: s.Function, bindings: Bindings) -> Constant | None:
         return Constant(len(argument.value), "number")
     if node.name == "json":
         try:
-            value = json.loads(format_constant(argument))
+            part: Any = json.loads(format_constant(argument))
         except ValueError:
             raise MissingValue("`json` received a text that is not JSON") from None
         try:
             for key in node.keys:
-                value = value[key]
+                if isinstance(part, str):  # a text is no list of characters
+                    return None
+                part = part[key]
         except (KeyError, IndexError, TypeError):
             return None
-        return None if value is None else Constant(value, "any")
+        return None if part is None else Constant(part, "any")
     return Constant(getattr(format_constant(argument), node.name)(), "text")

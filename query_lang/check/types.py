@@ -196,6 +196,8 @@ class TypeChecker:
                 node.name_at,
                 suggest_names(node.name, v.FUNCTIONS) or "functions are " + ", ".join(v.FUNCTIONS),
             )
+        if node.keys and node.name != "json":
+            return self.report_problem("unknown-field", f"`{node.name}(…)` has no parts", node.at)
         if node.name in v.SELECTION_FUNCTIONS or node.name in v.AGGREGATES:
             if scope.row is not None:
                 return self.report_problem(
@@ -225,8 +227,6 @@ class TypeChecker:
             return self.report_problem(
                 "type-mismatch", f"`{node.name}` takes a text, but this is {argument_type.name}", argument.at
             )
-        if node.keys and node.name != "json":
-            return self.report_problem("unknown-field", f"`{node.name}(…)` has no parts", node.at)
         if node.name == "env" and any(is_field(part, scope) for part in s.walk(argument)):
             return self.report_problem(
                 "misplaced", f"`{node.name}` takes a value known before any span is read", argument.at

@@ -112,7 +112,7 @@ def compile_shares(bindings: Bindings, traces: str) -> str:
 
 def reads_single_shares(claim: s.Claim) -> bool:
     """Return whether a claim is about the share of a service in each trace, not about an aggregate of them."""
-    if isinstance(claim, s.Budget):
+    if any(isinstance(part, s.Budget) for part in s.walk(claim)):
         return True
     aggregated = {
         id(part)

@@ -33,6 +33,13 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
     )
     topology = parameters.table("topology")
     limit = "NULL::BIGINT" if claim.limit is None else compile_limit(claim.limit, bindings, parameters)
+    # where the first selection has a span without an end, the gap may be shorter
+    or_open = (
+        " OR NULLIF(EXISTS (FROM firsts f JOIN topology s ON s.span_key = f.span_key"
+        " WHERE f.trace_id = p.trace_id AND s.end_ns IS NULL), true)"
+        if bindings.reading.has_unfinished
+        else ""
+    )
     ok = "is_ordered" if claim.limit is None else "is_ordered AND is_within"
     sql = f"""
     WITH RECURSIVE
@@ -93,7 +100,7 @@ def compile_before(claim: s.Before, bindings: Bindings) -> Plan:
             END AS is_ordered,
             CASE
                 WHEN p.same_process OR abs(p.gap_ns - {limit}) > (SELECT max_clock_skew_ns FROM rules)
-                THEN p.gap_ns <= {limit}
+                THEN p.gap_ns <= {limit}{or_open}
             END AS is_within
         FROM pairs p
         LEFT JOIN near n ON n.trace_id = p.trace_id

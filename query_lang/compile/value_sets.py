@@ -11,7 +11,7 @@ from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.sql.row_aliases import SqlParameters
 from spanproof.query_lang.sql.selections import SelectedRows, is_stable, select_rows
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.query_lang.syntax.vocabulary import ValueType
+from spanproof.query_lang.syntax.vocabulary import ValueKind, ValueType
 
 
 def compile_value_sets(node: s.Compare, bindings: Bindings) -> Plan:
@@ -23,8 +23,9 @@ def compile_value_sets(node: s.Compare, bindings: Bindings) -> Plan:
     """
     parameters = SqlParameters(reading=bindings.reading)
     sides = [_select_side(side, parameters, bindings) for side in (node.left, node.right)]
-    is_number = any(value.kind != "any" and value.kind in NUMERIC_KINDS for _, value in sides)
-    left, right = (_compile_side(rows, value, is_number=is_number) for rows, value in sides)
+    kinds = {value.kind for _, value in sides} - {"any"}
+    kind = next(iter(kinds)) if len(kinds) == 1 else "text"
+    left, right = (_compile_side(rows, value, kind) for rows, value in sides)
     if node.operator == "==":
         breaking = (
             "SELECT l.*, 1 AS side FROM lefts l ANTI JOIN rights USING (trace_id, value)"
@@ -53,7 +54,7 @@ def compile_value_sets(node: s.Compare, bindings: Bindings) -> Plan:
         sql,
         parameters.values,
         "all",
-        ValueType("text"),
+        ValueType(kind),
         is_stable=node.operator == "!=" and all(each is not None and is_stable(each) for each in selections),
         undecided_reason="one side has no values",
     )
@@ -67,13 +68,15 @@ def _select_side(side: s.Expression, parameters: SqlParameters, bindings: Bindin
     return rows, rows.compile_value(side.name, side.arguments)
 
 
-def _compile_side(rows: SelectedRows, value: SqlValue, *, is_number: bool) -> str:
-    read = value.sql
-    if is_number and value.kind == "any":
-        read = SQL.to_double(read)
-    compared = SQL.cast(f"CAST({read} AS DOUBLE)", "text") if is_number else SQL.cast(read, "text")
+def _compile_side(rows: SelectedRows, value: SqlValue, kind: ValueKind) -> str:
+    """Return the query for the values of one side, as values of a kind: numbers as doubles, attributes as texts."""
+    compared = value.sql
+    if kind in NUMERIC_KINDS:
+        compared = SQL.to_double(value.sql)
+    elif value.kind != kind:
+        compared = SQL.cast(value.sql, "text")
     return rows.build_select(
         f"{rows.trace_id_sql} AS trace_id, {compared} AS value, {rows.witness_sql} AS witness,"
         f" {rows.start_sql} AS start_ns",
-        f"{read} IS NOT NULL",
+        f"{compared} IS NOT NULL",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from decimal import Decimal
 from typing import Final
 
@@ -102,9 +101,11 @@ class DuckDbDialect(SqlDialect):
         return reads[0] if len(reads) == 1 else f"coalesce({', '.join(reads)})"
 
     def read_json(self, text: str, keys: tuple[str | int, ...]) -> str:
-        parts = (f"[{key}]" if isinstance(key, int) else f".{json.dumps(key, ensure_ascii=False)}" for key in keys)
-        path = self.quote("$" + "".join(parts))
-        return f"json_extract_string(CASE WHEN json_valid({text}) THEN {text} END, {path})"
+        if not keys:
+            return f"json_extract_string(CASE WHEN json_valid({text}) THEN {text} END, '$')"
+        # a JSON pointer, RFC 6901: in a path of DuckDB's, some keys are wildcards
+        pointer = "".join(f"/{str(key).replace('~', '~0').replace('/', '~1')}" for key in keys)
+        return f"json_extract_string(CASE WHEN json_valid({text}) THEN {text} END, {self.quote(pointer)})"
 
     def is_encoded(self, value: str) -> str:
         return f"{value}[1] = chr(1)"

@@ -52,7 +52,10 @@ def _compile_joined(reading: Reading) -> str:
         possible = f"CASE {cases} ELSE {possible} END"
     redirects = str(reading.counts_redirects).lower()
     ended = str(not reading.is_endless).lower()
-    return f"(CASE doubt WHEN 'redirects' THEN {redirects} WHEN 'unended' THEN {ended} ELSE {possible} END)"
+    return (
+        f"(CASE doubt WHEN 'redirects' THEN {redirects} WHEN 'unended' THEN {ended}"
+        f" WHEN 'possible unended' THEN {possible} AND {ended} ELSE {possible} END)"
+    )
 
 
 def _match(column: str, service: str) -> str:

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from spanproof.tests.reference.deliveries import delivered_in_other_traces, drop_receives, linked_to
-from spanproof.tests.reference.nesting import Nesting, exit_above
+from spanproof.tests.reference.nesting import Nesting, exit_above, list_entries_inside
 from spanproof.tests.reference.peers import name_peers
 from spanproof.tests.reference.spans import (
     CLIENT,
@@ -347,19 +347,9 @@ def _assign_answers(forest: Forest, nesting: Nesting) -> dict[Span, list[Span]]:
     return answers
 
 
-def _list_entries_inside(span: Span, forest: Forest) -> Iterator[Span]:
-    """Yield the entry spans below a span, with nothing but INTERNAL spans of its service between."""
-    for child in forest.children(span):
-        if forest.is_entry(child):
-            if not forest.is_proxy(child):
-                yield child
-        elif not forest.is_exit(child):
-            yield from _list_entries_inside(child, forest)
-
-
 def _list_answers(exit_: Span, forest: Forest) -> list[Span]:
     """Return the entry spans right below an exit span, and the consumer spans that link to it."""
-    answers = set(_list_entries_inside(exit_, forest))
+    answers = set(list_entries_inside(exit_, forest))
     if exit_.kind == PRODUCER:
         answers |= {*linked_to(exit_, forest), *delivered_in_other_traces(exit_, forest)}
     return list(answers)

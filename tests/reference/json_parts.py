@@ -14,7 +14,7 @@ def read_part(value: Any, keys: tuple[str | int, ...]) -> Any:
     try:
         part = json.loads(text or "", parse_constant=float.fromhex)  # NaN is no JSON
         for key in keys:
-            part = part[key]
+            part = part[key] if isinstance(part, dict | list) else None
     except (ValueError, KeyError, IndexError, TypeError):
         return None
     return part

@@ -45,14 +45,19 @@ def judge(expectation: s.Expectation, world: World) -> str:
         for each in world.readings()
         if each.calls.reading.joined or not takes_possible
     }
-    if len(outcomes) > 1 or _depends_on_ends(expectation.claim, world):
+    if len(outcomes) > 1 or _depends_on_ends(expectation, world):
         return "inconclusive"
     return outcomes.pop()[0]
 
 
-def _depends_on_ends(claim: s.Claim, world: World) -> bool:
+def _depends_on_ends(expectation: s.Expectation, world: World) -> bool:
     """Return whether unfinished spans leave open how a critical path is shared; the whole may be exceeded anyway."""
+    claim = expectation.claim
     is_open = any(span.unfinished and span.trace_id in world.settled for span in world.forest.spans)
+    if any(isinstance(part, s.Budget) for part in s.walk(claim)) and not (
+        isinstance(claim, s.Budget) and expectation.share is None
+    ):
+        return is_open
     if isinstance(claim, s.Budget):
         total = value_of(claim.total, None)
         limit = None if total is None else convert(total, "number")

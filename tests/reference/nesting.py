@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from spanproof.tests.reference.spans import CLIENT, PRODUCER, Forest, Span
 from spanproof.tests.reference.targets import address_of, differ, protocol_of, text_of
 
@@ -39,7 +41,7 @@ def _find_parts(forest: Forest) -> set[Span]:
             around = exit_above(around, forest)
         names_peer = any(text_of(span, name) is not None for name in ("service.peer.name", "gen_ai.provider.name"))
         is_plain = span.kind == CLIENT and protocol_of(span) is None and not span.is_rpc_attempt and not names_peer
-        is_answered = any(forest.is_entry(child) for child in forest.children(span))
+        is_answered = any(list_entries_inside(span, forest))
         if (
             is_plain
             and forest.kind(span) == CLIENT
@@ -73,3 +75,13 @@ def _is_call_by_itself(span: Span, above: Span) -> bool:
         return True
     is_database_or_message = protocol_of(span) in ("db", "messaging") or span.kind == PRODUCER
     return is_database_or_message and protocol_of(above) == "http" and above.kind != PRODUCER
+
+
+def list_entries_inside(span: Span, forest: Forest) -> Iterator[Span]:
+    """Yield the entry spans below a span, with nothing but INTERNAL spans of its service between."""
+    for child in forest.children(span):
+        if forest.is_entry(child):
+            if not forest.is_proxy(child):
+                yield child
+        elif not forest.is_exit(child):
+            yield from list_entries_inside(child, forest)

@@ -113,7 +113,7 @@ CREATE TABLE attempts (
     attempt_key       BIGINT NOT NULL,   -- hash of the two span keys
     attempt           INTEGER,           -- its number, from 1; NULL: not counted as an attempt (a redirect that the client followed itself)
     tier              UTINYINT NOT NULL, -- evidence that attempts belong together: 1 explicit, 2 arrivals, 3 inferred, 4 possible, 0 single
-    doubt             VARCHAR,           -- why its call may have fewer attempts: possible, redirects, unended
+    doubt             VARCHAR,           -- why its call may have fewer attempts: possible, redirects, unended, possible unended
     shape             VARCHAR NOT NULL,  -- paired, unpaired, bare, message
     caller            VARCHAR NOT NULL,
     callee            VARCHAR NOT NULL,

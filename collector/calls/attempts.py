@@ -73,6 +73,7 @@ def build_attempts(
             "shape": _make_dictionary_array(pairs.shape_indices, SHAPES),
             "caller": caller_services,
             "callee": callee,
+            "names_callee": spans.column("peer_name").take(name_row_array).is_valid(),
             "operation": pc.coalesce(server.read("name"), spans.column("name").take(name_row_array)),
             "address": addresses,
             "protocol": _make_dictionary_array(protocol, PROTOCOLS),

@@ -38,7 +38,7 @@ from spanproof.collector.topology.affected_traces import (
     read_span_batch,
 )
 from spanproof.collector.topology.message_deliveries import find_related_traces, read_deliveries, store_deliveries
-from spanproof.collector.topology.nesting import find_nesting, mark_call_parts
+from spanproof.collector.topology.nesting import find_nesting
 from spanproof.collector.topology.proxies import Proxies, read_proxies
 from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.span_index import NO_ENTRY_LINKS, EntryLinks
@@ -157,8 +157,8 @@ def derive_rows(
 ) -> Iterator[TableRows]:
     """Yield all rows of the derived tables for these spans."""
     are_proxies = proxies.find(spans)
-    topology = mark_call_parts(spans, build_topology(spans, are_proxies, frozenset(rules.edges)))
-    nesting = find_nesting(spans, topology)
+    nesting = find_nesting(spans, build_topology(spans, are_proxies, frozenset(rules.edges)))
+    topology = nesting.topology
     yield build_trace_rows(spans)
     yield build_topology_rows(spans, topology)
     yield build_continuation_rows(spans, find_continuations(spans, topology, links))

@@ -13,14 +13,20 @@ from msgspec import Struct, field
 
 from spanproof.collector.calls.request_identity import PROTOCOLS, identify_request
 from spanproof.collector.calls.span_pairs import SpanPairs
-from spanproof.collector.storage.arrow_columns import MISSING_ROW, IntArray, find_distinct_rows, to_bool_array
+from spanproof.collector.storage.arrow_columns import (
+    MISSING_ROW,
+    BoolArray,
+    IntArray,
+    find_distinct_rows,
+    to_bool_array,
+)
 from spanproof.collector.topology.nesting import Nesting
 from spanproof.collector.topology.server_addresses import is_loopback
 from spanproof.collector.topology.span_batch import SpanBatch
 
 UNKNOWN_PEER: Final = "unknown"
+_SPACE = pa.scalar(" ", pa.string())
 _FIRST_INDEX = pa.scalar(0, pa.int64())
-_ADDRESSED_PROTOCOLS: Final = tuple(PROTOCOLS.index(name) for name in ("http", "other"))
 _PEER_COLUMNS: Final = ("peer_name", "system", "server_address", "gen_ai_provider")
 
 
@@ -45,6 +51,17 @@ class KnownPeers(Struct, frozen=True):
         """Return the only service that answers at an address."""
         services = self.services_by_address.get(key, frozenset()) if key is not None else frozenset()
         return next(iter(services)) if len(services) == 1 else None
+
+    def find_ambiguous(self, callers: pa.Array, addresses: pa.Array) -> BoolArray:
+        """Return which attempts name no address, or one at which several services have answered."""
+        shared = pa.array(
+            sorted(key for key, services in self.services_by_address.items() if len(services) > 1), pa.string()
+        )
+        is_ambiguous = to_bool_array(pc.or_(addresses.is_null(), pc.is_in(addresses, shared)))
+        if len(shared):
+            loopback_keys = pc.binary_join_element_wise(callers, addresses, _SPACE)
+            is_ambiguous |= to_bool_array(pc.is_in(loopback_keys, shared, skip_nulls=True))
+        return is_ambiguous
 
 
 def make_address_key(caller: str, address: str | None) -> str | None:
@@ -93,11 +110,13 @@ def name_callees(
     known: KnownPeers,
 ) -> pa.Array:
     """Return the callee of each attempt."""
-    unanswered = np.flatnonzero(pairs.callee_rows == MISSING_ROW)
+    is_unanswered = pairs.callee_rows == MISSING_ROW
+    unanswered = np.flatnonzero(is_unanswered)
     if not len(unanswered):
         return server_services
     rows = pa.array(unanswered)
-    same_target = _find_same_target_services(spans, pairs, protocol, server_services, known)
+    is_open = is_unanswered & known.find_ambiguous(callers, spans.column("address").take(name_rows))
+    same_target = _find_same_target_services(spans, pairs, protocol, server_services, is_open)
     names = _name_peers(spans, name_rows.take(rows), callers.take(rows), same_target.take(rows), known)
     positions = np.full(len(server_services), MISSING_ROW)
     positions[unanswered] = np.arange(len(unanswered))
@@ -137,51 +156,31 @@ def _name_peers(
 
 
 def _find_same_target_services(
-    spans: SpanBatch, pairs: SpanPairs, protocol: IntArray, server_services: pa.Array, known: KnownPeers
+    spans: SpanBatch, pairs: SpanPairs, protocol: IntArray, server_services: pa.Array, is_open: BoolArray
 ) -> pa.Array:
     """Return the service that answered the same caller at the same target in the same trace, or null.
 
-    It is needed only where the address does not tell: without an address, or where several services answer there.
+    `is_open` tells for which attempts it is needed: those without an answer whose address does not tell.
     """
-    shared = {key.rpartition(" ")[2] for key, services in known.services_by_address.items() if len(services) > 1}
-    exit_rows = pairs.exit_rows
-    addresses = spans.column("address").take(pa.array(exit_rows, mask=exit_rows == MISSING_ROW))
-    is_ambiguous = to_bool_array(
-        pc.or_(addresses.is_null(), pc.is_in(addresses, pa.array(sorted(shared), pa.string())))
-    )
-    traces = spans.index.trace_indices[pairs.caller_rows]
-    has_address_in_target = np.isin(protocol, _ADDRESSED_PROTOCOLS)
-    is_database, is_answered = protocol == PROTOCOLS.index("db"), pairs.callee_rows != MISSING_ROW
+    traces, exit_rows = spans.index.trace_indices[pairs.caller_rows], pairs.exit_rows
+    is_answered = (pairs.callee_rows != MISSING_ROW) & (exit_rows != MISSING_ROW)
     # most databases never send spans
-    may_answer = ~is_database | np.isin(traces, np.unique(traces[is_database & is_answered]))
-    is_open = is_ambiguous & ~is_answered & may_answer
-    open_traces = np.unique(traces[is_open])
-    involved = np.flatnonzero(
-        (is_open | (is_answered & (is_ambiguous | ~has_address_in_target)))
-        & (exit_rows != MISSING_ROW)
-        & np.isin(traces, open_traces)
-    )
-    if not is_open.any() or not len(involved):
-        return pa.nulls(len(exit_rows), pa.string())
-    identities = [
-        identify_request(spans, exit_row, server_row, PROTOCOLS[index])
-        for exit_row, server_row, index in zip(
-            exit_rows[involved].tolist(), pairs.callee_rows[involved].tolist(), protocol[involved].tolist(), strict=True
-        )
-    ]
-    services: defaultdict[tuple[int, int, str, str], set[str]] = defaultdict(set)
+    is_database = protocol == PROTOCOLS.index("db")
+    is_open = is_open & (~is_database | np.isin(traces, np.unique(traces[is_database & is_answered])))
+    involved = np.flatnonzero((is_open | is_answered) & np.isin(traces, np.unique(traces[is_open])))
+    services: defaultdict[tuple[int, int, int, str, str], set[str]] = defaultdict(set)
     keys = []
-    caller_numbers = spans.services[exit_rows[involved]].tolist()
-    names = server_services.take(pa.array(involved)).to_pylist()
-    for trace, number, identity, name, has_address in zip(
+    for trace, caller, index, exit_row, server_row, name in zip(
         traces[involved].tolist(),
-        caller_numbers,
-        identities,
-        names,
-        has_address_in_target[involved].tolist(),
+        spans.services[exit_rows[involved]].tolist(),
+        protocol[involved].tolist(),
+        exit_rows[involved].tolist(),
+        pairs.callee_rows[involved].tolist(),
+        server_services.take(pa.array(involved)).to_pylist(),
         strict=True,
     ):
-        keys.append((trace, number, identity.address if has_address else "", identity.target))
+        identity = identify_request(spans, exit_row, server_row, PROTOCOLS[index])
+        keys.append((trace, caller, index, identity.address, identity.target))
         if name is not None:
             services[keys[-1]].add(name)
     found: list[str | None] = [None] * len(exit_rows)

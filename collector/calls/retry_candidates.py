@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from msgspec import Struct
 
-from spanproof.collector.calls.peers import find_name_rows
 from spanproof.collector.calls.request_identity import RequestIdentity, identify_request
 from spanproof.collector.calls.span_pairs import MESSAGE, PAIRED, SpanPairs
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array, to_int_array
@@ -102,7 +101,7 @@ class _IdentityReader:
 
 
 _COMPUTED: Final = (
-    "row", "trace", "is_async", "names_callee", "logical_parent", "wrappers", "exit_row", "read_identity",
+    "row", "trace", "is_async", "logical_parent", "wrappers", "exit_row", "read_identity",
 )  # fmt: skip
 _READ_COLUMNS: Final = tuple(name for name in RetryCandidate.__struct_fields__ if name not in _COMPUTED)
 
@@ -130,10 +129,6 @@ def read_retry_candidates(
     columns = {name: table[name].to_pylist() for name in _READ_COLUMNS}
     candidates = []
     traces = spans.index.trace_indices[pairs.caller_rows[rows]].tolist()
-    name_rows = find_name_rows(spans, nesting, exit_rows[rows])
-    names_callee = (
-        spans.column("peer_name").take(pa.array(name_rows, mask=name_rows == MISSING_ROW)).is_valid().to_pylist()
-    )
     are_async = table["async"].to_pylist()
     for position, row in enumerate(rows.tolist()):
         values = {name: column[position] for name, column in columns.items()}
@@ -142,7 +137,6 @@ def read_retry_candidates(
             RetryCandidate(
                 row=row,
                 trace=traces[position],
-                names_callee=names_callee[position],
                 is_async=are_async[position],
                 logical_parent=int(parents[row]),
                 wrappers=() if exit_row == MISSING_ROW else tuple(nesting.list_wrappers(exit_row)),

@@ -2,7 +2,7 @@
 
 An exit span is a wrapper span if an exit span of its own service is below it, with no entry span between them. An inner
 span at another address is a call by itself, as is a database or messaging span inside an HTTP span (a cache that a
-client asks first).
+client asks first). Client spans of parts of a call, such as the resolution of a name, are no exit spans.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from spanproof.collector.storage.arrow_columns import MISSING_ROW, BoolArray, IntArray, to_bool_array
-from spanproof.collector.topology.server_addresses import do_addresses_differ
+from spanproof.collector.topology.server_addresses import Address, do_addresses_differ
 from spanproof.collector.topology.span_batch import SpanBatch
 from spanproof.collector.topology.topology import CLIENT, INTERNAL, Topology
 
@@ -98,38 +98,34 @@ class Nesting(Struct, frozen=True, dict=True):
 
 
 def find_nesting(spans: SpanBatch, topology: Topology) -> Nesting:
-    """Return which exit spans wrap which."""
-    inner_rows = np.flatnonzero(topology.is_exit & (topology.exits_above != MISSING_ROW))
+    """Return which exit spans wrap which, with the topology in which client spans of parts of a call are INTERNAL."""
     wrappers = np.full(len(topology.parents), MISSING_ROW)
-    if not len(inner_rows):
+    if not (topology.is_exit & (topology.exits_above != MISSING_ROW)).any():
         return Nesting(topology, wrappers)
+    layers = _find_layers(spans, topology)
+    topology = _mark_call_parts(spans, topology, layers)
+    inner_rows = np.flatnonzero(topology.is_exit & (topology.exits_above != MISSING_ROW))
     inner_rows = inner_rows[np.argsort(topology.depths[inner_rows], kind="stable")]  # outer spans first
     outer_rows = topology.exits_above[inner_rows]
     involved = np.unique(np.concatenate([inner_rows, outer_rows]))
-    hosts, ports = (
-        spans.column(name).take(pa.array(involved)).to_pylist() for name in ("server_address", "server_port")
-    )
-    addresses = dict(zip(involved.tolist(), zip(hosts, ports, strict=True), strict=True))
-    layers = _find_layers(spans, topology)
+    addresses = _read_addresses(spans, involved)
     for inner, outer in zip(inner_rows.tolist(), outer_rows.tolist(), strict=True):
         if do_addresses_differ(addresses[inner], addresses[outer]) or not _can_wrap(layers[outer], layers[inner]):
             continue
         wrappers[inner] = outer
-        if addresses[inner][0] is None:
+        is_server_unknown = addresses[inner].server_address is None or addresses[inner].is_network_peer
+        if is_server_unknown and addresses[outer].server_address is not None:
             addresses[inner] = addresses[outer]
     return Nesting(topology, wrappers)
 
 
-def mark_call_parts(spans: SpanBatch, topology: Topology) -> Topology:
-    """Return the topology in which client spans for parts of a call are INTERNAL.
+def _mark_call_parts(spans: SpanBatch, topology: Topology, layers: IntArray) -> Topology:
+    """Return the topology in which client spans of parts of a call are INTERNAL.
 
     Instrumentation of name resolution and connections makes client spans inside the client span of a request: such a
-    span has no protocol of its own, no answer, no other address, and no request inside.
+    span has no protocol of its own, no answer, no other server's address, and no request inside.
     """
     rows = np.flatnonzero(topology.is_exit & (topology.exits_above != MISSING_ROW))
-    if not len(rows):
-        return topology
-    layers = _find_layers(spans, topology)
     exits_above = topology.exits_above
     is_candidate = (topology.kinds == CLIENT) & (layers == _OTHER) & ~to_bool_array(spans.column("rpc_attempt"))
     for name in ("peer_name", "gen_ai_provider"):
@@ -139,19 +135,22 @@ def mark_call_parts(spans: SpanBatch, topology: Topology) -> Topology:
     is_candidate[np.concatenate([callers, around_callers[around_callers != MISSING_ROW]])] = False
     if not is_candidate[rows].any():
         return topology
-    hosts, ports = spans.column("server_address"), spans.column("server_port")
+    addresses = _read_addresses(spans, np.unique(np.concatenate([rows, exits_above[rows]])))
     parts: set[int] = set()
     with_requests: set[int] = set()  # exit spans with a request inside
     for row in rows[np.argsort(-topology.depths[rows], kind="stable")].tolist():  # inner spans first
         request = int(exits_above[row])
         while request != MISSING_ROW and layers[request] == _OTHER:
             request = int(exits_above[request])
-        if is_candidate[row] and row not in with_requests and request != MISSING_ROW:
-            own, around = ((hosts[each].as_py(), ports[each].as_py()) for each in (row, request))
-            if not do_addresses_differ(own, around):
-                parts.add(row)
-                continue
-        with_requests.add(int(exits_above[row]))
+        if (
+            is_candidate[row]
+            and row not in with_requests
+            and request != MISSING_ROW
+            and (addresses[row].is_network_peer or not do_addresses_differ(addresses[row], addresses[request]))
+        ):
+            parts.add(row)
+        else:
+            with_requests.add(int(exits_above[row]))
     if not parts:
         return topology
     part_rows = np.array(sorted(parts), np.int64)
@@ -160,6 +159,11 @@ def mark_call_parts(spans: SpanBatch, topology: Topology) -> Topology:
     while len(inside := np.flatnonzero(np.isin(exits_above, part_rows))):
         exits_above[inside] = topology.exits_above[exits_above[inside]]
     return replace(topology, kinds=kinds, exits_above=exits_above)
+
+
+def _read_addresses(spans: SpanBatch, rows: IntArray) -> dict[int, Address]:
+    columns = [spans.column(name).take(pa.array(rows)).to_pylist() for name in Address._fields]
+    return {row: Address(*values) for row, *values in zip(rows.tolist(), *columns, strict=True)}
 
 
 _OTHER, _HTTP, _RPC, _DATABASE, _MESSAGING = range(5)

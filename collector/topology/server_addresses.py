@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,10 +18,19 @@ _COLON: Final = pa.scalar(":", pa.string())
 _LOOPBACK_HOSTS: Final = ("localhost", "127.0.0.1", "::1", "[::1]", "0.0.0.0")  # noqa: S104 (compared, not bound)
 
 
+class Address(NamedTuple):
+    """What a client called; `is_network_peer`: only the peer of the connection is known, such as a proxy."""
+
+    server_address: str | None
+    server_port: str | None
+    is_network_peer: bool
+
+
 def read_addresses(attributes: ExtractedAttributes) -> dict[str, pa.Array]:
     """Return the columns ``server_address``, ``server_port`` and ``address`` (``host:port``), null where unknown.
 
-    The address of the server is preferred to that in a URL or a Host header, and these to that of the network peer.
+    The address of the server is preferred to that in a URL or a Host header, and these to that of the network peer:
+    ``is_network_peer`` tells where only that is known.
     """
     host, port = _drop_empty(attributes.read("server_address")), attributes.read("server_port")
     for name in ("url", "host_header"):
@@ -32,6 +41,7 @@ def read_addresses(attributes: ExtractedAttributes) -> dict[str, pa.Array]:
             is_same = pc.or_kleene(host.is_null(), pc.equal(host, found_host)).fill_null(False)
             port = pc.coalesce(port, pc.if_else(is_same, found_port, pa.scalar(None, pa.string())))
             host = pc.coalesce(host, found_host)
+    has_server = host.is_valid()
     network_host = attributes.read("network_address")
     if network_host.null_count < len(network_host):
         port = pc.coalesce(
@@ -41,6 +51,7 @@ def read_addresses(attributes: ExtractedAttributes) -> dict[str, pa.Array]:
     return {
         "server_address": host,
         "server_port": port,
+        "is_network_peer": pc.and_not(host.is_valid(), has_server),
         "address": pc.coalesce(pc.binary_join_element_wise(host, port, _COLON), host),
     }
 
@@ -62,14 +73,17 @@ def is_loopback(host: str) -> bool:
     return host.lower() in _LOOPBACK_HOSTS or host.startswith("127.")
 
 
-def do_addresses_differ(first: tuple[str | None, str | None], second: tuple[str | None, str | None]) -> bool:
-    """Return whether two addresses (host, port) differ in a part that both have."""
-    (first_host, first_port), (second_host, second_port) = first, second
-    if first_host is None or second_host is None:
+def do_addresses_differ(first: Address, second: Address) -> bool:
+    """Return whether two addresses differ in a part that both have.
+
+    That of a server and that of a network peer are not compared.
+    """
+    hosts = first.server_address, second.server_address
+    if hosts[0] is None or hosts[1] is None or first.is_network_peer != second.is_network_peer:
         return False
-    if first_host.lower() != second_host.lower() and not (is_loopback(first_host) and is_loopback(second_host)):
+    if hosts[0].lower() != hosts[1].lower() and not (is_loopback(hosts[0]) and is_loopback(hosts[1])):
         return True
-    return first_port is not None and second_port is not None and first_port != second_port
+    return None not in (first.server_port, second.server_port) and first.server_port != second.server_port
 
 
 def _drop_empty(texts: pa.Array) -> pa.Array:

@@ -14,10 +14,13 @@ class Nesting:
     def __init__(self, forest: Forest) -> None:
         forest.parts = _find_parts(forest)
         self._above: dict[Span, Span] = {}
-        for span in forest.spans:
+        addresses = {span: address_of(span) for span in forest.spans}
+        for span in sorted(forest.spans, key=forest.depth):
             above = exit_above(span, forest) if forest.is_exit(span) else None
-            if above is not None and not _is_call_by_itself(span, above):
-                self._above[span] = above
+            if above is None or differ(addresses[span], addresses[above]) or _is_asked_first(span, above):
+                continue
+            self._above[span] = above
+            addresses[span] = addresses[span] or addresses[above]
         self.wrapper_spans = set(self._above.values())
 
     def wrappers(self, span: Span) -> tuple[Span, ...]:
@@ -70,9 +73,8 @@ def exit_above(span: Span, forest: Forest) -> Span | None:
     return None
 
 
-def _is_call_by_itself(span: Span, above: Span) -> bool:
-    if differ(address_of(span), address_of(above)):
-        return True
+def _is_asked_first(span: Span, above: Span) -> bool:
+    """Return whether a client asks a database or a broker, such as a cache, before it sends its request."""
     is_database_or_message = protocol_of(span) in ("db", "messaging") or span.kind == PRODUCER
     return is_database_or_message and protocol_of(above) == "http" and above.kind != PRODUCER
 

@@ -29,7 +29,8 @@ def name_peers(tries: tuple[Try, ...], forest: Forest) -> tuple[Try, ...]:
         by_target, by_address = answered.get(_target_key(one), set()), learned.get(_learning_key(one, span), set())
         if (own := text_of(span, "service.peer.name")) is not None:
             return own
-        for known in (by_target, by_address):
+        is_address_ambiguous = address_of(span) is None or len(by_address) > 1
+        for known in (by_target if is_address_ambiguous else (), by_address):
             if len(known) == 1:
                 return next(iter(known))
         for attribute in ("db.system.name", "messaging.system"):

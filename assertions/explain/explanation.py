@@ -229,7 +229,9 @@ class Explainer:
         empty = trace_counts.states["nothing"] + trace_counts.states["coming"]
         left_out = f"; {empty} had nothing to judge" if empty else ""
         if passed is None:
-            reason = f"held in {held} so far, {trace_counts.states['open']} are not complete{left_out}"
+            numbers = {"not complete": trace_counts.incomplete, "undecided": trace_counts.undecided}
+            open_ = " and ".join(f"{number} {word}" for word, number in numbers.items() if number)
+            reason = f"held in {held} so far, {open_}{left_out}"
             return Verdict(
                 Outcome.INCONCLUSIVE, "incomplete", reason, share.at, "cannot be decided", trace_counts.n, final=False
             )

@@ -51,8 +51,14 @@ class TraceCounts(Struct):
     """Number of traces for which the claim holds, and number of traces in each state."""
 
     holds: int = 0  # so far
+    undecided: int = 0  # settled traces that stay open
     states: Counter[TraceState] = field(default_factory=Counter)
     samples: dict[bool, tuple[Finding, ...]] = field(default_factory=dict)
+
+    @property
+    def incomplete(self) -> int:
+        """Number of traces that may still be decided when more spans arrive."""
+        return self.states["open"] + self.states["coming"] - self.undecided
 
     @property
     def n(self) -> int:
@@ -84,6 +90,8 @@ def judge_traces(connection: duckdb.DuckDBPyConnection, plan: Plan) -> TraceCoun
     for *result, n, samples in connection.execute(sql, plan.parameters).fetchall():
         state, holds = _judge_result(plan, *result)
         traces.states[state] += n
+        is_settled = result[0]
+        traces.undecided += n * (state == "open" and is_settled)
         if state in ("pass", "fail", "open"):
             traces.holds += n * holds
             traces.samples[holds] = traces.samples.get(holds, ()) + read_samples(holds, samples)

@@ -59,7 +59,7 @@ def judge_conditional(
         )
         verdict = verdict if is_final else None
     if verdict is None:
-        listed = "; ".join(selection.selected.missing) or f"{format_count(len(open_), 'trace')} cannot tell"
+        listed = "; ".join(selection.selected.missing) or f"undecided in {format_count(len(open_), 'trace')}"
         reason = f"it is open whether `{condition_text}` holds: {listed}"
         return Verdict(
             Outcome.INCONCLUSIVE, "incomplete", reason, claim.condition.at, "cannot be decided", len(held),

@@ -61,7 +61,6 @@ def build_attempts(
     )
     sole_rows = nesting.find_sole_wrappers(np.where(is_message, MISSING_ROW, exit_rows))
     sole_wrapper = AttemptSide(spans, topology, sole_rows)
-    has_sole_wrapper = sole_wrapper.keys.is_valid()
     counting = AttemptSide(
         spans, topology, find_counter_rows(spans, nesting, exit_rows, pairs.callee_rows, is_message, are_proxies)
     )
@@ -106,9 +105,10 @@ def build_attempts(
             "attempts_before": counting.read("attempts_before"),
             "counts_redirects": counting.read("counts_redirects"),
             "message_key": _null_unless(is_message, server.read("message_key")),
-            "call_start_ns": pc.coalesce(sole_wrapper.read("start_ns"), start_ns),
-            "call_end_ns": pc.if_else(has_sole_wrapper, sole_wrapper.read("end_ns"), end_ns),
-            "call_error": np.where(to_bool_array(has_sole_wrapper), sole_wrapper.errors, outcome.error),
+            "has_sole_wrapper": sole_wrapper.keys.is_valid(),
+            "wrapper_start_ns": sole_wrapper.read("start_ns"),
+            "wrapper_end_ns": sole_wrapper.read("end_ns"),
+            "wrapper_error": sole_wrapper.errors,
             "no_response": outcome.no_response,
             "over_ns": pc.min_element_wise(
                 end_ns, _null_unless(to_bool_array(outcome.responded), server.read("end_ns"))

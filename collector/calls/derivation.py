@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from spanproof.collector.storage.interface import SpanStore
 
 _DERIVED_TABLES_WITHOUT_LINKS: Final = (
-    "traces", "topology", "attempts", "calls", "separate_attempts", "separate_calls", "deliveries",
+    "traces", "topology", "attempts", "combined_calls", "separate_attempts", "separate_calls", "deliveries",
 )  # fmt: skip
 DERIVED_TABLES: Final = (*_DERIVED_TABLES_WITHOUT_LINKS, "entry_links", "continuations")
 # Maximum number of new spans in one transaction; it limits the memory that their columns take.

@@ -19,7 +19,7 @@ TableRows: TypeAlias = tuple[str, pa.Table]
 # columns that ``attempts`` and ``calls`` copy unchanged
 _COMMON_COLUMNS: Final = (
     "trace_id", "shape", "caller", "callee", "operation", "protocol", "async", "caller_entry", "callee_entry",
-    "client_key", "server_key", "wrapper_key", "outer_wrapper_key", "lag_ns", "definite",
+    "client_key", "server_key", "wrapper_key", "outer_wrapper_key", "lag_ns", "over_ns", "definite",
 )  # fmt: skip
 _ONE, _ZERO, _FALSE = pa.scalar(1, pa.int64()), pa.scalar(0, pa.int64()), pa.scalar(False, pa.bool_())
 
@@ -72,46 +72,46 @@ def build_continuation_rows(spans: SpanBatch, continuations: list[tuple[int, int
 
 
 def build_attempt_and_call_rows(attempt_table: pa.Table, linked: LinkedCalls) -> Iterator[TableRows]:
-    """Yield rows of attempts and calls; an attempt that is not in `linked` is a call of its own."""
+    """Yield rows of the attempts that are not in `linked`, and of their calls.
+
+    Such an attempt is a call by itself. Its call has a row of its own if a wrapper span has the times and the error.
+    """
     attempts, _ = linked.joined
     is_single = attempt_table["dirty"].to_numpy().copy()
     is_single[[each.candidate.row for each in attempts]] = False
-    single_attempts = attempt_table.filter(pa.array(is_single))
-    count = len(single_attempts)
-    shared = {
-        "call_key": single_attempts["attempt_key"],
-        "tier": pa.repeat(_ZERO, count),
-        "doubt": pa.nulls(count, pa.string()),
+    single = attempt_table.filter(pa.array(is_single))
+    columns = {"attempt": pa.repeat(_ONE, len(single)), "arrived": pa.repeat(_FALSE, len(single))}
+    is_call = pc.invert(single["has_sole_wrapper"])
+    yield "attempts", _build_attempt_table(single, {**_join_alone(single), **columns, "is_call": is_call})
+    wrapped = single.filter(single["has_sole_wrapper"])
+    columns = {
+        "attempts": pa.repeat(_ONE, len(wrapped)),
+        "kept_apart": pa.nulls(len(wrapped), pa.string()),
+        "start_ns": wrapped["wrapper_start_ns"],
+        "end_ns": wrapped["wrapper_end_ns"],
+        "error": wrapped["wrapper_error"],
+        "failed": pc.or_(wrapped["wrapper_error"], wrapped["no_response"]),
     }
-    yield (
-        "attempts",
-        _build_attempt_table(
-            single_attempts,
-            {**shared, "attempt": pa.repeat(_ONE, count), "arrived": pa.repeat(_FALSE, count)},
-        ),
-    )
-    yield (
-        "calls",
-        _build_call_table(
-            single_attempts,
-            {
-                **shared,
-                "attempts": pa.repeat(_ONE, count),
-                "kept_apart": pa.nulls(count, pa.string()),
-                "start_ns": single_attempts["call_start_ns"],
-                "end_ns": single_attempts["call_end_ns"],
-                "error": single_attempts["call_error"],
-                "failed": pc.or_(single_attempts["call_error"], single_attempts["no_response"]),
-            },
-        ),
-    )
+    yield "combined_calls", _build_call_table(wrapped, {**_join_alone(wrapped), **columns})
+
+
+def _join_alone(attempts: pa.Table) -> dict[str, Any]:
+    """Return the columns of attempts that tie them to a call, where each is a call by itself."""
+    return {
+        "call_key": attempts["attempt_key"],
+        "tier": pa.repeat(_ZERO, len(attempts)),
+        "doubt": pa.nulls(len(attempts), pa.string()),
+    }
 
 
 def build_linked_rows(
     spans: SpanBatch, topology: Topology, attempt_table: pa.Table, linked: LinkedCalls
 ) -> Iterator[TableRows]:
     """Yield rows of the calls of several attempts, and of the same attempts read as separate calls where in doubt."""
-    for (attempts, calls), prefix in ((linked.joined, ""), (linked.apart, "separate_")):
+    for (attempts, calls), attempts_name, calls_name in (
+        (linked.joined, "attempts", "combined_calls"),
+        (linked.apart, "separate_attempts", "separate_calls"),
+    ):
         if not attempts:
             continue
         doubts = {call.call_key: call.doubt for call in calls}
@@ -133,8 +133,9 @@ def build_linked_rows(
             columns[name] = pc.if_else(arrived, rows[server_name], rows[name])
         columns["network_ns"] = _null_where(arrived, rows["network_ns"])
         columns |= _take_from_first(attempt_table, [each.first for each in attempts])
-        yield f"{prefix}attempts", _build_attempt_table(rows, columns).filter(rows["dirty"])
-        yield f"{prefix}calls", _build_linked_call_table(spans, topology, attempt_table, calls, answered)
+        columns["is_call"] = pa.repeat(_FALSE, len(attempts))
+        yield attempts_name, _build_attempt_table(rows, columns).filter(rows["dirty"])
+        yield calls_name, _build_linked_call_table(spans, topology, attempt_table, calls, answered)
 
 
 def _build_linked_call_table(
@@ -199,9 +200,9 @@ def _build_attempt_table(rows: pa.Table, columns: dict[str, Any]) -> pa.Table:
 
 
 def _build_call_table(rows: pa.Table, columns: dict[str, Any]) -> pa.Table:
-    """Return rows of ``calls``: `columns`, and the others from the last attempt of each."""
+    """Return rows of ``combined_calls``: `columns`, and the others from the last attempt of each."""
     merged = {
-        **{name: rows[name] for name in (*_COMMON_COLUMNS, "status", "network_ns", "retryable", "over_ns")},
+        **{name: rows[name] for name in (*_COMMON_COLUMNS, "status", "network_ns", "retryable")},
         **columns,
     }
     return pa.table({**merged, "duration_ns": pc.subtract(merged["end_ns"], merged["start_ns"])})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 IntArray: TypeAlias = "npt.NDArray[np.int64]"
 BoolArray: TypeAlias = "npt.NDArray[np.bool_]"
 
+# DuckDB reads the chunks of a table in parallel, but a chunk in one thread; half of one of its row groups
+_CHUNK_ROWS: Final = 61_440
 MISSING_ROW = -1  # row of a span that is not present
 
 
@@ -35,6 +37,8 @@ def fetch_table(
 
 def execute_with_rows(connection: duckdb.DuckDBPyConnection, sql: str, rows: pa.Table) -> None:
     """Execute SQL that reads from `rows`, which DuckDB finds by the name of this Python variable."""
+    if len(rows) > _CHUNK_ROWS:
+        rows = pa.Table.from_batches(rows.to_batches(_CHUNK_ROWS), rows.schema)
     connection.execute(sql)
 
 

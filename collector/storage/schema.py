@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 IN_MEMORY_PATH: Final = ":memory:"
 # Migration n, in sql/migrations, converts schema n - 1 to schema n.
-SCHEMA_VERSION: Final = 10
+SCHEMA_VERSION: Final = 11
 _OLDEST_SCHEMA_VERSION: Final = 1
 
 

@@ -29,11 +29,12 @@ _SOURCE_TABLES: Final = {
     "traces": "traces",
     "topology": "topology",
     "attempts": "attempts",
-    "calls": "calls",
+    "combined_calls": "combined_calls",
     "separate_attempts": "separate_attempts",
     "separate_calls": "separate_calls",
     "hops": "attempts",
 }
+_CALLS_VIEW_SQL: Final = "SELECT sql FROM duckdb_views() WHERE view_name = 'calls'"
 # For more spans, deriving all traces again takes longer than the store needs for the new spans.
 _MAX_SPANS: Final = 2000
 _TRUE, _ZERO, _UNFINISHED = pa.scalar(True, pa.bool_()), pa.scalar(0, pa.int32()), pa.scalar(0, pa.int64())
@@ -63,11 +64,14 @@ class LiveTraces:
         }
         for covered, source in _SOURCE_TABLES.items():
             self.connection.register(covered, self._tables[source])
+        # the store's view reads the store's tables
+        ((calls_sql,),) = self.connection.execute(_CALLS_VIEW_SQL).fetchall()
+        self.connection.execute(calls_sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))
 
     @property
     def has_open_evidence(self) -> bool:
         """Whether it is open how published calls are to be read, or when published spans end."""
-        calls, topology = self._tables["calls"], self._tables["topology"]
+        calls, topology = self._tables["combined_calls"], self._tables["topology"]
         return calls.has_values("doubt") or topology.has_nulls("end_ns")
 
     def read_table(self, table: str) -> pa.Table:

@@ -74,7 +74,11 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
             case s.Limit():
                 probes = compile_limit(clause.value, bindings, parameters)
     caller = claim.call.caller.service
-    is_of_caller = "true" if caller is None else compile_service_match("t.service", caller, parameters, bindings)
+    callers = (
+        "t.service IN (SELECT caller FROM attempts)"
+        if caller is None
+        else compile_service_match("t.service", caller, parameters, bindings)
+    )
     open_until = f"coalesce(f.next_ns, {_LAST_INSTANT})" if holds is None else f"f.end_ns + {holds}"
     openings = (
         _FIRST_OPENINGS_SQL
@@ -87,12 +91,20 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         SELECT r.resource_key, dense_rank() OVER (ORDER BY {_INSTANCE_SQL}) AS instance FROM resources r
     ),
     attempts AS MATERIALIZED ({attempts}),
-    failing AS MATERIALIZED (  -- what came before the first failure does not matter
-        SELECT instance, min(end_ns) AS first_failure_ns FROM attempts WHERE retryable GROUP BY instance
+    failing AS MATERIALIZED (
+        SELECT instance, min(end_ns) AS first_failure_ns, max(end_ns) AS last_failure_ns
+        FROM attempts WHERE retryable GROUP BY instance
+    ),
+    recoveries AS MATERIALIZED (  -- the first result of the attempts after the last failure
+        SELECT a.instance, min(a.end_ns) AS recovered_ns
+        FROM attempts a JOIN failing f ON f.instance = a.instance AND a.start_ns >= f.last_failure_ns
+        WHERE NOT a.retryable GROUP BY a.instance
     ),
     in_order AS MATERIALIZED (  -- a circuit breaker counts results, in the order in which they come
-        SELECT *, row_number() OVER results AS ordinal, lead(end_ns) OVER results AS following_end_ns
-        FROM attempts JOIN failing USING (instance) WHERE end_ns >= first_failure_ns
+        SELECT a.*, row_number() OVER results AS ordinal, lead(end_ns) OVER results AS following_end_ns
+        FROM attempts a JOIN failing USING (instance) LEFT JOIN recoveries USING (instance)
+        -- what came before the first failure does not matter, nor what starts after the recovery from the last one
+        WHERE end_ns >= first_failure_ns AND coalesce(start_ns <= recovered_ns, true)
         WINDOW results AS (PARTITION BY instance ORDER BY end_ns, start_ns, span_key, attempt_key)
     ),
     starts AS MATERIALIZED (  -- with the next start, and the first two results of the attempts from this start on
@@ -137,7 +149,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         SELECT i.instance, t.service, t.name, t.start_ns,
             t.span_key IN (SELECT caller_entry FROM attempts) AS has_attempt
         FROM {topology} t SEMI JOIN selected USING (trace_id) JOIN instances i ON i.resource_key = t.resource_key
-        WHERE t.is_entry AND t.service IN (SELECT caller FROM attempts) AND {is_of_caller}
+        WHERE t.is_entry AND {callers}
     ),
     silent_entries AS MATERIALIZED (SELECT * FROM entries WHERE NOT has_attempt),
     asked AS MATERIALIZED (  -- requests that make such an attempt when the circuit is closed, and made none
@@ -160,14 +172,18 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         UNION ALL
         SELECT m.instance, m.start_ns
         FROM spans s JOIN (  -- few spans, as reading attributes takes long
-            SELECT t.span_key, t.start_ns, i.instance
+            SELECT t.span_key, t.start_ns, t.instance
             FROM (
-                SELECT t.* FROM {topology} t SEMI JOIN selected USING (trace_id)
-                SEMI JOIN (SELECT * FROM instances SEMI JOIN waits USING (instance)) USING (resource_key)
-                WHERE t.start_ns >= (SELECT min(end_ns) FROM waits)
+                SELECT t.span_key, t.start_ns, i.instance
+                FROM {topology} t SEMI JOIN selected USING (trace_id)
+                JOIN (
+                    SELECT i.resource_key, instance, w.begin_ns, w.until_ns
+                    FROM instances i JOIN (
+                        SELECT instance, min(end_ns) AS begin_ns, max(until_ns) AS until_ns FROM waits GROUP BY instance
+                    ) w USING (instance)
+                ) i ON i.resource_key = t.resource_key AND t.start_ns >= i.begin_ns AND t.start_ns < i.until_ns
             ) t
-            JOIN instances i ON i.resource_key = t.resource_key
-            ASOF JOIN all_waits w ON w.instance = i.instance AND w.end_ns <= t.start_ns
+            ASOF JOIN all_waits w ON w.instance = t.instance AND w.end_ns <= t.start_ns
             WHERE t.start_ns < w.until_ns
         ) m ON m.span_key = s.span_key
         WHERE {SQL.have_common_element(SPAN_MARKERS_SQL, "(SELECT circuit_markers FROM rules)")}
@@ -182,8 +198,9 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         ASOF LEFT JOIN starts earlier ON earlier.instance = w.instance AND earlier.start_ns < w.end_ns
     ),
     traces_end AS MATERIALIZED (  -- NULL if there is a next attempt after each wait
-        SELECT max(t.end_ns) AS end_ns FROM selected sel JOIN {topology} t ON t.trace_id = sel.trace_id
-        WHERE t.end_ns >= (SELECT min(end_ns) FROM waits WHERE next_ns IS NULL)
+        SELECT max(t.end_ns) AS end_ns
+        FROM (FROM selected WHERE EXISTS (FROM waits WHERE next_ns IS NULL)) sel
+        JOIN {topology} t ON t.trace_id = sel.trace_id
     ),
     judged_openings AS (
         SELECT *, {_compile_whole(holds)} AS is_whole,

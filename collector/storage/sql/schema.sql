@@ -138,13 +138,16 @@ CREATE TABLE attempts (
     responded         BOOLEAN,           -- a response was received; NULL: its client span does not tell
     retryable         BOOLEAN NOT NULL,  -- failed in a way that a retry could mend
     arrived           BOOLEAN NOT NULL,  -- seen at the callee only (tier 2): times, status and error are the callee's
+    over_ns           BIGINT,            -- when it was over: with its response, if one was received
+    is_call           BOOLEAN NOT NULL,  -- it is a call by itself, with the same fields
     definite          BOOLEAN NOT NULL
 );
 
--- One row per logical call: one or more attempts at the same request. The fields are those of the last attempt;
--- start_ns and duration_ns span from the start of the first attempt to the end of the last, or are those of the wrapper
--- span around exactly these attempts. A message belongs to the service that sent it first.
-CREATE TABLE calls (
+-- One row per logical call with fields of its own: of several attempts at the same request, or with a wrapper span
+-- around exactly its attempts. The fields are those of the last attempt; start_ns and duration_ns span from the start of
+-- the first attempt to the end of the last, or are those of the wrapper span. A message belongs to the service that sent
+-- it first.
+CREATE TABLE combined_calls (
     trace_id          UUID NOT NULL,
     call_key          BIGINT NOT NULL,
     attempts          INTEGER NOT NULL,
@@ -171,10 +174,21 @@ CREATE TABLE calls (
     error             BOOLEAN NOT NULL,
     failed            BOOLEAN NOT NULL,  -- in the end: an error, or no response
     retryable         BOOLEAN NOT NULL,  -- the last attempt failed in a way that a retry could mend
-    over_ns           BIGINT,            -- when the last attempt was over: with its response, if one was received
+    over_ns           BIGINT,            -- when the last attempt was over
     kept_apart        VARCHAR,           -- how a later request differs, if the last attempt failed and was not repeated
     definite          BOOLEAN NOT NULL
 );
+
+-- One row per logical call.
+CREATE VIEW calls AS
+SELECT
+    trace_id, call_key, 1::INTEGER AS attempts, tier, doubt, shape, caller, callee, operation, protocol, async, caller_entry,
+    callee_entry, client_key, server_key, wrapper_key, outer_wrapper_key, start_ns, end_ns, duration_ns, network_ns, lag_ns,
+    status, error, failed, retryable, over_ns, NULL::VARCHAR AS kept_apart, definite
+FROM attempts
+WHERE is_call
+UNION ALL BY NAME
+FROM combined_calls;
 
 -- The attempts and calls in doubt once more, read as separate calls.
 CREATE TABLE separate_attempts AS FROM attempts;

@@ -87,7 +87,7 @@ def derive_all(order: tuple[bytes, ...], *, after_each_span: bool) -> dict[str, 
 def test_batches_do_not_change_derived_rows(order: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = derive_all(order, after_each_span=False)
     assert {table: len(rows) for table, rows in expected.items()} == {
-        "traces": 9, "topology": 14, "attempts": 9, "calls": 6, "separate_attempts": 2, "separate_calls": 2,
+        "traces": 9, "topology": 14, "attempts": 9, "combined_calls": 2, "separate_attempts": 2, "separate_calls": 2,
         "deliveries": 5, "entry_links": 6, "continuations": 2,
     }  # fmt: skip
     assert derive_all(order, after_each_span=True) == expected

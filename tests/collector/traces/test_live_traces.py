@@ -22,7 +22,7 @@ from spanproof.collector.traces import live_traces as live_traces_module
 from spanproof.collector.traces.live_traces import LiveTraces
 
 TABLES = (
-    "spans", "traces", "topology", "attempts", "calls", "hops", "separate_attempts", "separate_calls",
+    "spans", "traces", "topology", "attempts", "combined_calls", "hops", "separate_attempts", "separate_calls",
 )  # fmt: skip
 CASES = sorted((Path(__file__).parents[2] / "cases").glob("*.case"))
 SPLIT = Variation("shuffled, split over requests, doubled", shuffled=True, split=True, duplicated=True)

@@ -14,6 +14,7 @@ from spanproof.query_lang.check.types import to_selection
 from spanproof.query_lang.sql.conditions import find_subject
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.syntax import nodes as s
+from spanproof.query_lang.syntax.vocabulary import SELECTION_FUNCTIONS
 
 if TYPE_CHECKING:
     from spanproof.assertions.findings.finding_counts import Finding, FindingCounts
@@ -148,9 +149,9 @@ def find_selections(node: object) -> list[s.Selection]:
     for part in s.walk(node):
         if isinstance(part, s.SpanSelection | s.CallSelection):
             result.append(part)
-        elif isinstance(part, s.Function) and part.arguments and not is_constant(part.arguments[0]):
-            continue
-        elif isinstance(part, s.Function) and part.arguments and part.name not in ("env", "exists", "len"):
-            selection = to_selection(part.arguments[0])
+        elif isinstance(part, s.Function) and part.name in SELECTION_FUNCTIONS and part.arguments:
+            service = part.arguments[0]
+            is_service = isinstance(service, s.Text) or (isinstance(service, s.Name) and service.text != "traces")
+            selection = to_selection(service) if is_service else None
             result += [selection] if selection else []
     return result

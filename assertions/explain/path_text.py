@@ -36,7 +36,8 @@ def describe_mismatch(claim_text: ClaimText, mismatch: PathMismatch) -> tuple[st
         observed = format_list([hop.operation for hop in mismatch.observed_hops])
         return f"`{caller}` called {observed}, not `{expected}`", observed, None
     if not mismatch.observed_hops:
-        return f"`{caller}` called nothing, so not `{expected}`", None, None
+        did = "sent no message" if mismatch.arrow == "~>" else "called nothing"
+        return f"`{caller}` {did}, so not `{expected}`", None, None
     observed = format_list([hop.service for hop in mismatch.observed_hops])
     if mismatch.kind == "further":
         return (

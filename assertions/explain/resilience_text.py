@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from spanproof.assertions.explain import units
 from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.query_lang.compile import circuit, resilience
+from spanproof.query_lang.sql.conditions import find_subject
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
@@ -48,8 +49,11 @@ def explain_retry(
             reason = "the last attempt recovered"
         case s.Flag():
             reason = "the last attempt failed too"
-        case _:
-            reason = f"a failed attempt had {units.format_value(value, ValueType('any'))}"
+        case s.Cause():
+            subject = find_subject(clause.condition)
+            name = claim_text.read_source(subject.at) if subject else claim_text.read_source(clause.condition.at)
+            had = f"no `{name}`" if value is None else f"`{name}` {units.format_value(value, ValueType('any'))}"
+            reason = f"a failed attempt had {had}"
     return reason, "retry-mismatch", f"{reason}; {counts.fails} of {counts.n} calls"
 
 

@@ -212,10 +212,10 @@ class TypeChecker:
             return self.report_problem("arguments", f"`{node.name}` takes one argument", node.at)
         (argument,) = node.arguments
         if node.name == "exists":
-            if scope.row is None or not isinstance(argument, s.Name):
-                return self.report_problem(
-                    "misplaced", "`exists` takes an attribute or field, and only in a condition", node.at
-                )
+            is_json = isinstance(argument, s.Function) and argument.name == "json"
+            if scope.row is None or not (isinstance(argument, s.Name) or is_json):
+                problem = "`exists` takes an attribute, a field or `json(…)`, and only in a condition"
+                return self.report_problem("misplaced", problem, node.at)
             self.infer(argument, scope)
             return ValueType("boolean")
         argument_type = self.infer(argument, scope)

@@ -102,10 +102,15 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
                 limit = compile_limit(clause.value, bindings, rows.parameters)
                 test = f"coalesce(gap {SQL_OPERATORS[clause.operator]} {limit}, false)"
                 violations = SQL.filter_list("attempt_gaps", "gap", f"NOT {test}")
-                tests.append(f"({SQL.length(violations)} = 0 AND {_ALL_SEEN_SQL})")
+                test = f"{SQL.length(violations)} = 0"
+                # attempts that left no span make gaps shorter
+                is_lower_bound = clause.operator in (">", ">=")
+                tests.append(
+                    f"({test} AND {_ALL_SEEN_SQL})" if is_lower_bound else f"CASE WHEN all_seen THEN {test} END"
+                )
                 observed.append(SQL.cast(f"{violations}[1]", "text"))
             case s.Flag(name="backoff grows"):
-                tests.append(f"(grows AND {_ALL_SEEN_SQL})")
+                tests.append("CASE WHEN all_seen THEN grows END")
                 observed.append("NULL")
             case s.Flag() if clause.name in EVIDENCE_TIERS:
                 tests.append(f"tier BETWEEN 1 AND {EVIDENCE_TIERS[clause.name]}")

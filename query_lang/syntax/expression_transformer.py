@@ -23,11 +23,12 @@ def locate_meta(part: Meta | Token) -> TextRange:
 
 def read_name(token: Token) -> s.Name:
     """Read a name. Its last part may be quoted."""
-    text = str(token)
-    if text.endswith('"'):
-        prefix, quoted = text.split(".", 1) if text.count('"') == 2 else (text, "")
-        text = f"{prefix}.{quoted[1:-1]}"
-    return s.Name(text, locate_meta(token))
+    prefix, quote, rest = str(token).partition('."')
+    at = locate_meta(token)
+    if not quote:
+        return s.Name(prefix, at)
+    literal_at = s.TextRange(at.start + len(prefix) + 1, at.end)
+    return s.Name(f"{prefix}.{read_string_literal(quote[1:] + rest, literal_at).plain}", at)
 
 
 def read_string(token: Token) -> s.Text:
@@ -117,6 +118,10 @@ class ExpressionTransformer(Transformer[Token, Any]):
         token, operation, *indices = items
         name = read_name(token)
         if operation is None and _is_response(name.text.split(".")):
+            prefix, quote, key = str(token).partition('."')
+            if quote:
+                problem = "a quoted key of a response belongs in brackets"
+                raise DiagnosticError(Diagnostic("syntax", problem, name.at, f'write `{prefix}["{key}]`'))
             return _make_response(name, indices, locate_meta(meta))
         if operation is None and name.text in (*PARTS, *RELATIVES) and indices:
             what: s.Part | s.Relative = name.text  # type: ignore[assignment]  # checked in the line before

@@ -39,12 +39,23 @@ def _judge_retried(call: Logical, node: s.Retry, world: World) -> bool | None:
     results = [_satisfies(clause, call, world) for clause in node.clauses]
     open_clauses = [
         (is_hidden and not _is_settled_by(clause, call, result=result))
-        or ((call.lost or is_hidden) and (isinstance(clause, s.Cause) or clause.name.startswith("backoff")))
+        or ((call.lost or is_hidden) and _may_differ_unseen(clause, result=result))
         for clause, result in zip(node.clauses, results, strict=True)
     ]
     if not all(result or is_open for result, is_open in zip(results, open_clauses, strict=True)):
         return False
     return None if any(open_clauses) else True
+
+
+def _may_differ_unseen(clause: s.Clause, *, result: bool) -> bool:
+    """Return whether attempts that left no span could turn the result of a clause about all attempts.
+
+    They make gaps shorter, and may have any cause.
+    """
+    if isinstance(clause, s.Cause):
+        return result
+    is_lower_bound = isinstance(clause, s.Limit) and clause.operator in (">", ">=")
+    return clause.name.startswith("backoff") and (result or not is_lower_bound)
 
 
 def _is_settled_by(clause: s.Clause, call: Logical, *, result: bool) -> bool:

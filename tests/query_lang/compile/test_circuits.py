@@ -30,7 +30,8 @@ FROM made;
 INSERT INTO attempts BY NAME SELECT
     trace_id, span_key AS call_key, span_key AS attempt_key, 1 AS attempt, 0 AS tier, 'unpaired' AS shape,
     'a' AS caller, 'b' AS callee, 'GET' AS operation, 'http' AS protocol, false AS async, span_key AS client_key,
-    start_ns, end_ns, 0 AS status, failed AS error, failed, failed AS retryable, false AS arrived, true AS definite
+    start_ns, end_ns, 0 AS status, failed AS error, failed, failed AS retryable, false AS arrived, true AS is_call,
+    true AS definite
 FROM topology JOIN (SELECT key AS span_key, failed FROM made) USING (span_key);
 CREATE OR REPLACE TEMP TABLE selected AS SELECT DISTINCT trace_id, true AS settled, true AS trusting FROM attempts;
 """

@@ -197,6 +197,7 @@ def test_operators_have_documented_precedence(text: str, tree: str) -> None:
         ("a-b-c.d_e == 1", "(a-b-c.d_e == 1)"),
         ("http.response.status_code == 1", "(http.response.status_code == 1)"),
         ('span."odd name" == 1', "(span.odd name == 1)"),
+        ('app.a.b."odd \\"name\\"" == 1', '(app.a.b.odd "name" == 1)'),
         ("_a1 == 1", "(_a1 == 1)"),
         ("a->b == 1", "(a -> b == 1)"),
         ("1-2 == 1", "((1 - 2) == 1)"),

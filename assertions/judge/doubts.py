@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from itertools import product
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from spanproof.assertions.explain.text_formatting import format_list
 from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, is_constant, to_decimal
 from spanproof.query_lang.check.declarations import parse_declared_call
 from spanproof.query_lang.check.readings import DeclaredCall, Doubt, Reading
 from spanproof.query_lang.syntax import nodes as s
@@ -39,22 +40,27 @@ class OpenEvidence(Struct, frozen=True):
     items: dict[Doubt, tuple[tuple[str, str], ...]]
 
     def list_readings(
-        self, claim: s.Claim, reading: Reading, variables: Collection[str]
+        self, claim: s.Claim, reading: Reading, bindings: Bindings
     ) -> Iterator[tuple[Reading, tuple[Doubt, ...]]]:
         """Yield the readings under which a claim is judged, each with the doubts of which it takes the other side.
 
-        A name among `variables` may stand for any service.
+        A name among the variables may stand for any service.
         """
+        variables = bindings.variables
         doubts = [doubt for doubt in self.items if _concerns(doubt, claim) and self._is_about(doubt, claim, variables)]
         if "possible" in doubts and all(_is_declared(call, reading) for call in self.items["possible"]):
             doubts.remove("possible")
-        base = replace(reading, has_unfinished="unfinished" in self.items)
-        for choice in product((False, True), repeat=len(doubts)):
-            otherwise = tuple(doubt for doubt, chosen in zip(doubts, choice, strict=True) if chosen)
-            current = base
-            for doubt in otherwise:
-                current = current.read_otherwise(doubt)
-            yield current, otherwise
+        durations = _list_compared_durations(claim, bindings) if "unfinished" in doubts else []
+        readings: list[tuple[Reading, tuple[Doubt, ...]]] = [
+            (replace(reading, has_unfinished="unfinished" in self.items), ())
+        ]
+        for doubt in doubts:
+            readings += [
+                (other, (*otherwise, doubt))
+                for current, otherwise in readings
+                for other in current.list_others(doubt, durations)
+            ]
+        yield from readings
 
     def make_inconclusive(self, claim: s.Claim, first: Verdict, other: Verdict, doubts: tuple[Doubt, ...]) -> Verdict:
         """Return the verdict on a claim that two readings judge differently."""
@@ -123,6 +129,29 @@ def _may_select(target: s.SpanSelection, service: str, variables: Collection[str
     if isinstance(target.service, s.Name):
         return target.service.text == service or target.service.text in variables
     return not isinstance(target.service, s.Text) or "{" in target.service.plain or target.service.plain == service
+
+
+def _list_compared_durations(claim: s.Claim, bindings: Bindings) -> list[int]:
+    """Return the durations that a claim compares with for equality: an unfinished span may last just as long.
+
+    Of a range, it is the lower end. Other comparisons need no more than the shortest and the longest duration.
+    """
+    nodes: list[s.Expression] = []
+    for part in s.walk(claim):
+        if isinstance(part, s.Compare) and part.operator in ("==", "!="):
+            nodes += [part.left, part.right]
+        elif isinstance(part, s.OneOf):
+            nodes += [option.low if isinstance(option, s.ValueRange) else option for option in part.options]
+    durations: set[int] = set()
+    for node in nodes:
+        names = {part.text for part in s.walk(node) if isinstance(part, s.Name)}
+        if not is_constant(node) or not names <= set(bindings.variables):
+            continue
+        with suppress(MissingValue):  # judging reports it
+            constant = evaluate(node, bindings)
+            if constant is not None and constant.kind == "duration":
+                durations.add(int(to_decimal(constant)))
+    return sorted(durations - {0})
 
 
 def _is_declared(call: tuple[str, str], reading: Reading) -> bool:

@@ -82,7 +82,7 @@ class Judge(TraceSelection):
         # what a proof declares overrides the rules of the store
         declared = (*bindings.reading.declared, *self._declared_calls)
         readings = open_evidence.list_readings(
-            expectation.claim, replace(bindings.reading, declared=declared), bindings.variables
+            expectation.claim, replace(bindings.reading, declared=declared), bindings
         )
         first: Verdict | None = None
         first_sign: int | None = None

@@ -13,7 +13,7 @@ from spanproof.collector.calls.span_pairs import PAIRED
 
 
 class Arrival(Struct, frozen=True):
-    """How an arrival ended for its caller: at the latest when the next one came."""
+    """How an arrival ended for its caller: at the latest when the next one came; None for an unfinished span."""
 
     start_ns: int
     end_ns: int | None
@@ -56,11 +56,12 @@ def group_arrivals(candidates: list[RetryCandidate]) -> Iterator[ArrivalGroup]:
         for same_operation in by_operation.values():
             for previous, later in pairwise(same_operation):
                 is_running = _is_running(previous, later.arrived_ns)
+                end_ns = previous.server_end_ns
                 if later.is_request and (previous.server_retryable or is_running):
                     attempt_keys |= {previous.attempt_key, later.attempt_key}
                 arrivals[previous.attempt_key] = Arrival(
                     previous.arrived_ns,
-                    later.arrived_ns if is_running else previous.server_end_ns,
+                    later.arrived_ns if is_running and end_ns is not None else end_ns,
                     failed=is_running or previous.server_failed,
                     retryable=is_running or previous.server_retryable,
                     responded=not is_running,

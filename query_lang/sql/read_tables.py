@@ -8,8 +8,6 @@ from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 
 _CALL_TABLES: Final = ("calls", "attempts")
-# Longer than any claim allows, and short enough that sums of it stay within 64 bits.
-_ENDLESS_NS: Final = 100 * 365 * 86_400 * 1_000_000
 
 
 def compile_table(name: str, reading: Reading) -> str:
@@ -23,7 +21,7 @@ def compile_table(name: str, reading: Reading) -> str:
         )
     if not reading.has_unfinished or name not in (*_CALL_TABLES, "topology"):
         return source
-    length_ns = _ENDLESS_NS if reading.is_endless else 0
+    length_ns = reading.unfinished_ns
     end_ns = f"coalesce(end_ns, start_ns + {length_ns})"
     replaced = f"{end_ns} AS end_ns"
     if name in _CALL_TABLES:

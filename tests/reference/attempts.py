@@ -231,7 +231,7 @@ class Try(Struct, frozen=True, eq=False):
             assert span is not None
             if next_span is not None:
                 cut = _was_running(span, next_span.start_ns)
-                end_ns = next_span.start_ns if cut else span.end_ns
+                end_ns = next_span.start_ns if cut and not span.unfinished else span.end_ns
                 yield replace(self, exit=None, server=span, interval=(span.start_ns, end_ns), cut=cut, is_arrival=True)
             else:
                 assert self.exit is not None

@@ -42,12 +42,23 @@ def judge(expectation: s.Expectation, world: World) -> str:
     takes_possible = not _depends_on_joins(expectation.claim)
     outcomes = {
         (judge_reading(expectation, each), _find_side(expectation, each))
-        for each in world.readings()
+        for each in world.readings(_list_compared_durations(expectation.claim))
         if each.calls.reading.joined or not takes_possible
     }
     if len(outcomes) > 1 or _depends_on_ends(expectation, world):
         return "inconclusive"
     return outcomes.pop()[0]
+
+
+def _list_compared_durations(claim: s.Claim) -> set[int]:
+    """Return the durations that equations and ranges in a claim start with."""
+    nodes: list[s.Expression] = []
+    for part in s.walk(claim):
+        if isinstance(part, s.Compare) and part.operator in ("==", "!="):
+            nodes += [part.left, part.right]
+        elif isinstance(part, s.OneOf):
+            nodes += [option.low if isinstance(option, s.ValueRange) else option for option in part.options]
+    return {int(node.value) for node in nodes if isinstance(node, s.Number) and node.unit == "ns"}
 
 
 def _depends_on_ends(expectation: s.Expectation, world: World) -> bool:

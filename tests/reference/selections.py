@@ -13,7 +13,7 @@ from spanproof.collector.calls.service_rules import ServiceRules
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.tests.reference.calls import Calls, Logical, Reading, Try, list_open_readings
 from spanproof.tests.reference.conditions import CallRow, SpanRow, convert, holds, is_stable, value_of
-from spanproof.tests.reference.spans import Forest, Span, as_text, guess_ends
+from spanproof.tests.reference.spans import ENDLESS_NS, Forest, Span, as_text, guess_ends
 
 DEFAULTS: Final = ServiceRules()
 CERTAIN: Final = Reading()
@@ -36,7 +36,7 @@ class World(Struct, frozen=True):
     baseline: dict[str, bool] = field(default_factory=dict)
     group: Group | None = None
     given: tuple[Span, ...] = ()
-    _readings: list[World] = field(default_factory=list)
+    _readings: dict[int, tuple[World, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -46,30 +46,32 @@ class World(Struct, frozen=True):
         baseline: dict[str, bool] | None = None,
         rules: ServiceRules = DEFAULTS,
         reading: Reading = CERTAIN,
-        *,
-        endless: bool = False,
+        unfinished_ns: int = 0,
     ) -> World:
         given = tuple(spans)
-        forest = Forest(guess_ends(given, endless=endless), rules.proxies, rules.edges)
+        forest = Forest(guess_ends(given, unfinished_ns), rules.proxies, rules.edges)
         return cls(forest, Calls(forest, rules, reading), settled, rules, baseline or {}, given=given)
 
-    def readings(self) -> tuple[World, ...]:
-        """Return the world as it is for each reading of what is uncertain, this one first."""
-        if not self._readings:
-            self._readings.extend(self._list_readings())
-        return tuple(self._readings)
+    def readings(self, durations: Iterable[int] = ()) -> Iterator[World]:
+        """Yield the world as it is for each reading of what is uncertain, this one first.
 
-    def _list_readings(self) -> Iterator[World]:
-        """Yield the world as it is for each reading of what is uncertain, this one first."""
-        for endless in (False, True) if any(span.unfinished for span in self.given) else (False,):
-            first = self if not endless else self._read(CERTAIN, endless=True)
-            yield first
-            for reading in list_open_readings(first.calls.uncertain):
-                if reading != first.calls.reading:
-                    yield self._read(reading, endless=endless)
+        Unfinished spans end at once, never, or after one of the `durations`.
+        """
+        lengths = (0, ENDLESS_NS, *durations) if any(span.unfinished for span in self.given) else (0,)
+        for length in lengths:
+            if length not in self._readings:
+                self._readings[length] = tuple(self._list_readings(length))
+            yield from self._readings[length]
 
-    def _read(self, reading: Reading, *, endless: bool) -> World:
-        return World.of(self.given, self.settled, self.baseline, self.rules, reading, endless=endless)
+    def _list_readings(self, unfinished_ns: int) -> Iterator[World]:
+        first = self if not unfinished_ns else self._read(CERTAIN, unfinished_ns)
+        yield first
+        for reading in list_open_readings(first.calls.uncertain):
+            if reading != first.calls.reading:
+                yield self._read(reading, unfinished_ns)
+
+    def _read(self, reading: Reading, unfinished_ns: int) -> World:
+        return World.of(self.given, self.settled, self.baseline, self.rules, reading, unfinished_ns)
 
     def in_baseline(self) -> World:
         """Return the world with the baseline traces to judge."""

@@ -297,9 +297,6 @@ def _has_client_attributes(span: Span) -> bool:
     return is_http or has("rpc.system.name", "db.system.name", "messaging.system")
 
 
-def guess_ends(spans: Iterable[Span], *, endless: bool) -> tuple[Span, ...]:
-    """Return the spans, with an end for the unfinished ones: their start, or an end in the far future."""
-    return tuple(
-        replace(span, end_ns=span.start_ns + (ENDLESS_NS if endless else 0)) if span.unfinished else span
-        for span in spans
-    )
+def guess_ends(spans: Iterable[Span], duration_ns: int) -> tuple[Span, ...]:
+    """Return the spans, with this duration for the unfinished ones."""
+    return tuple(replace(span, end_ns=span.start_ns + duration_ns) if span.unfinished else span for span in spans)

@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from spanproof.assertions.cases.scenario import CaseAssertion, CaseError, CaseSpan, CaseTrace, Scenario
 from spanproof.assertions.cases.span_lines import CaseLine, SpanLineReader, parse_duration, read_strings
 from spanproof.collector.calls.service_rules import ServiceRules
+from spanproof.collector.topology.proxies import parse_proxy
 from spanproof.query_lang.check.constants import JsonValue
+from spanproof.query_lang.check.declarations import parse_declared_call
 
 VERDICTS: Final = ("pass", "fail", "inconclusive", "error")
 
@@ -36,6 +38,13 @@ def _make_scenario(assertions: list[tuple[tuple[CaseTrace, ...], CaseAssertion]]
 
 
 def _add_rule(rules: ServiceRules, word: str, text: str, line: int) -> ServiceRules:
+    try:
+        if word == "proxy":
+            parse_proxy(text)
+        elif word in ("retries", "distinct"):
+            parse_declared_call(text, joined=word == "retries")
+    except ValueError as error:
+        raise CaseError(line, str(error)) from None
     match word:
         case "proxy":
             return replace(rules, proxies=(*rules.proxies, text))

@@ -118,6 +118,8 @@ def build_topology(spans: SpanBatch, are_proxies: BoolArray, edges: frozenset[st
         topology.levels.append(level)
         placed[level] = True
     _break_cycles(topology, pending, is_kind_of_entry)
+    topology.is_entry[are_proxies] = False  # a sidecar serves no request: the service behind it does
+    topology.entries[are_proxies] = MISSING_ROW
     return topology
 
 

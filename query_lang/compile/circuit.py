@@ -273,7 +273,7 @@ def _compile_whole(holds: str | None) -> str:
 def _compile_early_hold(holds: str | None) -> str:
     """Return the condition under which no attempt after a failure shows an opening, not just a request without one."""
     if holds is None:
-        return ""
+        return " AND w.next_ns IS NOT NULL"
     return f" AND coalesce(w.next_ns, (SELECT end_ns FROM traces_end)) >= w.end_ns + {holds}"
 
 

@@ -31,11 +31,14 @@ def judge_circuit(node: s.Circuit, world: World) -> Outcome:
     instances: dict[object, list[Try]] = defaultdict(list)
     for attempt in sorted(tries, key=lambda attempt: (attempt.start_ns, attempt.end_ns)):
         instances[instance_of(attempt)].append(attempt)
+    calling = {(attempt.entry.service, attempt.entry.name) for attempt in tries if attempt.entry is not None}
+    for instance, instance_tries in instances.items():
+        calling -= _list_optional_operations(instance, instance_tries, world)
     limits = _limits(node)
     judged = [
         verdict
         for instance, instance_tries in instances.items()
-        for verdict in Instance(instance, instance_tries, limits, world).judge()
+        for verdict in Instance(instance, instance_tries, limits, calling, world).judge()
     ]
     oks = [(opened.trace_id, ok) for opened, ok in judged if ok is not None]
     outcome = all_hold(oks, world, stable=False)
@@ -52,20 +55,39 @@ def _limits(node: s.Circuit) -> Limits:
     )
 
 
+def _list_optional_operations(instance: object, tries: list[Try], world: World) -> set[tuple[str, str]]:
+    """Return the operations of which a request made no attempt although the last result had been no failure."""
+    entries = [attempt.entry for attempt in tries]
+    results = sorted(tries, key=_order_of_results)
+    optional = set()
+    for span in world.spans():
+        if not world.forest.is_entry(span) or instance_of_span(span) != instance or span in entries:
+            continue
+        before = [attempt for attempt in results if attempt.end_ns <= span.start_ns]
+        if before and not world.calls.of[before[-1]].failed_retryably(before[-1]):
+            optional.add((span.service, span.name))
+    return optional
+
+
+def _order_of_results(attempt: Try) -> tuple[int, int]:
+    return attempt.end_ns, attempt.start_ns
+
+
 class Instance:
     """The attempts of one instance of the caller, in order."""
 
-    def __init__(self, instance: object, tries: list[Try], limits: Limits, world: World) -> None:
+    def __init__(
+        self, instance: object, tries: list[Try], limits: Limits, calling: set[tuple[str, str]], world: World
+    ) -> None:
         self.tries, self.limits, self.world = tries, limits, world
         forest = world.forest
         entries = [attempt.entry for attempt in tries if attempt.entry is not None]
-        operations = {(span.service, span.name) for span in entries}
         self.requests = [
             span
             for span in world.spans()
             if forest.is_entry(span)
             and instance_of_span(span) == instance
-            and (span.service, span.name) in operations
+            and (span.service, span.name) in calling
             and span not in entries
         ]
         self.marked = [
@@ -78,7 +100,7 @@ class Instance:
     def judge(self) -> list[tuple[Try, bool | None]]:
         """Return each opening and each early opening with its verdict; results count in the order they come."""
         judged: list[tuple[Try, bool | None]] = []
-        results = sorted(self.tries, key=lambda attempt: (attempt.end_ns, attempt.start_ns))
+        results = sorted(self.tries, key=_order_of_results)
         streak, index, is_open = 0, 0, False
         while index < len(results):
             attempt = results[index]
@@ -93,7 +115,7 @@ class Instance:
                 is_open = ok is not False and bool(probes)
                 if is_open:
                     index = results.index(min(probes, key=lambda probe: (probe.end_ns, probe.start_ns)))
-            elif streak < self.limits.failures and self._opened_early(attempt):
+            elif streak < self.limits.failures and self._opened_early(attempt, results[index:]):
                 judged.append((attempt, False))
         return judged
 
@@ -108,14 +130,17 @@ class Instance:
     def _next(self, attempt: Try) -> Try | None:
         return next((each for each in self.tries if each is not attempt and each.start_ns >= attempt.end_ns), None)
 
-    def _opened_early(self, attempt: Try) -> bool:
-        next_ = self._next(attempt)
+    def _opened_early(self, attempt: Try, later: list[Try]) -> bool:
+        """Return whether the caller was asked before the next result (of the `later` ones), but made no attempt."""
+        next_, holds_ns = self._next(attempt), self.limits.holds_ns
+        if next_ is None and holds_ns is None:
+            return False
+        until_ns = self.end_ns if next_ is None else next_.start_ns
+        if holds_ns is not None and until_ns < attempt.end_ns + holds_ns:
+            return False
         if next_ is None:
-            return False
-        from_ns = attempt.end_ns
-        if self.limits.holds_ns is not None and next_.start_ns < from_ns + self.limits.holds_ns:
-            return False
-        return self._was_asked(from_ns, next_.start_ns)
+            until_ns += 1  # a request at the very end counts
+        return self._was_asked(attempt.end_ns, min([until_ns, *(each.end_ns for each in later)]))
 
     def _judge_opening(self, opened: Try) -> tuple[bool | None, list[Try]]:
         """Return the verdict on one opening (None if it was not seen whole), and its probes."""

@@ -244,6 +244,8 @@ class Forest:
 
     def is_entry(self, span: Span) -> bool:
         """Return whether a span is an entry span: a request that a service receives."""
+        if self.is_proxy(span):
+            return False
         parent = self.parent(span)
         if parent is None:
             return span.parent_id is None or self.kind(span) in ENTRY_KINDS

@@ -141,9 +141,11 @@ class Calls:
                 chain.append(next_)
             each = tuple(attempt for link in chain for attempt in link.each)
             tiers += [ARRIVALS] * (len(each) > len(chain))
+            last = 0  # the number of the last attempt
             for link in chain:
                 followed |= set(link.each[:-1])
-            number = max(sum(lost.get(link, 0) for link in chain), 0)
+                last = max(last, lost.get(link, 0)) + len(link.each)
+            number = last - len(each)
             tiers += [COUNTED] * (number > 0)
             yield Logical(
                 tuple(chain), each, number, tuple(tiers), frozenset(followed), self._wrapper_of(chain), self.forest

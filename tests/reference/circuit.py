@@ -61,7 +61,7 @@ def _list_optional_operations(instance: object, tries: list[Try], world: World) 
     results = sorted(tries, key=_order_of_results)
     optional = set()
     for span in world.spans():
-        if not world.forest.is_entry(span) or instance_of_span(span) != instance or span in entries:
+        if not world.forest.serves(span) or instance_of_span(span) != instance or span in entries:
             continue
         before = [attempt for attempt in results if attempt.end_ns <= span.start_ns]
         if before and not world.calls.of[before[-1]].failed_retryably(before[-1]):
@@ -85,7 +85,7 @@ class Instance:
         self.requests = [
             span
             for span in world.spans()
-            if forest.is_entry(span)
+            if forest.serves(span)
             and instance_of_span(span) == instance
             and (span.service, span.name) in calling
             and span not in entries

@@ -43,7 +43,7 @@ def _walk_back(span: Span, start_ns: int, until_ns: int, world: World, shares: C
     skew_ns = world.rules.max_clock_skew_ns
     is_request = world.forest.is_exit(span) and world.forest.kind(span) != PRODUCER
     for child in world.forest.children(span):
-        is_answer = is_request and world.forest.is_entry(child)
+        is_answer = is_request and world.forest.serves(child)
         late_ns = child.end_ns - until_ns
         end = min(child.end_ns, until_ns) if is_answer or late_ns <= skew_ns else child.end_ns
         start = max(child.start_ns, start_ns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from spanproof.tests.reference.spans import CLIENT, PRODUCER, Forest, Span
-from spanproof.tests.reference.targets import address_of, differ, protocol_of, text_of
+from spanproof.tests.reference.targets import address_of, differ, network_peer_of, protocol_of, text_of
 
 
 class Nesting:
@@ -14,13 +14,17 @@ class Nesting:
     def __init__(self, forest: Forest) -> None:
         forest.parts = _find_parts(forest)
         self._above: dict[Span, Span] = {}
-        addresses = {span: address_of(span) for span in forest.spans}
+        servers = {span: address_of(span) for span in forest.spans}
+        peers = {span: network_peer_of(span) for span in forest.spans}
         for span in sorted(forest.spans, key=forest.depth):
             above = exit_above(span, forest) if forest.is_exit(span) else None
-            if above is None or differ(addresses[span], addresses[above]) or _is_asked_first(span, above):
+            if above is None or differ(servers[span], servers[above]) or _is_asked_first(span, above):
+                continue
+            if servers[span] is servers[above] is None and differ(peers[span], peers[above]):
                 continue
             self._above[span] = above
-            addresses[span] = addresses[span] or addresses[above]
+            servers[span] = servers[span] or servers[above]
+            peers[span] = peers[span] or peers[above]
         self.wrapper_spans = set(self._above.values())
 
     def wrappers(self, span: Span) -> tuple[Span, ...]:

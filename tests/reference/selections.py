@@ -131,7 +131,7 @@ def fits_service(target: s.SpanSelection, service: str) -> bool:
 def fits(target: s.SpanSelection, span: Span, world: World) -> bool:
     """Return whether a target selects this span."""
     return (
-        (target.spans == "any" or world.forest.is_entry(span))
+        (target.spans == "any" or world.forest.serves(span))
         and fits_service(target, span.service)
         and matches(target.operation, span.name)
         and (target.where is None or holds(target.where, world.row(span)))  # type: ignore[arg-type]

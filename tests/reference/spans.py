@@ -244,8 +244,6 @@ class Forest:
 
     def is_entry(self, span: Span) -> bool:
         """Return whether a span is an entry span: a request that a service receives."""
-        if self.is_proxy(span):
-            return False
         parent = self.parent(span)
         if parent is None:
             return span.parent_id is None or self.kind(span) in ENTRY_KINDS
@@ -259,6 +257,10 @@ class Forest:
             if self.kind(other) in ENTRY_KINDS:
                 return False
         return True
+
+    def serves(self, span: Span) -> bool:
+        """Return whether a span is a request that its service serves: an entry span, but not a sidecar's."""
+        return self.is_entry(span) and not self.is_proxy(span)
 
     def entry(self, span: Span) -> Span | None:
         """Return the entry span of a span: itself, or its nearest ancestor that is one in the same service."""

@@ -41,6 +41,12 @@ def address_of(span: Span) -> tuple[str, str | None] | None:
     return host.lower(), None if port == PORTS.get(scheme) else port
 
 
+def network_peer_of(span: Span) -> tuple[str, str | None] | None:
+    """Return the address and port of the other end of the connection."""
+    host = text_of(span, "network.peer.address")
+    return None if host is None else (host, text_of(span, "network.peer.port"))
+
+
 def _address_of_target(span: Span) -> tuple[str, str | None] | None:
     """Return the address in the URL that was asked for, else the address that the span names."""
     url = text_of(span, "url.full")

@@ -65,8 +65,8 @@ class Judge(TraceSelection):
         """Return a judge of arriving traces with the same error fraction."""
         return Judge(live.connection, self.error_fraction, live)
 
-    def forget_counts(self) -> None:
-        """Forget what was counted in the traces that were selected before."""
+    def clear_counts(self) -> None:
+        """Drop what was counted in the traces that were selected before."""
         self._lossy_span_counts = None
         self._open_evidence = None
 

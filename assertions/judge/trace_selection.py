@@ -1,4 +1,4 @@
-"""The traces that a judge is asked about, and the tables that name them to its queries."""
+"""The traces to judge, and the temporary tables that list them for queries."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class TraceSelection:
         self.baseline: TraceWindow | None = None
         self.has_baseline = False
 
-    def forget_counts(self) -> None:
-        """Forget what was counted in the traces that were selected before."""
+    def clear_counts(self) -> None:
+        """Drop what was counted in the traces that were selected before."""
 
     @property
     def is_settled(self) -> bool:
@@ -63,7 +63,7 @@ class TraceSelection:
         if given.baseline:
             self.baseline = window
             self.has_baseline = True
-            self.forget_counts()
+            self.clear_counts()
             self.connection.execute(COMPLETE_TRACES_SQL.format(table="baseline"))
             return window
         self.connection.execute(COMPLETE_TRACES_SQL.format(table="complete"))
@@ -72,13 +72,13 @@ class TraceSelection:
             " true AS trusting FROM judged"
         )
         self.selected = window
-        self.forget_counts()
+        self.clear_counts()
         return window
 
     def select_baseline(self, traces: Sequence[str]) -> None:
         """Select the baseline traces."""
         self.has_baseline = True
-        self.forget_counts()
+        self.clear_counts()
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE baseline AS"
             " SELECT unnest($traces::UUID[]) AS trace_id, true AS settled, true AS trusting",
@@ -88,7 +88,7 @@ class TraceSelection:
     def select_traces(self, selected: SelectedTraces) -> None:
         """Select the traces to judge."""
         self.selected = selected
-        self.forget_counts()
+        self.clear_counts()
         rows = list(selected.settled.items())
         self.connection.execute(
             "CREATE OR REPLACE TEMP TABLE selected AS SELECT unnest($traces)::UUID AS trace_id,"
@@ -110,12 +110,13 @@ class TraceSelection:
             self.selected = SelectedTraces(
                 {trace.hex: is_settled for trace, is_settled in settled.items()}, before.live, before.missing
             )
-            self.forget_counts()
+            self.clear_counts()
             yield
         finally:
             self.connection.execute("CREATE OR REPLACE TEMP TABLE selected AS FROM unrestricted")
+            self.connection.execute("DROP TABLE unrestricted")
             self.selected = before
-            self.forget_counts()
+            self.clear_counts()
 
     def measure_windows(self) -> dict[str, int]:
         """Return the lengths of the windows in nanoseconds, less the part whose traces were deleted."""

@@ -104,8 +104,8 @@ class AttemptOutcome:
         is_finished = to_bool_array(exit_.read("end_ns").is_valid())
         self.no_response: BoolArray = has_exit & ~at_server & is_http_client & is_finished & ~has_status & ~from_server
         # outside HTTP, whether a response was received is decided where a timeout is judged
-        is_told = is_http_client & (is_finished | has_status) & ~at_server
-        self.responded = pc.if_else(pa.array(is_told), ~self.no_response, _NO_BOOL)
+        is_known = is_http_client & (is_finished | has_status) & ~at_server
+        self.responded = pc.if_else(pa.array(is_known), ~self.no_response, _NO_BOOL)
         self.error: BoolArray = np.where(at_server, server.errors, exit_.errors)
         signs = np.where(at_server, server.has_error_sign, exit_.has_error_sign | (from_server & server.errors))
         cancelled = server.was_cancelled & (server_ended_first | at_server)

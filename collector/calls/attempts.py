@@ -41,7 +41,7 @@ def build_attempts(
         range(len(PROTOCOLS) - 1),
         len(PROTOCOLS) - 1,
     )
-    # the consumer span tells how a delivery went, and the callee's entry span how a bare call did
+    # the result of a delivery is that of the consumer span; of a bare call, that of the callee's entry span
     judged_at_server = pa.array(is_bare | (is_message & (pairs.callee_rows != MISSING_ROW)))
 
     def read_outcome(column: str) -> pa.Array:

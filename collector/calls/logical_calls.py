@@ -191,7 +191,8 @@ class _CallBuilder:
     def _link_by_failure(self, group: list[RetryCandidate]) -> None:
         """Link each attempt to a failed one that was over before it and may have asked for the same.
 
-        Failures wait in the order of their ends. Each start takes the one with the best evidence, or else the first.
+        Failures wait in the order of their ends, unfinished ones by their starts. Each start takes the one with the
+        best evidence, or else the first.
         """
         waiting = sorted(
             (each for each in group if each.retryable and self._is_open(each)),

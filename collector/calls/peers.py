@@ -34,7 +34,7 @@ class KnownPeers(Struct, frozen=True):
     """What a store has learned: its `services`, and which of them answer at an address.
 
     `services_by_address` maps a key of `make_address_key` to the services that have answered there. Only an address
-    at which one service answers tells who it is.
+    at which one service answers names it.
     """
 
     services: frozenset[str] = frozenset()
@@ -160,7 +160,7 @@ def _find_same_target_services(
 ) -> pa.Array:
     """Return the service that answered the same caller at the same target in the same trace, or null.
 
-    `is_open` tells for which attempts it is needed: those without an answer whose address does not tell.
+    `is_open` marks the attempts that need it: those without an answer whose address names no single service.
     """
     traces, exit_rows = spans.index.trace_indices[pairs.caller_rows], pairs.exit_rows
     is_answered = (pairs.callee_rows != MISSING_ROW) & (exit_rows != MISSING_ROW)

@@ -1,4 +1,4 @@
-"""The span whose counter tells how many attempts came before an attempt."""
+"""The span whose counter counts the attempts before an attempt."""
 
 from __future__ import annotations
 

@@ -144,7 +144,8 @@ def _calls_from(hop: Hop, *, asynchronous: bool, world: World) -> Iterator[tuple
     if hop.served is None:
         return
     for attempt in world.calls.tries:
-        if attempt.entry is hop.served and attempt.asynchronous == asynchronous:
+        entry = world.calls.of[attempt].first.entry  # a message that is sent again still comes from its first sender
+        if entry is hop.served and attempt.asynchronous == asynchronous:
             if attempt.server is None:
                 yield attempt, Hop(None, attempt)
             for callee_span in attempt.callee_spans:

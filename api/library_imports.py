@@ -46,11 +46,27 @@ _STAND_INS: Final[Mapping[str, Mapping[str, ModuleType | None]]] = {
 }
 
 
+class _LazyModule(ModuleType):
+    """A module that is imported when something is read that this stand-in lacks."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(import_module(self.__name__), name)
+
+
 def import_libraries() -> None:
     """Import the libraries of `_STAND_INS` before another module does. A command that judges spans calls this first."""
     with _limit_blas_threads():
         for name, stand_ins in _STAND_INS.items():
             _import_with(name, stand_ins)
+    _import_masked_arrays_later()
+
+
+def _import_masked_arrays_later() -> None:
+    """Let Arrow ask whether an array is masked, which none is before ``numpy.ma`` is imported, without importing it."""
+    if "numpy" in sys.modules and "numpy.ma" not in sys.modules:
+        masked_arrays = _LazyModule("numpy.ma")
+        vars(masked_arrays)["MaskedArray"] = type("MaskedArray", (), {})
+        vars(sys.modules["numpy"])["ma"] = masked_arrays  # importing the module itself replaces this
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class ClaimKind(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SourceRange:
     """A range of text; lines and columns count from 1, and the end is after the last character."""
 
@@ -38,7 +38,7 @@ class SourceRange:
 # Fields with a default are missing in runs that an older version has stored.
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class VerdictDocument:
     """A judged claim. ``id`` names the kind of finding, ``kind`` the subject of the claim.
 
@@ -59,7 +59,7 @@ class VerdictDocument:
     follows_from: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TryDocument:
     """An earlier try of a proof; it did not pass."""
 
@@ -72,7 +72,7 @@ class TryDocument:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ProofDocument:
     """The result of a proof. ``trace`` shows the claims that did not pass, if there is one.
 
@@ -95,7 +95,7 @@ class ProofDocument:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RunDocument:
     """A run. ``outcome`` and ``ended_ns`` are missing while it is not finished. Times are Unix nanoseconds."""
 

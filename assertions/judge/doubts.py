@@ -132,17 +132,33 @@ def _may_select(target: s.SpanSelection, service: str, variables: Collection[str
 
 
 def _list_compared_durations(claim: s.Claim, bindings: Bindings) -> list[int]:
-    """Return the durations that a claim compares with for equality: an unfinished span may last just as long.
+    """Return the durations for which, besides the shortest and the longest, an unfinished span may decide a claim.
 
-    Of a range, it is the lower end. Other comparisons need no more than the shortest and the longest duration.
+    A single bound needs none. A single equation or range needs its limits; several comparisons may hold only between
+    their limits, so just above each.
     """
+    comparisons = [
+        (isinstance(part, s.Compare) and part.operator not in ("==", "!="), limits)
+        for part in s.walk(claim)
+        if isinstance(part, s.Compare | s.OneOf) and (limits := _list_limits(part, bindings))
+    ]
+    durations = {limit for _, limits in comparisons for limit in limits}
+    if len(comparisons) > 1:
+        durations |= {limit + 1 for limit in durations}
+    elif any(is_bound for is_bound, _ in comparisons):
+        return []
+    return sorted(durations - {0})
+
+
+def _list_limits(comparison: s.Compare | s.OneOf, bindings: Bindings) -> list[int]:
+    """Return the constant durations of a comparison."""
     nodes: list[s.Expression] = []
-    for part in s.walk(claim):
-        if isinstance(part, s.Compare) and part.operator in ("==", "!="):
-            nodes += [part.left, part.right]
-        elif isinstance(part, s.OneOf):
-            nodes += [option.low if isinstance(option, s.ValueRange) else option for option in part.options]
-    durations: set[int] = set()
+    if isinstance(comparison, s.Compare):
+        nodes += [comparison.left, comparison.right]
+    else:
+        for option in comparison.options:
+            nodes += [option.low, option.high] if isinstance(option, s.ValueRange) else [option]
+    limits = []
     for node in nodes:
         names = {part.text for part in s.walk(node) if isinstance(part, s.Name)}
         if not is_constant(node) or not names <= set(bindings.variables):
@@ -150,8 +166,8 @@ def _list_compared_durations(claim: s.Claim, bindings: Bindings) -> list[int]:
         with suppress(MissingValue):  # judging reports it
             constant = evaluate(node, bindings)
             if constant is not None and constant.kind == "duration":
-                durations.add(int(to_decimal(constant)))
-    return sorted(durations - {0})
+                limits.append(int(to_decimal(constant)))
+    return limits
 
 
 def _is_declared(call: tuple[str, str], reading: Reading) -> bool:

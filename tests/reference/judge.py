@@ -51,14 +51,22 @@ def judge(expectation: s.Expectation, world: World) -> str:
 
 
 def _list_compared_durations(claim: s.Claim) -> set[int]:
-    """Return the durations that equations and ranges in a claim start with."""
-    nodes: list[s.Expression] = []
+    """Return the durations at which the result of some comparison of a claim changes."""
+    compared: list[tuple[bool, set[int]]] = []
     for part in s.walk(claim):
-        if isinstance(part, s.Compare) and part.operator in ("==", "!="):
-            nodes += [part.left, part.right]
-        elif isinstance(part, s.OneOf):
-            nodes += [option.low if isinstance(option, s.ValueRange) else option for option in part.options]
-    return {int(node.value) for node in nodes if isinstance(node, s.Number) and node.unit == "ns"}
+        if not isinstance(part, s.Compare | s.OneOf):
+            continue
+        nodes = [part.left, part.right] if isinstance(part, s.Compare) else list(part.options)
+        sides = [
+            side for node in nodes for side in ((node.low, node.high) if isinstance(node, s.ValueRange) else (node,))
+        ]
+        limits = {int(side.value) for side in sides if isinstance(side, s.Number) and side.unit == "ns"}
+        if limits:
+            compared.append((isinstance(part, s.Compare) and part.operator in ("<", "<=", ">", ">="), limits))
+    durations = set[int]().union(*(limits for _, limits in compared))
+    if len(compared) > 1:
+        return durations | {limit + 1 for limit in durations}
+    return set() if any(is_bound for is_bound, _ in compared) else durations
 
 
 def _depends_on_ends(expectation: s.Expectation, world: World) -> bool:

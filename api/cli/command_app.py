@@ -17,9 +17,11 @@ Database: TypeAlias = Annotated[
 ]
 
 
-def make_command_app() -> typer.Typer:
-    """Return an application for a single command, without markup and completion options of its own."""
-    return typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+def make_command_app(*, no_args_is_help: bool = False) -> typer.Typer:
+    """Return an application for a command or a group of them, without markup and completion options of its own."""
+    return typer.Typer(
+        no_args_is_help=no_args_is_help, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
 
 
 def add_option_group(name: str, group: type) -> Callable[[CommandFunction], CommandFunction]:

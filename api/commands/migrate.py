@@ -11,10 +11,11 @@ from typing import Annotated
 import typer
 
 from spanproof.api.cli.atomic_files import write_atomically
+from spanproof.api.cli.command_app import make_command_app
 from spanproof.api.cli.console import make_console
 from spanproof.api.cli.exits import exit_with_error, read_or_exit
 
-app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app = make_command_app(no_args_is_help=True)
 
 
 @app.callback()

@@ -72,6 +72,14 @@ def test_help_of_each_command_has_an_example(command: str) -> None:
     assert f"Example: spanproof {command} " in " ".join(result.stdout.split())
 
 
+@pytest.mark.parametrize("command", [each.path for each in read_commands(app).walk() if each.commands])
+def test_help_of_groups_offers_no_completion(command: str) -> None:
+    result = CliRunner().invoke(app, [*command.split(), "--help"])  # `spanproof completion` writes it
+    assert result.exit_code == 0
+    assert "--help" in result.stdout
+    assert "-completion" not in result.stdout
+
+
 def test_mistyped_command_is_suggested() -> None:
     result = CliRunner().invoke(app, ["ruin"])
     assert (result.exit_code, result.stdout) == (2, "")

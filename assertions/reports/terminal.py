@@ -73,7 +73,8 @@ class TerminalReport:
             case ProofFinished():
                 self.status_by_proof.pop(id(event.proof), None)
                 self._clear_status()
-                self.console.print(render_proof(describe_proof(event), None if self.can_rerun else ""))
+                proof = describe_proof(event)
+                self.console.print(render_proof(proof, format_rerun_command(proof) if self.can_rerun else None))
             case RunFinished():
                 self._clear_status()
                 self.console.print(render_summary(event))
@@ -102,10 +103,10 @@ class TerminalReport:
             self.status = None
 
 
-def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
+def render_proof(proof: ProofDocument, rerun_command: str | None) -> Text:
     """Render a proof with its claims, then the claims that did not pass with their explanations.
 
-    `rerun` is the command that runs the proof again; the default is the command of the command line, "" is none.
+    `rerun_command` runs the proof again; None prints no command.
     """
     text = Text()
     text.append(f"{name_outcome(proof).upper():<5}", style=f"bold {OUTCOME_STYLES[name_outcome(proof)]}")
@@ -131,9 +132,8 @@ def render_proof(proof: ProofDocument, rerun: str | None = None) -> Text:
         choice = f", {shown.trace.choice}" if shown.trace.choice else ""
         text.append(f", {format_short_duration(shown.trace.duration_ns)}{choice}\n", style="dim")
         text.append_text(render_trace(shown.trace))
-    rerun = format_rerun_command(proof) if rerun is None else rerun
-    if rerun and (proof.outcome is not Outcome.PASS or proof.flaky):
-        text.append(f"   = rerun: {rerun}\n", style="dim")
+    if rerun_command is not None and (proof.outcome is not Outcome.PASS or proof.flaky):
+        text.append(f"   = rerun: {rerun_command}\n", style="dim")
     return text
 
 

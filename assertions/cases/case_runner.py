@@ -125,9 +125,8 @@ def _check_rejection(assertion: CaseAssertion, scope: Scope) -> str | None:
 
 def _compare_verdict(assertion: CaseAssertion, verdict: Verdict, requests: CaseRequests) -> str | None:
     message = " ".join([verdict.reason, verdict.mark, verdict.observed or "", verdict.help or ""])
-    shown = f"{verdict.reason}; {verdict.help}" if verdict.help else verdict.reason
-    if verdict.help and verdict.help in verdict.reason:
-        shown = verdict.reason
+    has_further_help = verdict.help is not None and verdict.help not in verdict.reason
+    shown = f"{verdict.reason}; {verdict.help}" if has_further_help else verdict.reason
     if verdict.outcome != assertion.outcome:
         return f"expected {assertion.outcome}, got {verdict.outcome}: {shown}"
     for text in assertion.expected_texts:

@@ -66,7 +66,6 @@ def split_words(name: str) -> tuple[str, ...]:
     return tuple(word.lower() for part in _CAMEL_HUMP.split(name) for word in _WORD.findall(part))
 
 
-@cache
 def may_identify_subject(name: str) -> bool:
     """Return whether an application sets the attribute to say what was asked for, by the last word of its name."""
     words = split_words(name)

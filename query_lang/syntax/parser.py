@@ -278,7 +278,7 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str, start: str) -> Dia
         listed = ", ".join(f"`{word}`" for word in words)
         return Diagnostic("syntax", f"{actual} where a statement was expected", at, hint or f"a statement is {listed}")
     word = re.search(r"(\A|\bexpect)\s*(?:no\s+)?(?P<word>[a-z]+)\Z", text_before)
-    hint = suggest_names(word["word"], CLAIMS) if word and token.type not in ("$END", "_NL") else None
+    hint = suggest_names(word["word"], CLAIMS) if word and not at_end else None
     if word and hint and word["word"] not in CLAIMS:
         at = TextRange(word.start("word"), word.end("word"))
         return Diagnostic("syntax", f"no claim begins with `{word['word']}`", at, hint)

@@ -142,14 +142,17 @@ def _summarize(run: RunDocument, title: str) -> Text:
     from rich.text import Text
 
     from spanproof.assertions.findings.verdict import Outcome
+    from spanproof.assertions.reports.outcome_text import rank_not_passed
     from spanproof.assertions.reports.terminal import OUTCOME_STYLES
 
     outcome = run.outcome or Outcome.ERROR
     text = Text(f"{title}: ").append(str(outcome), style=OUTCOME_STYLES[outcome])
-    not_passed = [each for proof in run.proofs for each in proof.verdicts if each.outcome is not Outcome.PASS]
-    if not_passed:
-        more = f"; and {len(not_passed) - 1} more" if not_passed[1:] else ""
-        text.append(f"; {not_passed[0].claim}: {not_passed[0].reason}{more}")
+    problems = [f"{proof.name}: {proof.error}" for proof in run.proofs if proof.error is not None]
+    not_passed = rank_not_passed(each for proof in run.proofs for each in proof.verdicts)
+    problems += [f"{each.claim}: {each.reason}" for each in not_passed]
+    if problems:
+        more = f"; and {len(problems) - 1} more" if problems[1:] else ""
+        text.append(f"; {problems[0]}{more}")
     return text
 
 

@@ -14,6 +14,7 @@ from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.pytest_plugin.collector import Collector
 from spanproof.assertions.pytest_plugin.rendering import FailureLocation, RenderedFailure
 from spanproof.assertions.reports.documents import ProofDocument, describe_proof
+from spanproof.assertions.reports.outcome_text import rank_not_passed
 from spanproof.assertions.reports.terminal import render_diagnostics, render_proof
 from spanproof.assertions.run.events import ProofFinished, RunEvent
 from spanproof.assertions.run.proof_files import format_path, read_module
@@ -116,13 +117,12 @@ def summarize_failure(proof: ProofDocument) -> str:
     """Return in one line why a proof did not pass: the reason of its worst verdict, or its error."""
     if proof.error is not None:
         return f"error: {proof.error}"
-    first = next(each for each in proof.verdicts if each.outcome is proof.outcome and each.follows_from is None)
+    first = rank_not_passed(proof.verdicts)[0]
     return first.reason if proof.outcome is Outcome.FAIL else f"{proof.outcome}: {first.reason}"
 
 
 def _find_failed_line(proof: ProofDocument) -> int:
-    lines = [verdict.position.line for verdict in proof.verdicts if verdict.outcome is not Outcome.PASS]
-    return lines[0] if lines else proof.line
+    return next((each.position.line for each in rank_not_passed(proof.verdicts)), proof.line)
 
 
 def _make_test_function(module: ProofModule, proof: s.Proof) -> Callable[[Collector], None]:

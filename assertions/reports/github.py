@@ -15,6 +15,7 @@ from spanproof.assertions.reports.outcome_text import (
     format_rerun_command,
     format_verdict_counts,
     name_outcome,
+    rank_not_passed,
 )
 from spanproof.assertions.reports.terminal import draw_marks
 
@@ -43,8 +44,7 @@ def _annotate(proof: ProofDocument) -> Iterator[str]:
     level = "error" if proof.outcome in (Outcome.FAIL, Outcome.ERROR) else "warning"
     if proof.flaky:
         last = proof.tries[-1]
-        reasons = [each.reason for each in last.verdicts if each.outcome is not Outcome.PASS]
-        reason = last.error or (reasons[0] if reasons else "")
+        reason = last.error or next((each.reason for each in rank_not_passed(last.verdicts)), "")
         yield _format_command(
             level, proof, f"flaky: it passed at try {len(proof.tries) + 1}; before: {reason}", proof.line
         )

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports.documents import ProofDocument, RunDocument, TryDocument, VerdictDocument
-from spanproof.assertions.reports.outcome_text import format_rerun_command
+from spanproof.assertions.reports.outcome_text import format_rerun_command, rank_not_passed
 
 # characters that XML 1.0 does not allow
 _INVALID_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -58,11 +58,11 @@ def _add_case(suite: ElementTree.Element, proof: ProofDocument) -> None:
 
 def _add_outcome(case: ElementTree.Element, element: str, proof: ProofDocument | TryDocument) -> None:
     not_passed = [each for each in proof.verdicts if each.outcome is not Outcome.PASS]
-    matching = [each for each in not_passed if each.outcome is proof.outcome] or not_passed
-    message = proof.error or (matching[0].reason if matching else "")
+    worst = next(iter(rank_not_passed(proof.verdicts)), None)
+    message = proof.error or (worst.reason if worst else "")
     element_node = ElementTree.SubElement(case, element, message=_replace_invalid_xml(message))
     if element != "skipped":
-        element_node.set("type", matching[0].id if matching else "error")
+        element_node.set("type", worst.id if worst else "error")
     descriptions = [_describe_verdict(each, proof.verdicts) for each in not_passed]
     rerun = [f"rerun: {format_rerun_command(proof)}"] if isinstance(proof, ProofDocument) else []
     element_node.text = _replace_invalid_xml(

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Outcome
 from spanproof.assertions.reports.documents import ProofDocument, VerdictDocument
 
 FLAKY: Final = "flaky"
@@ -22,6 +22,14 @@ OUTCOME_WORDS: Final = {
 def name_outcome(proof: ProofDocument) -> str:
     """Return the outcome of a proof as a word; a proof that passed only at a later try is flaky."""
     return FLAKY if proof.flaky else str(proof.outcome)
+
+
+def rank_not_passed(verdicts: Iterable[VerdictDocument]) -> list[VerdictDocument]:
+    """Return the verdicts that are no passes, the worst first; a consequence follows the others of its outcome."""
+    return sorted(
+        (each for each in verdicts if each.outcome is not Outcome.PASS),
+        key=lambda each: (-OUTCOMES_BY_SEVERITY.index(each.outcome), each.follows_from is not None),
+    )
 
 
 def format_verdict_counts(verdicts: Iterable[VerdictDocument]) -> list[str]:

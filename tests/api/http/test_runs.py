@@ -25,6 +25,9 @@ HEALTHY = """proof "healthy" [deploy] {
 """
 SICK = HEALTHY.replace("healthy", "sick").replace("200ms", "20ms")
 UNSURE = HEALTHY.replace("healthy", "unsure").replace("p95(duration(gateway)) < 200ms", "error_rate(gateway) < 3%")
+MIXED = UNSURE.replace("unsure", "mixed").replace(
+    "\n}", "\n  expect p95(duration(gateway)) < 20ms with confidence 95%\n}"
+)
 REQUESTING = 'proof "asks" {{ when GET "{url}"\n expect response.status == 200 }}\n'
 SLOW = 'proof "slow" { when trace "0af7651916cd43dd8448eb211c80319c"\n settle within 300s\n expect some gateway }\n'
 
@@ -183,7 +186,7 @@ def test_more_evaluations_require_higher_confidence(server: Server) -> None:
 
 
 def test_gate_command(server: Server, spanproof: Callable[..., Finished], tmp_path: Path) -> None:
-    for name, proof in (("healthy", HEALTHY), ("sick", SICK), ("unsure", UNSURE)):
+    for name, proof in (("healthy", HEALTHY), ("sick", SICK), ("unsure", UNSURE), ("mixed", MIXED)):
         (tmp_path / f"{name}.proof").write_text(proof)
     passed = spanproof("gate", "healthy.proof", "--server", server.url)
     assert (passed.code, passed.err) == (0, "")
@@ -191,6 +194,10 @@ def test_gate_command(server: Server, spanproof: Callable[..., Finished], tmp_pa
     failed = spanproof("gate", "sick.proof", "--server", server.url, "--for", "60s", "--every", "20s")
     assert failed.code == 1
     assert failed.out.startswith("evaluation 1 of 4: fail; p95(duration(gateway)) < 20ms")
+    # the failed claim is named, not the inconclusive one above it
+    mixed = spanproof("gate", "mixed.proof", "--server", server.url, "--for", "60s", "--every", "60s")
+    assert mixed.out.startswith("evaluation 1 of 2: fail; p95(duration(gateway)) < 20ms with confidence 95%: ")
+    assert mixed.out.splitlines()[0].endswith("; and 1 more")
     unsure = spanproof(
         "gate", "unsure.proof", "--server", server.url, "--for", "2s", "--every", "1s", "--until-decided"
     )

@@ -15,17 +15,18 @@ from pathlib import Path
 import jsonschema
 import pytest
 from lxml import etree
+from msgspec import structs
 from rich.console import Console
 
 from spanproof import __version__
-from spanproof.assertions.reports.documents import RunDocument
+from spanproof.assertions.reports.documents import RunDocument, describe_proof
 from spanproof.assertions.reports.github import render_annotations, render_step_summary
 from spanproof.assertions.reports.html_report import render_html
 from spanproof.assertions.reports.json_report import describe_report, render_json, write_schema
 from spanproof.assertions.reports.junit import render_junit
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.run.events import RunFinished
-from spanproof.tests.assertions.reports.sample_run import FINISHED, MS, make_run
+from spanproof.tests.assertions.reports.sample_run import FAILED, FINISHED, MS, PASSED, UNDECIDED, finish, make_run
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[2] / "assertions" / "reports" / "report.schema.json"
@@ -159,6 +160,16 @@ def test_summary_stays_below_github_limit(all_outcomes: RunDocument) -> None:
     shown = summary.count("\n### ")
     assert 100 < shown < 3000
     assert summary.endswith(f"\n\n{3000 - shown} more proofs did not pass; the other reports contain them.\n")
+
+
+def test_reports_name_failed_claim_before_inconclusive_one() -> None:
+    mixed = finish(PASSED[0], UNDECIDED[1], FAILED[2])
+    run = replace(
+        make_run(), proofs=(describe_proof(mixed), describe_proof(structs.replace(FINISHED["pass"], tries=(mixed,))))
+    )
+    root = etree.fromstring(render_junit(run))
+    assert root.xpath("//failure/@message | //flakyFailure/@message") == [FAILED[2].reason] * 2
+    assert f"before: {FAILED[2].reason}" in render_annotations(run)
 
 
 def test_annotation_is_one_line(all_outcomes: RunDocument) -> None:

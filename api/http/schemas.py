@@ -31,14 +31,17 @@ class StrictModel(BaseModel):
 
 
 class SpanDocument(BaseModel):
-    """A span in the tree. ``last_at`` states for each level above whether the branch is the last there."""
+    """A span in the tree. ``last_at`` states for each level above whether the branch is the last there.
+
+    ``duration_ns`` is null for a span that has not ended.
+    """
 
     span_id: str
     service: str
     name: str
     kind: str
     start_ns: int
-    duration_ns: int
+    duration_ns: int | None
     error: bool
     orphan: bool
     last_at: list[bool]

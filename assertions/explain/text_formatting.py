@@ -34,6 +34,11 @@ def format_short_duration(ns: int) -> str:
     return f"{ns / 1e3:.3g} µs"
 
 
+def format_span_duration(ns: int | None) -> str:
+    """Return the duration of a span; None is that of a span that has not ended."""
+    return "not ended" if ns is None else format_short_duration(ns)
+
+
 def format_seconds(ns: int) -> str:
     """Return a duration in seconds, with one decimal."""
     return f"{ns / 1e9:.1f} s"

@@ -20,7 +20,8 @@ SPAN_KIND_NAMES = {code: name for name, code in SPAN_KINDS.items()}
 class SpanView:
     """A displayed span. ``last_at`` says, for each level of the tree, whether the span's branch is the last one.
 
-    ``attributes`` maps names to values for ``marked`` spans; it is empty for others.
+    ``duration_ns`` is None if the span has not ended. ``attributes`` maps names to values for ``marked`` spans; it is
+    empty for others.
     """
 
     span_id: str
@@ -28,7 +29,7 @@ class SpanView:
     name: str
     kind: str
     start_ns: int
-    duration_ns: int
+    duration_ns: int | None
     error: bool
     marked: bool
     orphan: bool
@@ -38,7 +39,7 @@ class SpanView:
 
 @dataclass(frozen=True, slots=True)
 class TraceView:
-    """A displayed trace: its spans in tree order, its start and its duration.
+    """A displayed trace: its spans in tree order, its start and its duration until the last known instant.
 
     ``choice`` names the trace among several, such as the one at p95.
     """
@@ -49,6 +50,11 @@ class TraceView:
     spans: tuple[SpanView, ...]
     hidden: int
     choice: str | None = None
+
+    @property
+    def has_unfinished(self) -> bool:
+        """Whether a span has not ended, so that the trace may have lasted longer."""
+        return any(span.duration_ns is None for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +72,13 @@ def build_trace_view(
     """Return the view of a trace, or None if it has no spans.
 
     With `requests_only`, internal spans are omitted: only entry spans, client and producer spans without a server
-    span, and the `marked` span ids remain.
+    span, spans that have not ended, and the `marked` span ids remain.
     """
     rows = connection.execute(
         "SELECT t.span_key, t.parent_key, t.is_entry, t.role IN (3, 4) AND s.span_key NOT IN"
         " (SELECT client_key FROM attempts WHERE trace_id = $trace::UUID AND server_key IS NOT NULL"
         " AND client_key IS NOT NULL), s.span_id, s.service, s.name, s.kind, s.start_ns,"
-        " coalesce(t.end_ns, t.start_ns), t.error, t.orphan,"
+        " t.end_ns - t.start_ns, t.error, t.orphan,"
         " CASE WHEN list_contains($marked::UBIGINT[], s.span_id) THEN s.attributes END"
         " FROM topology t JOIN spans s ON s.span_key = t.span_key WHERE t.trace_id = $trace::UUID"
         " ORDER BY s.start_ns, s.end_ns DESC, s.span_id",
@@ -81,16 +87,16 @@ def build_trace_view(
     if not rows:
         return None
     spans = []
-    for key, parent, entry, unpaired, span_id, service, name, kind, start, end, error, orphan, attributes in rows:
+    for key, parent, entry, unpaired, span_id, service, name, kind, start, duration, error, orphan, attributes in rows:
         hexadecimal = f"{span_id:016x}"
         view = SpanView(
-            hexadecimal, service, name, SPAN_KIND_NAMES.get(kind, str(kind)), start, end - start, error,
+            hexadecimal, service, name, SPAN_KIND_NAMES.get(kind, str(kind)), start, duration, error,
             hexadecimal in marked, orphan, (), _read_attributes(attributes),
         )  # fmt: skip
         spans.append(_SpanNode(key, parent, entry, unpaired, view))
     kept = _omit_internal_spans(spans) if requests_only else spans
     start = min(span.view.start_ns for span in spans)
-    end = max(span.view.start_ns + span.view.duration_ns for span in spans)
+    end = max(span.view.start_ns + (span.view.duration_ns or 0) for span in spans)
     return TraceView(trace_id, start, end - start, tuple(_order_as_tree(kept)), len(spans) - len(kept))
 
 
@@ -118,7 +124,7 @@ def describe_choice(expectation: s.Expectation) -> str | None:
 def _omit_internal_spans(spans: list[_SpanNode]) -> list[_SpanNode]:
     """Remove spans that are neither requests nor marked; attach their children to the nearest kept ancestor."""
     by_key = {span.key: span for span in spans}
-    kept_keys = {span.key for span in spans if span.entry or span.unpaired or span.view.marked or span.parent is None}
+    kept_keys = {span.key for span in spans if _is_shown(span)}
 
     def find_kept_ancestor(span: _SpanNode) -> int | None:
         parent = span.parent
@@ -127,6 +133,11 @@ def _omit_internal_spans(spans: list[_SpanNode]) -> list[_SpanNode]:
         return parent
 
     return [replace(span, parent=find_kept_ancestor(span)) for span in spans if span.key in kept_keys]
+
+
+def _is_shown(span: _SpanNode) -> bool:
+    is_request = span.entry or span.unpaired or span.parent is None
+    return is_request or span.view.marked or span.view.duration_ns is None
 
 
 def _order_as_tree(spans: list[_SpanNode]) -> Iterator[SpanView]:

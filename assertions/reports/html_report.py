@@ -15,7 +15,12 @@ from markupsafe import Markup
 
 from spanproof import __version__
 from spanproof.assertions.explain.source_excerpts import ExcerptLine
-from spanproof.assertions.explain.text_formatting import format_count, format_seconds, format_short_duration
+from spanproof.assertions.explain.text_formatting import (
+    format_count,
+    format_seconds,
+    format_short_duration,
+    format_span_duration,
+)
 from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
 from spanproof.assertions.reports.documents import RunDocument
 from spanproof.assertions.reports.outcome_text import (
@@ -66,6 +71,7 @@ def _load_template() -> Template:
         "rerun": format_rerun_command,
         "seconds": format_seconds,
         "short": format_short_duration,
+        "span_duration": format_span_duration,
         "sign": OUTCOME_SIGNS.__getitem__,
     }
     environment.globals |= {"count": format_count}
@@ -95,8 +101,12 @@ def _render_code_spans(text: str) -> Markup:
 
 
 def _make_bar_style(span: SpanView, trace: TraceView) -> str:
-    """Return the start and width of a span's bar, in percent of the trace, as CSS variables."""
+    """Return the start and width of a span's bar, in percent of the trace, as CSS variables.
+
+    The bar of a span that has not ended reaches to the end of the trace.
+    """
     total = max(trace.duration_ns, 1)
     start = min(max(100 * (span.start_ns - trace.start_ns) / total, 0), 99.5)
-    width = min(max(100 * span.duration_ns / total, 0.5), 100 - start)
+    duration_ns = total if span.duration_ns is None else span.duration_ns
+    width = min(max(100 * duration_ns / total, 0.5), 100 - start)
     return f"--start: {start:.2f}%; --width: {width:.2f}%"

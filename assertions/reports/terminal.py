@@ -9,7 +9,12 @@ from rich.console import Console
 from rich.text import Text
 
 from spanproof.assertions.explain.source_excerpts import ExcerptLine, extract_excerpt
-from spanproof.assertions.explain.text_formatting import format_count, format_seconds, format_short_duration
+from spanproof.assertions.explain.text_formatting import (
+    format_count,
+    format_seconds,
+    format_short_duration,
+    format_span_duration,
+)
 from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
 from spanproof.assertions.findings.verdict import Mark, Outcome
 from spanproof.assertions.reports.documents import ProofDocument, TryDocument, VerdictDocument, describe_proof
@@ -130,7 +135,8 @@ def render_proof(proof: ProofDocument, rerun_command: str | None) -> Text:
     if shown.trace is not None:
         text.append(f"   = trace {shown.trace.trace_id}", style="cyan")
         choice = f", {shown.trace.choice}" if shown.trace.choice else ""
-        text.append(f", {format_short_duration(shown.trace.duration_ns)}{choice}\n", style="dim")
+        minimum = "at least " if shown.trace.has_unfinished else ""
+        text.append(f", {minimum}{format_short_duration(shown.trace.duration_ns)}{choice}\n", style="dim")
         text.append_text(render_trace(shown.trace))
     if rerun_command is not None and (proof.outcome is not Outcome.PASS or proof.flaky):
         text.append(f"   = rerun: {rerun_command}\n", style="dim")
@@ -232,17 +238,22 @@ def _make_blank(text: str) -> str:
 
 
 def render_trace(view: TraceView) -> Text:
-    """Render a waterfall: a line per span, with a bar at its position in the trace."""
+    """Render a waterfall: a line per span, with a bar at its position in the trace.
+
+    A span that has not ended has an open bar from its start.
+    """
     names = [_draw_branch(span) + span.service for span in view.spans]
     wide = min(max((len(name) for name in names), default=0), 40)
     operations = min(max((len(span.name) for span in view.spans), default=0), 32)
+    durations = [format_span_duration(span.duration_ns) for span in view.spans]
+    digits = max(8, *map(len, durations), 0)
     text = Text()
-    for name, span in zip(names, view.spans, strict=True):
+    for name, span, duration in zip(names, view.spans, durations, strict=True):
         style = "red" if span.error else "bold" if span.marked else ""
         text.append("   !! " if span.marked else "      ", style="bold red")
         text.append(f"{name[:40]:<{wide}} {span.name[:32]:<{operations}} ", style=style)
         text.append(_draw_bar(span, view), style="red" if span.error else "blue")
-        text.append(f" {format_short_duration(span.duration_ns):>8}", style=style)
+        text.append(f" {duration:>{digits}}", style=style)
         text.append(" error" if span.error else "", style="red")
         text.append(" (its parent is missing)\n" if span.orphan else "\n", style="dim")
     if view.hidden:
@@ -261,6 +272,8 @@ def _draw_branch(span: SpanView) -> str:
 def _draw_bar(span: SpanView, view: TraceView) -> str:
     total = max(view.duration_ns, 1)
     start = min(BAR_WIDTH - 1, (span.start_ns - view.start_ns) * BAR_WIDTH // total)
+    if span.duration_ns is None:
+        return "·" * start + "░" * (BAR_WIDTH - start)
     length = max(1, min(BAR_WIDTH - start, -(-max(span.duration_ns, 0) * BAR_WIDTH // total)))
     return "·" * start + "█" * length + "·" * (BAR_WIDTH - start - length)
 

@@ -86,7 +86,7 @@ def explore_request(store: SpanStore, when: str, within: str, emit: Callable[[Ru
         state = correlation.examine_completeness(connection, correlation.find_traces(connection))
         spans, any_error, services = connection.execute(SPAN_TOTALS_SQL).fetchall()[0]
         judge = Judge(connection)
-        claims = list(_derive_claims(connection, correlation.choose_displayed_trace(state), any_error=any_error))
+        claims = list(derive_claims(connection, correlation.choose_displayed_trace(state), any_error=any_error))
         judge.select_traces(SelectedTraces(dict.fromkeys(state.trace_ids, True)))
         holding = tuple(claim for claim in claims if _is_passing(judge, claim))
     response = sent_requests.responses[0]
@@ -95,7 +95,7 @@ def explore_request(store: SpanStore, when: str, within: str, emit: Callable[[Ru
     )
 
 
-def _derive_claims(connection: duckdb.DuckDBPyConnection, trace_id: str, *, any_error: bool) -> Iterator[str]:
+def derive_claims(connection: duckdb.DuckDBPyConnection, trace_id: str, *, any_error: bool) -> Iterator[str]:
     """Yield candidate claims about a trace: its paths, the absence of errors, its duration."""
     row = connection.execute(ENTRY_SPAN_SQL, {"trace": trace_id}).fetchone()
     if row is None:
@@ -108,7 +108,8 @@ def _derive_claims(connection: duckdb.DuckDBPyConnection, trace_id: str, *, any_
         yield f"count({requests}) == 1"
     if not any_error:
         yield "no span has error"
-    yield write_duration_claim(f"duration({requests})", duration_ns)
+    if duration_ns is not None:  # the span has ended
+        yield write_duration_claim(f"duration({requests})", duration_ns)
 
 
 def _is_passing(judge: Judge, claim: str) -> bool:

@@ -14,6 +14,8 @@ from typer.testing import CliRunner
 from spanproof import __version__
 from spanproof.api.cli.command_tree import read_commands
 from spanproof.api.cli.main import app
+from spanproof.collector.storage.store import Store
+from spanproof.tests.api.stored_traces import StoredSpan, append
 from spanproof.tests.command import FREE, FREE_PORTS, Finished, Running, Service
 from spanproof.tests.ports import find_free_address
 
@@ -321,6 +323,16 @@ def test_stored_trace_is_drawn(prove: Prove, proof: Callable[..., Path], spanpro
             ["└", "shop", "GET"],
             ["└", "bank", "GET", "/transfers"],
         ]
+
+
+def test_span_without_end_is_drawn_as_not_ended(spanproof: Command, tmp_path: Path) -> None:
+    with Store.open(tmp_path / "spans.duckdb") as store:
+        inner = StoredSpan("shop", "work", id_=2, parent=1, kind="internal", ms=(5, None))
+        append(store, StoredSpan("shop", "GET /"), inner)
+    drawn = spanproof("trace", f"{1:032x}", "--db", "spans.duckdb")
+    assert drawn.out == (
+        f"      shop   GET / {'█' * 26}     10 ms\n      └ shop work  {'·' * 13}{'░' * 13} not ended\n"
+    )
 
 
 @pytest.mark.parametrize("trace_id", ["", "abc", "g" * 32, "0" * 31, "0" * 33])

@@ -10,7 +10,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from spanproof.api.cli.main import app
-from spanproof.assertions.run.exploration import write_duration_claim, write_operation, write_paths
+from spanproof.assertions.run.exploration import derive_claims, write_duration_claim, write_operation, write_paths
+from spanproof.collector.calls.derivation import derive_calls
+from spanproof.collector.storage.store import Store
+from spanproof.tests.api.stored_traces import StoredSpan, append, trace_id
 from spanproof.tests.command import FREE_PORTS, Finished, Running, Service, find_address, open_service
 from spanproof.tests.ports import find_free_address
 
@@ -145,6 +148,16 @@ def test_invalid_arguments_write_nothing(arguments: tuple[str, ...], message: st
 )  # fmt: skip
 def test_hops_become_paths(hops: list[tuple[int, bool, str, int | None]], paths: tuple[str, ...]) -> None:
     assert write_paths(hops, 1, "a") == paths
+
+
+def test_request_without_end_gets_no_duration_claim() -> None:
+    with Store.open() as store:
+        append(store, StoredSpan("shop", "GET /", ms=(0, None)))
+        derive_calls(store)
+        with store.cursor() as connection:
+            connection.execute("CREATE TEMP TABLE judged AS SELECT DISTINCT trace_id FROM topology")
+            claims = list(derive_claims(connection, trace_id(1), any_error=False))
+    assert claims == ['count(shop "GET /") == 1', "no span has error"]
 
 
 def test_limits_are_rounded_and_operations_escaped() -> None:

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from spanproof.collector.storage.store import Store
-from spanproof.tests.api.stored_traces import MS, ZERO_NS, StoredSpan, append
+from spanproof.tests.api.stored_traces import MS, ZERO_NS, StoredSpan, append, trace_id
 
 # requests of 1 ms to 20 ms, each with a call to `bank` that takes half as long; the last three fail there
 TRACES = tuple(
@@ -146,3 +146,5 @@ def test_unfinished_requests_have_no_duration(client: httpx.Client, store: Store
     assert (shop["requests"], shop["duration_ns"]) == (2, quantiles)
     traces = get(client, "traces", **WINDOW)["traces"]
     assert sorted(trace["duration_ns"] for trace in traces) == [0, 0, 10 * MS]
+    (span,) = get(client, f"traces/{trace_id(3)}")["spans"]
+    assert span["duration_ns"] is None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import hashlib
 import io
 import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -26,7 +26,16 @@ from spanproof.assertions.reports.json_report import describe_report, render_jso
 from spanproof.assertions.reports.junit import render_junit
 from spanproof.assertions.reports.terminal import TerminalReport
 from spanproof.assertions.run.events import RunFinished
-from spanproof.tests.assertions.reports.sample_run import FAILED, FINISHED, MS, PASSED, UNDECIDED, finish, make_run
+from spanproof.tests.assertions.reports.sample_run import (
+    FAILED,
+    FINISHED,
+    MS,
+    PASSED,
+    TRACE,
+    UNDECIDED,
+    finish,
+    make_run,
+)
 
 HERE = Path(__file__).parent
 SCHEMA = HERE.parents[2] / "assertions" / "reports" / "report.schema.json"
@@ -142,6 +151,15 @@ def test_page_is_accessible(all_outcomes: RunDocument) -> None:
     assert page.xpath("//table[not(thead/tr/th[@scope='col'])] | //tbody/tr[not(th[@scope='row'])]") == []
 
 
+def test_page_says_which_spans_have_not_ended() -> None:
+    open_ = dataclasses.replace(TRACE.spans[3], duration_ns=None)
+    event = finish(*FAILED, view=dataclasses.replace(TRACE, spans=(*TRACE.spans[:3], open_)))
+    page = etree.HTML(render_html(dataclasses.replace(make_run(), proofs=(describe_proof(event),))))
+    assert page.xpath("//td[@class='time']/text()") == ["612 ms", "587 ms", "36 ms", "not ended"]
+    assert page.xpath("//section[@class='trace']/p/text()") == ["at least 612 ms; 2 spans inside services not shown"]
+    assert page.xpath("//div[@class='bar open']/@style") == ["--start: 9.80%; --width: 90.20%"]
+
+
 def test_page_escapes_markup(all_outcomes: RunDocument) -> None:
     page = etree.HTML(render_html(all_outcomes))
     assert "GET /stock?a=1&b=<2>" in page.xpath("//span[@class='operation']/text()")
@@ -154,7 +172,7 @@ def test_documented_report_matches_schema() -> None:
 
 
 def test_summary_stays_below_github_limit(all_outcomes: RunDocument) -> None:
-    run = replace(all_outcomes, proofs=all_outcomes.proofs[1:2] * 3000)
+    run = dataclasses.replace(all_outcomes, proofs=all_outcomes.proofs[1:2] * 3000)
     summary = render_step_summary(run)
     assert len(summary.encode()) < 2**20
     shown = summary.count("\n### ")
@@ -164,7 +182,7 @@ def test_summary_stays_below_github_limit(all_outcomes: RunDocument) -> None:
 
 def test_reports_name_failed_claim_before_inconclusive_one() -> None:
     mixed = finish(PASSED[0], UNDECIDED[1], FAILED[2])
-    run = replace(
+    run = dataclasses.replace(
         make_run(), proofs=(describe_proof(mixed), describe_proof(structs.replace(FINISHED["pass"], tries=(mixed,))))
     )
     root = etree.fromstring(render_junit(run))

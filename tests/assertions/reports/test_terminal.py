@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 
 import pytest
@@ -106,6 +107,22 @@ def test_passing_proof_is_one_line_per_claim(file: ParsedFile) -> None:
         "  ✓ retry payments -> bank { attempts == 3 backoff grows }   1 call, 3 attempts\n"
         "\n"
     )
+
+
+def test_waterfall_says_which_spans_have_not_ended(file: ParsedFile) -> None:
+    spans = [
+        dataclasses.replace(span, duration_ns=None) if span.span_id in ("03", "04") else span for span in TRACE.spans
+    ]
+    trace = dataclasses.replace(TRACE, spans=tuple(spans))
+    lines = print_events(finish(file, failed(), view=trace)).splitlines()
+    shown = lines[next(index for index, line in enumerate(lines) if "= trace" in line) :]
+    assert shown[:5] == [
+        "   = trace 4bf92f3577b34da6a3ce929d0e0e4736, at least 612 ms",
+        "      gateway       POST /checkout ██████████████████████████    612 ms",
+        "      └ orders      POST /orders   █████████████████████████·    587 ms",
+        "        ├ inventory GET /stock     ░░░░░░░░░░░░░░░░░░░░░░░░░░ not ended",
+        "   !!   └ legacy    POST /charge   ··░░░░░░░░░░░░░░░░░░░░░░░░ not ended error (its parent is missing)",
+    ]
 
 
 def test_failing_proof_shows_excerpt_trace_and_rerun(file: ParsedFile) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from spanproof.assertions.explain.text_formatting import format_list
+from spanproof.assertions.explain.claim_text import find_selections
+from spanproof.assertions.explain.text_formatting import format_list, matches_glob
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, is_constant, to_decimal
 from spanproof.query_lang.check.declarations import parse_declared_call
 from spanproof.query_lang.check.readings import DeclaredCall, Doubt, Reading
+from spanproof.query_lang.compile.critical_path import reads_single_shares
 from spanproof.query_lang.syntax import nodes as s
 
 if TYPE_CHECKING:
@@ -21,23 +23,41 @@ if TYPE_CHECKING:
 
 # Claims that themselves say that one service retries another take attempts that are possibly one call as one.
 _ACCEPTS_POSSIBLE: Final = (s.Retry, s.Fallback, s.Circuit)
-_SHOWN_CALLS: Final = 3
+_CALL_DOUBTS: Final[tuple[Doubt, ...]] = ("possible", "redirects")
+_SHOWN: Final = 3
 _DOUBTFUL_SQL: Final = (
-    # the spans of calls in doubt because an attempt has no end are unfinished
-    "SELECT DISTINCT CASE WHEN doubt = 'possible unended' THEN 'possible' ELSE doubt END, caller, callee FROM calls"
-    " WHERE doubt <> 'unended' AND trace_id IN ({traces})"
+    "SELECT DISTINCT doubt, caller, callee FROM calls WHERE doubt IS NOT NULL AND trace_id IN ({traces}) ORDER BY ALL"
 )
 _UNFINISHED_SQL: Final = (
-    "SELECT DISTINCT 'unfinished', service, name FROM topology WHERE end_ns IS NULL AND trace_id IN ({traces})"
+    "SELECT DISTINCT service, name, is_entry, role IN (3, 4) FROM topology"
+    " WHERE end_ns IS NULL AND trace_id IN ({traces}) ORDER BY ALL"
+)
+_UNFINISHED_WITNESS_SQL: Final = (
+    "SELECT EXISTS (FROM topology t JOIN spans s ON s.span_key = t.span_key WHERE t.end_ns IS NULL"
+    " AND t.trace_id IN (SELECT unnest($traces::UUID[])) AND s.span_id IN (SELECT unnest($spans::UBIGINT[])))"
 )
 # Most stores have neither, which takes no join to find out.
 _ANY_OPEN_SQL: Final = "SELECT EXISTS (FROM calls WHERE doubt IS NOT NULL), EXISTS (FROM topology WHERE end_ns IS NULL)"
 
 
-class OpenEvidence(Struct, frozen=True):
-    """What is open in the judged traces: calls (caller, callee) per doubt, and unfinished spans (service, name)."""
+class UnfinishedSpan(Struct, frozen=True):
+    """The service and the name of spans without an end; `is_request`: they are client or producer spans."""
 
-    items: dict[Doubt, tuple[tuple[str, str], ...]]
+    service: str
+    name: str
+    is_entry: bool
+    is_request: bool
+
+
+class OpenEvidence(Struct, frozen=True):
+    """What is open in the judged traces: calls (caller, callee) per doubt, and unfinished spans.
+
+    ``unended`` are the calls of which a failed attempt may have ended after the next one began.
+    """
+
+    calls: dict[Doubt, tuple[tuple[str, str], ...]]
+    unended: tuple[tuple[str, str], ...]
+    unfinished: tuple[UnfinishedSpan, ...]
 
     def list_readings(
         self, claim: s.Claim, reading: Reading, bindings: Bindings
@@ -46,13 +66,17 @@ class OpenEvidence(Struct, frozen=True):
 
         A name among the variables may stand for any service.
         """
-        variables = bindings.variables
-        doubts = [doubt for doubt in self.items if _concerns(doubt, claim) and self._is_about(doubt, claim, variables)]
-        if "possible" in doubts and all(_is_declared(call, reading) for call in self.items["possible"]):
+        doubts: list[Doubt] = [
+            doubt
+            for doubt, calls in self.calls.items()
+            if _concerns(doubt, claim) and _filter(calls, claim, bindings.variables)
+        ]
+        if "possible" in doubts and all(_is_declared(call, reading) for call in self.calls["possible"]):
             doubts.remove("possible")
-        durations = _list_compared_durations(claim, bindings) if "unfinished" in doubts else []
+        doubts += ["unfinished"] if self.unfinished else []
+        durations = _list_compared_durations(claim, bindings) if self.unfinished else []
         readings: list[tuple[Reading, tuple[Doubt, ...]]] = [
-            (replace(reading, has_unfinished="unfinished" in self.items), ())
+            (replace(reading, has_unfinished=bool(self.unfinished)), ())
         ]
         for doubt in doubts:
             readings += [
@@ -62,66 +86,161 @@ class OpenEvidence(Struct, frozen=True):
             ]
         yield from readings
 
-    def make_inconclusive(self, claim: s.Claim, first: Verdict, other: Verdict, doubts: tuple[Doubt, ...]) -> Verdict:
+    def make_inconclusive(
+        self, claim: s.Claim, first: Verdict, other: Verdict, doubts: tuple[Doubt, ...], variables: Collection[str]
+    ) -> Verdict:
         """Return the verdict on a claim that two readings judge differently."""
-        reasons = [self._explain(doubt, claim, first, other) for doubt in doubts]
+        reasons = "; ".join(self._explain(doubt, claim, first, other, variables) for doubt in doubts)
+        # what one reading observed of a span that never ended was not observed
+        observed = None if "unfinished" in doubts else first.observed
         return replace(
-            first, outcome=Outcome.INCONCLUSIVE, id="ambiguous", reason="; ".join(reasons), mark="cannot be decided",
-            final=False, cause=" ".join(f"{doubt} {self.items[doubt]}" for doubt in doubts),
+            first, outcome=Outcome.INCONCLUSIVE, id="ambiguous", reason=reasons, mark="cannot be decided",
+            observed=observed, final=False, cause=reasons,
         )  # fmt: skip
 
-    def _is_about(self, doubt: Doubt, claim: s.Claim, variables: Collection[str]) -> bool:
-        """Return whether a claim selects any of the calls in doubt."""
+    def choose_observation(
+        self,
+        connection: duckdb.DuckDBPyConnection,
+        claim: s.Claim,
+        at_once: Verdict,
+        endless: Verdict,
+        variables: Collection[str],
+    ) -> Verdict:
+        """Return the one of two equal outcomes whose value was observed; else the outcome without a value.
+
+        `at_once` takes unfinished spans as ended at once, and `endless` as endless. Neither was observed.
+        """
+        if at_once.observed == endless.observed:
+            return at_once
+        for verdict in (at_once, endless):
+            if verdict.witnesses and not _has_unfinished_witness(connection, verdict):
+                return verdict
+        spans = self._name_unfinished(claim, variables)
+        durations = "durations" if len(spans) > 1 else "duration"
+        reason = f"decided without the {durations} of {format_list(spans, _SHOWN)}, which never ended"
+        mark = "at any duration" if at_once.mark else ""
+        return replace(at_once, reason=reason, mark=mark, observed=None)
+
+    def _explain(self, doubt: Doubt, claim: s.Claim, first: Verdict, other: Verdict, variables: Collection[str]) -> str:
         if doubt == "unfinished":
-            return True
-        calls = [part for part in s.walk(claim) if isinstance(part, s.CallSelection)]
-        return any(
-            _may_select(call.caller, caller, variables) and _may_select(call.callee, callee, variables)
-            for call in calls
-            for caller, callee in self.items[doubt]
+            return self._explain_unfinished(claim, variables)
+        calls = _name_calls(_filter(self.calls[doubt], claim, variables))
+        listed = format_list(calls, _SHOWN)
+        if doubt == "redirects":
+            counters = f"counters of {listed} also count" if len(calls) > 1 else f"a counter of {listed} also counts"
+            return f"{counters} redirects, and the spans of earlier requests are missing"
+        lines = " or ".join(f"`retries {call}`" for call in calls[:_SHOWN])
+        distinct = " or ".join(f"`distinct {call}`" for call in calls[:_SHOWN])
+        return (
+            f"nothing records whether later attempts of {listed} repeat failed ones:"
+            f" as one call: {first.outcome} ({first.reason}), as separate calls: {other.outcome}"
+            f" ({other.reason}); write {lines} if they are one call, {distinct} if they are not"
         )
 
-    def _explain(self, doubt: Doubt, claim: s.Claim, first: Verdict, other: Verdict) -> str:
-        items = self._select_items(doubt, claim)
-        match doubt:
-            case "possible":
-                calls = format_list([f"{caller} -> {callee}" for caller, callee in items[:_SHOWN_CALLS]])
-                lines = " or ".join(f"`retries {caller} -> {callee}`" for caller, callee in items[:_SHOWN_CALLS])
-                distinct = " or ".join(f"`distinct {caller} -> {callee}`" for caller, callee in items[:_SHOWN_CALLS])
+    def _explain_unfinished(self, claim: s.Claim, variables: Collection[str]) -> str:
+        calls = _name_calls(_filter(self.unended, claim, variables))
+        if calls and not isinstance(claim, s.Timeout):
+            listed = format_list(calls, _SHOWN)
+            if len(calls) == 1:
                 return (
-                    f"nothing records whether later attempts of {calls} repeat failed ones:"
-                    f" as one call: {first.outcome} ({first.reason}), as separate calls: {other.outcome}"
-                    f" ({other.reason}); write {lines} if they are one call, {distinct} if they are not"
+                    f"a failed attempt of {listed} never ended, so that it is unknown whether the next one repeats it"
                 )
-            case "redirects":
-                calls = format_list([f"{caller} -> {callee}" for caller, callee in items[:_SHOWN_CALLS]])
-                return f"a counter of {calls} also counts redirects, and the spans of earlier requests are missing"
-            case "unfinished":
-                spans = format_list([f'{service} "{name}"' for service, name in items[:_SHOWN_CALLS]])
-                return f"{spans} never ended, so that its duration is unknown"
+            return f"failed attempts of {listed} never ended, so that it is unknown whether the next ones repeat them"
+        spans = self._name_unfinished(claim, variables)
+        durations = "their durations are" if len(spans) > 1 else "its duration is"
+        return f"{format_list(spans, _SHOWN)} never ended, so that {durations} unknown"
 
-    def _select_items(self, doubt: Doubt, claim: s.Claim) -> tuple[tuple[str, str], ...]:
-        """Return the items that the claim names, or all of them if it names none."""
-        services = [part.service for part in s.walk(claim) if isinstance(part, s.SpanSelection)]
-        names = {each.plain if isinstance(each, s.Text) else each.text for each in services if each is not None}
-        named = tuple(item for item in self.items[doubt] if names & set(item))
-        return named or self.items[doubt]
+    def _name_unfinished(self, claim: s.Claim, variables: Collection[str]) -> list[str]:
+        """Return the unfinished spans that a claim selects, or else those of its services, or else all.
+
+        Any of them may have a share of a critical path.
+        """
+        spans: tuple[UnfinishedSpan, ...] = ()
+        if not reads_single_shares(claim):
+            calls, selections = _list_selections(claim)
+            spans = tuple(
+                span
+                for span in self.unfinished
+                if any(_is_selected(span, each, variables) for each in selections)
+                or any(_is_part_of_call(span, each, variables) for each in calls)
+            )
+            targets = [*selections, *(target for call in calls for target in (call.caller, call.callee))]
+            spans = spans or tuple(
+                span
+                for span in self.unfinished
+                if any(each.service is not None and _may_select(each, span.service, variables) for each in targets)
+            )
+        return list(dict.fromkeys(f'{span.service} "{span.name}"' for span in spans or self.unfinished))
 
 
-NOTHING_OPEN: Final = OpenEvidence({})
+NOTHING_OPEN: Final = OpenEvidence({}, (), ())
 
 
 def find_open_evidence(connection: duckdb.DuckDBPyConnection, *, has_baseline: bool) -> OpenEvidence:
     """Return what is open in the traces in ``selected`` and, if there is one, in ``baseline``."""
     traces = "SELECT trace_id FROM selected" + (" UNION ALL SELECT trace_id FROM baseline" if has_baseline else "")  # noqa: S608
-    items: dict[Doubt, tuple[tuple[str, str], ...]] = {}
-    (has_any,) = connection.execute(_ANY_OPEN_SQL).fetchall()
-    rows: list[tuple[Doubt, str, str]] = []
-    for is_needed, sql in zip(has_any, (_DOUBTFUL_SQL, _UNFINISHED_SQL), strict=True):
-        rows += connection.execute(sql.format(traces=traces)).fetchall() if is_needed else []
-    for doubt, caller, callee in sorted(rows):
-        items[doubt] = (*items.get(doubt, ()), (caller, callee))
-    return OpenEvidence(items)
+    ((has_doubtful, has_unfinished),) = connection.execute(_ANY_OPEN_SQL).fetchall()
+    doubtful = connection.execute(_DOUBTFUL_SQL.format(traces=traces)).fetchall() if has_doubtful else []
+    unfinished = connection.execute(_UNFINISHED_SQL.format(traces=traces)).fetchall() if has_unfinished else []
+    # the doubt of a call may be `possible unended`; `unended` alone follows from unfinished spans
+    calls = {
+        doubt: tuple(dict.fromkeys((caller, callee) for text, caller, callee in doubtful if doubt in text))
+        for doubt in _CALL_DOUBTS
+    }
+    return OpenEvidence(
+        {doubt: found for doubt, found in calls.items() if found},
+        tuple(dict.fromkeys((caller, callee) for text, caller, callee in doubtful if "unended" in text)),
+        tuple(UnfinishedSpan(*row) for row in unfinished),
+    )
+
+
+def _has_unfinished_witness(connection: duckdb.DuckDBPyConnection, verdict: Verdict) -> bool:
+    values = {
+        "traces": [each.trace_id for each in verdict.witnesses],
+        "spans": [int(each.span_id, 16) for each in verdict.witnesses if each.span_id],
+    }
+    ((found,),) = connection.execute(_UNFINISHED_WITNESS_SQL, values).fetchall()
+    return bool(found)
+
+
+def _name_calls(calls: Iterable[tuple[str, str]]) -> list[str]:
+    return [f"{caller} -> {callee}" for caller, callee in calls]
+
+
+def _list_selections(claim: s.Claim) -> tuple[list[s.CallSelection], list[s.SpanSelection]]:
+    """Return the calls that a claim selects, and its selections of spans that are not a part of these."""
+    selections = find_selections(claim)
+    calls = [each for each in selections if isinstance(each, s.CallSelection)]
+    parts = {target.at for call in calls for target in (call.caller, call.callee)}
+    return calls, [each for each in selections if isinstance(each, s.SpanSelection) and each.at not in parts]
+
+
+def _filter(
+    calls: Iterable[tuple[str, str]], claim: s.Claim, variables: Collection[str]
+) -> tuple[tuple[str, str], ...]:
+    """Return the calls that a claim selects."""
+    selections, _ = _list_selections(claim)
+    return tuple(
+        (caller, callee)
+        for caller, callee in calls
+        if any(
+            _may_select(each.caller, caller, variables) and _may_select(each.callee, callee, variables)
+            for each in selections
+        )
+    )
+
+
+def _is_selected(span: UnfinishedSpan, target: s.SpanSelection, variables: Collection[str]) -> bool:
+    """Return whether a selection of spans may contain a span, as far as its service and its name say."""
+    operation = None if target.operation is None else target.operation.plain
+    is_named = operation is None or "{" in operation or matches_glob(operation, span.name)
+    is_kind = span.is_entry or target.spans == "any"
+    return is_kind and is_named and _may_select(target, span.service, variables)
+
+
+def _is_part_of_call(span: UnfinishedSpan, call: s.CallSelection, variables: Collection[str]) -> bool:
+    is_caller = span.is_request and _may_select(call.caller, span.service, variables)
+    return is_caller or (span.is_entry and _may_select(call.callee, span.service, variables))
 
 
 def _may_select(target: s.SpanSelection, service: str, variables: Collection[str]) -> bool:
@@ -185,9 +304,7 @@ def read_declared_calls(connection: duckdb.DuckDBPyConnection) -> tuple[Declared
 
 
 def _concerns(doubt: Doubt, claim: s.Claim) -> bool:
-    """Return whether a doubt can change the verdict on a claim."""
-    if doubt == "unfinished":
-        return True
+    """Return whether a doubt about calls can change the verdict on a claim."""
     if isinstance(claim, s.IfThen):
         return _concerns(doubt, claim.condition) or _concerns(doubt, claim.consequence)
     if doubt == "possible" and isinstance(claim, _ACCEPTS_POSSIBLE):

@@ -86,6 +86,7 @@ class Judge(TraceSelection):
         )
         first: Verdict | None = None
         first_sign: int | None = None
+        endless: Verdict | None = None
         for reading, doubts in readings:
             current = replace(bindings, reading=reading)
             self._sign = None
@@ -93,10 +94,16 @@ class Judge(TraceSelection):
             if first is None:
                 first, first_sign = verdict, self._sign
             elif verdict.outcome != first.outcome or self._sign != first_sign:
-                return open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts)
+                return open_evidence.make_inconclusive(expectation.claim, first, verdict, doubts, bindings.variables)
+            elif doubts == ("unfinished",) and reading.is_endless:
+                endless = verdict
         assert first is not None  # noqa: S101 (there is at least one reading)
         if first.outcome in (Outcome.PASS, Outcome.FAIL) and self._depends_on_ends(expectation, bindings):
-            return open_evidence.make_inconclusive(expectation.claim, first, first, ("unfinished",))
+            return open_evidence.make_inconclusive(expectation.claim, first, first, ("unfinished",), bindings.variables)
+        if endless is not None:
+            return open_evidence.choose_observation(
+                self.connection, expectation.claim, first, endless, bindings.variables
+            )
         return first
 
     def _depends_on_ends(self, expectation: s.Expectation, bindings: Bindings) -> bool:
@@ -106,7 +113,7 @@ class Judge(TraceSelection):
         that exceeds the whole budget decides a claim about all traces anyway.
         """
         claim = expectation.claim
-        if "unfinished" not in self._find_open_evidence().items or not reads_single_shares(claim):
+        if not self._find_open_evidence().unfinished or not reads_single_shares(claim):
             return False
         if not isinstance(claim, s.Budget) or expectation.share is not None:
             return True

@@ -11,6 +11,7 @@ from spanproof.assertions.cases.case_file import parse_cases
 from spanproof.assertions.cases.scenario import CaseAssertion, CaseTrace, Scenario
 from spanproof.assertions.cases.scenario_requests import CaseRequests
 from spanproof.assertions.cases.variations import VARIATIONS, Variation
+from spanproof.assertions.explain.text_formatting import format_list
 from spanproof.assertions.findings.judged_traces import SelectedTraces
 from spanproof.assertions.findings.verdict import Verdict
 from spanproof.assertions.judge.evaluate import Judge
@@ -92,12 +93,15 @@ def _run_variation(scenario: Scenario, variation: Variation) -> Iterator[CaseRes
                     store.append(decoder.decode([request.SerializeToString()]))
                 derive_calls(store)
                 stored_count = len(traces)
-                judge.select_traces(
-                    SelectedTraces(requests.list_settled(), missing=("a span names a parent that is missing",))
-                )
+                judge.select_traces(SelectedTraces(requests.list_settled(), missing=_describe_unsettled(traces)))
                 judge.select_baseline(list(requests.list_settled(baseline=True)))
             yield _judge(judge, requests, assertion, variation)
         connection.close()
+
+
+def _describe_unsettled(traces: tuple[CaseTrace, ...]) -> tuple[str, ...]:
+    names = [trace.name for trace in traces if trace.unsettled and not trace.baseline]
+    return (f"the deadline passed before {format_list(names)} settled",) if names else ()
 
 
 def _judge(judge: Judge, requests: CaseRequests, assertion: CaseAssertion, variation: Variation) -> CaseResult:

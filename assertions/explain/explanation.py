@@ -150,7 +150,7 @@ class Explainer:
         sample = next((each for each in counts.samples if each.ok is False and each.note == [0]), None)
         took = self._format_observed(plan, sample)
         return Verdict(
-            Outcome.FAIL, "over-budget", f"the whole took {took}; its parts are open, as the trace is not complete",
+            Outcome.FAIL, "over-budget", f"the whole took {took}; its parts are open, as more spans may still arrive",
             self.claim_text.find_failed_part(sample), took, counts.n, took, self._find_witnesses(sample), final=False,
         )  # fmt: skip
 
@@ -181,7 +181,7 @@ class Explainer:
 
     def make_incomplete(self) -> Verdict:
         """Return the verdict on a claim that needs complete traces, while they are incomplete."""
-        listed = "; ".join(self.missing) or "the traces are not complete"
+        listed = self._describe_missing_spans()
         return Verdict(
             Outcome.INCONCLUSIVE, "incomplete", listed, self.claim.at, "cannot be decided", final=False, cause=listed
         )
@@ -212,7 +212,7 @@ class Explainer:
 
     def make_undecided(self, plan: Plan, counts: FindingCounts) -> Verdict:
         """Return the verdict for evidence that does not decide yet, or did not before the time limit."""
-        listed = "; ".join(self.missing) or "the trace is not complete"
+        listed = self._describe_missing_spans()
         sample = counts.find_sample(ok=False)
         observed = ""
         if sample is not None and sample.value is not None and plan.value_type.kind != "nothing":
@@ -363,6 +363,9 @@ class Explainer:
 
     def _make_path_finder(self, claim: s.Path, trace_id: str) -> PathFinder:
         return PathFinder(claim, self.bindings, read_hops(self.connection, claim, self.bindings, trace_id))
+
+    def _describe_missing_spans(self) -> str:
+        return "; ".join(self.missing) or "more spans may still arrive"
 
     def _find_missing_services(self) -> tuple[str, ...]:
         return find_missing_services(self.connection, self.claim, self.claim_text.find_selections(), self.bindings)

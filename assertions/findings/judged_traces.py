@@ -41,4 +41,7 @@ class TraceWindow(Struct, frozen=True):
     @property
     def missing(self) -> tuple[str, ...]:
         """Description of the missing spans."""
-        return (f"{self.incomplete} of {self.traces} traces are not complete",) if self.incomplete else ()
+        if not self.incomplete:
+            return ()
+        traces, verb = "trace" if self.traces == 1 else "traces", "is" if self.incomplete == 1 else "are"
+        return (f"{self.incomplete} of {self.traces} {traces} {verb} not complete",)

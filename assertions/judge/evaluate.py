@@ -9,6 +9,7 @@ import duckdb
 from msgspec.structs import replace
 
 from spanproof.assertions.explain.explanation import Explainer
+from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.assertions.findings.finding_counts import (
     HAS_DROPPED_SQL,
     IS_UNSAMPLED_SQL,
@@ -289,11 +290,14 @@ class Judge(TraceSelection):
         dropped, unsampled = self._lossy_span_counts
         if not dropped and not unsampled:
             return verdict
-        losses = [f"{dropped} spans dropped attributes, events or links"] if dropped else []
-        losses += [f"{unsampled} spans were not sampled"] if unsampled else []
-        return replace(
-            verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=f"{verdict.reason}, but {', '.join(losses)}"
+        losses = [f"{format_count(dropped, 'span')} dropped attributes, events or links"] if dropped else []
+        losses += (
+            [f"{format_count(unsampled, 'span')} {'was' if unsampled == 1 else 'were'} not sampled"]
+            if unsampled
+            else []
         )
+        reason = f"{verdict.reason}, but {' and '.join(losses)}"
+        return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="lossy", reason=reason)
 
     def _check_unobserved(
         self, expectation: s.Expectation, plan: Plan, verdict: Verdict, bindings: Bindings
@@ -338,7 +342,7 @@ class Judge(TraceSelection):
         last_ns = find_last_expired_start_ns(self.connection, begin_ns)
         if last_ns is None:
             return verdict
-        reason = f"{verdict.reason}, but traces of its window up to {format_instant(last_ns)} were deleted"
+        reason = f"{verdict.reason}, but traces of the window up to {format_instant(last_ns)} were deleted"
         if verdict.outcome is not Outcome.PASS or decided:
             return replace(verdict, reason=reason)
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="forgotten", reason=reason)

@@ -19,7 +19,7 @@ from spanproof.tests.api.stored_traces import StoredSpan, Value, append
 DAY_NS = 86_400_000_000_000
 # traces 1 to 10 start 1000 s apart; 1 to 5 are deleted
 FIRST, FIFTH, SIXTH = "2026-01-31T12:10:00Z", "2026-01-31T13:23:20Z", "2026-01-31T13:23:21Z"
-NOTE = f"but traces of its window up to {FIFTH} were deleted"
+NOTE = f"but traces of the window up to {FIFTH} were deleted"
 Judge = Callable[..., Verdict]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import duckdb
 import pytest
 
-from spanproof.assertions.findings.judged_traces import SelectedTraces
+from spanproof.assertions.findings.judged_traces import SelectedTraces, TraceWindow
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.assertions.judge.evaluate import Judge
 from spanproof.collector.calls.derivation import DERIVED_TABLES, derive_calls
@@ -335,6 +335,19 @@ def test_verdict_at_deadline_names_missing_span(shop_trace: Add, judge: Callable
     assert "`mail` sent the span `mail server`, whose parent has not arrived" in verdict.reason
 
 
+@pytest.mark.parametrize(
+    ("traces", "incomplete", "missing"),
+    [
+        (1, 1, "1 of 1 trace is not complete"),
+        (2, 1, "1 of 2 traces is not complete"),
+        (3, 2, "2 of 3 traces are not complete"),
+    ],
+)
+def test_window_counts_incomplete_traces(traces: int, incomplete: int, missing: str) -> None:
+    assert TraceWindow(0, traces, incomplete, 1).missing == (missing,)
+    assert TraceWindow(0, traces, 0, 1).missing == ()
+
+
 @pytest.mark.parametrize("claim", ["no path shop -> mail", "every span has duration < 1s", "count(mail) == 0"])
 def test_dropped_data_makes_bound_inconclusive(
     shop_trace: Add, connection: duckdb.DuckDBPyConnection, judge: Callable[..., Verdict], claim: str
@@ -342,6 +355,7 @@ def test_dropped_data_makes_bound_inconclusive(
     connection.execute("UPDATE spans SET dropped_attributes_count = 2 WHERE service = 'bank'")
     verdict = judge(claim, settled=True)
     assert (verdict.outcome, verdict.id) == (Outcome.INCONCLUSIVE, "lossy")
+    assert verdict.reason.endswith(", but 1 span dropped attributes, events or links")
     assert judge("path shop -> bank", settled=True).outcome is Outcome.PASS
 
 

@@ -45,6 +45,11 @@ CLAIMS: Final = (
 )
 TEXT_KINDS: Final = {"start": "file", "expectation": "claim", "metric_query": "query"}
 MAX_DIAGNOSTICS: Final = 20
+_SHARE_OPERATORS: Final = {"": ">=", "at least": ">=", "more than": ">", "at most": "<=", "less than": "<"}
+_SHARE: Final = re.compile(
+    r"[ \t]*(?:(?P<words>(?:at[ \t]+(?:least|most)|(?:more|less)[ \t]+than))?[ \t]*(?P<percent>\d+(?:\.\d+)?)[ \t]*%"
+    r"|(?:all|every|each)\b)"
+)
 
 
 class ParsedFile(Struct, frozen=True):
@@ -270,6 +275,9 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str, start: str) -> Dia
         parts = ", ".join(f"`response.{part}`" for part in RESPONSE_PARTS)
         message = "`response` alone is neither a value nor a contract"
         return Diagnostic("syntax", message, at, f'write {parts}, or `response matches schema "…"`')
+    if str(token) == "in" and "IN_SHARE" in expected:
+        share = _suggest_share(text[at.end :])
+        return Diagnostic("syntax", "a share of traces begins with a comparison after `in`", at, f"write `{share}`")
     if str(token) == "=>":
         return Diagnostic("syntax", "`=>` belongs to `fallback A -> B => C`", at, "a path is written with `->`")
     if expected & {"EXPECT", "WHEN"} or expected & {"PROOF"}:
@@ -282,15 +290,17 @@ def _make_token_diagnostic(error: UnexpectedToken, text: str, start: str) -> Dia
     if word and hint and word["word"] not in CLAIMS:
         at = TextRange(word.start("word"), word.end("word"))
         return Diagnostic("syntax", f"no claim begins with `{word['word']}`", at, hint)
-    return Diagnostic(
-        "syntax", f"{actual} where {_format_expected(expected)} was expected", at, _suggest_quotes(token, text)
-    )
+    help_ = "a share is written `in >= 99% of traces`" if expected == {"OF"} else None
+    return Diagnostic("syntax", f"{actual} where {_format_expected(expected)} was expected", at, help_)
 
 
-def _suggest_quotes(token: Token, text: str) -> str | None:
-    if token.type not in TERMINAL_NAMES and str(token).isalpha() and str(token).islower():
-        return f'a service or attribute called "{token}" is written in quotes'
-    return None
+def _suggest_share(rest: str) -> str:
+    """Return the share of traces that the text after `in` means, such as `in >= 99% of traces`."""
+    match = _SHARE.match(rest)
+    if match is None:
+        return "in >= 99% of traces"
+    operator = _SHARE_OPERATORS[" ".join((match["words"] or "").split())]
+    return f"in {operator} {match['percent']}% of traces" if match["percent"] else "in >= 100% of traces"
 
 
 TERMINAL_NAMES: Final = {

@@ -11,7 +11,7 @@ import pytest
 
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.literals import WORD_CHARACTERS
-from spanproof.query_lang.syntax.parser import ProofSyntaxError, parse_claim, parse_file, parse_query
+from spanproof.query_lang.syntax.parser import parse_claim, parse_file
 
 EXAMPLE = """\
 # checkout.proof
@@ -373,28 +373,3 @@ def test_marks_are_part_of_words_and_other_characters_are_not() -> None:
         category = unicodedata.category(chr(code))
         if category not in ("Cn", "Me"):
             assert bool(pattern.match(chr(code))) == (category[0] in "LN" or category in ("Mn", "Mc")), hex(code)
-
-
-@pytest.mark.parametrize(
-    ("claim", "word", "help_"),
-    [
-        ("pth a -> b", "pth", "did you mean `path`?"),
-        ("no pth a -> b", "pth", "did you mean `path`?"),
-        ("evry a has error", "evry", "did you mean `every` or `retry`?"),
-    ],
-)
-def test_misspelt_claim_is_suggested(claim: str, word: str, help_: str) -> None:
-    for text, diagnostics in (
-        (claim, parse_claim(claim).diagnostics),
-        (proof := f'proof "p" {{\n  expect {claim}\n}}\n', parse_file(proof, "p.proof").diagnostics),
-    ):
-        (diagnostic,) = diagnostics
-        assert (diagnostic.message, diagnostic.help) == (f"no claim begins with `{word}`", help_)
-        assert text[diagnostic.at.start : diagnostic.at.end] == word
-
-
-def test_message_names_what_ends() -> None:
-    (diagnostic,) = parse_claim("path a ->").diagnostics
-    assert diagnostic.message.startswith("the claim ends where ")
-    with pytest.raises(ProofSyntaxError, match="the query ends where `last` was expected"):
-        parse_query("count(a) over")

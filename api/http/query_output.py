@@ -45,6 +45,7 @@ class AnswerDocument(BaseModel):
                     "traces": 1200,
                     "incomplete": 0,
                     "growing": 1,
+                    "unfinished": 2,
                     "forgotten_until_ns": None,
                     "hint": None,
                     "groups": [
@@ -60,6 +61,9 @@ class AnswerDocument(BaseModel):
     traces: int
     incomplete: int
     growing: int = Field(default=0, description="Traces of which spans still arrive; they are left out")
+    unfinished: int = Field(
+        default=0, description="Values that are unknown because a span has not ended; they are left out"
+    )
     forgotten_until_ns: int | None = Field(
         default=None, description="Traces of the window that began up to this time were deleted"
     )
@@ -81,6 +85,7 @@ class AnswerDocument(BaseModel):
             traces=answer.traces,
             incomplete=answer.incomplete,
             growing=answer.growing,
+            unfinished=answer.unfinished,
             forgotten_until_ns=answer.forgotten_until_ns,
             hint=answer.hint,
             groups=groups,
@@ -88,10 +93,11 @@ class AnswerDocument(BaseModel):
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Notes about traces that are missing from the numbers, and about names that do not exist."""
-        growing, until_ns = self.growing, self.forgotten_until_ns
+        """Notes about traces and values that are missing from the numbers, and about names that do not exist."""
+        growing, unfinished, until_ns = self.growing, self.unfinished, self.forgotten_until_ns
         return (
             *([f"{format_count(growing, 'trace')} not complete yet, left out"] if growing else []),
+            *([f"{format_count(unfinished, 'value')} left out, as spans have not ended"] if unfinished else []),
             *([f"traces of the window up to {format_instant(until_ns)} were deleted"] if until_ns is not None else []),
             *([f"nothing matched: {self.hint}"] if self.hint else []),
         )

@@ -7,6 +7,7 @@ from msgspec import Struct
 from spanproof.query_lang.check.claims import ClaimChecker
 from spanproof.query_lang.check.comparisons import find_value_problems
 from spanproof.query_lang.check.constants import Bindings, evaluate, is_constant, to_decimal
+from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.check.types import TypeChecker
 from spanproof.query_lang.compile.aggregates import compile_number
@@ -65,10 +66,11 @@ def is_by_trace(value: s.Expression) -> bool:
     return any(isinstance(part, s.Function) and part.name == "critical" for part in s.walk(value))
 
 
-def compile_query(query: s.MetricQuery, traces: str) -> tuple[str, dict[str, object]]:
+def compile_query(query: s.MetricQuery, traces: str, reading: Reading) -> tuple[str, dict[str, object]]:
     """Return the SQL of a query over the traces in the table `traces`. See `compile_number`."""
-    step_ns = None if query.step is None else int(to_decimal(evaluate(query.step, Bindings())))
-    return compile_number(query.value, Bindings(), query.by, step_ns, traces)
+    bindings = Bindings(reading=reading)
+    step_ns = None if query.step is None else int(to_decimal(evaluate(query.step, bindings)))
+    return compile_number(query.value, bindings, query.by, step_ns, traces)
 
 
 def infer_query_type(query: s.MetricQuery) -> ValueType:

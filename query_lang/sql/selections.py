@@ -98,6 +98,8 @@ def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tup
 def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roots: bool) -> SelectedRows:
     """Return one row per selected trace: from its first start to its last end, in error if its root is.
 
+    Its end is NULL if a span has not ended.
+
     `only_roots` reads only root spans. This is faster, and enough if the rows are only counted.
     """
     spans = f"{parameters.table('topology')} t ON t.trace_id = sel.trace_id" + (
@@ -106,7 +108,8 @@ def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roo
     return SelectedRows(
         aliases=RowAliases("span", (), "trace"),
         tables=[
-            "(SELECT sel.trace_id, min(t.start_ns) AS start_ns, max(t.end_ns) AS end_ns,"
+            "(SELECT sel.trace_id, min(t.start_ns) AS start_ns,"
+            " CASE WHEN count(t.end_ns) = count(*) THEN max(t.end_ns) END AS end_ns,"
             f" coalesce({SQL.any_true('t.error')} FILTER (t.depth = 0), false) AS error,"
             f" {SQL.first_by('t.span_key', 't.depth')} AS root_key"
             f" FROM {parameters.traces} sel LEFT JOIN {spans} GROUP BY sel.trace_id) trace"

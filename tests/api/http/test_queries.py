@@ -13,12 +13,13 @@ import httpx
 import pyarrow as pa
 import pytest
 
+from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.bench.spans import make_requests
 from spanproof.collector.otlp.decoder import Decoder
 from spanproof.collector.storage.store import Store
 from spanproof.collector.traces.retention import RetentionLimits, delete_expired_traces
 from spanproof.query_lang.syntax.instants import format_instant
-from spanproof.tests.api.stored_traces import open_client
+from spanproof.tests.api.stored_traces import StoredSpan, append, open_client
 from spanproof.tests.command import Finished
 
 BY_ROUTE = "count(gateway) by http.route over last 1h"
@@ -97,6 +98,39 @@ def test_growing_traces_are_left_out_and_counted(db: Path, spanproof: Callable[.
     )
     answer = json.loads(spanproof("query", "count(traces) over last 1h", "--db", db, "--format", "json").out)
     assert (answer["traces"], answer["growing"]) == (127, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "n", "unfinished"),
+    [
+        ("max(duration(shop))", 1, 2),
+        ("max(duration(span shop))", 2, 3),
+        ("max(duration(shop -> bank))", 1, 1),
+        ("max(duration(traces))", 1, 2),
+        ("count(shop)", 3, 0),
+        ("error_rate(shop)", 3, 0),
+        ("max(duration(shop)) by name", 1, 2),
+    ],
+)
+def test_values_of_unfinished_spans_are_left_out_and_counted(
+    tmp_path: Path, spanproof: Callable[..., Finished], value: str, n: int, unfinished: int
+) -> None:
+    path = tmp_path / "unfinished.duckdb"
+    with Store.open(path) as store:
+        append(store, StoredSpan("shop", "GET /"), StoredSpan("shop", "GET", 1, 2, 1, "client", ms=(1, 9)))
+        append(store, StoredSpan("bank", "GET /rates", 1, 3, 2, ms=(2, 8)))
+        for trace in (2, 3):
+            append(store, StoredSpan("shop", "GET /", trace, ms=(0, None)))
+        append(store, StoredSpan("shop", "GET", 3, 2, 1, "client", ms=(1, None)))
+        append(store, StoredSpan("bank", "GET /rates", 3, 3, 2, ms=(2, 8)))
+        store.cursor().execute("UPDATE spans SET arrived_ns = arrived_ns - 10_000_000_000")
+    query = ("query", f'{value} since "2026-01-31T12:00:00Z"', "--db", path)
+    answer = json.loads(spanproof(*query, "--format", "json").out)
+    assert (answer["n"], answer["unfinished"]) == (n, unfinished)
+    note = f"{format_count(unfinished, 'value')} left out, as spans have not ended" if unfinished else ""
+    last = spanproof(*query).out.splitlines()[-1]
+    assert last == (f"of 3 traces; {note}" if note else "of 3 traces")
+    assert spanproof(*query, "--format", "csv").err == (f"spanproof: {note}\n" if note else "")
 
 
 def test_invalid_query_is_a_problem_with_position(ask: Callable[..., httpx.Response]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 from typer.testing import CliRunner, Result
 
 from spanproof.api.cli.main import COMMANDS, app
@@ -136,6 +138,20 @@ def test_invalid_file_is_rejected_with_position(folder: Path, text: str, message
         assert str(ran.exception).startswith(f"{path}: {message}")
 
 
+def test_documentation_lists_keys_at_the_top_and_shows_the_real_error(folder: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "settings.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ((?:`[a-z-]+` ?)+) \| (.*) \|$", page.partition("| at the top |")[2], re.MULTILINE)
+    documented = {key: set(re.findall("`(.*?)`", of)) for keys, of in rows for key in re.findall("`(.*?)`", keys)}
+    shared: dict[str, set[str]] = {}
+    for option in list_options(typer.main.get_command(app)):
+        if option.shared_key is not None:
+            shared.setdefault(option.shared_key, set()).add(option.command[0])
+    assert documented == shared
+    write(folder, "[run]\nworkrs = 4\n")
+    (message,) = re.findall(r"^spanproof: /home/me/shop/spanproof.toml: (.*)$", page, re.MULTILINE)
+    assert str(CliRunner().invoke(app, ["check"]).exception).endswith(f": {message}")
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
@@ -159,8 +175,6 @@ def test_variables_of_kubernetes_services_are_not_settings(folder: Path) -> None
 
 
 def test_every_option_of_every_command_is_a_setting(folder: Path) -> None:
-    import typer
-
     from spanproof.api.cli.command_tree import read_commands
 
     settings = {(option.command, option.key) for option in list_options(typer.main.get_command(app))}

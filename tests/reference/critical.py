@@ -48,9 +48,9 @@ def _walk_back(span: Span, start_ns: int, until_ns: int, world: World, shares: C
         end = min(child.end_ns, until_ns) if is_answer or late_ns <= skew_ns else child.end_ns
         start = max(child.start_ns, start_ns)
         if world.forest.kind(child) != CONSUMER and start < end <= until_ns:
-            awaited.append((end, start, child))
+            awaited.append((end, end if is_answer else child.end_ns, start, child))
     owner = _owner(span, world)
-    for end, start, child in sorted(awaited, key=lambda each: each[:2], reverse=True):
+    for end, _, start, child in sorted(awaited, key=lambda each: each[:3], reverse=True):
         end = min(end, until_ns) if end - until_ns <= skew_ns and start < until_ns else end
         if end <= until_ns:
             shares[owner] += until_ns - end

@@ -71,6 +71,8 @@ class ClaimChecker:
     def check_given(self, given: s.Given, scope: Scope) -> None:
         """Check the selection and the time window of ``given``."""
         row: v.RowKind = "call" if isinstance(given.start, s.CallSelection) else "span"
+        if given.start is not None and given.start.pick is not None:
+            self.report("misplaced", "a window selects traces by any of their spans or calls", given.start.at)
         if given.start is not None:
             self.type_checker.check_selection(given.start, scope)
         if given.where is not None:
@@ -260,6 +262,8 @@ class ClaimChecker:
             self.report("not-a-call", f"`{claim}` is about a call `A -> B`", node.at)
         elif node.attempts:
             self.report("misplaced", f"`{claim}` is about logical calls, not about single attempts (`try`)", node.at)
+        elif node.pick is not None:
+            self.report("misplaced", f"`{claim}` is about all calls, not about the `{node.pick}` of each trace", node.at)
         else:
             self.type_checker.check_selection(node, scope)
 

@@ -17,6 +17,8 @@ def infer_trend(node: s.Expression, bindings: Bindings) -> Trend:
     if is_constant(node):
         return "fixed"
     if isinstance(node, s.Function):
+        if any(isinstance(part, s.SpanSelection | s.CallSelection) and part.pick for part in s.walk(node)):
+            return "unknown"
         return TRENDS.get(node.name, "unknown")
     if isinstance(node, s.Arithmetic) and node.operator in ("+", "-"):
         right = infer_trend(node.right, bindings)

@@ -9,7 +9,7 @@ from pygments.token import Comment, Keyword, Name, Number, Operator, Punctuation
 
 from spanproof.query_lang.syntax.literals import NAME
 from spanproof.query_lang.syntax.parser import list_keywords
-from spanproof.query_lang.syntax.vocabulary import CONSTANTS, FUNCTIONS
+from spanproof.query_lang.syntax.vocabulary import CONSTANTS, FUNCTIONS, PICKS
 
 
 class ProofLexer(RegexLexer):  # type: ignore[misc]  # Pygments' lexers have no types
@@ -25,7 +25,7 @@ class ProofLexer(RegexLexer):  # type: ignore[misc]  # Pygments' lexers have no 
             (r"#[^\n]*", Comment.Single),
             (r'"', String, "string"),
             (r"[0-9]+(?:\.[0-9]+)?(?:ns|us|µs|ms|s|m|h|d|%|pp|/s)?(?!\w)", Number),
-            (words(FUNCTIONS, suffix=r"(?=\()"), Name.Builtin),
+            (words((*FUNCTIONS, *PICKS), suffix=r"(?=\()"), Name.Builtin),
             (words(list_keywords(), prefix=r"(?<![-.\w])", suffix=r"(?![-.\w(])"), Keyword),
             (words(tuple(CONSTANTS), prefix=r"(?<![-.\w])", suffix=r"(?![-.\w])"), Keyword.Constant),
             (r"(?<=when )[A-Z]+", Keyword.Type),

@@ -33,6 +33,8 @@ FUNCTION_HELP: Final[Mapping[str, str]] = {
     "lower": "lower(text): the text in lower case",
     "upper": "upper(text): the text in upper case",
     "json": "json(text).key[0]: a part of the text, parsed as JSON",
+    "first": "first(SELECTION): of each trace, what starts first",
+    "last": "last(SELECTION): of each trace, what starts last",
     "exists": "exists(attribute): whether it is present",
 }
 FIELD_HELP: Final[Mapping[str, str]] = {

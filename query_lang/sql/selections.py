@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Final
 
 from msgspec import Struct, field
+from msgspec.structs import replace
 
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.sql.conditions import (
@@ -129,7 +130,13 @@ def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roo
 
 
 def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
-    """Return the rows of a selection."""
+    """Return the rows of a selection. Of several that start at the same instant, all are the first, or the last."""
+    if node.pick is not None:
+        rows, all_rows = (select_rows(replace(node, pick=None), parameters, bindings) for _ in range(2))
+        start = f"{'min' if node.pick == 'first' else 'max'}({all_rows.start_sql})"
+        picked = f"{all_rows.build_select(f'{all_rows.trace_id_sql}, {start}')} GROUP BY {all_rows.trace_id_sql}"
+        rows.where.append(f"({rows.trace_id_sql}, {rows.start_sql}) IN ({picked})")
+        return rows
     if isinstance(node, s.CallSelection):
         return _select_calls(node, parameters, bindings)
     table, counts = compile_trace_join("topology", "t", parameters)
@@ -219,8 +226,11 @@ def find_row_kind(node: s.Selection) -> v.RowKind:
 def is_stable(node: s.Selection, *expressions: s.Expression | None) -> bool:
     """Return whether a row, once definite, stays unchanged while spans are still arriving.
 
-    A logical call can gain another attempt that changes its values, so only its existence is stable.
+    A logical call can gain another attempt that changes its values, so only its existence is stable. Another row may
+    turn out to be the first, or the last.
     """
+    if node.pick is not None:
+        return False
     if isinstance(node, s.CallSelection) and not node.attempts:
         return all(part is None for part in (node.caller.where, node.callee.where, *expressions))
     targets = (node.caller, node.callee) if isinstance(node, s.CallSelection) else (node,)

@@ -111,6 +111,11 @@ class ExpressionTransformer(Transformer[Token, Any]):
             to_span_selection(caller), call_arrow, to_span_selection(callee), True, locate_meta(meta)
         )
 
+    def picked(self, meta: Meta, items: list[Any]) -> s.Selection:
+        pick: s.Pick = str(items[0])  # type: ignore[assignment]  # the grammar knows no other
+        selection = items[1] if isinstance(items[1], s.CallSelection) else to_span_selection(items[1])
+        return replace(selection, pick=pick, at=locate_meta(meta))
+
     def index(self, meta: Meta, items: list[Any]) -> tuple[s.Expression, Token | None, TextRange]:
         return items[0], items[1], locate_meta(meta)
 

@@ -10,6 +10,7 @@ from msgspec import Struct
 Arrow: TypeAlias = Literal["->", "->>", "~>", "=>"]
 Comparator: TypeAlias = Literal["==", "!=", "<", "<=", ">", ">=", "=~", "!~", "contains"]
 Part: TypeAlias = Literal["event", "link"]
+Pick: TypeAlias = Literal["first", "last"]
 Relative: TypeAlias = Literal["parent", "child", "ancestor", "descendant", "sibling"]
 Unit: TypeAlias = Literal["", "ns", "%", "pp", "/s"]
 
@@ -74,23 +75,31 @@ class Within(Struct, frozen=True):
 
 
 class SpanSelection(Struct, frozen=True):
-    """Spans of a service: its entry spans, or all its spans (``span``). ``service`` None means any service."""
+    """Spans of a service: its entry spans, or all its spans (``span``). ``service`` None means any service.
+
+    `pick` takes those that start first, or last, in each trace.
+    """
 
     spans: Literal["entry", "any"]
     service: Name | Text | None
     operation: Text | None
     where: Expression | None
     at: TextRange
+    pick: Pick | None = None
 
 
 class CallSelection(Struct, frozen=True):
-    """Logical calls from one service to another, or their single attempts (``try``)."""
+    """Logical calls from one service to another, or their single attempts (``try``).
+
+    `pick` takes those that start first, or last, in each trace.
+    """
 
     caller: SpanSelection
     arrow: Arrow
     callee: SpanSelection
     attempts: bool
     at: TextRange
+    pick: Pick | None = None
 
 
 class Function(Struct, frozen=True):

@@ -85,6 +85,7 @@ FIELDS: Final[Mapping[RowKind, Mapping[str, ValueKind]]] = {
 # Conditions in [ ] on what belongs to a span, and on spans near it in the tree of its trace.
 PARTS: Final = get_args(s.Part)
 RELATIVES: Final = get_args(s.Relative)
+PICKS: Final = get_args(s.Pick)
 # Fields that can change while spans are still arriving. All others are final once the span has arrived.
 UNSTABLE_FIELDS: Final = frozenset({"self_time", "depth", "attempt", "attempts", "network"})
 

@@ -209,9 +209,11 @@ class ClaimMaker:
 
     def _selection(self) -> tuple[str, str]:
         """Return a selection, and a condition on the selected items."""
-        if self._below(2):
-            return self._call(), self._call_condition()
-        return self._target(), self._span_condition()
+        is_call = bool(self._below(2))
+        selection = self._call() if is_call else self._target()
+        if rarely(self.chance, 6):
+            selection = f"{self._pick(('first', 'last'))}({selection})"
+        return selection, self._call_condition() if is_call else self._span_condition()
 
     def _quantified(self) -> str:
         selection, condition = self._selection()
@@ -229,6 +231,8 @@ class ClaimMaker:
     def _bag(self) -> str:
         order = self._pick(ORDERS)
         call = self._call()
+        if rarely(self.chance, 6):
+            call = f"{self._pick(('first', 'last'))}({call})"
         right = self._pick(DURATIONS)
         right = self._pick((right, right, f"max(duration({self._target()}))", f"2 * p50(duration({self._target()}))"))
         return self._pick(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import Any, Final
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -159,6 +159,8 @@ def fits_call(selection: s.CallSelection, call: Logical | Try, world: World) -> 
 
 def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] | list[Try]:
     """Return the selected spans or calls of the traces to judge."""
+    if selection.pick is not None:
+        return _pick(select(replace(selection, pick=None), replace(world, group=None)), selection.pick, world)
     if isinstance(selection, s.SpanSelection):
         return [span for span in world.spans() if fits(selection, span, world) and world.is_grouped(span)]
     if selection.attempts:
@@ -167,8 +169,21 @@ def select(selection: s.Selection, world: World) -> list[Span] | list[Logical] |
     return [call for call in world.logical() if fits_call(selection, call, world) and world.is_grouped(call)]
 
 
+def _pick(items: Any, pick: s.Pick, world: World) -> Any:
+    """Return the items that start first, or last, in each trace."""
+    starts: dict[str, int] = {}
+    choose = min if pick == "first" else max
+    for item in items:
+        trace = world.row(item).trace_id
+        starts[trace] = choose(starts.get(trace, item.start_ns), item.start_ns)
+    picked = [item for item in items if item.start_ns == starts[world.row(item).trace_id]]
+    return [item for item in picked if world.is_grouped(item)]
+
+
 def is_selection_stable(selection: s.Selection) -> bool:
     """Return whether selected items stay selected when more spans arrive."""
+    if selection.pick is not None:
+        return False
     if isinstance(selection, s.SpanSelection):
         return is_stable(selection.where)
     if selection.attempts:

@@ -263,7 +263,7 @@ class ClaimChecker:
         elif node.attempts:
             self.report("misplaced", f"`{claim}` is about logical calls, not about single attempts (`try`)", node.at)
         elif node.pick is not None:
-            self.report("misplaced", f"`{claim}` is about all calls, not about the `{node.pick}` of each trace", node.at)
+            self.report("misplaced", f"`{claim}` is about all calls, not the `{node.pick}` of each trace", node.at)
         else:
             self.type_checker.check_selection(node, scope)
 

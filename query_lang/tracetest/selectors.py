@@ -1,4 +1,7 @@
-"""Parser of Tracetest's span selectors: ``span[tracetest.span.type="http" name="GET /"]``."""
+"""Parser of Tracetest's span selectors: ``span[tracetest.span.type="http" name="GET /"]``.
+
+A selector may be followed by another one, for spans inside those of the first, and by ``:first`` or ``:last``.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import re
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from spanproof.query_lang.syntax.nodes import TextRange
+from spanproof.query_lang.syntax.nodes import Pick, TextRange
+from spanproof.query_lang.syntax.vocabulary import PICKS
 from spanproof.query_lang.tracetest.tokens import Locator, locate_tokens, split_tokens
 from spanproof.query_lang.tracetest.unsupported import make_malformed_error, make_no_equivalent_error
 
@@ -39,23 +44,30 @@ class AttributeFilter(Struct, frozen=True):
 
 
 class SpanSelector(Struct, frozen=True):
-    """Selector ``span[…]`` of the spans that satisfy all filters. Without filters it selects every span."""
+    """Selector ``span[…]`` of the spans that satisfy all filters. Without filters it selects every span.
+
+    The spans are those of the selector `outer`, or below them.
+    """
 
     filters: tuple[AttributeFilter, ...]
     at: TextRange
+    outer: SpanSelector | None = None
+    pick: Pick | None = None
 
     @property
     def matches_trigger_span(self) -> bool:
-        """Whether the span that Tracetest creates for its own request is selected."""
-        return all(filter_.is_match(TRIGGER_SPAN_ATTRIBUTES.get(filter_.name, "")) for filter_ in self.filters)
+        """Whether the span that Tracetest creates for its own request is selected: the root of the trace."""
+        is_match = all(filter_.is_match(TRIGGER_SPAN_ATTRIBUTES.get(filter_.name, "")) for filter_ in self.filters)
+        return is_match and (self.outer is None or self.outer.matches_trigger_span) and self.pick != "last"
 
     @property
     def matches_service_spans(self) -> bool:
         """Whether spans of services can be selected."""
-        return not any(
+        is_trigger = any(
             filter_.name == "name" and filter_.operator == "=" and filter_.value == TRIGGER_SPAN_NAME
             for filter_ in self.filters
         )
+        return not is_trigger and not (self.pick == "first" and self.matches_trigger_span)
 
 
 def read_selector(text: str, locate: Locator) -> tuple[SpanSelector, ...]:
@@ -100,6 +112,30 @@ class _SelectorParser:
         return locate_tokens(token, token, self.locate)
 
     def parse_selector(self) -> SpanSelector:
+        """Parse selectors, each inside the one before, and the position in the last one."""
+        selector = self._parse_span()
+        while (token := self.peek()) is not None and (token["word"] == "span" or token["pseudo"]):
+            if selector.pick is not None:
+                raise make_no_equivalent_error("position and other selectors", self.locate_token(token))
+            if token["word"] == "span":
+                selector = replace(self._parse_span(), outer=selector)
+            else:
+                selector = replace(selector, pick=self._parse_pick(selector))
+        return selector
+
+    def _parse_pick(self, selector: SpanSelector) -> Pick:
+        token = self.tokens[self.next]
+        name = token["pseudo"].removeprefix(":").strip()
+        if name == "nth_child":
+            raise make_no_equivalent_error(":nth_child", self.locate_token(token))
+        if name not in PICKS:
+            raise make_malformed_error(f"`:{name}` is not a pseudo-class", self.locate_token(token))
+        if selector.outer is not None:
+            raise make_no_equivalent_error("position and other selectors", self.locate_token(token))
+        self.next += 1
+        return "first" if name == "first" else "last"
+
+    def _parse_span(self) -> SpanSelector:
         begin = self.next
         for word in ("span", "["):
             if not self.take_token(word):
@@ -108,20 +144,7 @@ class _SelectorParser:
         while not self.take_token("]"):
             filters.append(self.parse_filter())
             self.take_token(",")
-        self._reject_suffix()
         return SpanSelector(tuple(filters), locate_tokens(self.tokens[begin], self.tokens[self.next - 1], self.locate))
-
-    def _reject_suffix(self) -> None:
-        token = self.peek()
-        if token is None:
-            return
-        if token["pseudo"]:
-            name = ":" + token["pseudo"].removeprefix(":").strip()
-            if name not in (":first", ":last", ":nth_child"):
-                raise make_malformed_error(f"`{name}` is not a pseudo-class", self.locate_token(token))
-            raise make_no_equivalent_error(name, self.locate_token(token))
-        if token["word"] == "span":
-            raise make_no_equivalent_error("span[…] span[…]", self.locate_token(token))
 
     def parse_filter(self) -> AttributeFilter:
         name = self.peek()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from spanproof.query_lang.syntax.printer import format_duration_ns, format_string
@@ -45,9 +45,10 @@ def write_selection(selectors: list[SpanSelector], names: ProofNames) -> str:
     """Return the equivalent span selection. Raises DiagnosticError."""
     if len(selectors) == 1:
         return _write_span(selectors[0], names)
-    conditions = [
-        _join_conditions([_write_filter(filter_, selector) for filter_ in selector.filters]) for selector in selectors
-    ]
+    picked = next((selector for selector in selectors if selector.pick), None)
+    if picked is not None:
+        raise make_no_equivalent_error("position and other selectors", picked.at)
+    conditions = [_join_conditions(_write_filters(selector)) for selector in selectors]
     if not all(conditions):
         return "span"
     return f"span[{' or '.join(conditions)}]"
@@ -65,7 +66,7 @@ def write_type_condition(type_: str, filters: tuple[AttributeFilter, ...]) -> st
 
 
 def _write_span(selector: SpanSelector, names: ProofNames) -> str:
-    """Return ``span service "operation"[condition]``."""
+    """Return ``span service "operation"[condition]``, and what is picked from it."""
     filters = list(selector.filters)
     selection = "span"
     service = _pop_filter(filters, "service.name", names.reserve_service_name)
@@ -74,8 +75,22 @@ def _write_span(selector: SpanSelector, names: ProofNames) -> str:
     operation = _pop_filter(filters, "name", lambda text: "*" not in text)
     if operation is not None:
         selection += f" {format_string(operation)}"
-    condition = " and ".join(term for filter_ in filters if (term := _write_filter(filter_, selector)))
-    return f"{selection}[{condition}]" if condition else selection
+    condition = " and ".join(_write_filters(selector, filters))
+    selection = f"{selection}[{condition}]" if condition else selection
+    return f"{selector.pick}({selection})" if selector.pick else selection
+
+
+def _write_filters(selector: SpanSelector, filters: Iterable[AttributeFilter] | None = None) -> list[str]:
+    """Return the conditions of some filters of a selector, or of all, and those of the selectors around it."""
+    filters = selector.filters if filters is None else filters
+    conditions = [term for filter_ in filters if (term := _write_filter(filter_, selector))]
+    outer = selector.outer
+    if outer is not None and not outer.matches_trigger_span:  # all spans are below that of the trigger
+        around = " and ".join(_write_filters(outer))
+        is_alone = not conditions and filters is not selector.filters
+        either = f"{_join_conditions(_write_filters(outer))} or ancestor[{around}]"
+        conditions += [either if is_alone else f"({either})"] if around else []
+    return conditions
 
 
 def _pop_filter(filters: list[AttributeFilter], name: str, is_usable: Callable[[str], bool]) -> str | None:

@@ -9,7 +9,6 @@ from spanproof.query_lang.syntax.diagnostics import Diagnostic
 from spanproof.query_lang.syntax.literals import DiagnosticError
 from spanproof.query_lang.syntax.nodes import TextRange
 
-_NO_POSITION_HINT = "a proof does not select spans by position; use a condition that only this span satisfies"
 _NO_FILTER_HINT = "a proof compares whole values; search a text with `=~`"
 _NO_BROWSER_HINT = "a proof sends a request; `when run` starts a command with TRACEPARENT in its environment"
 
@@ -38,10 +37,8 @@ NO_EQUIVALENT: Final[Mapping[str, str]] = {
     "traceparent header": "spanproof sends its own header, as it must know the trace",
     "gRPC auth": "Tracetest does not send it; write a `header`",
     # selectors
-    ":first": _NO_POSITION_HINT,
-    ":last": _NO_POSITION_HINT,
-    ":nth_child": _NO_POSITION_HINT,
-    "span[…] span[…]": "a condition is about one span; `path a ->> b` is about which service called which",
+    ":nth_child": "a proof picks the first or the last span; use a condition that only this span satisfies",
+    "position and other selectors": "`first(…)` and `last(…)` pick from one selection; write a claim for each",
     "${…} in a selector": "Tracetest does not replace variables in selectors",
     "decimal in a selector": "Tracetest formats it with two digits and compares texts",
     "trigger with other filters": "no span with the name `Tracetest trigger` has this attribute",

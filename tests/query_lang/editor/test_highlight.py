@@ -12,7 +12,7 @@ import spanproof
 from spanproof.query_lang.editor.highlight import ProofLexer
 from spanproof.query_lang.editor.hover_texts import FIELD_HELP, FUNCTION_HELP, WORD_HELP
 from spanproof.query_lang.syntax.parser import list_keywords
-from spanproof.query_lang.syntax.vocabulary import FIELDS, FUNCTIONS
+from spanproof.query_lang.syntax.vocabulary import FIELDS, FUNCTIONS, PICKS
 
 ROOT = Path(spanproof.__file__).parent
 GRAMMAR = json.loads((ROOT / "editors/vscode/syntaxes/proof.tmLanguage.json").read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def test_textmate_grammar_has_same_words(part: str, known: tuple[str, ...]) -> N
 
 
 def test_hover_texts_cover_vocabulary() -> None:
-    assert set(FUNCTION_HELP) == set(FUNCTIONS)
+    assert set(FUNCTION_HELP) == {*FUNCTIONS, *PICKS}
     assert set(FIELD_HELP) == {name for fields in FIELDS.values() for name in fields}
     assert set(WORD_HELP) <= set(list_keywords())
 

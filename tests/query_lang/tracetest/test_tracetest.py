@@ -147,6 +147,19 @@ SPAN_ASSERTIONS = [
     ('span[name="work"]', 'attr:tracetest.span.type != "http"', "pass"),
     ('span[name="absent"]', "attr:tracetest.selected_spans.count = 0", "pass"),
     ('span[name="absent"]', "attr:b.c = 1", "inconclusive"),
+    # the spans of the outer selector are inside themselves
+    ('span[service.name="bank"] span[service.name="bank"]', "attr:tracetest.selected_spans.count = 2", "pass"),
+    ('span[name="charge"] span[kind="internal"]', "attr:amount.left = 5", "pass"),
+    ('span[name="work"] span[name="charge"]', "attr:tracetest.selected_spans.count = 0", "pass"),
+    ('span[name="POST /orders"] span[service.name="bank"] span[name="work"]', "attr:amount.left = 5", "pass"),
+    ('span[name="HMSET"] span[service.name="bank"] span[name="work"]', "attr:tracetest.selected_spans.count = 0",
+     "pass"),
+    ('span[name="Tracetest trigger"] span[name="work"]', "attr:amount.left = 5", "pass"),
+    ('span[service.name="bank"]:first', 'attr:name = "charge"', "pass"),
+    ('span[service.name="bank"]:last', 'attr:name = "charge"', "fail"),
+    ('span[service.name="bank"]:last', 'attr:name = "work"', "pass"),
+    ('span[tracetest.span.type="general"]:last', 'attr:name = "work"', "pass"),
+    ('span[service.name="bank"]:first', "attr:tracetest.selected_spans.count = 1", "pass"),
 ]  # fmt: skip
 
 

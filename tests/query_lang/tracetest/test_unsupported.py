@@ -55,11 +55,15 @@ UNSUPPORTED = [
      " traceid: {id: x}}\n", "true"),
     ("output of a span", "type: Test\nspec:\n  trigger: {type: traceid, traceid: {id: x}}\n  outputs:\n  - name: A\n"
      "    selector: 'span[name=\"a\"]'\n    value: attr:b.c\n", "'span[name=\"a\"]'"),
+    (":nth_child", make_test("'span[name=\"a\"]:nth_child(2)'", "attr:b.c = 1"), ":nth_child"),
     *(
-        (name, make_test(f"'span[name=\"a\"]{name}{more}'", "attr:b.c = 1"), name)
-        for name, more in ((":first", ""), (":last", ""), (":nth_child", "(2)"))
+        ("position and other selectors", make_test(f"'{selectors}'", "attr:b.c = 1"), shown)
+        for selectors, shown in (
+            ('span[name="a"]:first span[name="b"]', "span"),
+            ('span[name="a"] span[name="b"]:last', ":last"),
+            ('span[name="a"], span[name="b"]:last', 'span[name="b"]'),
+        )
     ),
-    ("span[…] span[…]", make_test("'span[name=\"a\"] span[name=\"b\"]'", "attr:b.c = 1"), "span"),
     ("${…} in a selector", make_test("'span[name=\"${var:A}\"]'", "attr:b.c = 1"), '"${var:A}"'),
     ("decimal in a selector", make_test("'span[a.b=0.5]'", "attr:b.c = 1"), "0.5"),
     (
@@ -154,5 +158,5 @@ def test_malformed_definition_is_reported(text: str, message: str) -> None:
 
 
 def test_all_errors_of_file_are_reported_together() -> None:
-    text = make_test("'span[name=\"a\"]:first'", "attr:b.c | regex 'x' = 1") + "---\ntype: TestSuite\nspec: {}\n"
-    assert [shown for _, shown in find_errors(text)] == [":first", "TestSuite"]
+    text = make_test("'span[name=\"a\"]:nth_child(1)'", "attr:b.c | regex 'x' = 1") + "---\ntype: TestSuite\nspec: {}\n"
+    assert [shown for _, shown in find_errors(text)] == [":nth_child", "TestSuite"]

@@ -26,7 +26,8 @@ _ACCEPTS_POSSIBLE: Final = (s.Retry, s.Fallback, s.Circuit)
 _CALL_DOUBTS: Final[tuple[Doubt, ...]] = ("possible", "redirects")
 _SHOWN: Final = 3
 _DOUBTFUL_SQL: Final = (
-    "SELECT DISTINCT doubt, caller, callee FROM calls WHERE doubt IS NOT NULL AND trace_id IN ({traces}) ORDER BY ALL"
+    "SELECT DISTINCT doubt, caller, callee FROM combined_calls"
+    " WHERE doubt IS NOT NULL AND trace_id IN ({traces}) ORDER BY ALL"
 )
 _UNFINISHED_SQL: Final = (
     "SELECT DISTINCT service, name, is_entry, role IN (3, 4) FROM topology"
@@ -37,7 +38,9 @@ _UNFINISHED_WITNESS_SQL: Final = (
     " AND t.trace_id IN (SELECT unnest($traces::UUID[])) AND s.span_id IN (SELECT unnest($spans::UBIGINT[])))"
 )
 # Most stores have neither, which takes no join to find out.
-_ANY_OPEN_SQL: Final = "SELECT EXISTS (FROM calls WHERE doubt IS NOT NULL), EXISTS (FROM topology WHERE end_ns IS NULL)"
+_ANY_OPEN_SQL: Final = (
+    "SELECT EXISTS (FROM combined_calls WHERE doubt IS NOT NULL), EXISTS (FROM topology WHERE end_ns IS NULL)"
+)
 
 
 class UnfinishedSpan(Struct, frozen=True):

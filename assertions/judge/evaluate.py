@@ -78,7 +78,8 @@ class Judge(TraceSelection):
         """
         if isinstance(self.selected, TraceWindow) and not self.selected.traces:
             return self._make_explainer(expectation, text, bindings).make_nothing_selected()
-        bindings = replace(bindings, window_ns=self.measure_windows())
+        if any(isinstance(part, s.Function) and part.name == "rate" for part in s.walk(expectation.claim)):
+            bindings = replace(bindings, window_ns=self.measure_windows())
         open_evidence = self._find_open_evidence()
         # what a proof declares overrides the rules of the store
         declared = (*bindings.reading.declared, *self._declared_calls)

@@ -75,9 +75,9 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 probes = compile_limit(clause.value, bindings, parameters)
     caller = claim.call.caller.service
     callers = (
-        "t.service IN (SELECT caller FROM attempts)"
+        "i.service IN (SELECT caller FROM attempts)"
         if caller is None
-        else compile_service_match("t.service", caller, parameters, bindings)
+        else compile_service_match("i.service", caller, parameters, bindings)
     )
     open_until = f"coalesce(f.next_ns, {_LAST_INSTANT})" if holds is None else f"f.end_ns + {holds}"
     openings = (
@@ -88,7 +88,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     sql = f"""
     WITH RECURSIVE
     instances AS MATERIALIZED (  -- numbered, as numbers are sorted faster
-        SELECT r.resource_key, dense_rank() OVER (ORDER BY {_INSTANCE_SQL}) AS instance FROM resources r
+        SELECT r.resource_key, r.service, dense_rank() OVER (ORDER BY {_INSTANCE_SQL}) AS instance FROM resources r
     ),
     attempts AS MATERIALIZED ({attempts}),
     failing AS MATERIALIZED (
@@ -145,11 +145,13 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     all_waits AS MATERIALIZED (
         SELECT instance, end_ns, max(until_ns) OVER (PARTITION BY instance ORDER BY end_ns) AS until_ns FROM waits
     ),
+    caller_spans AS MATERIALIZED (
+        SELECT t.span_key, t.is_entry, t.name, t.start_ns, i.instance, i.service
+        FROM {topology} t SEMI JOIN selected USING (trace_id)
+        JOIN (SELECT * FROM instances i WHERE {callers}) i ON i.resource_key = t.resource_key
+    ),
     entries AS MATERIALIZED (  -- the requests that the callers served
-        SELECT i.instance, t.service, t.name, t.start_ns,
-            t.span_key IN (SELECT caller_entry FROM attempts) AS has_attempt
-        FROM {topology} t SEMI JOIN selected USING (trace_id) JOIN instances i ON i.resource_key = t.resource_key
-        WHERE t.is_entry AND {callers}
+        SELECT *, span_key IN (SELECT caller_entry FROM attempts) AS has_attempt FROM caller_spans WHERE is_entry
     ),
     silent_entries AS MATERIALIZED (SELECT * FROM entries WHERE NOT has_attempt),
     asked AS MATERIALIZED (  -- requests that make such an attempt when the circuit is closed, and made none
@@ -174,14 +176,10 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         FROM spans s JOIN (  -- few spans, as reading attributes takes long
             SELECT t.span_key, t.start_ns, t.instance
             FROM (
-                SELECT t.span_key, t.start_ns, i.instance
-                FROM {topology} t SEMI JOIN selected USING (trace_id)
-                JOIN (
-                    SELECT i.resource_key, instance, w.begin_ns, w.until_ns
-                    FROM instances i JOIN (
-                        SELECT instance, min(end_ns) AS begin_ns, max(until_ns) AS until_ns FROM waits GROUP BY instance
-                    ) w USING (instance)
-                ) i ON i.resource_key = t.resource_key AND t.start_ns >= i.begin_ns AND t.start_ns < i.until_ns
+                SELECT t.span_key, t.start_ns, t.instance
+                FROM caller_spans t JOIN (
+                    SELECT instance, min(end_ns) AS begin_ns, max(until_ns) AS until_ns FROM waits GROUP BY instance
+                ) w ON w.instance = t.instance AND t.start_ns >= w.begin_ns AND t.start_ns < w.until_ns
             ) t
             ASOF JOIN all_waits w ON w.instance = t.instance AND w.end_ns <= t.start_ns
             WHERE t.start_ns < w.until_ns

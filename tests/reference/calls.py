@@ -46,14 +46,14 @@ class Reading(Struct, frozen=True):
 class Logical(Struct, frozen=True, eq=False):
     """A logical call: one or more attempts of the same request, in order of their start.
 
-    ``each`` are its single attempts: the tries, with a try that has several arrivals replaced by these. ``lost`` is the
-    number of attempts that only a counter tells of. ``tiers`` are those of its links. ``followed`` are the attempts
-    that a counter or arrivals show to have been followed by another one.
+    ``each`` are its single attempts: the tries, with a try that has several arrivals replaced by these. ``numbers`` are
+    the numbers of these; where one is left out, only a counter shows the attempt. ``tiers`` are those of its links.
+    ``followed`` are the attempts that a counter or arrivals show to have been followed by another one.
     """
 
     tries: tuple[Try, ...]
     each: tuple[Try, ...]
-    lost: int
+    numbers: tuple[int, ...]
     tiers: tuple[int, ...]
     followed: frozenset[Try]
     wrapper: Span | None
@@ -90,7 +90,7 @@ class Logical(Struct, frozen=True, eq=False):
 
     @property
     def attempts(self) -> int:
-        return len(self.each) + self.lost
+        return self.numbers[-1]
 
     @property
     def tier(self) -> int:
@@ -101,7 +101,7 @@ class Logical(Struct, frozen=True, eq=False):
 
     @property
     def first_failed(self) -> bool:
-        return self.lost > 0 or self.failed_retryably(self.each[0])
+        return self.numbers[0] > 1 or self.failed_retryably(self.each[0])
 
 
 class Calls:
@@ -141,15 +141,16 @@ class Calls:
                 chain.append(next_)
             each = tuple(attempt for link in chain for attempt in link.each)
             tiers += [ARRIVALS] * (len(each) > len(chain))
-            last = 0  # the number of the last attempt
+            numbers: list[int] = []
             for link in chain:
                 followed |= set(link.each[:-1])
-                last = max(last, lost.get(link, 0)) + len(link.each)
-            number = last - len(each)
-            tiers += [COUNTED] * (number > 0)
+                before = max(numbers[-1] if numbers else 0, lost.get(link, 0))
+                numbers += range(before + 1, before + len(link.each) + 1)
+            tiers += [COUNTED] * (numbers[-1] > len(each))
             yield Logical(
-                tuple(chain), each, number, tuple(tiers), frozenset(followed), self._wrapper_of(chain), self.forest
-            )
+                tuple(chain), each, tuple(numbers), tuple(tiers), frozenset(followed), self._wrapper_of(chain),
+                self.forest,
+            )  # fmt: skip
 
     def _wrapper_of(self, chain: list[Try]) -> Span | None:
         """Return the outermost wrapper span whose inner exit spans are this logical call."""

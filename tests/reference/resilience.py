@@ -39,7 +39,7 @@ def _judge_retried(call: Logical, node: s.Retry, world: World) -> bool | None:
     results = [_satisfies(clause, call, world) for clause in node.clauses]
     open_clauses = [
         (is_hidden and not _is_settled_by(clause, call, result=result))
-        or ((call.lost or is_hidden) and _may_differ_unseen(clause, result=result))
+        or ((call.attempts > len(call.each) or is_hidden) and _may_differ_unseen(clause, result=result))
         for clause, result in zip(node.clauses, results, strict=True)
     ]
     if not all(result or is_open for result, is_open in zip(results, open_clauses, strict=True)):

@@ -99,7 +99,7 @@ class World(Struct, frozen=True):
         if isinstance(item, Logical):
             return CallRow(item, self.calls, item.attempts, item.attempts)
         logical = self.calls.of[item]
-        return CallRow(item, self.calls, logical.each.index(item) + 1, logical.attempts)
+        return CallRow(item, self.calls, logical.numbers[logical.each.index(item)], logical.attempts)
 
     def spans(self) -> Iterator[Span]:
         """Yield the spans of the traces to judge."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from spanproof.assertions.judge import doubts
 from spanproof.collector.calls import logical_calls, retryable_failures
 from spanproof.collector.topology import nesting
 from spanproof.collector.topology.span_errors import HttpOutcome
+from spanproof.query_lang.check.readings import Doubt, Reading
 from spanproof.query_lang.compile import compiler
 
 CASES: Final = Path(__file__).parent.parent / "cases"
@@ -44,7 +45,12 @@ def retry_not_found(patch: pytest.MonkeyPatch) -> None:
 
 
 def take_unfinished_as_zero(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(doubts, "_concerns", lambda doubt, claim: doubt != "unfinished" and concerns(doubt, claim))
+    list_others = Reading.list_others
+
+    def leave_out_unfinished(reading: Reading, doubt: Doubt, durations: Sequence[int]) -> list[Reading]:
+        return [] if doubt == "unfinished" else list_others(reading, doubt, durations)
+
+    patch.setattr(Reading, "list_others", leave_out_unfinished)
 
 
 def join_possible_attempts(patch: pytest.MonkeyPatch) -> None:

@@ -139,9 +139,10 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
     )
     joins = compile_joins(row, rows.parameters)
     sql = (
-        f"WITH retry_calls AS ({retry_calls}), attempt_gaps AS ("
+        f"WITH retry_calls AS MATERIALIZED ({retry_calls}), unobserved_calls AS ("
+        f"SELECT a.call_key FROM retry_calls a WHERE {UNOBSERVED_RETRIES_SQL.format(call='a')}), attempt_gaps AS ("
         f"SELECT e.*, a.attempts AS attempts, {_IS_ONE_SIDED_SQL.format(call='a')} AS one_sided,"
-        f" {UNOBSERVED_RETRIES_SQL.format(call='a')} AS unobserved,"
+        " a.call_key IN (FROM unobserved_calls) AS unobserved,"
         " lag(e.end_ns) OVER (PARTITION BY e.call_key ORDER BY e.attempt) AS last_end_ns,"
         " CASE WHEN e.start_ns - last_end_ns BETWEEN -999999 AND 0 THEN 0 ELSE e.start_ns - last_end_ns END AS gap_ns"
         + "".join(f", {column}" for column in cause_columns)

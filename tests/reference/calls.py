@@ -124,9 +124,8 @@ class Calls:
     def _join(self) -> Iterable[Logical]:
         in_order = sorted(self.tries, key=lambda one: (one.start_ns, one.end_ns))
         after: dict[Try, tuple[Try, int]] = {}  # the next attempt of each attempt, and the tier
-        lost: dict[Try, int] = {}
         self._join_messages(in_order, after)
-        self._join_counted(in_order, after, lost)
+        self._join_counted(in_order, after)
         self._join_inferred(in_order, after)
         followers = {next_ for next_, _ in after.values()}
         for one in in_order:
@@ -144,7 +143,7 @@ class Calls:
             numbers: list[int] = []
             for link in chain:
                 followed |= set(link.each[:-1])
-                before = max(numbers[-1] if numbers else 0, lost.get(link, 0))
+                before = self._count_before(link, numbers[-1] if numbers else 0, in_order)
                 numbers += range(before + 1, before + len(link.each) + 1)
             tiers += [COUNTED] * (numbers[-1] > len(each))
             yield Logical(
@@ -177,31 +176,40 @@ class Calls:
             for one, next_ in itertools.pairwise(deliveries.values()):
                 after[one] = next_, COUNTED
 
-    def _join_counted(self, in_order: list[Try], after: dict[Try, tuple[Try, int]], lost: dict[Try, int]) -> None:
+    def _join_counted(self, in_order: list[Try], after: dict[Try, tuple[Try, int]]) -> None:
         followers = {next_ for next_, _ in after.values()}
         for one in in_order:
-            count, kind = self._count(one)
+            count, _ = self._count(one)
             if count <= 0 or one in followers:
                 continue
-            preceding = self._list_preceding(one, in_order)
+            earlier = self._list_earlier(one, in_order)
+            preceding = [other for other in earlier if self._count(other)[0] == count - 1]
             before = _choose_predecessor(one, preceding)
             if before is not None and before not in after:
                 after[before] = one, COUNTED
-            elif not preceding:
-                if kind == "resends":
-                    self.uncertain.add("resent")
-                    lost[one] = count if self.reading.resent else 0
-                else:
-                    lost[one] = count
 
-    def _list_preceding(self, one: Try, in_order: list[Try]) -> list[Try]:
-        """Return the earlier attempts with the preceding count."""
+    def _count_before(self, one: Try, seen: int, in_order: list[Try]) -> int:
+        """Return the number of attempts before one, of which some are `seen`; a counter may count more.
+
+        A counter also counts requests that were redirected, or sent again with credentials.
+        """
+        count, kind = self._count(one)
+        count -= sum(other.is_redirect for other in self._list_earlier(one, in_order)) if count > 0 else 0
+        if count <= seen:
+            return seen
+        if kind == "resends":
+            self.uncertain.add("resent")
+            return count if self.reading.resent else seen
+        return count
+
+    def _list_earlier(self, one: Try, in_order: list[Try]) -> list[Try]:
+        """Return the earlier attempts with a lower count."""
         return [
             other
             for other in in_order
             if other.start_ns < one.start_ns
             and other is not one
-            and self._count(other)[0] == self._count(one)[0] - 1
+            and self._count(other)[0] < self._count(one)[0]
             and self._counted_key(other) == self._counted_key(one)
             and (other.callee == one.callee or other.server is None or one.server is None)
         ]

@@ -151,13 +151,13 @@ class Try(Struct, frozen=True, eq=False):
 
     @property
     def _was_answered_before_end(self) -> bool:
-        """Return whether the server span ended before the client span."""
+        """Return whether the server span had ended when the client span did."""
         return (
             self.exit is not None
             and self.server is not None
             and not self.is_arrival
             and not self.server.unfinished
-            and self.server.end_ns < self.exit.end_ns
+            and self.server.end_ns <= self.exit.end_ns
         )
 
     @property

@@ -26,8 +26,10 @@ _ACCEPTS_POSSIBLE: Final = (s.Retry, s.Fallback, s.Circuit)
 _CALL_DOUBTS: Final[tuple[Doubt, ...]] = ("possible", "redirects")
 _SHOWN: Final = 3
 _DOUBTFUL_SQL: Final = (
-    "SELECT DISTINCT doubt, caller, callee FROM combined_calls"
-    " WHERE doubt IS NOT NULL AND trace_id IN ({traces}) ORDER BY ALL"
+    # read as separate calls, they may have other callees
+    "SELECT doubt, caller, callee FROM combined_calls WHERE doubt IS NOT NULL AND trace_id IN ({traces})"
+    " UNION SELECT doubt, caller, callee FROM separate_calls WHERE doubt IS NOT NULL AND trace_id IN ({traces})"
+    " ORDER BY ALL"
 )
 _UNFINISHED_SQL: Final = (
     "SELECT DISTINCT service, name, is_entry, role IN (3, 4) FROM topology"

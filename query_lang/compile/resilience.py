@@ -116,7 +116,7 @@ def compile_retry(claim: s.Retry, bindings: Bindings) -> Plan:
                 tests.append(f"tier BETWEEN 1 AND {EVIDENCE_TIERS[clause.name]}")
                 observed.append(SQL.cast("tier", "text"))
             case s.Flag():
-                tests.append("exhausted" if clause.name == "exhausted" else "NOT failed")
+                tests.append("exhausted" if clause.name == "exhausted" else "NOT (failed OR exhausted)")
                 observed.append("NULL")
             case s.Cause():
                 subject = find_subject(clause.condition)

@@ -41,7 +41,8 @@ def describe_difference(connection: duckdb.DuckDBPyConnection, sample: Finding |
     if sample is None or not sample.witness:
         return ""
     row = connection.execute(
-        "SELECT kept_apart FROM calls WHERE coalesce(client_key, server_key) = $key AND kept_apart IS NOT NULL",
+        "SELECT kept_apart FROM combined_calls"
+        " WHERE coalesce(client_key, server_key) = $key AND kept_apart IS NOT NULL",
         {"key": sample.witness[-1]},
     ).fetchone()
     return f"; a later request is not counted as a retry: {row[0]}" if row else ""

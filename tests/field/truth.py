@@ -16,8 +16,9 @@ MS: Final = 1_000_000
 FAILED: Final = (Outcome.RETRYABLE, Outcome.CUT)
 OVERHEAD_NS: Final = 1000 * MS  # most that a client may add to an attempt: connecting, loading classes
 MEASURABLE_NS: Final = 30 * MS  # a gap below is noise
-# How much later than the log says a delivery may end by its span, which includes what the worker does afterwards.
-WORKER_NS: Final = 80 * MS
+# How much later than the log says a delivery may end by its span, which includes what the worker does afterwards;
+# on a busy machine it was more than 100 ms. The worker retries after 500 ms.
+WORKER_NS: Final = 400 * MS
 
 
 class Truth(Enum):

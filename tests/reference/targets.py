@@ -179,13 +179,20 @@ def asks_otherwise(one: Try, other: Try) -> bool:
             return True
     for before, after in _pairs(one, other):
         for name in {*before, *after}:
-            if _is_identifying(name) and name in before and name in after and before[name] != after[name]:
+            if _is_identifying(name) and _record_differently(before.get(name), after.get(name)):
                 return True
         for name in IDENTIFYING:
-            values = read(before, name), read(after, name)
-            if None not in values and values[0] != values[1]:
+            if _record_differently(read(before, name), read(after, name)):
                 return True
     return False
+
+
+def _record_differently(one: Value | None, other: Value | None) -> bool:
+    """Return whether both values are recorded and differ; 2 and "2" are the same."""
+    if one is None or other is None:
+        return False
+    texts = as_text(one), as_text(other)
+    return one != other if None in texts else texts[0] != texts[1]
 
 
 def _is_identifying(name: str) -> bool:

@@ -1,6 +1,6 @@
 """The task of the queue's clients, in web (which sends it) and in inventory (the worker, which runs it).
 
-celery 5.7 on redis: autoretry, 3 attempts, 100 ms apart. The worker asks the fault server what happens at each arrival,
+celery 5.7 on redis: autoretry, 3 attempts, 500 ms apart. The worker asks the fault server what happens at each arrival,
 by a plain socket without instrumentation.
 """
 
@@ -23,7 +23,7 @@ class Unavailable(Exception):
     bind=True,
     autoretry_for=(Unavailable,),
     max_retries=2,
-    default_retry_delay=0.1,
+    default_retry_delay=0.5,
     retry_backoff=False,
 )
 def take(self, url, number):

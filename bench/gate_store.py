@@ -112,8 +112,8 @@ def _make_batch(store: Store, number: int, first: int, last: int, requests: int)
     is_new = generator.random(n) < _NEW_VERSION_SHARE
     hosts = generator.integers(0, _HOSTS, (len(SERVICES), n))
 
-    start, _ = _lay_out(own_durations.astype(np.int64), exists, backoffs, begin)
-    fails = _break_bank(start[_BANK], hosts[3] == number % _HOSTS, is_new, exists)
+    start, end = _lay_out(own_durations.astype(np.int64), exists, backoffs, begin)
+    fails = _break_bank(start[_BANK], end[_BANK], hosts[3] == number % _HOSTS, is_new, exists)
     start, end = _lay_out(own_durations.astype(np.int64), exists, backoffs, begin)
 
     has_error = np.zeros((len(STEPS), n), bool)
@@ -179,15 +179,22 @@ def _lay_out(
 
 
 def _break_bank(
-    start: Numbers, at_instance: npt.NDArray[np.bool_], is_new: npt.NDArray[np.bool_], exists: npt.NDArray[np.bool_]
+    start: Numbers,
+    end: Numbers,
+    at_instance: npt.NDArray[np.bool_],
+    is_new: npt.NDArray[np.bool_],
+    exists: npt.NDArray[np.bool_],
 ) -> npt.NDArray[np.bool_]:
-    """Make the bank fail for one instance of payments until its circuit opens; return which calls fail."""
-    calls = np.nonzero(at_instance & (start > start.min() + 5_000_000_000))[0]
-    calls = calls[np.argsort(start[calls])]
-    fifth = calls[np.nonzero(is_new[calls])[0][_OPENS_AFTER - 1]]
+    """Make the bank fail for one instance of payments until its circuit opens; return which calls fail.
+
+    It breaks between two results. The circuit opens at the fifth; calls that are under way by then fail, too.
+    """
+    calls = np.nonzero(at_instance & (end > start.min() + 5_000_000_000))[0]
+    calls = calls[np.argsort(end[calls])]
+    opened_ns = end[calls[np.nonzero(is_new[calls])[0][_OPENS_AFTER - 1]]]
     fails = np.zeros(len(start), bool)
-    fails[calls[start[calls] <= start[fifth]]] = True
-    rejected = at_instance & (start > start[fifth]) & (start <= start[fifth] + _OPEN_NS)
+    fails[calls[start[calls] <= opened_ns]] = True
+    rejected = at_instance & (start > opened_ns) & (start <= opened_ns + _OPEN_NS)
     exists[_BANK] = ~rejected
     exists[_BACKUP] = fails | rejected
     return fails

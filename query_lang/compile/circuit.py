@@ -79,6 +79,13 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         if caller is None
         else compile_service_match("i.service", caller, parameters, bindings)
     )
+    count_starts, started = "", "NULL"
+    if (
+        probes != "NULL"
+    ):  # attempts that start before the first result, less those before the wait and the failure itself
+        count_starts = "ASOF LEFT JOIN starts s ON s.instance = w.instance AND s.start_ns < w.first_end_ns"
+        own = "CASE WHEN w.start_ns >= w.end_ns AND w.start_ns < w.first_end_ns THEN 1 ELSE 0 END"
+        started = f"greatest(0, coalesce(s.started - w.started_before - {own}, 0))"
     open_until = f"coalesce(f.next_ns, {_LAST_INSTANT})" if holds is None else f"f.end_ns + {holds}"
     openings = (
         _FIRST_OPENINGS_SQL
@@ -107,12 +114,10 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         WHERE end_ns >= first_failure_ns AND coalesce(start_ns <= recovered_ns, true)
         WINDOW results AS (PARTITION BY instance ORDER BY end_ns, start_ns, span_key, attempt_key)
     ),
-    starts AS MATERIALIZED (  -- with the next start, and the first two results of the attempts from this start on
-        SELECT instance, start_ns, count(*) OVER (PARTITION BY instance ORDER BY start_ns) AS started,
+    starts AS MATERIALIZED (  -- with the next start, and the first result of the attempts from this start on
+        SELECT instance, start_ns, rank() OVER starts - 1 AS started_before, count(*) OVER starts AS started,
             CASE WHEN lag(start_ns) OVER starts = start_ns THEN start_ns ELSE lead(start_ns) OVER starts END AS next_ns,
-            min(ordinal, 2) OVER (
-                PARTITION BY instance ORDER BY start_ns RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING
-            ) AS ordinals
+            min(ordinal) OVER (PARTITION BY instance ORDER BY start_ns DESC) AS first_ordinal
         FROM in_order
         WINDOW starts AS (PARTITION BY instance ORDER BY start_ns)
     ),
@@ -123,9 +128,16 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     ended_failures AS (  -- with the first start, and the first result, of the attempts that start afterwards
         SELECT f.*, row_number() OVER (PARTITION BY f.instance, f.streak ORDER BY f.ordinal) AS failure_number,
             CASE WHEN f.start_ns >= f.end_ns AND f.start_ns = s.start_ns THEN s.next_ns ELSE s.start_ns END AS next_ns,
-            s.start_ns AS next_or_own_ns,
-            s.ordinals[CASE WHEN s.ordinals[1] = f.ordinal THEN 2 ELSE 1 END] AS first_ordinal
+            s.start_ns AS next_or_own_ns, s.started_before,
+            CASE WHEN f.start_ns >= f.end_ns THEN other.ordinal ELSE s.first_ordinal END AS first_ordinal
         FROM numbered_failures f ASOF LEFT JOIN starts s ON s.instance = f.instance AND s.start_ns >= f.end_ns
+        LEFT JOIN (  -- of a failure that starts when it ends, the first result of the others
+            SELECT f.attempt_key, min(a.ordinal) AS ordinal
+            FROM numbered_failures f
+            JOIN in_order a ON a.instance = f.instance AND a.start_ns >= f.end_ns AND a.ordinal <> f.ordinal
+            WHERE f.start_ns >= f.end_ns
+            GROUP BY f.attempt_key
+        ) other ON other.attempt_key = f.attempt_key
     ),
     failures AS MATERIALIZED (
         SELECT f.*, result.end_ns AS first_end_ns, result.retryable AS first_failed
@@ -134,16 +146,18 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
     ),
     full_failures AS (SELECT * FROM failures WHERE failure_number = {failures}),
     {openings},
+    traces_end AS MATERIALIZED (  -- NULL if there is a next attempt after each failure
+        SELECT max(t.end_ns) AS end_ns
+        FROM (FROM selected WHERE EXISTS (FROM failures WHERE next_ns IS NULL)) sel
+        JOIN {topology} t ON t.trace_id = sel.trace_id
+    ),
     waits AS MATERIALIZED (  -- a request to the caller in these times shows that the circuit is open
         SELECT f.*, {open_until} AS until_ns, true AS is_opening
         FROM failures f SEMI JOIN openings o ON o.attempt_key = f.attempt_key
         UNION ALL
         SELECT * REPLACE (next_or_own_ns AS next_ns),
             coalesce(least(next_or_own_ns, following_end_ns), {_LAST_INSTANT}), false
-        FROM failures WHERE failure_number < {failures}
-    ),
-    all_waits AS MATERIALIZED (
-        SELECT instance, end_ns, max(until_ns) OVER (PARTITION BY instance ORDER BY end_ns) AS until_ns FROM waits
+        FROM failures WHERE failure_number < {failures} {_compile_early_hold(holds)}
     ),
     caller_spans AS MATERIALIZED (
         SELECT t.span_key, t.is_entry, t.name, t.start_ns, i.instance, i.service
@@ -154,7 +168,7 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         SELECT *, span_key IN (SELECT caller_entry FROM attempts) AS has_attempt FROM caller_spans WHERE is_entry
     ),
     silent_entries AS MATERIALIZED (SELECT * FROM entries WHERE NOT has_attempt),
-    asked AS MATERIALIZED (  -- requests that make such an attempt when the circuit is closed, and made none
+    unserved AS MATERIALIZED (  -- requests that make such an attempt when the circuit is closed, and made none
         SELECT instance, start_ns
         FROM silent_entries SEMI JOIN (SELECT service, name FROM entries WHERE has_attempt) USING (service, name)
         ANTI JOIN (  -- operations that made none after a result that was no failure
@@ -171,34 +185,37 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
                 ON result.instance = e.instance AND result.end_ns <= e.start_ns
             WHERE NOT result.retryable
         ) USING (service, name)
-        UNION ALL
+    ),
+    asked_waits AS MATERIALIZED (
+        SELECT w.*, coalesce(q.start_ns < w.until_ns, false) AS was_asked
+        FROM waits w ASOF LEFT JOIN unserved q ON q.instance = w.instance AND q.start_ns >= w.end_ns
+    ),
+    other_waits AS MATERIALIZED (  -- only a marker in a span can show that the circuit is open
+        SELECT instance, end_ns, max(until_ns) OVER (PARTITION BY instance ORDER BY end_ns) AS until_ns
+        FROM asked_waits WHERE NOT was_asked
+    ),
+    marked AS MATERIALIZED (
         SELECT m.instance, m.start_ns
         FROM spans s JOIN (  -- few spans, as reading attributes takes long
             SELECT t.span_key, t.start_ns, t.instance
             FROM (
                 SELECT t.span_key, t.start_ns, t.instance
-                FROM caller_spans t JOIN (
-                    SELECT instance, min(end_ns) AS begin_ns, max(until_ns) AS until_ns FROM waits GROUP BY instance
+                FROM caller_spans t
+                JOIN (
+                    SELECT instance, min(end_ns) AS begin_ns, max(until_ns) AS until_ns
+                    FROM other_waits GROUP BY instance
                 ) w ON w.instance = t.instance AND t.start_ns >= w.begin_ns AND t.start_ns < w.until_ns
             ) t
-            ASOF JOIN all_waits w ON w.instance = t.instance AND w.end_ns <= t.start_ns
+            ASOF JOIN other_waits w ON w.instance = t.instance AND w.end_ns <= t.start_ns
             WHERE t.start_ns < w.until_ns
         ) m ON m.span_key = s.span_key
         WHERE {SQL.have_common_element(SPAN_MARKERS_SQL, "(SELECT circuit_markers FROM rules)")}
     ),
     checked AS MATERIALIZED (
-        SELECT w.*, coalesce(q.start_ns < w.until_ns, false) AS was_asked,
-            greatest(0, coalesce(until.started, 0) - coalesce(earlier.started, 0)
-                - CASE WHEN w.start_ns >= w.end_ns AND w.start_ns < w.first_end_ns THEN 1 ELSE 0 END) AS probes
-        FROM waits w
-        ASOF LEFT JOIN asked q ON q.instance = w.instance AND q.start_ns >= w.end_ns
-        ASOF LEFT JOIN starts until ON until.instance = w.instance AND until.start_ns < w.first_end_ns
-        ASOF LEFT JOIN starts earlier ON earlier.instance = w.instance AND earlier.start_ns < w.end_ns
-    ),
-    traces_end AS MATERIALIZED (  -- NULL if there is a next attempt after each wait
-        SELECT max(t.end_ns) AS end_ns
-        FROM (FROM selected WHERE EXISTS (FROM waits WHERE next_ns IS NULL)) sel
-        JOIN {topology} t ON t.trace_id = sel.trace_id
+        SELECT w.* REPLACE (w.was_asked OR coalesce(m.start_ns < w.until_ns, false) AS was_asked), {started} AS probes
+        FROM asked_waits w
+        ASOF LEFT JOIN marked m ON m.instance = w.instance AND m.start_ns >= w.end_ns
+        {count_starts}
     ),
     judged_openings AS (
         SELECT *, {_compile_whole(holds)} AS is_whole,
@@ -215,7 +232,6 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         SELECT w.*
         FROM checked w ASOF LEFT JOIN open_times o ON o.instance = w.instance AND o.end_ns < w.end_ns
         WHERE NOT w.is_opening AND w.was_asked AND coalesce(w.end_ns > o.until_ns, true)
-            {_compile_early_hold(holds)}
     )
     SELECT
         trace_id, CASE WHEN reason IS NOT NULL THEN false WHEN is_whole AND was_asked THEN true END AS ok,
@@ -271,8 +287,8 @@ def _compile_whole(holds: str | None) -> str:
 def _compile_early_hold(holds: str | None) -> str:
     """Return the condition under which no attempt after a failure shows an opening, not just a request without one."""
     if holds is None:
-        return " AND w.next_ns IS NOT NULL"
-    return f" AND coalesce(w.next_ns, (SELECT end_ns FROM traces_end)) >= w.end_ns + {holds}"
+        return "AND next_or_own_ns IS NOT NULL"
+    return f"AND coalesce(next_or_own_ns, (SELECT end_ns FROM traces_end)) >= end_ns + {holds}"
 
 
 def _compile_early(holds: str | None) -> str:

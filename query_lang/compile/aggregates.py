@@ -19,7 +19,13 @@ from spanproof.query_lang.sql.conditions import (
 from spanproof.query_lang.sql.duckdb_dialect import SQL
 from spanproof.query_lang.sql.plan import Plan
 from spanproof.query_lang.sql.row_aliases import SqlParameters
-from spanproof.query_lang.sql.selections import SelectedRows, is_stable, select_rows, select_trace_rows
+from spanproof.query_lang.sql.selections import (
+    SelectedRows,
+    is_stable,
+    select_counted_traces,
+    select_rows,
+    select_trace_rows,
+)
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -287,9 +293,9 @@ class _ComparisonCompiler:
         first = function.arguments[0]
         if isinstance(first, s.Name) and first.text == "traces":
             self.stable = self.stable and function.name == "count"
-            return select_trace_rows(
-                self.parameters, self.bindings, only_roots=function.name == "count" and self.step_ns is None
-            )
+            if function.name == "count" and self.step_ns is None:
+                return select_counted_traces(self.parameters, self.bindings)
+            return select_trace_rows(self.parameters, self.bindings)
         if function.name == "critical":
             self.stable = False
             assert isinstance(first, s.Name | s.Text)  # noqa: S101 (checked before)

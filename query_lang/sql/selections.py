@@ -32,6 +32,7 @@ from spanproof.query_lang.sql.row_aliases import (
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 
+_COUNT_WITNESSES: Final = 5
 # The span that shows an attempt; `{attempt}` is empty, or the alias of the attempt and a dot.
 ATTEMPT_SPAN_SQL: Final = (
     "CASE WHEN {attempt}arrived OR {attempt}async THEN coalesce({attempt}server_key, {attempt}client_key)"
@@ -96,16 +97,12 @@ def compile_trace_join(table: str, alias: str, parameters: SqlParameters) -> tup
     )
 
 
-def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roots: bool) -> SelectedRows:
+def select_trace_rows(parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
     """Return one row per selected trace: from its first start to its last end, in error if its root is.
 
     Its end is NULL if a span has not ended.
-
-    `only_roots` reads only root spans. This is faster, and enough if the rows are only counted.
     """
-    spans = f"{parameters.table('topology')} t ON t.trace_id = sel.trace_id" + (
-        " AND t.depth = 0" if only_roots else ""
-    )
+    spans = f"{parameters.table('topology')} t ON t.trace_id = sel.trace_id"
     return SelectedRows(
         aliases=RowAliases("span", (), "trace"),
         tables=[
@@ -126,6 +123,26 @@ def select_trace_rows(parameters: SqlParameters, bindings: Bindings, *, only_roo
             "duration": SqlValue("(trace.end_ns - trace.start_ns)", "duration"),
             "error_rate": SqlValue("trace.error", "boolean"),
         },
+    )
+
+
+def select_counted_traces(parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    """Return one row per selected trace, to be counted: only the first traces, by their ids, have a witness."""
+    witnesses = f"SELECT trace_id FROM {parameters.traces} ORDER BY trace_id LIMIT {_COUNT_WITNESSES}"
+    roots = (
+        f"SELECT trace_id, min(start_ns) AS start_ns, {SQL.first_by('span_key', 'start_ns')} AS root_key"
+        f" FROM {parameters.table('topology')} WHERE depth = 0 AND trace_id IN ({witnesses}) GROUP BY trace_id"
+    )
+    return SelectedRows(
+        aliases=RowAliases("span", (), "root"),
+        tables=[f"{parameters.traces} sel LEFT JOIN ({roots}) root ON root.trace_id = sel.trace_id"],
+        where=[],
+        trace_id_sql="sel.trace_id",
+        witness_sql="[root.root_key]",
+        start_sql="root.start_ns",
+        end_sql="NULL",
+        parameters=parameters,
+        bindings=bindings,
     )
 
 

@@ -88,6 +88,9 @@ def _find_wrong_witness(claim: s.Every | s.Some | s.No, verdict: Verdict, world:
     rows = [row for row in rows if (claim.condition is None or holds(claim.condition, row)) is expected]
     if not rows:
         return f"{witnesses or 'nothing'} does not support the verdict"
+    unfinished = {(span.trace_id, span.span_id) for span in world.given if span.unfinished}
+    if verdict.observed is None and not unfinished.isdisjoint(witnesses):
+        return None  # nobody saw how long it lasted
     subject = find_subject(claim.condition) if claim.condition is not None else None
     values = {_format_value(subject, row) for row in rows} if isinstance(subject, s.Name) else set()
     if values and None not in values and verdict.observed not in values:

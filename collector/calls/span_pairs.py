@@ -49,10 +49,11 @@ def pair_spans(spans: SpanBatch, nesting: Nesting, links: EntryLinks, are_proxie
     """Return the pairs of caller and callee spans."""
     topology = nesting.topology
     kinds, parents = topology.kinds, topology.parents
-    has_caller = (parents != MISSING_ROW) & (is_exit_kind(kinds[parents]) | topology.has_other_service_parent)
+    # a client span made the request also if INTERNAL spans are between it and the callee's span
+    is_below_exit = is_exit_kind(kinds[parents]) | (topology.exits_above[parents] != MISSING_ROW)
+    has_caller = (parents != MISSING_ROW) & (is_below_exit | topology.has_other_service_parent)
     callees = np.flatnonzero(topology.is_entry & has_caller & ~are_proxies & ~are_proxies[parents])
     callers = parents[callees]
-    # a client span made the request also if INTERNAL spans are between it and the callee's span
     is_inside = ~is_exit_kind(kinds[callers]) & (topology.exits_above[callers] != MISSING_ROW)
     callers = np.where(is_inside, topology.exits_above[callers], callers)
     linked_pairs = _pair_by_links(spans, topology, links, callers, callees)

@@ -72,10 +72,11 @@ def run_cases(text: str) -> Iterator[CaseResult]:
 def run_scenario(scenario: Scenario) -> Iterator[CaseResult]:
     """Judge every assertion of a scenario, in every variation."""
     for variation in VARIATIONS:
-        yield from _run_variation(scenario, variation)
+        yield from run_variation(scenario, variation)
 
 
-def _run_variation(scenario: Scenario, variation: Variation) -> Iterator[CaseResult]:
+def run_variation(scenario: Scenario, variation: Variation) -> Iterator[CaseResult]:
+    """Judge every assertion of a scenario in one variation; claims that must be refused are checked in the first."""
     with Store.open(settings={"threads": "1"}) as store:  # a scenario is too small for more threads
         store_rules(store, scenario.rules)
         stored_count = 0

@@ -1,46 +1,53 @@
-"""Every assertion of every case file, in every variation."""
+"""Every scenario of every case file, as written and varied.
 
-from collections import defaultdict
-from functools import cache
+Each scenario is run as written, and in one of the other variations. ``TESTS_VARIATIONS=all`` runs it in all of them.
+"""
+
+import os
 from pathlib import Path
 
 import pytest
 
 from spanproof.assertions.cases.case_file import parse_cases
-from spanproof.assertions.cases.case_runner import CaseResult, run_scenario
-from spanproof.assertions.cases.scenario import CaseAssertion, Scenario
-from spanproof.assertions.cases.variations import VARIATIONS
+from spanproof.assertions.cases.case_runner import run_variation
+from spanproof.assertions.cases.scenario import Scenario
+from spanproof.assertions.cases.variations import VARIATIONS, Variation
 
 FILES = sorted(Path(__file__).parent.rglob("*.case"))
 
 
-@cache
-def load_scenarios(file: Path) -> tuple[Scenario, ...]:
-    return tuple(parse_cases(file.read_text(encoding="utf-8")))
+def list_variations(number: int) -> tuple[Variation, ...]:
+    """Return the variations of the scenario with this number; scenarios in a row have different ones."""
+    as_written, *others = VARIATIONS
+    if os.environ.get("TESTS_VARIATIONS") == "all":
+        return VARIATIONS
+    return as_written, others[number % len(others)]
 
 
-@cache
-def run_file(file: Path, index: int) -> dict[int, list[CaseResult]]:
-    by_line = defaultdict(list)
-    for result in run_scenario(load_scenarios(file)[index]):
-        by_line[result.assertion.line].append(result)
-    return by_line
-
-
-def list_assertions() -> list[object]:
-    return [
-        pytest.param(file, index, assertion, id=f"{file.stem}:{assertion.line} {assertion.claim[:60]}")
+def list_scenarios() -> list[object]:
+    scenarios = [
+        (file, scenario)
         for file in FILES
-        for index, scenario in enumerate(load_scenarios(file))
-        for _, assertion in scenario.assertions
+        for scenario in parse_cases(file.read_text(encoding="utf-8"))
+        if scenario.assertions
+    ]
+    return [
+        pytest.param(scenario, variation, id=f"{file.stem}:{scenario.assertions[0][1].line} {variation.name}")
+        for number, (file, scenario) in enumerate(scenarios)
+        for variation in list_variations(number)
     ]
 
 
-@pytest.mark.parametrize(("file", "index", "assertion"), list_assertions())
-def test_case(file: Path, index: int, assertion: CaseAssertion) -> None:
-    results = run_file(file, index)[assertion.line]
-    assert len(results) == (1 if assertion.outcome == "invalid" else len(VARIATIONS))
-    assert [(each.variation, each.difference) for each in results if each.difference] == []
+@pytest.mark.parametrize(("scenario", "variation"), list_scenarios())
+def test_scenario(scenario: Scenario, variation: Variation) -> None:
+    results = list(run_variation(scenario, variation))
+    is_first = variation is VARIATIONS[0]
+    expected = [each for _, each in scenario.assertions if is_first or each.outcome != "invalid"]
+    assert [each.assertion for each in results] == expected
+    differences = [
+        f"line {each.assertion.line}: {each.assertion.claim}: {each.difference}" for each in results if each.difference
+    ]
+    assert not differences, "\n".join(differences)
 
 
 def test_case_files_exist() -> None:

@@ -1,6 +1,6 @@
 """The container for Testcontainers, with the real Testcontainers and Docker client, and engine.py as Docker's engine.
 
-These tests do not run the image inside a container; test_dockerfile.py builds and runs its contents.
+These tests do not run the image inside a container; tests/install/test_dockerfile.py builds and runs its contents.
 """
 
 from __future__ import annotations

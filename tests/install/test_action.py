@@ -1,4 +1,4 @@
-"""The GitHub action installs the checkout that it is part of. It is slow, so only `.ci/run` runs it."""
+"""The GitHub action installs the checkout that it is part of."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class Logical(Struct, frozen=True, eq=False):
     @property
     def failed_in_the_end(self) -> bool:
         """Return whether the call failed, as `error_rate` counts: in error, or without a response."""
-        return self.error or self.tries[-1].no_response
+        return self.error or self.last.no_response
 
     @property
     def attempts(self) -> int:

@@ -145,6 +145,8 @@ class Judge(TraceSelection):
                 return self._judge_conditional(expectation, text, bindings, explainer)
             if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
                 verdict = self._judge_estimate(expectation, bindings, explainer)
+                if verdict.outcome is not Outcome.INCONCLUSIVE and self._is_unobserved(expectation.claim, bindings):
+                    verdict = replace(verdict, outcome=Outcome.INCONCLUSIVE, id="untold", reason=UNDECIDED_REASON)
                 return self._check_expiry(expectation, verdict, decided=True)  # the remaining traces are a sample, too
             path_verdict = self._judge_live_path(expectation, bindings, explainer)
             if path_verdict is not None:

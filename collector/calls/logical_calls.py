@@ -52,7 +52,7 @@ class LinkedAttempt(Struct, frozen=True):
 class LogicalCall(Struct, frozen=True):
     """A call of several attempts; its other fields are those of the `last`, and its caller is that of the `first`.
 
-    `ends_with_arrival`: the last attempt was observed only at the callee.
+    `ends_with_arrival`: the last attempt was observed only at the callee. `is_cut`: it got no response.
     """
 
     first: RetryCandidate
@@ -66,6 +66,7 @@ class LogicalCall(Struct, frozen=True):
     wrapper: int | None  # row of the wrapper span around exactly this call
     kept_apart: str | None
     ends_with_arrival: bool
+    is_cut: bool
 
 
 class LinkedCalls(Struct, frozen=True):
@@ -298,6 +299,7 @@ class _CallBuilder:
             wrapper=self._find_wrapper(chain),
             kept_apart=self.kept_apart.get(last.attempt_key) if last.retryable else None,
             ends_with_arrival=have_arrivals[-1],
+            is_cut=have_arrivals[-1] and not self.arrivals[last.attempt_key].arrivals[last.attempt_key].responded,
         )
         return attempts, call
 

@@ -160,8 +160,10 @@ def _build_linked_call_table(
         columns[name] = pc.if_else(wrappers.is_valid(), wrapper_times, columns[name])
     errors = pa.array(topology.errors).take(wrappers)
     columns["error"] = pc.coalesce(errors, rows["error"])
-    columns["failed"] = pc.or_(columns["error"], rows["no_response"])
-    columns["network_ns"] = _null_where([each.ends_with_arrival for each in calls], rows["network_ns"])
+    ends_with_arrival = pa.array([each.ends_with_arrival for each in calls])
+    no_response = pc.if_else(ends_with_arrival, pa.array([each.is_cut for each in calls]), rows["no_response"])
+    columns["failed"] = pc.or_(columns["error"], no_response)
+    columns["network_ns"] = _null_where(ends_with_arrival, rows["network_ns"])
     columns |= _take_from_first(attempt_table, [each.first for each in calls])
     return _build_call_table(rows, columns).filter(rows["dirty"])
 

@@ -6,7 +6,6 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Final
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -25,10 +24,8 @@ from spanproof.tests.reference.spans import (
     Value,
     read,
 )
+from spanproof.tests.reference.statuses import is_redirect, is_retryable_http, is_retryable_rpc
 from spanproof.tests.reference.targets import address_of, protocol_of, text_of
-
-RETRYABLE_HTTP: Final = (408, 425, 429)
-RETRYABLE_RPC: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "ABORTED", "INTERNAL", "UNKNOWN")
 
 
 class Try(Struct, frozen=True, eq=False):
@@ -130,9 +127,10 @@ class Try(Struct, frozen=True, eq=False):
 
     @property
     def protocol(self) -> str:
-        """The protocol, by the attributes of the first span that names one."""
-        named = next((protocol for span in self.spans if (protocol := protocol_of(span)) is not None), None)
-        return named or ("messaging" if self.asynchronous and self.server is not None else "other")
+        """The protocol that the first span names; a delivered message is one, whatever sent it."""
+        named = next((protocol for span in self.spans if (protocol := protocol_of(span)) is not None), "other")
+        is_delivered = self.asynchronous and self.server is not None
+        return "messaging" if is_delivered and named != "db" else named
 
     @property
     def method(self) -> str | None:
@@ -144,10 +142,30 @@ class Try(Struct, frozen=True, eq=False):
     def _status_span(self) -> Span:
         """Return the span whose response status counts."""
         span = self.own_span
-        if span is self.exit and self._was_answered_before_end and span.http_status is span.rpc_status is None:
+        if span is self.exit and self._received_status_of_server:
             assert self.server is not None
             return self.server
         return span
+
+    @property
+    def _received_status_of_server(self) -> bool:
+        """Return whether the response that the client did not record is the one that the server sent.
+
+        Where the client reports an error, a success of the server does not explain it: the response was lost.
+        """
+        if not self._was_answered_before_end:
+            return False
+        assert self.exit is not None
+        assert self.server is not None
+        if self.exit.http_status is not None or self.exit.rpc_status is not None:
+            return False
+        http, rpc = self.server.http_status, self.server.rpc_status
+        reports_error = (
+            self.forest.error(self.exit)
+            or read(self.exit.attributes, "error.type") is not None
+            or self.exit.has_exception
+        )
+        return not reports_error or (http is not None and http >= 400) or rpc not in (None, "OK")
 
     @property
     def _was_answered_before_end(self) -> bool:
@@ -176,7 +194,7 @@ class Try(Struct, frozen=True, eq=False):
         span = self.exit
         if span is None or self.asynchronous or self.is_arrival or span.unfinished:
             return False
-        if read(span.attributes, "http.request.method") is None or self._was_answered_before_end:
+        if read(span.attributes, "http.request.method") is None or self._received_status_of_server:
             return False
         return self.http_status is None
 
@@ -187,9 +205,9 @@ class Try(Struct, frozen=True, eq=False):
         own, span = self.own_span, self._status_span()
         status = span.rpc_status
         if status is not None:
-            return status in RETRYABLE_RPC or (status == "CANCELLED" and self._was_cancelled_by_callee())
+            return is_retryable_rpc(status) or (status == "CANCELLED" and self._was_cancelled_by_callee())
         if span.http_status is not None:
-            return span.http_status in RETRYABLE_HTTP or span.http_status >= 500
+            return is_retryable_http(span.http_status)
         has_type = read(own.attributes, "error.type") is not None
         return self.error or has_type or own.has_exception or self.no_response or self.forest.error(span)
 
@@ -246,10 +264,6 @@ class Try(Struct, frozen=True, eq=False):
 
 def _was_running(span: Span, at_ns: int) -> bool:
     return span.unfinished or span.end_ns > at_ns
-
-
-def is_redirect(http_status: Fraction | None) -> bool:
-    return http_status is not None and (http_status in (401, 407) or 300 <= http_status < 400)
 
 
 def callee_failed(span: Span, forest: Forest) -> bool:

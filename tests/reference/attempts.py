@@ -13,17 +13,7 @@ from msgspec.structs import replace
 from spanproof.tests.reference.deliveries import delivered_in_other_traces, drop_receives, linked_to
 from spanproof.tests.reference.nesting import Nesting, exit_above, list_entries_inside
 from spanproof.tests.reference.peers import name_peers
-from spanproof.tests.reference.spans import (
-    CLIENT,
-    CONSUMER,
-    INTERNAL,
-    PRODUCER,
-    SERVER,
-    Forest,
-    Span,
-    Value,
-    read,
-)
+from spanproof.tests.reference.spans import CLIENT, CONSUMER, INTERNAL, PRODUCER, SERVER, Forest, Span, Value, read
 from spanproof.tests.reference.statuses import is_redirect, is_retryable_http, is_retryable_rpc
 from spanproof.tests.reference.targets import address_of, protocol_of, text_of
 
@@ -122,8 +112,9 @@ class Try(Struct, frozen=True, eq=False):
         first_two = (self.server, self.exit) if self.is_arrival else (self.exit, self.server)
         return tuple(span for span in (*first_two, *self.wrappers) if span is not None)
 
-    def attribute(self, name: str) -> Value | None:
-        return next((value for span in self.spans if (value := read(span.attributes, name)) is not None), None)
+    def attribute(self, name: str, *, at_caller: bool = False) -> Value | None:
+        spans = (self.exit, self.server, *self.wrappers) if at_caller else self.spans
+        return next((value for span in spans if span and (value := read(span.attributes, name)) is not None), None)
 
     @property
     def protocol(self) -> str:

@@ -136,7 +136,7 @@ class CallRow(Struct, frozen=True):
         }[name]()
 
     def attribute(self, name: str) -> Value | None:
-        return self.one.attribute(name)
+        return self.one.attribute(name, at_caller=isinstance(self.call, Logical))
 
     def resource(self, name: str) -> Value | None:
         rows = (SpanRow(span, self.calls.forest) for span in (self.one.exit, self.one.server) if span)

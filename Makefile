@@ -12,9 +12,11 @@ ARGS ?=
 FUZZ ?= 20000
 FUZZ_REQUESTS ?= 200000
 FUZZ_API ?= 500
+# Recorded faults; see bench/faults.py.
+FAULTS ?= ../shared/traces/onlineboutique-faults
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs picture test crashes field fuzz interop lint types format bench-check bench-gate bench-ingest bench-latency bench-phoenix bench-start
+.PHONY: help venv demo docs picture test crashes field fuzz interop lint types format bench-check bench-estimates bench-faults bench-gate bench-ingest bench-latency bench-phoenix bench-start
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' Makefile
@@ -54,8 +56,14 @@ bench-ingest: $(READY) ## measure how fast spans are ingested (ARGS='--only grpc
 bench-check: $(READY) ## measure how long a proof of 200 claims takes to check
 	@$(BIN)/python bench/check.py $(ARGS)
 
+bench-faults: $(READY) ## judge recorded faults by a generic proof (FAULTS=folder of the recordings)
+	@$(BIN)/python -m spanproof.bench.faults $(FAULTS) $(ARGS)
+
 bench-gate: $(READY) ## measure the proof of a deploy gate over 1 and 10 million spans; keeps its stores in .bench
 	@$(BIN)/python -m spanproof.bench.gate $(ARGS)
+
+bench-estimates: $(READY) ## simulate how often estimates err, and how many traces they need
+	@$(BIN)/python -m spanproof.bench.estimates $(ARGS)
 
 bench-latency: $(READY) ## measure the time from the deciding span to the verdict
 	@$(BIN)/python -m spanproof.bench.verdict_latency $(ARGS)

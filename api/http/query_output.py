@@ -73,9 +73,9 @@ class AnswerDocument(BaseModel):
     @classmethod
     def from_answer(cls, answer: QueryAnswer, query: s.MetricQuery) -> Self:
         """Return the document of an answer."""
-        by = query.by.text if query.by is not None else None
+        by = [field.text for field in query.by]
         groups = [
-            GroupDocument(key={} if by is None else {by: each.key}, at_ns=each.at_ns, n=each.n, value=each.value)
+            GroupDocument(key=dict(zip(by, each.key, strict=True)), at_ns=each.at_ns, n=each.n, value=each.value)
             for each in answer.groups
         ]
         unit = _UCUM_UNITS.get(answer.type.kind, "1")

@@ -5,8 +5,6 @@ from __future__ import annotations
 from copy import copy
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from spanproof.assertions.explain import units
 from spanproof.assertions.explain.claim_text import ClaimText
 from spanproof.assertions.explain.evidence_text import blame_part, describe_difference, quote_status_message
@@ -16,7 +14,7 @@ from spanproof.assertions.explain.path_text import count_matched_instead, descri
 from spanproof.assertions.explain.resilience_text import RETRY_TIERS, explain_circuit, explain_fallback, explain_retry
 from spanproof.assertions.explain.text_formatting import format_count, format_times
 from spanproof.assertions.findings.path_search import PathFinder, read_hops, resolve_service
-from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Mark, Outcome, Verdict, Witness
+from spanproof.assertions.findings.verdict import Mark, Outcome, Verdict, Witness
 from spanproof.query_lang.check.constants import Bindings, is_constant
 from spanproof.query_lang.check.operands import compares_value_sets
 from spanproof.query_lang.compile import path_segments
@@ -154,24 +152,6 @@ class Explainer:
             self.claim_text.find_failed_part(sample), took, counts.n, took, self._find_witnesses(sample), final=False,
         )  # fmt: skip
 
-    def choose_worst_group(
-        self, judged: dict[str | None, Verdict], counts: dict[str | None, FindingCounts], by: s.Name
-    ) -> tuple[str | None, Verdict]:
-        """Return the group with the worst verdict, and that verdict; its reason names the group and counts them all.
-
-        Of groups with equal verdicts, it is the one that is furthest from its limit.
-        """
-        group, verdict = max(
-            judged.items(),
-            key=lambda item: (OUTCOMES_BY_SEVERITY.index(item[1].outcome), _measure_distance(counts[item[0]])),
-        )
-        holding = sum(each.outcome is Outcome.PASS for each in judged.values())
-        if verdict.outcome is Outcome.PASS:
-            return group, replace(verdict, reason=f"in each of {format_count(len(judged), 'group')} by {by.text}")
-        name = "missing" if group is None else group
-        reason = f"{by.text} {name}: {verdict.reason}; {holding} of {format_count(len(judged), 'group')} held"
-        return group, replace(verdict, reason=reason, final=all(each.final for each in judged.values()))
-
     def make_nothing_selected(self) -> Verdict:
         """Return the verdict on any claim about a window without traces."""
         return Verdict(
@@ -203,12 +183,16 @@ class Explainer:
                 "not exercised",
                 missing_services=self._find_missing_services(),
             )
-        help_ = suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)
+        help_ = self.suggest_nearest()
         reason = "nothing matched" + (f"; {help_}" if help_ else "")
         return Verdict(
             Outcome.INCONCLUSIVE, "nothing-matched", reason, self.claim_text.locate_first_selection(),
             "nothing matched", help=help_, missing_services=self._find_missing_services(),
         )  # fmt: skip
+
+    def suggest_nearest(self) -> str | None:
+        """Return the nearest services and operations that exist, or None."""
+        return suggest_nearest(self.connection, self.claim_text.find_selections(), self.bindings)
 
     def make_undecided(self, plan: Plan, counts: FindingCounts) -> Verdict:
         """Return the verdict for evidence that does not decide yet, or did not before the time limit."""
@@ -388,11 +372,3 @@ class Explainer:
         ).fetchall()
         witness_by_key = {key: Witness(trace_id.hex, f"{span_id:016x}") for key, trace_id, span_id in rows}
         return tuple(witness_by_key[key] for key in keys if key in witness_by_key)
-
-
-def _measure_distance(counts: FindingCounts) -> float:
-    """Return how far a group is from its limit, in the unit of the value; 0 without numbers."""
-    sample = counts.find_sample(ok=False)
-    if sample is None or sample.limit is None or not isinstance(sample.value, int | float):
-        return 0.0
-    return abs(sample.value - sample.limit)

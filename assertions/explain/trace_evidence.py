@@ -112,7 +112,7 @@ def _read_attributes(attributes: Mapping[str, list[str]] | None) -> dict[str, st
 
 def describe_choice(expectation: s.Expectation) -> str | None:
     """Return which trace shows the number of a claim, or None if the claim does not single out a trace."""
-    if expectation.share is not None or not isinstance(expectation.claim, s.ComparisonClaim | s.NotWorse):
+    if expectation.share is not None or not isinstance(expectation.claim, s.ComparisonClaim | s.BaselineTest):
         return None
     names = [part.name for part in s.walk(expectation.claim) if isinstance(part, s.Function)]
     if "min" in names or "max" in names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from uuid import UUID
 
 from msgspec import Struct, field
@@ -29,6 +29,9 @@ GROUP BY ALL
 # Conditions on a span `s`: parts of it were dropped; it was not sampled, so other spans of its trace may be missing.
 HAS_DROPPED_SQL: Final = "s.dropped_attributes_count + s.dropped_events_count + s.dropped_links_count > 0"
 IS_UNSAMPLED_SQL: Final = "s.flags & 255 > 0 AND s.flags & 1 = 0"
+
+
+GroupKey: TypeAlias = tuple[str | None, ...]  # the texts of a group's fields; empty if there are no groups
 
 
 class Finding(Struct, frozen=True):
@@ -68,17 +71,18 @@ class FindingCounts(Struct, frozen=True):
 
 def count_findings(
     connection: duckdb.DuckDBPyConnection, plan: Plan, *, by: bool, all_settled: bool
-) -> dict[str | None, FindingCounts]:
-    """Count the findings of a plan per group. Without groups or findings, return one group named None."""
+) -> dict[GroupKey, FindingCounts]:
+    """Count the findings of a plan per group. Without groups or findings, return one group with an empty key."""
     sql = FINDING_COUNTS_SQL.format(
         findings=plan.sql,
         group="f.grp" if by else "NULL",
         stable=plan.stability_sql,
         limit="f.limit_value" if plan.has_limit else "NULL",
     )
-    groups: dict[str | None, FindingCounts] = {}
+    groups: dict[GroupKey, FindingCounts] = {}
     rows = connection.execute(sql, {**plan.parameters, "settled": all_settled}).fetchall()
-    for group, ok, settled, stable, n, samples, traces in rows:
+    for key, ok, settled, stable, n, samples, traces in rows:
+        group = read_group_key(key) if by else ()
         counts = groups.get(group, FindingCounts())
         settled = settled and (all_settled or not plan.depends_on_all_traces)
         if ok is None:
@@ -92,7 +96,17 @@ def count_findings(
         groups[group] = replace(
             counts, samples=counts.samples + read_samples(ok, samples), traces=max(counts.traces, traces)
         )
-    return dict(sorted(groups.items(), key=lambda item: item[0] or "")) or {None: FindingCounts()}
+    return dict(sorted(groups.items(), key=lambda item: rank_group(item[0]))) or {(): FindingCounts()}
+
+
+def read_group_key(key: str | list[str | None] | None) -> GroupKey:
+    """Return the key of a group as a query returns it: a text, or a list of the texts of several fields."""
+    return tuple(key) if isinstance(key, list) else (key,)
+
+
+def rank_group(key: GroupKey) -> tuple[str, ...]:
+    """Return a key by which groups are sorted."""
+    return tuple(text or "" for text in key)
 
 
 def read_samples(ok: bool | None, rows: Iterable[dict[str, Any]] | None) -> tuple[Finding, ...]:

@@ -43,6 +43,17 @@ class Mark(Struct, frozen=True):
     text: str
 
 
+class GroupEstimate(Struct, frozen=True):
+    """An estimate of one group, with the fields that define the group. The baseline is None if there is none."""
+
+    key: tuple[tuple[str, str | None], ...]
+    outcome: Outcome
+    n: int
+    value: float
+    baseline_n: int | None
+    baseline_value: float | None
+
+
 class Verdict(Struct, frozen=True):
     """A judged claim.
 
@@ -50,7 +61,8 @@ class Verdict(Struct, frozen=True):
     concerns, ``mark`` the text beside it; ``marks`` are other parts that help to read it. ``id`` names the kind
     of finding and is stable. ``missing_services`` are services that the claim needs and the traces lack.
     ``cause`` names what else than a missing service keeps claims from passing; claims with the same cause share it.
-    ``follows_from`` is the index, among the claims of the proof, of the claim that reports the same cause.
+    ``follows_from`` is the index, among the claims of the proof, of the claim that reports the same cause. ``groups``
+    are the estimates of a claim about groups, the furthest from its limit or baseline first.
     """
 
     outcome: Outcome
@@ -67,3 +79,4 @@ class Verdict(Struct, frozen=True):
     missing_services: tuple[str, ...] = ()
     cause: str | None = None
     follows_from: int | None = None
+    groups: tuple[GroupEstimate, ...] = ()

@@ -1,22 +1,22 @@
-"""Statistical claims about the population of a sample: ``with confidence`` and ``not worse than baseline``."""
+"""Tests about the population of a sample: ``with confidence``, ``not worse than`` and ``within … of`` baseline."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from spanproof.assertions.explain import units
 from spanproof.assertions.findings.comparators import COMPARATORS
-from spanproof.assertions.findings.verdict import Outcome, Verdict
+from spanproof.assertions.findings.finding_counts import GroupKey, rank_group
+from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.judge import statistics as stats
+from spanproof.assertions.judge.samples import QuantileSample, RateSample, Sample, read_samples
 from spanproof.query_lang.check.constants import Bindings, evaluate, to_decimal
 from spanproof.query_lang.check.types import TypeChecker
-from spanproof.query_lang.compile.aggregates import compile_values
 from spanproof.query_lang.syntax import nodes as s
-from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 if TYPE_CHECKING:
@@ -25,201 +25,236 @@ if TYPE_CHECKING:
 DEFAULT_CONFIDENCE: Final = Decimal("0.95")
 
 
-class SampleEstimate(Struct, frozen=True):
-    """An estimated rate (``hits`` of ``n``) or quantile, with its bounds.
+class Margin(Struct, frozen=True):
+    """The larger one of a share of the baseline and an absolute change."""
 
-    ``effective_size`` is the number of independent values that the ``n`` values are worth.
+    relative: float
+    absolute: float
+
+    def raise_limit(self, value: float) -> float:
+        """Return the largest allowed value for a value of the baseline."""
+        return value if math.isinf(value) else value + max(self.relative * abs(value), self.absolute)
+
+    def lower_limit(self, value: float) -> float:
+        """Return the smallest allowed value for a value of the baseline."""
+        return value if math.isinf(value) else value - max(self.relative * abs(value), self.absolute)
+
+
+class Decision(Struct, frozen=True):
+    """Outcome of a test at a confidence, and the bounds that it rests on: of the value, or of the excess.
+
+    The excess is the difference to the baseline, less the margin. `needed` is the number of values that would decide.
     """
 
-    n: int
-    effective_size: float
+    outcome: Outcome
+    confidence: float
     bounds: stats.ConfidenceBounds
-    hits: int | None = None
+    needed: int | None = None
 
 
-class Estimator:
-    """Judge of estimates over the traces in the table `traces`, and in ``baseline``."""
+class LimitTest(Struct, frozen=True):
+    """Test of the value of a population against a fixed limit: the interval must lie within, or beyond, the limit."""
 
-    def __init__(
-        self,
-        connection: duckdb.DuckDBPyConnection,
-        bindings: Bindings,
-        confidence: Decimal,
-        traces: str,
-        *,
-        exact: bool = False,
-    ) -> None:
-        self.compute_rate_bounds = stats.bound_rate_clopper_pearson if exact else stats.bound_rate_wilson
-        self.traces = traces
-        self.connection = connection
-        self.bindings = bindings
-        self.confidence = confidence
+    group: GroupKey
+    sample: Sample
+    operator: str
+    limit: float
 
-    def judge_limit(self, claim: s.ComparisonClaim) -> Verdict:
-        """Judge a limit such as ``error_rate(…) < 2%``: the whole interval must lie within, or beyond, the limit."""
+    def decide(self, confidence: float) -> Decision:
+        """Return the outcome at a confidence (of each bound)."""
+        holds = COMPARATORS[self.operator]
+        bounds = self.sample.bound(confidence)
+        best, worst = (bounds.lower, bounds.upper) if "<" in self.operator else (bounds.upper, bounds.lower)
+        if holds(worst, self.limit):
+            return Decision(Outcome.PASS, confidence, bounds)
+        if not holds(best, self.limit):
+            return Decision(Outcome.FAIL, confidence, bounds)
+        needed = _compute_needed_size(self.sample, self.limit, confidence)
+        return Decision(Outcome.INCONCLUSIVE, confidence, bounds, needed)
+
+    def measure_distance(self) -> float:
+        """Return how far the value is from the limit."""
+        return abs(self.sample.estimate - self.limit)
+
+
+class BaselineTest(Struct, frozen=True):
+    """Test of the values of two populations: the one is at most a margin above (two-sided: from) the baseline."""
+
+    group: GroupKey
+    sample: Sample
+    baseline: Sample
+    margin: Margin
+    is_two_sided: bool
+
+    def decide(self, confidence: float) -> Decision:
+        """Return the outcome at a confidence.
+
+        Non-inferiority, or equivalence by two one-sided tests (Schuirmann 1987, J. Pharmacokin. Biopharm. 15,
+        657-680). A failure of either side of the two shares the error.
+        """
+        upper = self._bound_excess(confidence, +1)
+        if not self.is_two_sided:
+            return self._conclude(upper, upper, confidence)
+        lower = self._bound_excess(confidence, -1)
+        strict = 1 - (1 - confidence) / 2
+        worse = max((self._bound_excess(strict, side) for side in (+1, -1)), key=lambda bounds: bounds.lower)
+        return self._conclude(max(upper, lower, key=lambda bounds: bounds.upper), worse, confidence)
+
+    def _conclude(
+        self, for_pass: stats.ConfidenceBounds, for_failure: stats.ConfidenceBounds, confidence: float
+    ) -> Decision:
+        if for_pass.upper <= 0:
+            return Decision(Outcome.PASS, confidence, for_pass)
+        if for_failure.lower > 0:
+            return Decision(Outcome.FAIL, confidence, for_failure)
+        needed = self._compute_needed_size(for_pass, confidence)
+        return Decision(Outcome.INCONCLUSIVE, confidence, for_pass, needed)
+
+    def _bound_excess(self, confidence: float, side: int) -> stats.ConfidenceBounds:
+        """Bound the excess of the value above (`side` +1), or below (-1), what the baseline allows."""
+        value, baseline = self.sample.bound(confidence), self.baseline.bound(confidence)
+        change = self.margin.raise_limit if side > 0 else self.margin.lower_limit
+        allowed = stats.ConfidenceBounds(change(baseline.estimate), change(baseline.lower), change(baseline.upper))
+        return stats.bound_difference(value, allowed) if side > 0 else stats.bound_difference(allowed, value)
+
+    def _compute_needed_size(self, bounds: stats.ConfidenceBounds, confidence: float) -> int | None:
+        """Return about how many values per side would decide, if both estimates stay; None if unknown."""
+        minimum = max(_compute_minimum_size(each, confidence) for each in (self.sample, self.baseline))
+        width = bounds.upper - bounds.estimate if bounds.estimate <= 0 else bounds.estimate - bounds.lower
+        n = max(self.sample.n, self.baseline.n)
+        if math.isinf(width) or not bounds.estimate:
+            return minimum or None
+        needed = math.ceil(n * (width / bounds.estimate) ** 2)
+        return max(needed, minimum) if needed < stats.MAX_SAMPLE_SIZE else None
+
+    def measure_distance(self) -> float:
+        """Return how far the value is from the baseline."""
+        return abs(self.sample.estimate - self.baseline.estimate)
+
+
+EstimateTest = LimitTest | BaselineTest
+
+
+class EstimatedClaim(Struct, frozen=True):
+    """The tests of a claim, one per group, and the groups that are not tested.
+
+    `unmatched` are the groups that only one of the two populations has, `small` are those that ``having`` leaves out.
+    """
+
+    tests: tuple[EstimateTest, ...]
+    error: Decimal  # that the claim's confidence allows
+    type: ValueType
+    unmatched: tuple[tuple[GroupKey, bool], ...] = ()  # with whether it is new, not only in the baseline
+    small: tuple[GroupKey, ...] = ()
+    is_empty: tuple[bool, bool] = (False, False)  # the sample, the baseline
+
+
+def read_tests(
+    connection: duckdb.DuckDBPyConnection, expectation: s.Expectation, bindings: Bindings, traces: str
+) -> EstimatedClaim:
+    """Return the tests of a claim over the traces in the table `traces` and, if it is about them, in ``baseline``."""
+    confidence = (
+        DEFAULT_CONFIDENCE if expectation.confidence is None else to_decimal(evaluate(expectation.confidence, bindings))
+    )
+    claim, by = expectation.claim, expectation.by
+    tests: list[EstimateTest]
+    if isinstance(claim, s.BaselineTest):
+        function = claim.value
+        assert isinstance(function, s.Function)  # noqa: S101 (checked before)
+        current, baseline = read_samples(connection, function, by, bindings, (traces, "baseline"))
+        margin = _read_margin(claim.margin, bindings, is_rate=function.name == "error_rate")
+        tests = [
+            BaselineTest(key, current[key], baseline[key], margin, claim.is_two_sided)
+            for key in _sort_keys(current.keys() & baseline.keys())
+        ]
+        unmatched = tuple((key, key in current) for key in _sort_keys(current.keys() ^ baseline.keys()))
+        is_empty = (not current, not baseline)
+    else:
+        assert isinstance(claim, s.ComparisonClaim)  # noqa: S101 (checked before)
         condition = claim.condition
         assert isinstance(condition, s.Compare)  # noqa: S101 (checked before)
-        assert isinstance(condition.left, s.Function)  # noqa: S101 (checked before)
-        limit = float(to_decimal(evaluate(condition.right, self.bindings)))
-        sample = self._estimate(condition.left, self.traces)
-        if sample is None:
-            return _make_nothing_matched(condition.left.at, "nothing matched")
-        holds = COMPARATORS[condition.operator]
-        bounds = sample.bounds
-        best, worst = (bounds.lower, bounds.upper) if "<" in condition.operator else (bounds.upper, bounds.lower)
-        type_ = TypeChecker().infer(condition.left, self.bindings.scope)
-        needed = None
-        if holds(worst, limit):
-            outcome = Outcome.PASS
-        elif not holds(best, limit):
-            outcome = Outcome.FAIL
+        function = condition.left
+        assert isinstance(function, s.Function)  # noqa: S101 (checked before)
+        limit = float(to_decimal(evaluate(condition.right, bindings)))
+        (current,) = read_samples(connection, function, by, bindings, (traces,))
+        tests = [LimitTest(key, current[key], condition.operator, limit) for key in _sort_keys(current)]
+        unmatched, is_empty = (), (not current, False)
+    small: tuple[GroupKey, ...] = ()
+    if expectation.having is not None:
+        minimum = float(to_decimal(evaluate(expectation.having.value, bindings)))
+        is_large = COMPARATORS[expectation.having.operator]
+        small = tuple(test.group for test in tests if not is_large(_count_values(test), minimum))
+        tests = [test for test in tests if is_large(_count_values(test), minimum)]
+    type_ = TypeChecker().infer(function, bindings.scope)
+    return EstimatedClaim(tuple(tests), 1 - confidence, type_, unmatched, small, is_empty)
+
+
+def _sort_keys(keys: Iterable[GroupKey]) -> list[GroupKey]:
+    return sorted(keys, key=rank_group)
+
+
+def _count_values(test: EstimateTest) -> int:
+    return test.sample.n if isinstance(test, LimitTest) else min(test.sample.n, test.baseline.n)
+
+
+def _read_margin(node: s.Margin, bindings: Bindings, *, is_rate: bool) -> Margin:
+    """Read a margin. A percentage is a share of the baseline but, of a rate, percentage points."""
+    relative = absolute = 0.0
+    for part in (node.value, node.floor):
+        if part is None:
+            continue
+        constant = evaluate(part, bindings)
+        value = float(to_decimal(constant))
+        if constant is not None and constant.kind == "fraction" and not is_rate:
+            relative = max(relative, value)
         else:
-            outcome = Outcome.INCONCLUSIVE
-            needed = self._compute_sample_size(condition.left, sample, limit)
-        return self._make_verdict(outcome, claim.at, sample, type_, needed, "the population value")
+            absolute = max(absolute, value)
+    return Margin(relative, absolute)
 
-    def judge_not_worse(self, claim: s.NotWorse) -> Verdict:
-        """Judge non-inferiority: compare the bound of the difference to the baseline with the margin."""
-        assert isinstance(claim.value, s.Function)  # noqa: S101 (checked before)
-        current = self._estimate(claim.value, self.traces)
-        baseline = self._estimate(claim.value, "baseline")
-        if current is None or baseline is None:
-            return _make_nothing_matched(
-                claim.value.at, "nothing matched" + ("" if current is None else " in the baseline")
-            )
-        margin = evaluate(claim.margin, self.bindings)
-        limit = float(to_decimal(margin))
-        if margin is not None and margin.kind == "fraction" and baseline.hits is None:
-            limit *= baseline.bounds.estimate
-        difference = stats.bound_difference(current.bounds, baseline.bounds)
-        type_ = TypeChecker().infer(claim.value, self.bindings.scope)
-        outcome = Outcome.INCONCLUSIVE
-        if difference.upper <= limit:
-            outcome = Outcome.PASS
-        elif difference.lower > limit:
-            outcome = Outcome.FAIL
+
+def decide_together(claims: Iterable[EstimatedClaim], error_fraction: Decimal) -> list[list[Decision]]:
+    """Return the decisions of all tests of several claims, which together err no more often than a single one.
+
+    Holm 1979, Scand. J. Statist. 6, 65-70: the undecided tests share the allowed error equally. What is decided makes
+    room, and the others are tried again. `error_fraction` is the part of the error that may be used.
+    """
+    claims = list(claims)
+    decisions: list[list[Decision | None]] = [[None] * len(claim.tests) for claim in claims]
+    open_ = [(number, index) for number, claim in enumerate(claims) for index in range(len(claim.tests))]
+    while open_:
+        share = error_fraction / len(open_)
+        for number, index in open_:
+            claim = claims[number]
+            decisions[number][index] = claim.tests[index].decide(float(1 - claim.error * share))
+        undecided = [each for each in open_ if _get_outcome(decisions, each) is Outcome.INCONCLUSIVE]
+        if len(undecided) == len(open_):
+            break
+        open_ = undecided
+    return [[each for each in row if each is not None] for row in decisions]
+
+
+def _get_outcome(decisions: list[list[Decision | None]], place: tuple[int, int]) -> Outcome | None:
+    decision = decisions[place[0]][place[1]]
+    return None if decision is None else decision.outcome
+
+
+def _compute_minimum_size(sample: Sample, confidence: float) -> int:
+    """Return the smallest number of values that bounds a quantile on both sides; 0 for others."""
+    if not isinstance(sample, QuantileSample):
+        return 0
+    minimum = max(
+        stats.compute_sample_size_for_quantile(share, confidence) for share in (sample.share, 1 - sample.share) if share
+    )
+    return math.ceil(minimum * sample.n / sample.size) if sample.size < minimum else 0
+
+
+def _compute_needed_size(sample: Sample, limit: float, confidence: float) -> int | None:
+    """Return the number of values that would decide about a limit; correlated values of one trace count less."""
+    if isinstance(sample, RateSample):
+        needed = stats.compute_sample_size_for_rate(sample.estimate, limit, confidence)
+    elif isinstance(sample, QuantileSample):
+        minimum = stats.compute_sample_size_for_quantile(sample.share, confidence)
+        needed = minimum if sample.effective_size < minimum else None
+    else:
         needed = None
-        if outcome is Outcome.INCONCLUSIVE and current.hits is not None and baseline.hits is not None:
-            needed = self._compute_sample_size_for_difference(current, baseline, limit)
-        sample = SampleEstimate(current.n, current.effective_size, difference, None)
-        compared = f"{_format_estimate(current, type_)} against {_format_sample(baseline, type_)}"
-        return self._make_verdict(outcome, claim.at, sample, type_, needed, f"{compared}; the difference")
-
-    def _estimate(self, function: s.Function, traces: str) -> SampleEstimate | None:
-        sql, parameters = compile_values(function, self.bindings, traces)
-        confidence = float(self.confidence)
-        if function.name == "error_rate":
-            clusters = self._count_clusters(sql, "value", parameters)
-            if clusters is None:
-                return None
-            size = clusters.effective_size
-            bounds = self.compute_rate_bounds(clusters.hits / clusters.n * size, size, confidence)
-            return SampleEstimate(clusters.n, size, bounds, clusters.hits)
-        (n,) = self._fetch_row(f"SELECT count(*) FROM ({sql})", parameters)  # noqa: S608 (what was compiled)
-        if not n:
-            return None
-        share = v.read_percentage(function.name, function.arguments) / 100
-        top, bottom = share.as_integer_ratio()
-        estimate = self._read_value_at_rank(-(-n * top // bottom), sql, parameters)
-        clusters = self._count_clusters(sql, "value <= $estimate", {**parameters, "estimate": estimate})
-        assert clusters is not None  # noqa: S101 (there are values)
-        # ranks for the effective sample size, scaled to the ranks of all values
-        size = math.floor(clusters.effective_size)
-        lower, upper = stats.bound_quantile_ranks(size, share, confidence)
-        low = -math.inf if lower is None else self._read_value_at_rank(max(1, lower * n // size), sql, parameters)
-        high = math.inf if upper is None else self._read_value_at_rank(-(-upper * n // size), sql, parameters)
-        return SampleEstimate(n, size, stats.ConfidenceBounds(float(estimate), float(low), float(high)))
-
-    def _count_clusters(self, sql: str, hit: str, parameters: dict[str, object]) -> stats.ClusterSums | None:
-        """Sum the values and the hits per trace; return None if there are no values."""
-        sums = self._fetch_row(
-            "SELECT count(*), sum(n), sum(y), sum(y * y), sum(y * n), sum(n * n) FROM"  # noqa: S608 (what was compiled)
-            f" (SELECT count(*) AS n, count(*) FILTER ({hit}) AS y FROM ({sql}) GROUP BY trace_id)",
-            parameters,
-        )
-        return stats.ClusterSums(*(int(each) for each in sums)) if sums[0] else None
-
-    def _read_value_at_rank(self, rank: int, sql: str, parameters: dict[str, object]) -> Any:
-        return self._fetch_row(f"SELECT value FROM ({sql}) ORDER BY value LIMIT 1 OFFSET {rank - 1}", parameters)[0]  # noqa: S608
-
-    def _fetch_row(self, sql: str, parameters: dict[str, object]) -> tuple[Any, ...]:
-        row = self.connection.execute(sql, parameters).fetchone()
-        assert row is not None  # noqa: S101 (one row by construction)
-        return row
-
-    def _compute_sample_size(self, function: s.Function, sample: SampleEstimate, limit: float) -> int | None:
-        """Return the number of values needed to decide; correlated values of one trace count less."""
-        confidence = float(self.confidence)
-        if sample.hits is not None:
-            needed = stats.compute_sample_size_for_rate(
-                sample.bounds.estimate, limit, confidence, self.compute_rate_bounds
-            )
-        else:
-            minimum = stats.compute_sample_size_for_quantile(
-                v.read_percentage(function.name, function.arguments) / 100, confidence
-            )
-            needed = minimum if sample.effective_size < minimum else None
-        return None if needed is None else math.ceil(needed * sample.n / sample.effective_size)
-
-    def _compute_sample_size_for_difference(
-        self, current: SampleEstimate, baseline: SampleEstimate, limit: float
-    ) -> int | None:
-        """Return the number of values per side needed to decide, if both rates stay; None if no number suffices."""
-        n = max(current.n, baseline.n)
-        while n < stats.MAX_SAMPLE_SIZE:
-            bounds = (
-                self.compute_rate_bounds(
-                    sample.bounds.estimate * n * sample.effective_size / sample.n,
-                    n * sample.effective_size / sample.n,
-                    float(self.confidence),
-                )
-                for sample in (current, baseline)
-            )
-            difference = stats.bound_difference(*bounds)
-            if difference.upper <= limit or difference.lower > limit:
-                return n
-            n = int(n * 1.1) + 1
-        return None
-
-    def _make_verdict(
-        self,
-        outcome: Outcome,
-        at: s.TextRange,
-        sample: SampleEstimate,
-        type_: ValueType,
-        needed: int | None,
-        subject: str,
-    ) -> Verdict:
-        estimate = _format_estimate(sample, type_)
-        low, high = (_format_bound(value, type_) for value in (sample.bounds.lower, sample.bounds.upper))
-        reason = (
-            f"{subject} lies between {low} and {high},"
-            f" each bound at {units.format_fraction(float(self.confidence))} confidence"
-        )
-        if "difference" not in subject:
-            reason = f"{_format_sample(sample, type_)}; {reason}"
-        if needed is not None:
-            reason += f"; about {needed} values would decide" if needed > sample.n else ""
-        id_ = {Outcome.PASS: "pass", Outcome.FAIL: "confident", Outcome.INCONCLUSIVE: "sample-too-small"}[outcome]
-        return Verdict(outcome, id_, reason, at, estimate, sample.n, estimate)
-
-
-def _format_estimate(sample: SampleEstimate, type_: ValueType) -> str:
-    counted = f", {sample.hits} of {sample.n}" if sample.hits is not None else ""
-    return units.format_value(sample.bounds.estimate, type_) + counted
-
-
-def _format_sample(sample: SampleEstimate, type_: ValueType) -> str:
-    """Return an estimate with the size of its sample."""
-    estimate = _format_estimate(sample, type_)
-    return estimate if sample.hits is not None else f"{estimate} (n = {sample.n})"
-
-
-def _format_bound(value: float, type_: ValueType) -> str:
-    if value in (float("inf"), -float("inf")):
-        return "anything"
-    return units.format_value(round(value) if type_.kind == "duration" else value, type_)
-
-
-def _make_nothing_matched(at: s.TextRange, reason: str) -> Verdict:
-    return Verdict(Outcome.INCONCLUSIVE, "nothing-matched", reason, at, "nothing matched")
+    return None if needed is None else math.ceil(needed * sample.n / sample.effective_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,7 @@ import duckdb
 from msgspec.structs import replace
 
 from spanproof.assertions.explain.explanation import Explainer
+from spanproof.assertions.explain.group_text import choose_worst_group
 from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.assertions.findings.finding_counts import (
     HAS_DROPPED_SQL,
@@ -22,10 +24,13 @@ from spanproof.assertions.findings.trace_share import judge_traces
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.assertions.judge.conditional import judge_conditional
 from spanproof.assertions.judge.doubts import NOTHING_OPEN, OpenEvidence, find_open_evidence, read_declared_calls
-from spanproof.assertions.judge.estimates import DEFAULT_CONFIDENCE, Estimator
+from spanproof.assertions.judge.estimates import read_tests
+from spanproof.assertions.judge.sampled_claims import SampledClaim, SampledReading, judge_together
 from spanproof.assertions.judge.trace_selection import TraceSelection
 from spanproof.collector.traces.retention import find_last_expired_start_ns
+from spanproof.query_lang.check.claims import is_estimate
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, to_decimal
+from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.types import mentions_baseline
 from spanproof.query_lang.compile.compiler import compile_claim
 from spanproof.query_lang.compile.critical_path import compile_overrun, reads_single_shares
@@ -76,16 +81,14 @@ class Judge(TraceSelection):
 
         Where the evidence leaves something open, the claim is judged under each reading of it.
         """
+        if is_estimate(expectation):
+            return self.judge_samples([self.read_sample(expectation, text, bindings)])[0]
         if isinstance(self.selected, TraceWindow) and not self.selected.traces:
             return self._make_explainer(expectation, text, bindings).make_nothing_selected()
         if any(isinstance(part, s.Function) and part.name == "rate" for part in s.walk(expectation.claim)):
             bindings = replace(bindings, window_ns=self.measure_windows())
         open_evidence = self._find_open_evidence()
-        # what a proof declares overrides the rules of the store
-        declared = (*bindings.reading.declared, *self._declared_calls)
-        readings = open_evidence.list_readings(
-            expectation.claim, replace(bindings.reading, declared=declared), bindings
-        )
+        readings = open_evidence.list_readings(expectation.claim, self._read_declared(bindings), bindings)
         first: Verdict | None = None
         first_sign: int | None = None
         endless: Verdict | None = None
@@ -107,6 +110,42 @@ class Judge(TraceSelection):
                 self.connection, expectation.claim, first, endless, bindings.variables
             )
         return first
+
+    def _read_declared(self, bindings: Bindings) -> Reading:
+        """Return the reading with the declared calls. What a proof declares overrides the rules of the store."""
+        return replace(bindings.reading, declared=(*bindings.reading.declared, *self._declared_calls))
+
+    def judge_samples(self, sampled: Sequence[SampledClaim]) -> list[Verdict]:
+        """Return the verdicts on estimates, which share the allowed error."""
+        return judge_together(sampled, self.error_fraction)
+
+    def read_sample(self, expectation: s.Expectation, text: str, bindings: Bindings) -> SampledClaim:
+        """Read the samples of an estimate, in complete traces, to judge it together with others."""
+        explainer = self._make_explainer(expectation, text, bindings)
+        open_evidence = self._find_open_evidence()
+        sampled = SampledClaim(expectation, self.connection, open_evidence, bindings.variables)
+        if isinstance(self.selected, TraceWindow) and not self.selected.traces:
+            return replace(sampled, verdict=explainer.make_nothing_selected())
+        if not self.is_settled and not self.is_nearly_complete:
+            return replace(sampled, verdict=explainer.make_incomplete())
+        traces = "complete" if self.is_nearly_complete else "selected"
+        readings = open_evidence.list_readings(expectation.claim, self._read_declared(bindings), bindings)
+        try:
+            read = tuple(
+                SampledReading(
+                    read_tests(self.connection, expectation, current, traces),
+                    doubts,
+                    current.reading.is_endless,
+                    self._is_unobserved(expectation.claim, current),
+                )
+                for current, doubts in ((replace(bindings, reading=each), doubts) for each, doubts in readings)
+            )
+        except duckdb.InterruptException:  # the caller cancelled the query and needs no verdict
+            raise
+        except (MissingValue, duckdb.Error) as error:
+            return replace(sampled, verdict=explainer.make_error(str(error)))
+        nearest = explainer.suggest_nearest() if read[0].claim.is_empty[0] else None
+        return replace(sampled, readings=read, nearest=nearest, note=self._describe_expired(expectation))
 
     def _depends_on_ends(self, expectation: s.Expectation, bindings: Bindings) -> bool:
         """Return whether unfinished spans leave shares of a critical path open.
@@ -143,11 +182,6 @@ class Judge(TraceSelection):
         try:
             if isinstance(expectation.claim, s.IfThen):
                 return self._judge_conditional(expectation, text, bindings, explainer)
-            if expectation.confidence is not None or isinstance(expectation.claim, s.NotWorse):
-                verdict = self._judge_estimate(expectation, bindings, explainer)
-                if verdict.outcome is not Outcome.INCONCLUSIVE and self._is_unobserved(expectation.claim, bindings):
-                    verdict = replace(verdict, outcome=Outcome.INCONCLUSIVE, id="untold", reason=UNDECIDED_REASON)
-                return self._check_expiry(expectation, verdict, decided=True)  # the remaining traces are a sample, too
             path_verdict = self._judge_live_path(expectation, bindings, explainer)
             if path_verdict is not None:
                 return path_verdict
@@ -158,9 +192,9 @@ class Judge(TraceSelection):
                 verdict = self._check_unobserved(expectation, plan, verdict, bindings)
                 verdict = self._check_growth(verdict, can_turn=True)
                 return self._check_expiry(expectation, verdict, decided=False)
-            groups = count_findings(self.connection, plan, by=expectation.by is not None, all_settled=self.is_settled)
-            if expectation.by is None:
-                counts = groups[None]
+            groups = count_findings(self.connection, plan, by=bool(expectation.by), all_settled=self.is_settled)
+            if not expectation.by:
+                counts = groups[()]
                 verdict = self._check_loss(plan, self._conclude(plan, counts, explainer))
                 verdict = self._check_unobserved(expectation, plan, verdict, bindings)
                 verdict = self._check_growth(verdict, can_turn=_can_turn(plan, counts))
@@ -172,7 +206,7 @@ class Judge(TraceSelection):
                 )
                 for group, counts in groups.items()
             }
-            group, verdict = explainer.choose_worst_group(judged, groups, expectation.by)
+            group, verdict = choose_worst_group(judged, groups, expectation.by)
             verdict = replace(verdict, witnesses=self._conclude(plan, groups[group], explainer).witnesses)
             verdict = self._check_unobserved(expectation, plan, verdict, bindings)
             return self._check_expiry(expectation, verdict, decided=False)
@@ -204,31 +238,12 @@ class Judge(TraceSelection):
         """
         claim, live = expectation.claim, self._live
         traces = self.selected.settled if isinstance(self.selected, SelectedTraces) else {}
-        if live is None or len(traces) != 1 or expectation.share is not None or expectation.by is not None:
+        if live is None or len(traces) != 1 or expectation.share is not None or expectation.by:
             return None
         if not isinstance(claim, s.Path) or claim.mode != "some":
             return None
         witnesses = find_live_path(live, claim, bindings, next(iter(traces)))
         return explainer.make_path_matched(witnesses) if witnesses else None
-
-    def _judge_estimate(self, expectation: s.Expectation, bindings: Bindings, explainer: Explainer) -> Verdict:
-        """Judge a statistical claim; the sample consists of complete traces."""
-        if not self.is_settled and not self.is_nearly_complete:
-            return explainer.make_incomplete()
-        confidence = (
-            DEFAULT_CONFIDENCE
-            if expectation.confidence is None
-            else to_decimal(evaluate(expectation.confidence, bindings))
-        )
-        confidence = 1 - (1 - confidence) * self.error_fraction
-        traces = "complete" if self.is_nearly_complete else "selected"
-        exact = self.error_fraction < 1  # for small rates, Wilson's bounds err more often than stated
-        estimator = Estimator(self.connection, bindings, confidence, traces, exact=exact)
-        claim = expectation.claim
-        if isinstance(claim, s.NotWorse):
-            return estimator.judge_not_worse(claim)
-        assert isinstance(claim, s.ComparisonClaim)  # noqa: S101 (checked before)
-        return estimator.judge_limit(claim)
 
     def _conclude(self, plan: Plan, counts: FindingCounts, explainer: Explainer) -> Verdict:
         settled = self.is_settled
@@ -333,19 +348,25 @@ class Judge(TraceSelection):
         reason = f"{verdict.reason} so far; more traces could turn this"
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="incomplete", reason=reason, final=False)
 
-    def _check_expiry(self, expectation: s.Expectation, verdict: Verdict, *, decided: bool) -> Verdict:
-        """Make a pass inconclusive if traces of the window were deleted, unless it is `decided` without them."""
+    def _describe_expired(self, expectation: s.Expectation) -> str:
+        """Return that traces of the window were deleted, as a suffix; "" if none was.
+
+        It is called after the traces were read, because more may be deleted meanwhile. The remaining ones are a sample,
+        too.
+        """
         claim = expectation.claim
-        compares = isinstance(claim, s.NotWorse) or mentions_baseline(claim)
+        compares = isinstance(claim, s.BaselineTest) or mentions_baseline(claim)
         windows = (self.selected, self.baseline if compares else None)
         begin_ns = min((each.begin_ns for each in windows if isinstance(each, TraceWindow)), default=None)
-        if begin_ns is None or verdict.outcome is Outcome.ERROR:
+        last_ns = None if begin_ns is None else find_last_expired_start_ns(self.connection, begin_ns)
+        return "" if last_ns is None else f", but traces of the window up to {format_instant(last_ns)} were deleted"
+
+    def _check_expiry(self, expectation: s.Expectation, verdict: Verdict, *, decided: bool) -> Verdict:
+        """Make a pass inconclusive if traces of the window were deleted, unless it is `decided` without them."""
+        note = "" if verdict.outcome is Outcome.ERROR else self._describe_expired(expectation)
+        if not note:
             return verdict
-        # read after judging, because more traces may be deleted meanwhile
-        last_ns = find_last_expired_start_ns(self.connection, begin_ns)
-        if last_ns is None:
-            return verdict
-        reason = f"{verdict.reason}, but traces of the window up to {format_instant(last_ns)} were deleted"
+        reason = verdict.reason + note
         if verdict.outcome is not Outcome.PASS or decided:
             return replace(verdict, reason=reason)
         return replace(verdict, outcome=Outcome.INCONCLUSIVE, id="forgotten", reason=reason)

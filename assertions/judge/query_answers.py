@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from spanproof.assertions.explain.claim_text import find_selections
 from spanproof.assertions.explain.hints import suggest_nearest
+from spanproof.assertions.findings.finding_counts import GroupKey, read_group_key
 from spanproof.assertions.judge.evaluate import Judge
 from spanproof.collector.traces.retention import find_last_expired_start_ns
 from spanproof.query_lang.check.constants import Bindings
@@ -22,9 +23,9 @@ _HAS_UNFINISHED_SQL: Final = "SELECT EXISTS (FROM topology SEMI JOIN selected US
 
 
 class AnswerGroup(Struct, frozen=True):
-    """The number of one group: ``key`` is its value, ``at_ns`` the start of its time step, ``n`` its sample size."""
+    """The number of one group: ``at_ns`` is the start of its time step, ``n`` its sample size."""
 
-    key: str | None
+    key: GroupKey
     at_ns: int | None
     n: int
     value: int | float | None
@@ -88,7 +89,7 @@ def _read_groups(
 ) -> tuple[AnswerGroup, ...]:
     sql, parameters = compile_query(query, traces, reading)
     rows = connection.execute(sql, parameters).fetchall()
-    return tuple(AnswerGroup(key, at_ns, n, value) for key, at_ns, value, n in rows)
+    return tuple(AnswerGroup(read_group_key(key) if query.by else (), at_ns, n, value) for key, at_ns, value, n in rows)
 
 
 def _count_values(groups: Iterable[AnswerGroup]) -> int:

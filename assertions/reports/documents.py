@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from spanproof.assertions.explain.likely_cause import LikelyCause
 from spanproof.assertions.explain.source_excerpts import ExcerptLine, extract_excerpt
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Mark, Outcome, Witness
@@ -39,10 +40,26 @@ class SourceRange:
 
 
 @dataclass(frozen=True)
+class EstimateDocument:
+    """An estimate of one group: of ``n`` values, and of those of the baseline. Durations are in nanoseconds.
+
+    ``key`` has the fields that define the group. The baseline is missing where the claim is not about it.
+    """
+
+    key: dict[str, str | None]
+    outcome: Outcome
+    n: int
+    value: float
+    baseline_n: int | None
+    baseline_value: float | None
+
+
+@dataclass(frozen=True)
 class VerdictDocument:
     """A judged claim. ``id`` names the kind of finding, ``kind`` the subject of the claim.
 
     ``follows_from`` is the index from 0, among the verdicts of the proof, of the verdict that caused this one.
+    ``groups`` are the estimates of a claim about groups, the furthest from its limit or baseline first.
     """
 
     claim: str
@@ -57,6 +74,7 @@ class VerdictDocument:
     position: SourceRange
     excerpt: tuple[ExcerptLine, ...] = ()
     follows_from: int | None = None
+    groups: tuple[EstimateDocument, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +96,7 @@ class ProofDocument:
 
     A proof is ``flaky`` if it passed, but not at the first try; ``tries`` are the earlier tries. ``waits`` lists the
     periods of waiting for spans, ``line`` is its first line in the file. ``notes`` are remarks about the execution.
+    ``likely_causes`` are the services in which a failure against the baseline arose, the largest effect first.
     """
 
     name: str
@@ -93,6 +112,7 @@ class ProofDocument:
     tries: tuple[TryDocument, ...] = ()
     waits: tuple[Wait, ...] = ()
     notes: tuple[str, ...] = ()
+    likely_causes: tuple[LikelyCause, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -118,6 +138,10 @@ def describe_verdict(judged: ClaimJudged) -> VerdictDocument:
         claim, verdict.outcome, verdict.id, _classify_claim(expectation.claim), verdict.reason, verdict.observed,
         verdict.n, verdict.witnesses, verdict.help, position,
         extract_excerpt(text, Mark(verdict.at, verdict.mark), verdict.marks), verdict.follows_from,
+        tuple(
+            EstimateDocument(dict(each.key), each.outcome, each.n, each.value, each.baseline_n, each.baseline_value)
+            for each in verdict.groups
+        ),
     )  # fmt: skip
 
 
@@ -127,6 +151,7 @@ def describe_proof(event: ProofFinished) -> ProofDocument:
         event.proof.name, event.file.path, tuple(event.proof.tags), event.outcome, event.duration_ns, event.error,
         _describe_verdicts(event), event.view, locate_offset(event.file.text, event.proof.at.start).line, event.flaky,
         tuple(_describe_try(each) for each in event.tries), event.waits, event.notes,
+        event.likely_causes,
     )  # fmt: skip
 
 

@@ -117,6 +117,8 @@ def _render_detail(proof: ProofDocument) -> Iterator[str]:
     for verdict in shown.verdicts:
         if verdict.outcome is not Outcome.PASS:
             yield from map(_escape_fence, _render_verdict(verdict, shown.verdicts))
+    for cause in proof.likely_causes:
+        yield _escape_fence(f"likely cause: {cause.service}: {cause.reason}")
     yield "```"
     if shown.trace is not None:
         yield f"\nTrace `{shown.trace.trace_id}`"

@@ -65,6 +65,8 @@ def _add_outcome(case: ElementTree.Element, element: str, proof: ProofDocument |
         element_node.set("type", worst.id if worst else "error")
     descriptions = [_describe_verdict(each, proof.verdicts) for each in not_passed]
     rerun = [f"rerun: {format_rerun_command(proof)}"] if isinstance(proof, ProofDocument) else []
+    if isinstance(proof, ProofDocument):
+        descriptions += [f"likely cause: {each.service}: {each.reason}" for each in proof.likely_causes]
     element_node.text = _replace_invalid_xml(
         "\n\n".join([*([proof.error] if proof.error else []), *descriptions, *rerun])
     )

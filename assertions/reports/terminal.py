@@ -132,6 +132,9 @@ def render_proof(proof: ProofDocument, rerun_command: str | None) -> Text:
     for verdict in sorted(not_passed, key=lambda each: each.follows_from is not None):
         text.append("\n")
         text.append_text(_render_failure(verdict, shown.verdicts))
+    for number, cause in enumerate(proof.likely_causes):
+        text.append("   = likely cause: " if not number else "     then: ", style="dim")
+        text.append(cause.service, style="bold").append(f": {cause.reason}\n")
     if shown.trace is not None:
         text.append(f"   = trace {shown.trace.trace_id}", style="cyan")
         choice = f", {shown.trace.choice}" if shown.trace.choice else ""

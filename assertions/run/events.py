@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
+from spanproof.assertions.explain.likely_cause import LikelyCause
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.query_lang.syntax import nodes as s
@@ -60,7 +61,7 @@ class ProofFinished(Struct, frozen=True):
     """All claims of a proof are judged. ``view`` is the trace that shows the failure, if there is one.
 
     ``waits`` lists the periods of waiting for spans; ``tries`` are the earlier tries, none of which passed. ``notes``
-    are remarks about the execution.
+    are remarks about the execution. ``likely_causes`` are the services in which a difference to the baseline arose.
     """
 
     file: ParsedFile
@@ -73,6 +74,7 @@ class ProofFinished(Struct, frozen=True):
     waits: tuple[Wait, ...] = ()
     tries: tuple[ProofFinished, ...] = ()
     notes: tuple[str, ...] = ()
+    likely_causes: tuple[LikelyCause, ...] = ()
 
     @property
     def flaky(self) -> bool:

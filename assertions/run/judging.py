@@ -11,11 +11,13 @@ from typing import Final
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from spanproof.assertions.explain.likely_cause import LikelyCause, find_likely_causes
 from spanproof.assertions.explain.trace_evidence import TraceView, build_trace_view, describe_choice
 from spanproof.assertions.findings.judged_traces import SelectedTraces
 from spanproof.assertions.findings.verdict import Outcome, Verdict
 from spanproof.assertions.judge.evaluate import Judge
 from spanproof.assertions.judge.responses import judge_response
+from spanproof.assertions.judge.sampled_claims import SampledClaim
 from spanproof.assertions.run.arrival_notifications import (
     DEBOUNCE_S,
     ArrivalListener,
@@ -29,6 +31,7 @@ from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.traces.completeness import Completeness
 from spanproof.collector.traces.export_intervals import describe_missing_spans
+from spanproof.query_lang.check.claims import is_estimate
 from spanproof.query_lang.check.constants import Bindings
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.parser import ParsedFile
@@ -67,11 +70,12 @@ class ClaimGroup(Struct):
     given_bindings: Bindings = field(default_factory=Bindings)
     planned: list[PlannedClaim] = field(default_factory=list)
     judged: dict[int, ClaimJudged] = field(default_factory=dict)  # by index in `planned`
+    sampled: dict[int, SampledClaim] = field(default_factory=dict)  # estimates, to be judged together
 
     @property
     def open_count(self) -> int:
-        """Number of claims that are not judged yet."""
-        return len(self.planned) - len(self.judged)
+        """Number of claims that are neither judged nor sampled yet."""
+        return len(self.planned) - len(self.judged) - len(self.sampled)
 
     def list_required_services(self) -> Iterable[ServiceRequirements]:
         """Return the services that each open claim requires; empty requirements if they are unknown."""
@@ -80,13 +84,14 @@ class ClaimGroup(Struct):
         return (
             find_required_services(each.expectation, each.bindings)
             for index, each in enumerate(self.planned)
-            if index not in self.judged
+            if index not in self.judged and index not in self.sampled
         )
 
     @property
     def has_passed(self) -> bool:
         """Return whether all claims are judged and passed."""
-        return not self.open_count and all(each.verdict.outcome is Outcome.PASS for each in self.judged.values())
+        is_complete = len(self.judged) == len(self.planned)
+        return is_complete and all(each.verdict.outcome is Outcome.PASS for each in self.judged.values())
 
     @property
     def trace_ids(self) -> tuple[str, ...]:
@@ -122,15 +127,15 @@ class ProofJudge:
 
     def judge_groups(
         self, groups: Iterable[ClaimGroup], baselines: Iterable[tuple[s.Given, Bindings]], settle: SettleLimits
-    ) -> TraceView | None:
-        """Judge every claim group. Return the trace that shows the first failure."""
+    ) -> tuple[TraceView | None, tuple[LikelyCause, ...]]:
+        """Judge every claim group. Return the trace that shows the first failure, and its likely causes."""
+        groups = list(groups)
         has_baseline = False
         for given, given_bindings in baselines:
             self._raise_if_cancelled()
             derive_calls(self._store)
             self._judge.select_window(given, given_bindings)
             has_baseline = True
-        view = None
         for group in groups:
             self._raise_if_cancelled()
             if group.given is not None:
@@ -145,9 +150,28 @@ class ProofJudge:
                     was_sent and not has_baseline and not correlation.has_replacements
                 )
                 self._judge_as_spans_arrive(group, correlation, settle)
-            view = view or self._build_view(group)
+        self._judge_estimates(groups)
         self._raise_if_cancelled()
-        return view
+        view = next((view for group in groups if (view := self._build_view(group)) is not None), None)
+        return view, self._find_likely_causes(groups) if has_baseline else ()
+
+    def _find_likely_causes(self, groups: Iterable[ClaimGroup]) -> tuple[LikelyCause, ...]:
+        """Return the services in which the first window with a failure differs from the baseline."""
+        for group in groups:
+            failed = any(each.verdict.outcome is Outcome.FAIL for each in group.judged.values())
+            if group.given is not None and failed:
+                self._judge.select_window(group.given, group.given_bindings)
+                return find_likely_causes(self._connection, "complete")
+        return ()
+
+    def _judge_estimates(self, groups: Iterable[ClaimGroup]) -> None:
+        """Judge the estimates of the proof together: they share the allowed error."""
+        places = [(group, index) for group in groups for index in group.sampled]
+        verdicts = self._judge.judge_samples([group.sampled[index] for group, index in places])
+        for (group, index), verdict in zip(places, verdicts, strict=True):
+            planned = group.planned[index]
+            group.judged[index] = ClaimJudged(planned.file, planned.expectation, replace(verdict, final=True))
+            self._emit(group.judged[index])
 
     def _judge_as_spans_arrive(self, group: ClaimGroup, correlation: TraceCorrelation, settle: SettleLimits) -> None:
         """Judge on every arrival until each verdict is final, the trace is settled, or the time limit is reached."""
@@ -265,9 +289,13 @@ class ProofJudge:
         `waited_ns` without a span says so.
         """
         for index, planned in enumerate(group.planned):
-            if index in group.judged:
+            if index in group.judged or index in group.sampled:
                 continue
             self._raise_if_cancelled()
+            if is_estimate(planned.expectation):
+                if not live and not keeps_turnable:
+                    group.sampled[index] = judge.read_sample(planned.expectation, planned.file.text, planned.bindings)
+                continue
             verdict = _judge_claim(judge, planned)
             if keeps_turnable and verdict.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
                 continue

@@ -14,6 +14,7 @@ import duckdb
 from msgspec import Struct, field
 from msgspec.structs import replace
 
+from spanproof.assertions.explain.likely_cause import LikelyCause
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Outcome, find_worst_outcome
 from spanproof.assertions.judge.evaluate import Judge
@@ -100,6 +101,7 @@ class ProofRun:
         started = time.perf_counter_ns()
         error: str | None = None
         view: TraceView | None = None
+        causes: tuple[LikelyCause, ...] = ()
         variables = {name: Constant(value, "text") for name, value in self.run_settings.variables.items()}
         declared = tuple(read_declarations(self.module.file.items))
         bindings = Bindings(variables, secrets=self.run_settings.secrets, reading=Reading(declared=declared))
@@ -111,7 +113,7 @@ class ProofRun:
                 self._run_hooks("before", bindings)
                 with self._arrival_listener:
                     bindings = self._execute_statements(bindings)
-                    view = self._judge_claims(bindings)
+                    view, causes = self._judge_claims(bindings)
             finally:
                 self._is_cleaning_up = True
                 self._run_hooks("after", bindings)
@@ -123,7 +125,19 @@ class ProofRun:
         outcome = Outcome.ERROR if error else find_worst_outcome([each.verdict.outcome for each in judged])
         duration_ns = time.perf_counter_ns() - started
         notes = tuple(self.notes)
-        self.emit(ProofFinished(self.module.file, self.proof, outcome, judged, view, duration_ns, error, notes=notes))
+        self.emit(
+            ProofFinished(
+                self.module.file,
+                self.proof,
+                outcome,
+                judged,
+                view,
+                duration_ns,
+                error,
+                notes=notes,
+                likely_causes=causes,
+            )
+        )
         return outcome
 
     def _describe_error(self, problem: Exception) -> str:
@@ -208,8 +222,8 @@ class ProofRun:
 
     # ## Judging
 
-    def _judge_claims(self, bindings: Bindings) -> TraceView | None:
-        """Judge every claim. Return the trace that shows the first failure."""
+    def _judge_claims(self, bindings: Bindings) -> tuple[TraceView | None, tuple[LikelyCause, ...]]:
+        """Judge every claim. Return the trace that shows the first failure, and its likely causes."""
         connection = self._connection = self.store.cursor()
         try:
             proof_judge = ProofJudge(

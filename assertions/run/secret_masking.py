@@ -8,6 +8,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from spanproof.assertions.explain.likely_cause import LikelyCause
 from spanproof.assertions.explain.trace_evidence import TraceView
 from spanproof.assertions.findings.verdict import Mark, Verdict
 from spanproof.assertions.run.events import (
@@ -72,6 +73,10 @@ def _mask_finished(event: ProofFinished, secrets: Secrets) -> ProofFinished:
         waits=tuple(Wait(each.at_ns, each.open_claims, _mask_texts(each.missing, secrets)) for each in event.waits),
         tries=tuple(_mask_finished(each, secrets) for each in event.tries),
         notes=_mask_texts(event.notes, secrets),
+        likely_causes=tuple(
+            LikelyCause(secrets.mask(each.service), each.effect, secrets.mask(each.reason))
+            for each in event.likely_causes
+        ),
     )
 
 
@@ -91,6 +96,10 @@ def _mask_verdict(verdict: Verdict, secrets: Secrets) -> Verdict:
         observed=None if verdict.observed is None else secrets.mask(verdict.observed),
         help=None if verdict.help is None else secrets.mask(verdict.help),
         marks=tuple(Mark(each.at, secrets.mask(each.text)) for each in verdict.marks),
+        groups=tuple(
+            replace(each, key=tuple((name, None if text is None else secrets.mask(text)) for name, text in each.key))
+            for each in verdict.groups
+        ),
     )
 
 

@@ -60,8 +60,10 @@ class ClaimChecker:
         self._check_responses(expectation.claim, scope)
         if expectation.share is not None:
             self._check_share(expectation.claim, expectation.share, scope)
-        if expectation.by is not None:
-            self._check_by(expectation, expectation.by, scope)
+        if expectation.by:
+            self._check_by(expectation, scope)
+        if expectation.having is not None:
+            self._check_having(expectation, expectation.having, scope)
         if expectation.confidence is not None:
             self._check_confidence(expectation.confidence, scope)
             self._check_estimate(expectation, scope)
@@ -89,7 +91,7 @@ class ClaimChecker:
     def _check_share(self, claim: s.Claim, share: s.ShareClause, scope: Scope) -> None:
         """Check ``in OP P of traces``, which needs a claim about a single trace."""
         self.check_constant_of_kind(share.value, scope, "fraction", "a share of traces")
-        if isinstance(claim, s.Circuit | s.NotWorse):
+        if isinstance(claim, s.Circuit | s.BaselineTest):
             self.report(
                 "misplaced",
                 "this claim is about all traces together; `of traces` needs a claim about a single trace",
@@ -119,41 +121,66 @@ class ClaimChecker:
                     "write two claims",
                 )
 
-    def _check_by(self, expectation: s.Expectation, by: s.Name, scope: Scope) -> None:
-        claim = expectation.claim
+    def _check_by(self, expectation: s.Expectation, scope: Scope) -> None:
+        claim, by = expectation.claim, expectation.by
         compares_sets = any(compares_value_sets(part) for part in s.walk(claim))
         if (
-            not isinstance(claim, s.ComparisonClaim | s.Every)
+            not isinstance(claim, s.ComparisonClaim | s.Every | s.BaselineTest)
             or compares_sets
-            or expectation.share
-            or expectation.confidence
+            or expectation.share is not None
         ):
             self.report(
-                "misplaced", "`by` is allowed only with a comparison or `every`, and not with other suffixes", by.at
+                "misplaced",
+                "`by` groups a comparison, `every` or a test against the baseline, and not with `of traces`",
+                by[0].at,
             )
             return
-        self.check_grouping(claim, by, scope)
+        self.check_grouping(claim, by, scope, is_estimate=is_estimate(expectation))
 
-    def check_grouping(self, claim: s.ComparisonClaim | s.Every | s.Expression, by: s.Name, scope: Scope) -> None:
-        """Check that the rows of `claim` can be grouped by a field."""
+    def _check_having(self, expectation: s.Expectation, having: s.Having, scope: Scope) -> None:
+        if not expectation.by or not is_estimate(expectation):
+            self.report(
+                "misplaced",
+                "`having` leaves groups out of an estimate: it follows `by`, in a claim with "
+                "`with confidence` or about the baseline",
+                having.at,
+            )
+        self.check_constant_of_kind(having.value, scope, "number", "`having count`")
+        if having.operator not in (">", ">="):
+            self.report("misplaced", "`having count` is a lower bound: write `>=`", having.at)
+
+    def check_grouping(
+        self,
+        claim: s.ComparisonClaim | s.Every | s.BaselineTest | s.Expression,
+        by: tuple[s.Name, ...],
+        scope: Scope,
+        *,
+        is_estimate: bool = False,
+    ) -> None:
+        """Check that the rows of `claim` can be grouped by these fields."""
         rows: set[v.RowKind] = set()
         for part in s.walk(claim):
             if isinstance(part, s.Function) and part.name in v.SELECTION_FUNCTIONS:
                 if part.name == "critical" or _is_about_traces(part):
-                    self.report("misplaced", "`by` groups spans or calls, not whole traces", by.at)
+                    self.report("misplaced", "`by` groups spans or calls, not whole traces", by[0].at)
+                    return
+                if part.name == "calls" and not is_estimate:
+                    self.report("misplaced", "calls per request are grouped in a test against the baseline", by[0].at)
                     return
                 rows.add("call" if isinstance(part.arguments[0], s.CallSelection) else "span")
         if isinstance(claim, s.Every):
             rows = {"call" if isinstance(claim.selection, s.CallSelection) else "span"}
         if not rows:
-            self.report("misplaced", "there are no rows to group here", by.at)
+            self.report("misplaced", "there are no rows to group here", by[0].at)
+        self.report_duplicates("the field", by)
         for row in sorted(rows):
-            self.type_checker.infer(by, scope.with_row(row))
+            for field in by:
+                self.type_checker.infer(field, scope.with_row(row))
 
     def _check_estimate(self, expectation: s.Expectation, scope: Scope) -> None:
         """Check ``with confidence``, which needs a comparison of a rate or a quantile with a limit."""
         claim = expectation.claim
-        if isinstance(claim, s.NotWorse):
+        if isinstance(claim, s.BaselineTest):
             return
         condition = claim.condition if isinstance(claim, s.ComparisonClaim) else None
         estimable = (
@@ -165,28 +192,34 @@ class ClaimChecker:
         if not estimable or expectation.share is not None:
             self.report(
                 "not-an-estimate",
-                "`with confidence` needs a comparison of an error rate or a quantile with a limit",
+                "`with confidence` needs a comparison of an error rate, a mean or a quantile with a limit",
                 claim.at,
                 "such as `error_rate(A) < 1%` or `p95(duration(A)) < 400ms`",
             )
 
-    def _check_not_worse(self, claim: s.NotWorse, scope: Scope) -> None:
+    def _check_baseline_test(self, claim: s.BaselineTest, scope: Scope) -> None:
+        words = "`within … of`" if claim.is_two_sided else "`not worse than`"
         value = self.type_checker.infer(claim.value, scope)
         if not is_estimable(claim.value) or mentions_baseline(claim.value):
             self.report(
                 "not-an-estimate",
-                "`not worse than` compares an error rate or a quantile with the baseline",
+                f"{words} compares an error rate, a mean or a quantile with the baseline",
                 claim.value.at,
             )
         if not isinstance(claim.reference, s.Name) or claim.reference.text != "baseline":
-            self.report("misplaced", "`not worse than` must be followed by `baseline`", claim.reference.at)
+            self.report("misplaced", f"{words} must be followed by `baseline`", claim.reference.at)
         else:
             self.type_checker.infer(claim.reference, scope)
-        margin = self.type_checker.infer(claim.margin, scope)
         wanted = ("points", "fraction") if value.kind == "fraction" else (value.kind, "fraction")
-        if "any" not in (margin.kind, value.kind) and margin.kind not in wanted:
-            hint = "write percentage points, such as `0.5pp`" if value.kind == "fraction" else "write `50ms` or `10%`"
-            self.report("type-mismatch", f"the margin cannot be {margin.name}", claim.margin.at, hint)
+        hint = "write percentage points, such as `0.5pp`" if value.kind == "fraction" else "write `50ms` or `10%`"
+        for part in (claim.margin.value, claim.margin.floor):
+            if part is None:
+                continue
+            margin = self.type_checker.infer(part, scope)
+            if "any" not in (margin.kind, value.kind) and margin.kind not in wanted:
+                self.report("type-mismatch", f"the margin cannot be {margin.name}", part.at, hint)
+            else:
+                self.check_constant(part, "a margin")
 
     def _check_confidence(self, node: s.Expression, scope: Scope) -> None:
         self.check_constant_of_kind(node, scope, "fraction", "a confidence")
@@ -229,8 +262,8 @@ class ClaimChecker:
                 self.check_constant_of_kind(claim.limit, scope, "duration", "`within`")
             case s.Budget():
                 self._check_budget(claim, scope)
-            case s.NotWorse():
-                self._check_not_worse(claim, scope)
+            case s.BaselineTest():
+                self._check_baseline_test(claim, scope)
             case s.Contract():
                 self.type_checker.check_names(claim.document, scope)
 
@@ -238,7 +271,7 @@ class ClaimChecker:
         """Check a claim of ``if … then``, which is judged in each trace by itself."""
         if isinstance(claim, s.IfThen):
             self.report("misplaced", "an `if` contains no other `if`", claim.at, "write two claims")
-        elif isinstance(claim, s.Circuit | s.NotWorse | s.Contract) or any(
+        elif isinstance(claim, s.Circuit | s.BaselineTest | s.Contract) or any(
             is_response_aggregate(part) for part in s.walk(claim)
         ):
             self.report("misplaced", "`if` and `then` need claims about a single trace", claim.at)
@@ -354,8 +387,13 @@ def is_response_aggregate(node: object) -> bool:
     )
 
 
+def is_estimate(expectation: s.Expectation) -> bool:
+    """Return whether a claim is about the population that its traces are a sample of."""
+    return expectation.confidence is not None or isinstance(expectation.claim, s.BaselineTest)
+
+
 def is_estimable(node: s.Expression) -> bool:
-    """Return whether a sample can bound `node`: an error rate or a quantile of spans."""
-    if is_response_aggregate(node):
+    """Return whether a sample can bound `node`: an error rate, a mean or a quantile of spans or calls."""
+    if is_response_aggregate(node) or not isinstance(node, s.Function):
         return False
-    return isinstance(node, s.Function) and (node.name in ("error_rate", "p") or v.read_quantile(node.name) is not None)
+    return node.name in ("error_rate", "avg", "p") or v.read_quantile(node.name) is not None

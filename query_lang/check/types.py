@@ -255,6 +255,8 @@ class TypeChecker:
             return self.report_problem("not-a-call", f"`{node.name}` applies to calls", first.at, "write `A -> B`")
         if node.name == "lag" and isinstance(selection, s.CallSelection) and selection.arrow != "~>":
             return self.report_problem("not-a-message", "`lag` applies to messages", first.at, "write `A ~> B`")
+        if node.name == "calls" and isinstance(selection, s.CallSelection) and (selection.attempts or selection.pick):
+            return self.report_problem("misplaced", "`calls` counts the logical calls of each request", first.at)
         if node.name == "self_time" and isinstance(selection, s.CallSelection):
             return self.report_problem("not-a-service", "`self_time` applies to spans, not to calls", first.at)
         if node.name == "critical" and not (isinstance(first, s.Name | s.Text)):

@@ -23,6 +23,7 @@ from spanproof.query_lang.sql.selections import (
     SelectedRows,
     is_stable,
     select_counted_traces,
+    select_requests_with_calls,
     select_rows,
     select_trace_rows,
 )
@@ -49,13 +50,13 @@ def compile_comparison(
     bindings: Bindings,
     *,
     per_trace: bool = False,
-    by: s.Name | None = None,
+    by: tuple[s.Name, ...] = (),
     traces: str = "selected",
 ) -> Plan:
     """Compile a comparison.
 
-    With `per_trace`, numbers are aggregated and compared per trace. With `by`, they are aggregated per value of that
-    field, which is the column ``grp`` of the findings. `traces` is the table of the traces that numbers are
+    With `per_trace`, numbers are aggregated and compared per trace. With `by`, they are aggregated per values of
+    these fields, which are the column ``grp`` of the findings. `traces` is the table of the traces that numbers are
     aggregated from.
     """
     per: Literal["trace_id", "grp"] | None = "trace_id" if per_trace else "grp" if by else None
@@ -65,13 +66,15 @@ def compile_comparison(
     ).compile_plan()
 
 
-def compile_values(node: s.Function, bindings: Bindings, traces: str) -> tuple[str, dict[str, object]]:
-    """Return the query for the values that a rate or a quantile aggregates: one row per value, column ``value``."""
+def compile_values(
+    node: s.Function, by: tuple[s.Name, ...], bindings: Bindings, traces: str
+) -> tuple[str, dict[str, object]]:
+    """Return the query for the values that a number aggregates: ``trace_id, value, witness, start_ns, grp``."""
     compiler = _ComparisonCompiler(
         s.Compare("==", node, node, node.at),
         bindings,
-        None,
-        None,
+        "grp",
+        by,
         SqlParameters(traces=traces, reading=bindings.reading),
     )
     bag, _ = compiler.compile_aggregated_values(node.name, node.arguments if node.name in v.AGGREGATES else (node,))
@@ -79,15 +82,15 @@ def compile_values(node: s.Function, bindings: Bindings, traces: str) -> tuple[s
 
 
 def compile_number(
-    node: s.Expression, bindings: Bindings, by: s.Name | None, step_ns: int | None, traces: str
+    node: s.Expression, bindings: Bindings, by: tuple[s.Name, ...], step_ns: int | None, traces: str
 ) -> tuple[str, dict[str, object]]:
     """Return the query for one number per group: ``grp, at_ns, value, n``.
 
-    ``grp`` is the value of the field `by`. ``at_ns`` is the start of a time step of `step_ns` nanoseconds, in
-    nanoseconds since the Unix epoch. Each is NULL if there is no such grouping. ``n`` is the number of values that
-    ``value`` aggregates.
+    ``grp`` is the value of the field `by`, or the list of the values of several. ``at_ns`` is the start of a time step
+    of `step_ns` nanoseconds, in nanoseconds since the Unix epoch. Each is NULL if there is no such grouping. ``n`` is
+    the number of values that ``value`` aggregates.
     """
-    per: Literal["grp"] | None = "grp" if by is not None or step_ns is not None else None
+    per: Literal["grp"] | None = "grp" if by or step_ns is not None else None
     compiler = _ComparisonCompiler(
         s.Compare("==", node, node, node.at),
         bindings,
@@ -114,7 +117,7 @@ class _ComparisonCompiler:
         node: s.Compare | s.OneOf,
         bindings: Bindings,
         per: Literal["trace_id", "grp"] | None,
-        by: s.Name | None,
+        by: tuple[s.Name, ...],
         parameters: SqlParameters,
         step_ns: int | None = None,
     ) -> None:
@@ -247,12 +250,8 @@ class _ComparisonCompiler:
         return " UNION ".join(bags) or "SELECT NULL AS grp"
 
     def compile_group_key(self, rows: SelectedRows) -> str:
-        """Return the SQL of the group key of `rows`: a field, optionally with a time step."""
-        key = (
-            f"CAST({rows.condition_compiler.compile_value(self.by).sql} AS VARCHAR)"
-            if self.by is not None
-            else SQL.null("text")
-        )
+        """Return the SQL of the group key of `rows`: its fields, optionally with a time step."""
+        key = rows.compile_group_key(self.by)
         if self.step_ns is None:
             return key
         return f"{{'key': {key}, 'at_ns': {rows.start_sql} // {self.step_ns} * {self.step_ns}}}"
@@ -302,6 +301,10 @@ class _ComparisonCompiler:
             return select_critical_path_time(first, self.parameters, self.bindings)
         selection = to_selection(first)
         assert selection is not None  # noqa: S101 (checked before)
+        if function.name == "calls":
+            self.stable = False
+            assert isinstance(selection, s.CallSelection)  # noqa: S101 (checked before)
+            return select_requests_with_calls(selection, self.parameters, self.bindings)
         read_expressions = list(function.arguments[1:])
         if function.name != "count":
             read_expressions.append(s.Name(function.name, function.at))

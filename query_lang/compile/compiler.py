@@ -57,7 +57,7 @@ def compile_claim(expectation: s.Expectation, bindings: Bindings, *, numbers_fro
             raise AssertionError(f"{type(claim).__name__} passed the check and cannot be compiled")
 
 
-def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: s.Name | None) -> Plan:
+def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: tuple[s.Name, ...]) -> Plan:
     parameters = SqlParameters(reading=bindings.reading)
     rows = select_rows(claim.selection, parameters, bindings)
     holds = rows.condition_compiler.compile_condition(claim.condition) if claim.condition is not None else "true"
@@ -68,10 +68,8 @@ def _compile_quantified(claim: s.Every | s.Some | s.No, bindings: Bindings, by: 
         f" {rows.trace_id_sql} AS trace_id"
     )
     if isinstance(claim, s.Every):
-        group = f"CAST({rows.condition_compiler.compile_value(by).sql} AS VARCHAR)" if by is not None else "NULL"
-        return Plan(
-            rows.build_select(f"{holds} AS ok, {columns}, {group} AS grp"), parameters.values, "all", shown, stable
-        )
+        select = rows.build_select(f"{holds} AS ok, {columns}, {rows.compile_group_key(by)} AS grp")
+        return Plan(select, parameters.values, "all", shown, stable)
     matches = rows.build_select(columns, holds)
     if isinstance(claim, s.No):
         return Plan(f"SELECT *, false AS ok FROM ({matches})", parameters.values, "none", shown, stable)

@@ -49,7 +49,7 @@ def read_query(text: str) -> ParsedQuery:
         checker.report("not-a-number", f"this is {type_.name}, not a number", query.value.at)
     else:
         checker.diagnostics += find_value_problems(query.value)
-    if query.by is not None:
+    if query.by:
         checker.check_grouping(query.value, query.by, scope)
     if query.step is not None:
         checker.check_constant_of_kind(query.step, scope, "duration", "a step")

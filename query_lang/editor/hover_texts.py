@@ -12,6 +12,7 @@ FUNCTION_HELP: Final[Mapping[str, str]] = {
     "network": "network(A -> B): the caller's waiting time minus the callee's duration",
     "lag": "lag(A ~> B): the time from the producer's end to the consumer's start",
     "attempts": "attempts(A -> B): the number of attempts of each logical call",
+    "calls": "calls(A -> B): the number of calls to B that each request of A made",
     "values": "values(SELECTION, field): the values of a field",
     "error_rate": "error_rate(SELECTION): the share in error; of logical calls, those whose last attempt failed",
     "rate": "rate(SELECTION): the number of rows per second",

@@ -101,6 +101,10 @@ class SqlDialect(ABC):
         """Return the texts of a list in one text. `separator` is not SQL."""
 
     @abstractmethod
+    def hash(self, value: str) -> str:
+        """Return an integer that is the same for equal values, and rarely for others."""
+
+    @abstractmethod
     def matches(self, text: str, pattern: str) -> str:
         """Return whether a regular expression (RE2) matches anywhere in a text."""
 

@@ -83,6 +83,9 @@ class DuckDbDialect(SqlDialect):
     def join_list(self, items: str, separator: str) -> str:
         return f"list_aggregate({items}, 'string_agg', {self.quote(separator)})"
 
+    def hash(self, value: str) -> str:
+        return f"hash({value})"
+
     def matches(self, text: str, pattern: str) -> str:
         return f"regexp_matches({text}, {pattern})"
 

@@ -74,6 +74,13 @@ class SelectedRows(Struct, dict=True):
             s.Name("error" if function == "error_rate" else function, arguments[0].at)
         )
 
+    def compile_group_key(self, by: tuple[s.Name, ...]) -> str:
+        """Return the SQL of the text of a field or, of several, of a list of their texts; NULL without fields."""
+        texts = [SQL.cast(self.condition_compiler.compile_value(field).sql, "text") for field in by]
+        if len(texts) > 1:
+            return f"[{', '.join(texts)}]"
+        return texts[0] if texts else SQL.null("text")
+
     def build_select(self, columns: str, *where: str) -> str:
         """Return the complete ``SELECT`` with the joins that its columns and conditions need."""
         tables = [*self.tables, *self._compile_joins()]
@@ -169,6 +176,16 @@ def select_rows(node: s.Selection, parameters: SqlParameters, bindings: Bindings
         bindings=bindings,
     )
     rows.where += compile_span_match(node, "t", rows.condition_compiler)
+    return rows
+
+
+def select_requests_with_calls(node: s.CallSelection, parameters: SqlParameters, bindings: Bindings) -> SelectedRows:
+    """Return the requests that the caller served, each with the number of such calls that it made (``calls``)."""
+    rows = select_rows(node.caller, parameters, bindings)
+    calls = select_rows(node, parameters, bindings)
+    counted = f"{calls.build_select('c.caller_entry, count(*) AS n')} GROUP BY c.caller_entry"
+    rows.tables.append(f"LEFT JOIN ({counted}) made ON made.caller_entry = t.span_key")
+    rows.values_by_function = {"calls": SqlValue("coalesce(made.n, 0)", "number")}
     return rows
 
 

@@ -174,12 +174,21 @@ class Budget(Struct, frozen=True):
     at: TextRange
 
 
-class NotWorse(Struct, frozen=True):
-    """Claim ``value not worse than baseline by margin``."""
+class Margin(Struct, frozen=True):
+    """Allowed change ``20% or 1ms``: of its two values, the larger one."""
+
+    value: Expression
+    floor: Expression | None
+    at: TextRange
+
+
+class BaselineTest(Struct, frozen=True):
+    """Claim ``value not worse than baseline by margin`` or, if two-sided, ``value within margin of baseline``."""
 
     value: Expression
     reference: Expression
-    margin: Expression
+    margin: Margin
+    is_two_sided: bool
     at: TextRange
 
 
@@ -205,7 +214,7 @@ Claim: TypeAlias = (
     | Circuit
     | Timeout
     | Budget
-    | NotWorse
+    | BaselineTest
     | Contract
 )
 
@@ -218,12 +227,21 @@ class ShareClause(Struct, frozen=True):
     at: TextRange
 
 
+class Having(Struct, frozen=True):
+    """Suffix ``having count >= 50``: which groups are large enough to judge."""
+
+    operator: Comparator
+    value: Expression
+    at: TextRange
+
+
 class Expectation(Struct, frozen=True):
-    """Claim with the suffixes that control its evaluation."""
+    """Claim with the suffixes that control its evaluation. `by` is empty if there are no groups."""
 
     claim: Claim
     share: ShareClause | None
-    by: Name | None
+    by: tuple[Name, ...]
+    having: Having | None
     confidence: Expression | None
     label: Text | None
     at: TextRange

@@ -93,7 +93,7 @@ class MetricQuery(Struct, frozen=True):
     """Query ``p95(duration(A)) by service over last 1h every 1m``: one number per group and time step."""
 
     value: Expression
-    by: Name | None
+    by: tuple[Name, ...]
     given: Given
     step: Expression | None
     at: TextRange

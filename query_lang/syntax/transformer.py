@@ -152,7 +152,7 @@ class ProofTransformer(ExpressionTransformer):
     def metric_query(self, meta: Meta, items: list[Any]) -> s.MetricQuery:
         value, by, start, window, where, step = items
         given = s.Given(read_selection(start) if start else None, window, where, False, locate_meta(meta))
-        return s.MetricQuery(value, by, given, step, locate_meta(meta))
+        return s.MetricQuery(value, by or (), given, step, locate_meta(meta))
 
     def last(self, meta: Meta, items: list[Any]) -> s.TimeWindow:
         return s.TimeWindow("last", (items[0],), locate_meta(meta))
@@ -172,14 +172,18 @@ class ProofTransformer(ExpressionTransformer):
     # ## Claims
 
     def expectation(self, meta: Meta, items: list[Any]) -> s.Expectation:
-        claim, share, by, confidence, label = items
-        return s.Expectation(claim, share, by, confidence, read_string(label) if label else None, locate_meta(meta))
+        claim, share, by, having, confidence, label = items
+        label = read_string(label) if label else None
+        return s.Expectation(claim, share, by or (), having, confidence, label, locate_meta(meta))
 
     def share(self, meta: Meta, items: list[Any]) -> s.ShareClause:
         return s.ShareClause(str(items[1]), items[2], locate_meta(meta))  # type: ignore[arg-type]  # the lexer's comparators
 
-    def by(self, meta: Meta, items: list[Any]) -> s.Name:
-        return read_name(items[0])
+    def by(self, meta: Meta, items: list[Any]) -> tuple[s.Name, ...]:
+        return tuple(read_name(item) for item in items)
+
+    def having(self, meta: Meta, items: list[Any]) -> s.Having:
+        return s.Having(str(items[0]), items[1], locate_meta(meta))  # type: ignore[arg-type]  # the lexer's comparators
 
     def name(self, meta: Meta, items: list[Any]) -> s.Name | s.Text | None:
         return read_service(items[0])
@@ -240,8 +244,14 @@ class ProofTransformer(ExpressionTransformer):
     def budget_part(self, meta: Meta, items: list[Any]) -> tuple[Any, s.Expression]:
         return items[0], items[1]
 
-    def not_worse(self, meta: Meta, items: list[Any]) -> s.NotWorse:
-        return s.NotWorse(items[0], items[2], items[3], locate_meta(meta))
+    def not_worse(self, meta: Meta, items: list[Any]) -> s.BaselineTest:
+        return s.BaselineTest(items[0], items[2], items[3], False, locate_meta(meta))
+
+    def near(self, meta: Meta, items: list[Any]) -> s.BaselineTest:
+        return s.BaselineTest(items[0], items[2], items[1], True, locate_meta(meta))
+
+    def margin(self, meta: Meta, items: list[Any]) -> s.Margin:
+        return s.Margin(items[0], items[1], locate_meta(meta))
 
     def schema(self, meta: Meta, items: list[Any]) -> s.Contract:
         return s.Contract("schema", read_string(items[0]), locate_meta(meta))

@@ -101,12 +101,13 @@ SELECTION_FUNCTIONS: Final[Mapping[str, ValueType]] = {
     "network": ValueType("duration", is_many=True),
     "lag": ValueType("duration", is_many=True),
     "attempts": ValueType("number", is_many=True),
+    "calls": ValueType("number", is_many=True),
     "values": ValueType("any", is_many=True),
     "error_rate": ValueType("fraction"),
     "rate": ValueType("rate"),
     "critical": ValueType("duration", is_many=True),
 }
-CALL_ONLY_FUNCTIONS: Final = frozenset({"network", "lag", "attempts"})
+CALL_ONLY_FUNCTIONS: Final = frozenset({"network", "lag", "attempts", "calls"})
 TRACE_FUNCTIONS: Final = frozenset({"count", "duration", "error_rate", "rate"})
 AGGREGATES: Final = ("min", "max", "avg", "sum", "stddev", "distinct", "p50", "p75", "p90", "p95", "p99", "p")
 CONSTANT_FUNCTIONS: Final = ("env", "len", "lower", "upper", "json")

@@ -27,11 +27,7 @@ def find_mismatch(expectation: s.Expectation, verdict: Verdict, world: World) ->
     claim = expectation.claim
     if expectation.share is not None or expectation.confidence is not None:
         return None
-    if (
-        isinstance(claim, s.ComparisonClaim)
-        and expectation.by is None
-        and verdict.outcome in (Outcome.PASS, Outcome.FAIL)
-    ):
+    if isinstance(claim, s.ComparisonClaim) and not expectation.by and verdict.outcome in (Outcome.PASS, Outcome.FAIL):
         # what nobody saw end may have lasted any time: the value fits one of its readings
         wrong = [_find_wrong_value(claim.condition, verdict, reading) for reading in world.readings()]
         return None if None in wrong else wrong[0]

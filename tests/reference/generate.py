@@ -44,11 +44,12 @@ def rarely(chance: Chance, one_in: int = 8) -> bool:
 
 
 class TraceSet(Struct):
-    """Spans in sending order, and whether each trace is settled."""
+    """Spans in sending order, and whether each trace is settled: of those to judge, and of those of a baseline."""
 
     spans: list[Span] = field(default_factory=list)
     settled: dict[str, bool] = field(default_factory=dict)
     shapes: Counter[str] = field(default_factory=Counter)
+    baseline: dict[str, bool] = field(default_factory=dict)
 
 
 class TraceMaker:

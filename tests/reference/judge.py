@@ -18,7 +18,7 @@ from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import AGGREGATES
 from spanproof.tests.reference.circuit import judge_circuit
 from spanproof.tests.reference.conditions import ORDERS, NotCovered, convert, holds, is_stable, value_of
-from spanproof.tests.reference.estimates import find_worst_outcome, judge_limit, judge_not_worse
+from spanproof.tests.reference.estimates import find_worst_outcome, judge_estimate
 from spanproof.tests.reference.numbers import One, Outcome, all_hold, can_only_grow, compare, evaluate, group_keys
 from spanproof.tests.reference.order import judge_before, judge_budget
 from spanproof.tests.reference.paths import judge_path
@@ -94,7 +94,7 @@ def _depends_on_ends(expectation: s.Expectation, world: World) -> bool:
 
 def _find_side(expectation: s.Expectation, world: World) -> int | None:
     """Return the sign of a number less what it must equal, or less the highest option; None if it is no equation."""
-    if expectation.share is not None or expectation.by is not None or expectation.confidence is not None:
+    if expectation.share is not None or expectation.by or expectation.confidence is not None:
         return None
     node = expectation.claim.condition if isinstance(expectation.claim, s.ComparisonClaim) else None
     if isinstance(node, s.Compare) and node.operator in ("==", "!="):
@@ -124,11 +124,9 @@ def judge_reading(expectation: s.Expectation, world: World) -> str:
     """Return the verdict for one reading of what is uncertain."""
     if isinstance(expectation.claim, s.IfThen):
         return _judge_if(expectation, expectation.claim, world)
-    if isinstance(expectation.claim, s.NotWorse):
-        outcome = judge_not_worse(expectation, world)
-    elif expectation.confidence is not None:
-        outcome = judge_limit(expectation, world)
-    elif expectation.by is not None:
+    if isinstance(expectation.claim, s.BaselineTest) or expectation.confidence is not None:
+        outcome = judge_estimate(expectation, world)
+    elif expectation.by:
         outcome = _judge_groups(expectation, expectation.by, world)
     elif expectation.share is not None:
         outcome = _judge_share(expectation.claim, expectation.share, world)
@@ -271,7 +269,7 @@ def _judge_share(claim: s.Claim, share: s.ShareClause, world: World) -> Outcome:
     return possible.pop() if len(possible) == 1 else "open"
 
 
-def _judge_groups(expectation: s.Expectation, by: s.Name, world: World) -> Outcome:
+def _judge_groups(expectation: s.Expectation, by: tuple[s.Name, ...], world: World) -> Outcome:
     """Judge each group separately; the worst verdict counts."""
     claim = expectation.claim
     assert isinstance(claim, s.ComparisonClaim | s.Every)

@@ -26,7 +26,7 @@ from spanproof.tests.reference.conditions import (
     value_of,
 )
 from spanproof.tests.reference.critical import critical_ns
-from spanproof.tests.reference.selections import World, is_selection_stable, select, word
+from spanproof.tests.reference.selections import GroupKey, World, count_calls, is_selection_stable, select, word
 from spanproof.tests.reference.spans import Span
 from spanproof.tests.reference.value_sets import compare_sets
 
@@ -171,7 +171,9 @@ def evaluate(node: s.Expression, world: World, opposite: s.Expression | None = N
             return One(baseline.value, "fixed")
         case s.Function(name="count" | "error_rate" | "rate"):
             return _evaluate_count(node, world)
-        case s.Function(name="duration" | "self_time" | "network" | "lag" | "attempts" | "values" | "critical"):
+        case s.Function(
+            name="duration" | "self_time" | "network" | "lag" | "attempts" | "calls" | "values" | "critical"
+        ):
             return _bag(node, world)
         case s.Function(name="lower" | "upper" | "len" | "env" | "json"):
             return One(value_of(node, None), "fixed")
@@ -293,6 +295,10 @@ def list_values(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
 
 def _bag(node: s.Function, world: World) -> Bag:
     argument = node.arguments[0]
+    if node.name == "calls":
+        assert isinstance(argument, s.CallSelection)
+        counted = count_calls(argument, world)
+        return Bag(tuple((t, TypedValue("number", Fraction(n))) for t, n in counted), stable=False)
     if node.name == "critical":
         name = word(argument)  # type: ignore[arg-type]
         assert name is not None
@@ -333,7 +339,7 @@ def _select_values(
             yield item, value
 
 
-def group_keys(claim: s.ComparisonClaim | s.Every, by: s.Name, world: World) -> set[str | None]:
+def group_keys(claim: s.ComparisonClaim | s.Every, by: tuple[s.Name, ...], world: World) -> set[GroupKey]:
     """Return the groups of a claim: those of its bag of values, else those of all aggregated items."""
     if isinstance(claim, s.Every):
         return {world.group_of(item, by) for item in select(claim.selection, world)}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -19,11 +20,14 @@ DEFAULTS: Final = ServiceRules()
 CERTAIN: Final = Reading()
 
 
-class Group(Struct, frozen=True):
-    """One group of ``by FIELD``."""
+GroupKey: TypeAlias = "tuple[str | None, ...]"  # the texts of the fields
 
-    by: s.Name
-    key: str | None
+
+class Group(Struct, frozen=True):
+    """One group of ``by FIELD, …``."""
+
+    by: tuple[s.Name, ...]
+    key: GroupKey
 
 
 class World(Struct, frozen=True):
@@ -81,9 +85,9 @@ class World(Struct, frozen=True):
         """Return whether a span or call belongs to the group to judge."""
         return self.group is None or self.group_of(item, self.group.by) == self.group.key
 
-    def group_of(self, item: Span | Logical | Try, by: s.Name) -> str | None:
-        value = value_of(by, self.row(item))
-        return None if value is None else as_text(convert(value, value.kind))
+    def group_of(self, item: Span | Logical | Try, by: tuple[s.Name, ...]) -> GroupKey:
+        values = (value_of(field, self.row(item)) for field in by)
+        return tuple(None if value is None else as_text(convert(value, value.kind)) for value in values)
 
     def only(self, trace_id: str) -> World:
         """Return the world with one trace to judge."""
@@ -189,3 +193,9 @@ def is_selection_stable(selection: s.Selection) -> bool:
     if selection.attempts:
         return is_stable(selection.caller.where) and is_stable(selection.callee.where)
     return selection.caller.where is None and selection.callee.where is None
+
+
+def count_calls(selection: s.CallSelection, world: World) -> list[tuple[str, int]]:
+    """Return the number of calls that each request of the caller made, with its trace."""
+    made = Counter(id(call.last.entry) for call in select(selection, world) if isinstance(call, Logical))
+    return [(world.row(request).trace_id, made[id(request)]) for request in select(selection.caller, world)]

@@ -29,6 +29,8 @@ def open_judge(trace_set: TraceSet) -> Iterator[Judge]:
         connection = store.cursor()
         judge = Judge(connection)
         judge.select_traces(SelectedTraces(trace_set.settled))
+        if trace_set.baseline:
+            judge.select_baseline(list(trace_set.baseline))
         yield judge
         connection.close()
 

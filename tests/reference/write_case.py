@@ -17,9 +17,10 @@ def write_case(trace_set: TraceSet, claim: str, outcome: str) -> str:
     """Return a case; cycles and shared span ids, which the format cannot express, become comments."""
     lines = []
     linked = {(link.trace_id, link.span_id) for span in trace_set.spans for link in span.links}
-    for number, (trace_id, settled) in enumerate(trace_set.settled.items(), 1):
+    for number, (trace_id, settled) in enumerate({**trace_set.baseline, **trace_set.settled}.items(), 1):
         spans = [span for span in trace_set.spans if span.trace_id == trace_id]
-        lines.append(f"trace t{number}" + ("" if settled else " unsettled"))
+        word = "baseline" if trace_id in trace_set.baseline else "trace"
+        lines.append(f"{word} t{number}" + ("" if settled else " unsettled"))
         lines += _lines(spans, linked)
     return "\n".join([*lines, "", f"assert {claim}", f"  {outcome}", ""])
 

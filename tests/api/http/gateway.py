@@ -18,7 +18,10 @@ MS = 1_000_000
 def make_service_requests(
     service: str, count: int, *, errors: int = 0, version: str = "1.4.2", ms: float = 100, seed: int = 1
 ) -> bytes:
-    """Return `count` server spans of a service, the first `errors` in error, of about `ms` milliseconds each."""
+    """Return `count` server spans of a service, of about `ms` milliseconds each; `errors` of them fail.
+
+    Those that fail are spread evenly: a burst of errors would be a single event.
+    """
     random_source = random.Random(seed)  # noqa: S311 (not for secrets)
     request = ExportTraceServiceRequest()
     resource_spans = request.resource_spans.add()
@@ -30,7 +33,7 @@ def make_service_requests(
         span = spans.add(trace_id=random_source.randbytes(16), span_id=random_source.randbytes(8), name="GET /", kind=2)
         span.start_time_unix_nano = start
         span.end_time_unix_nano = start + int(ms * MS * (0.5 + random_source.random()))
-        span.status.code = 2 if number < errors else 0
+        span.status.code = 2 if (number + 1) * errors // count > number * errors // count else 0
     return request.SerializeToString()
 
 

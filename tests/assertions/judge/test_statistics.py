@@ -110,14 +110,10 @@ def test_rate_difference_keeps_confidence(rate: float, other_rate: float) -> Non
         assert covered >= 0.945 - TOLERANCE
 
 
-def count_clusters(cluster: npt.NDArray[np.int64], hit: npt.NDArray[np.bool_]) -> stats.ClusterSums:
+def sum_clusters(cluster: npt.NDArray[np.int64], hit: npt.NDArray[np.bool_]) -> tuple[Values, Values]:
+    """Return the numbers of values and of hits per cluster."""
     sizes = np.bincount(cluster)
-    hits = np.bincount(cluster, weights=hit).astype(int)[sizes > 0]
-    sizes = sizes[sizes > 0]
-    return stats.ClusterSums(
-        len(sizes), int(sizes.sum()), int(hits.sum()),
-        int((hits * hits).sum()), int((hits * sizes).sum()), int((sizes * sizes).sum()),
-    )  # fmt: skip
+    return sizes[sizes > 0].astype(float), np.bincount(cluster, weights=hit)[sizes > 0]
 
 
 def draw_clustered(generator: np.random.Generator, traces: int) -> tuple[npt.NDArray[np.int64], Values]:
@@ -135,7 +131,7 @@ def test_clustered_values_reduce_sample_size(share: str) -> None:
         cluster, values = draw_clustered(generator, 150)
         ordered, n = np.sort(values), len(values)
         estimate = ordered[math.ceil(float(share) * n) - 1]
-        size = math.floor(count_clusters(cluster, values <= estimate).effective_size)
+        size = math.floor(stats.compute_effective_size(*sum_clusters(cluster, values <= estimate)))
         rank = stats.bound_quantile_ranks(size, Decimal(share), 0.95)[1]
         assert rank is not None
         clustered.append(ordered[min(n, -(-rank * n // size)) - 1] >= true)
@@ -156,9 +152,7 @@ def test_clustered_rates_keep_confidence() -> None:
             np.where(generator.random(200) < rate, sizes, 0),
         )
         n, total = int(sizes.sum()), int(hits.sum())
-        size = stats.ClusterSums(
-            200, n, total, int((hits * hits).sum()), int((hits * sizes).sum()), int((sizes * sizes).sum())
-        ).effective_size
+        size = stats.compute_effective_size(sizes.astype(float), hits.astype(float))
         clustered.append(stats.bound_rate_wilson(total / n * size, size, 0.95).upper >= rate)
         naive.append(stats.bound_rate_wilson(total, n, 0.95).upper >= rate)
     assert np.mean(naive) < 0.9
@@ -166,62 +160,47 @@ def test_clustered_rates_keep_confidence() -> None:
     assert np.mean(clustered) >= 0.92
 
 
-def test_effective_size_without_variation() -> None:
-    assert stats.ClusterSums(7, 7, 0, 0, 0, 7).effective_size == 7
-    assert stats.ClusterSums(5, 20, 0, 0, 0, 80).effective_size == 5
-    assert stats.ClusterSums(5, 20, 20, 80, 80, 80).effective_size == 5
-    assert stats.ClusterSums(1, 20, 3, 9, 60, 400).effective_size == 1
-    # every trace has the same share: a design effect below one cannot be estimated
-    assert stats.ClusterSums(10, 20, 10, 10, 20, 40).effective_size == 10
+@pytest.mark.parametrize(
+    ("counts", "hits", "size"),
+    [
+        ([1] * 7, [0] * 7, 7),
+        ([4] * 5, [0] * 5, 5),
+        ([4] * 5, [4] * 5, 5),
+        ([20], [3], 1),
+        ([2] * 10, [1] * 10, 10),  # every trace has the same share: a design effect below one cannot be estimated
+    ],
+)
+def test_effective_size_without_variation(counts: list[int], hits: list[int], size: int) -> None:
+    assert stats.compute_effective_size(np.array(counts, float), np.array(hits, float)) == size
 
 
-# ## Gates
+def draw_drifting(generator: np.random.Generator, n: int) -> Values:
+    """Return log-normal values whose level drifts slowly: neighbours are alike."""
+    level = np.zeros(n)
+    for at in range(1, n):
+        level[at] = 0.8 * level[at - 1] + 0.6 * generator.normal()
+    return np.exp(0.3 * level + generator.normal(0, 0.5, n))
 
 
-EVALUATIONS, SAMPLE = 20, 60
-
-
-def count_alarms(confidence: float, *, exact: bool, rate: float = 0.01) -> float:
-    """Simulate twenty evaluations of a service with the limit as its error rate; return how often one fails."""
+def test_neighbours_that_are_alike_widen_the_bounds() -> None:
     generator = np.random.default_rng(13)
-    cumulative_hits = generator.binomial(SAMPLE, rate, (TRIALS, EVALUATIONS)).cumsum(axis=1)
-    alarms = [
-        any(bound(exact, hits, SAMPLE * (index + 1), confidence).lower > rate for index, hits in enumerate(row))
-        for row in cumulative_hits.tolist()
-    ]
-    return float(np.mean(alarms))
+    true = math.exp((0.3**2 + 0.5**2) / 2)
+    blocks, naive = [], []
+    for _ in range(TRIALS // 2):
+        values = draw_drifting(generator, 300)
+        mean, error, clusters = stats.estimate_ratio(np.ones(300), values)
+        bounds = stats.bound_mean(mean, error, clusters, mean, 0.95)
+        blocks += [bounds.upper >= true, bounds.lower <= true]
+        half = 1.65 * values.std() / math.sqrt(300)
+        naive += [values.mean() + half >= true, values.mean() - half <= true]
+    assert np.mean(naive) < 0.88
+    assert np.mean(blocks) >= 0.91
 
 
-def test_repeated_evaluation_limits_false_alarms() -> None:
-    shared = 1 - 0.05 / EVALUATIONS
-    assert count_alarms(0.95, exact=False) > 0.15  # without dividing the error
-    assert count_alarms(shared, exact=True) <= 0.05
-    assert count_alarms(shared, exact=False) > count_alarms(shared, exact=True)  # the reason for exact bounds
-
-
-def test_repeated_baseline_comparison_limits_false_alarms() -> None:
-    generator, rate, shared = np.random.default_rng(14), 0.02, 1 - 0.05 / EVALUATIONS
-    baseline = generator.binomial(5000, rate, TRIALS // 2).tolist()
-    cumulative_hits = generator.binomial(SAMPLE, rate, (TRIALS // 2, EVALUATIONS)).cumsum(axis=1).tolist()
-    alarms = []
-    for baseline_hits, row in zip(baseline, cumulative_hits, strict=True):
-        reference = bound(True, baseline_hits, 5000, shared)
-        differences = (
-            stats.bound_difference(bound(True, hits, SAMPLE * (index + 1), shared), reference)
-            for index, hits in enumerate(row)
-        )
-        alarms.append(any(each.lower > 0 for each in differences))
-    assert np.mean(alarms) <= 0.05
-
-
-def test_repeated_quantile_evaluation_limits_false_alarms() -> None:
-    generator, share, shared = np.random.default_rng(15), Decimal("0.95"), 1 - 0.05 / EVALUATIONS
-    true = math.exp(4 + 1.6448536269514722)
-    ranks = [stats.bound_quantile_ranks(SAMPLE * (index + 1), share, shared)[0] for index in range(EVALUATIONS)]
-    alarms = []
-    for _ in range(TRIALS):
-        values = draw_skewed(generator, SAMPLE * EVALUATIONS)
-        below = (values <= true).reshape(EVALUATIONS, SAMPLE).sum(axis=1).cumsum()
-        # the value of that rank is above the true quantile if fewer values than the rank are below it
-        alarms.append(any(rank is not None and n < rank for rank, n in zip(ranks, below.tolist(), strict=True)))
-    assert np.mean(alarms) <= 0.05
+def test_error_of_independent_values_is_hardly_larger_with_blocks() -> None:
+    generator = np.random.default_rng(14)
+    ratios = []
+    for _ in range(400):
+        values = generator.lognormal(0, 0.5, 300)
+        ratios.append(stats.estimate_ratio(np.ones(300), values)[1] / (values.std() / math.sqrt(300)))
+    assert np.mean(ratios) < 1.15

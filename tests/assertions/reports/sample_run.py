@@ -6,6 +6,7 @@ import dataclasses
 
 from msgspec.structs import replace
 
+from spanproof.assertions.explain.likely_cause import LikelyCause
 from spanproof.assertions.explain.trace_evidence import SpanView, TraceView
 from spanproof.assertions.findings.verdict import Mark, Outcome, Verdict, Witness, find_worst_outcome
 from spanproof.assertions.reports.documents import RunDocument, describe_proof
@@ -103,9 +104,13 @@ def finish(*verdicts: Verdict, error: str | None = None, view: TraceView | None 
     return ProofFinished(FILE, proof, outcome, judged, view, 1_234 * MS, error, WAITS if verdicts else ())
 
 
+CAUSES = (
+    LikelyCause("payments", 0.4, "own time 612ms against 80ms; network `orders -> payments 9ms against 2ms`"),
+    LikelyCause("orders", 0.05, "a request calls `payments 2 times against 1`"),
+)
 FINISHED = {
     "pass": finish(*PASSED),
-    "fail": finish(*FAILED, view=TRACE),
+    "fail": replace(finish(*FAILED, view=TRACE), likely_causes=CAUSES),
     "inconclusive": finish(*UNDECIDED, view=dataclasses.replace(TRACE, spans=TRACE.spans[:2], hidden=0)),
     "error": finish(error="POST http://shop.example/checkout failed: [Errno 111] Connection refused"),
     "flaky": replace(finish(*PASSED), tries=(finish(error="refused"), finish(*FAILED, view=TRACE))),

@@ -340,13 +340,36 @@ def test_windows_parse(text: str, kind: str, bounds: list[str]) -> None:
 
 
 def test_claim_suffixes_parse_in_order() -> None:
-    found = parse_claim('p95(duration(a)) < 1s in >= 99% of traces by service with confidence 95% as "fast {x}"')
+    text = "p95(duration(a)) < 1s in >= 99% of traces by service, name having count >= 5 with confidence 95%"
+    found = parse_claim(f'{text} as "fast {{x}}"')
     expectation = found.expectation
     assert expectation is not None
     assert expectation.share is not None
     assert expectation.share.operator == ">="
-    parts = (expectation.share.value, expectation.by, expectation.confidence, expectation.label)
-    assert [format_tree(part) for part in parts] == ["0.99%", "service", "0.95%", '"fast {x}"']
+    assert expectation.having is not None
+    assert expectation.having.operator == ">="
+    parts = (expectation.share.value, *expectation.by, expectation.having.value, expectation.confidence)
+    assert [format_tree(part) for part in parts] == ["0.99%", "service", "name", "5", "0.95%"]
+    assert expectation.label is not None
+    assert format_tree(expectation.label) == '"fast {x}"'
+
+
+@pytest.mark.parametrize(
+    ("text", "margin", "floor", "is_two_sided"),
+    [
+        ("p50(duration(a)) not worse than baseline by 10%", "0.1%", None, False),
+        ("p50(duration(a)) within 20% or 1ms of baseline", "0.2%", "1000000ns", True),
+    ],
+)
+def test_baseline_tests_have_a_margin(text: str, margin: str, floor: str | None, is_two_sided: bool) -> None:
+    expectation = parse_claim(text).expectation
+    assert expectation is not None
+    claim = expectation.claim
+    assert isinstance(claim, s.BaselineTest)
+    assert claim.is_two_sided is is_two_sided
+    assert format_tree(claim.reference) == "baseline"
+    assert format_tree(claim.margin.value) == margin
+    assert (claim.margin.floor and format_tree(claim.margin.floor)) == floor
 
 
 # ## Names

@@ -16,7 +16,7 @@ import numpy as np
 
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.judge import statistics as stats
-from spanproof.assertions.judge.estimates import BaselineTest, EstimatedClaim, Margin, decide_together
+from spanproof.assertions.judge.estimates import AllowedChange, DifferenceTest, EstimatedClaim, decide_together
 from spanproof.assertions.judge.samples import MeanSample, QuantileSample, RateSample, Sample
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
@@ -53,7 +53,7 @@ def make_mean(values: Array) -> Sample:
     return MeanSample(len(values), mean, error, clusters, mean)
 
 
-def fails(tests: list[BaselineTest], error_fraction: Decimal) -> bool:
+def fails(tests: list[DifferenceTest], error_fraction: Decimal) -> bool:
     """Return whether a proof of these tests raises an alarm."""
     claim = EstimatedClaim(tuple(tests), ERROR, ValueType("duration"))
     return any(each.outcome is Outcome.FAIL for each in decide_together([claim], error_fraction)[0])
@@ -67,8 +67,12 @@ def simulate_family(generator: np.random.Generator, repetitions: int, evaluation
         for evaluation in range(1, evaluations + 1):
             seen = 400 * evaluation // evaluations
             tests = [
-                BaselineTest(
-                    (str(number),), make_quantile(new[:seen], "0.5"), make_quantile(old, "0.5"), Margin(0, 0), False
+                DifferenceTest(
+                    (str(number),),
+                    make_quantile(new[:seen], "0.5"),
+                    make_quantile(old, "0.5"),
+                    AllowedChange(0, 0),
+                    False,
                 )
                 for number, (new, old) in enumerate(groups)
             ]
@@ -83,10 +87,10 @@ def simulate_power(generator: np.random.Generator, repetitions: int, n: int) -> 
     slower = failing = 0
     for _ in range(repetitions):
         new, old = draw_durations(generator, n, 1.2), draw_durations(generator, n)
-        test = BaselineTest((), make_quantile(new, "0.5"), make_quantile(old, "0.5"), Margin(0.05, 0), False)
+        test = DifferenceTest((), make_quantile(new, "0.5"), make_quantile(old, "0.5"), AllowedChange(0.05, 0), False)
         slower += fails([test], Decimal(1))
         more, less = generator.random(n) < 0.02, generator.random(n) < 0.01
-        failing += fails([BaselineTest((), make_rate(more), make_rate(less), Margin(0, 0), False)], Decimal(1))
+        failing += fails([DifferenceTest((), make_rate(more), make_rate(less), AllowedChange(0, 0), False)], Decimal(1))
     return slower / repetitions, failing / repetitions
 
 

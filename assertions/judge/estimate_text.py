@@ -11,7 +11,7 @@ from spanproof.assertions.explain import units
 from spanproof.assertions.explain.group_text import format_group
 from spanproof.assertions.explain.text_formatting import format_count
 from spanproof.assertions.findings.verdict import GroupEstimate, Outcome, Verdict
-from spanproof.assertions.judge.estimates import BaselineTest, Decision, EstimatedClaim, EstimateTest, LimitTest
+from spanproof.assertions.judge.estimates import Decision, DifferenceTest, EstimatedClaim, EstimateTest, LimitTest
 from spanproof.assertions.judge.samples import RateSample, Sample
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -100,8 +100,8 @@ def _explain_groups(
         GroupEstimate(
             tuple(zip(by, each.test.group, strict=True)), each.decision.outcome, each.test.sample.n,
             each.test.sample.estimate,
-            each.test.baseline.n if isinstance(each.test, BaselineTest) else None,
-            each.test.baseline.estimate if isinstance(each.test, BaselineTest) else None,
+            each.test.baseline.n if isinstance(each.test, DifferenceTest) else None,
+            each.test.baseline.estimate if isinstance(each.test, DifferenceTest) else None,
         )
         for each in judged
     )  # fmt: skip

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 DEFAULT_CONFIDENCE: Final = Decimal("0.95")
 
 
-class Margin(Struct, frozen=True):
-    """The larger one of a share of the baseline and an absolute change."""
+class AllowedChange(Struct, frozen=True):
+    """A change from the baseline that is allowed: the larger one of a share of it and an absolute change."""
 
     relative: float
     absolute: float
@@ -77,13 +77,13 @@ class LimitTest(Struct, frozen=True):
         return abs(self.sample.estimate - self.limit)
 
 
-class BaselineTest(Struct, frozen=True):
+class DifferenceTest(Struct, frozen=True):
     """Test of the values of two populations: the one is at most a margin above (two-sided: from) the baseline."""
 
     group: GroupKey
     sample: Sample
     baseline: Sample
-    margin: Margin
+    margin: AllowedChange
     is_two_sided: bool
 
     def decide(self, confidence: float) -> Decision:
@@ -132,7 +132,7 @@ class BaselineTest(Struct, frozen=True):
         return abs(self.sample.estimate - self.baseline.estimate)
 
 
-EstimateTest = LimitTest | BaselineTest
+EstimateTest = LimitTest | DifferenceTest
 
 
 class EstimatedClaim(Struct, frozen=True):
@@ -164,7 +164,7 @@ def read_tests(
         current, baseline = read_samples(connection, function, by, bindings, (traces, "baseline"))
         margin = _read_margin(claim.margin, bindings, is_rate=function.name == "error_rate")
         tests = [
-            BaselineTest(key, current[key], baseline[key], margin, claim.is_two_sided)
+            DifferenceTest(key, current[key], baseline[key], margin, claim.is_two_sided)
             for key in _sort_keys(current.keys() & baseline.keys())
         ]
         unmatched = tuple((key, key in current) for key in _sort_keys(current.keys() ^ baseline.keys()))
@@ -197,7 +197,7 @@ def _count_values(test: EstimateTest) -> int:
     return test.sample.n if isinstance(test, LimitTest) else min(test.sample.n, test.baseline.n)
 
 
-def _read_margin(node: s.Margin, bindings: Bindings, *, is_rate: bool) -> Margin:
+def _read_margin(node: s.Margin, bindings: Bindings, *, is_rate: bool) -> AllowedChange:
     """Read a margin. A percentage is a share of the baseline but, of a rate, percentage points."""
     relative = absolute = 0.0
     for part in (node.value, node.floor):
@@ -209,7 +209,7 @@ def _read_margin(node: s.Margin, bindings: Bindings, *, is_rate: bool) -> Margin
             relative = max(relative, value)
         else:
             absolute = max(absolute, value)
-    return Margin(relative, absolute)
+    return AllowedChange(relative, absolute)
 
 
 def decide_together(claims: Iterable[EstimatedClaim], error_fraction: Decimal) -> list[list[Decision]]:

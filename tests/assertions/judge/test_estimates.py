@@ -10,17 +10,17 @@ import pytest
 
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.judge.estimates import (
-    BaselineTest,
+    AllowedChange,
+    DifferenceTest,
     EstimatedClaim,
     LimitTest,
-    Margin,
     decide_together,
 )
 from spanproof.assertions.judge.samples import MeanSample, QuantileSample, RateSample
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
-def claim_of(*tests: LimitTest | BaselineTest) -> EstimatedClaim:
+def claim_of(*tests: LimitTest | DifferenceTest) -> EstimatedClaim:
     return EstimatedClaim(tests, Decimal("0.05"), ValueType("fraction"))
 
 
@@ -53,7 +53,7 @@ def test_evaluations_of_a_gate_share_the_error() -> None:
 
 
 def test_margin_is_the_larger_of_share_and_floor() -> None:
-    margin = Margin(0.2, 1.0)
+    margin = AllowedChange(0.2, 1.0)
     assert [margin.raise_limit(value) for value in (0.0, 2.0, 10.0)] == [1.0, 3.0, 12.0]
     assert [margin.lower_limit(value) for value in (2.0, 10.0, -math.inf)] == [1.0, 8.0, -math.inf]
 
@@ -61,9 +61,9 @@ def test_margin_is_the_larger_of_share_and_floor() -> None:
 def test_needed_number_of_values_decides() -> None:
     """The verdict says about how many values would decide; with that many of the same kind, it is decided."""
 
-    def test_with(n: int) -> BaselineTest:
+    def test_with(n: int) -> DifferenceTest:
         current, baseline = (MeanSample(n, mean, 10 / math.sqrt(n), n, mean) for mean in (104.0, 100.0))
-        return BaselineTest((), current, baseline, Margin(0.0, 5.0), False)
+        return DifferenceTest((), current, baseline, AllowedChange(0.0, 5.0), False)
 
     (undecided,) = decide_together([claim_of(test_with(100))], Decimal(1))[0]
     assert undecided.outcome is Outcome.INCONCLUSIVE

@@ -25,6 +25,7 @@ GROUPS: Final = 100
 EVALUATIONS: Final = 20
 ERROR: Final = Decimal("0.05")
 LEVEL: Final = np.exp(4.0)
+NO_CHANGE: Final = AllowedChange(0, 0)
 
 
 def draw_durations(generator: np.random.Generator, n: int, factor: float = 1.0) -> Array:
@@ -68,11 +69,7 @@ def simulate_family(generator: np.random.Generator, repetitions: int, evaluation
             seen = 400 * evaluation // evaluations
             tests = [
                 DifferenceTest(
-                    (str(number),),
-                    make_quantile(new[:seen], "0.5"),
-                    make_quantile(old, "0.5"),
-                    AllowedChange(0, 0),
-                    False,
+                    (str(number),), make_quantile(new[:seen], "0.5"), make_quantile(old, "0.5"), NO_CHANGE, False
                 )
                 for number, (new, old) in enumerate(groups)
             ]

@@ -43,8 +43,14 @@ class Mark(Struct, frozen=True):
     text: str
 
 
+SHOWN_GROUPS = 3  # groups that a reason lists; reports list the others
+
+
 class GroupEstimate(Struct, frozen=True):
-    """An estimate of one group, with the fields that define the group. The baseline is None if there is none."""
+    """An estimate of one group, with the fields that define the group. The baseline is None if there is none.
+
+    ``text`` has the group and both values.
+    """
 
     key: tuple[tuple[str, str | None], ...]
     outcome: Outcome
@@ -52,6 +58,7 @@ class GroupEstimate(Struct, frozen=True):
     value: float
     baseline_n: int | None
     baseline_value: float | None
+    text: str
 
 
 class Verdict(Struct, frozen=True):

@@ -9,15 +9,15 @@ from msgspec import Struct
 
 from spanproof.assertions.explain import units
 from spanproof.assertions.explain.group_text import format_group
-from spanproof.assertions.explain.text_formatting import format_count
-from spanproof.assertions.findings.verdict import GroupEstimate, Outcome, Verdict
+from spanproof.assertions.explain.text_formatting import format_count, format_list
+from spanproof.assertions.findings.finding_counts import GroupKey
+from spanproof.assertions.findings.verdict import SHOWN_GROUPS, GroupEstimate, Outcome, Verdict
 from spanproof.assertions.judge.estimates import Decision, DifferenceTest, EstimatedClaim, EstimateTest, LimitTest
 from spanproof.assertions.judge.samples import RateSample, Sample
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 _IDS: Final = {Outcome.PASS: "pass", Outcome.FAIL: "confident", Outcome.INCONCLUSIVE: "sample-too-small"}
-_SHOWN: Final = 5  # groups of a kind that a reason lists
 _DIGITS: Final = 4
 
 
@@ -89,19 +89,19 @@ def _explain_groups(
         reason, mark = f"in each of {groups}{_list_rest(claim, by)}", ""
     else:
         word = "failed" if outcome is Outcome.FAIL else "undecided"
-        shown = [_describe_group(each, claim.type, by) for each in found]
-        if outcome is Outcome.INCONCLUSIVE:
-            shown = shown[:_SHOWN] + ([f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else [])
+        shown = [_describe_group(each, claim.type, by) for each in found[:SHOWN_GROUPS]]
+        shown += [f"and {len(found) - SHOWN_GROUPS} more"] if len(found) > SHOWN_GROUPS else []
         undecided = len(of_outcome[Outcome.INCONCLUSIVE]) if outcome is Outcome.FAIL else 0
         rest = f"; {undecided} undecided" if undecided else ""
         reason = f"{len(found)} of {groups} {word}: {'; '.join(shown)}{rest}{_list_rest(claim, by)}"
-        mark = f"{format_group(found[0].test.group, by)}: {_compare(found[0].test, claim.type)}"
+        mark = f"{_quote_group(found[0].test.group, by)} {_compare(found[0].test, claim.type)}"
     results = tuple(
         GroupEstimate(
             tuple(zip(by, each.test.group, strict=True)), each.decision.outcome, each.test.sample.n,
             each.test.sample.estimate,
             each.test.baseline.n if isinstance(each.test, DifferenceTest) else None,
             each.test.baseline.estimate if isinstance(each.test, DifferenceTest) else None,
+            _describe_group(each, claim.type, by),
         )
         for each in judged
     )  # fmt: skip
@@ -110,7 +110,7 @@ def _explain_groups(
 
 
 def _describe_group(judged: _Judged, type_: ValueType, by: tuple[str, ...]) -> str:
-    text = f"{format_group(judged.test.group, by)} {_compare(judged.test, type_)}"
+    text = f"{_quote_group(judged.test.group, by)} {_compare(judged.test, type_)}"
     if judged.decision.outcome is Outcome.INCONCLUSIVE and judged.decision.needed is not None:
         text += f", about {judged.decision.needed} values would decide"
     return text
@@ -131,9 +131,12 @@ def _list_rest(claim: EstimatedClaim, by: tuple[str, ...]) -> str:
     texts = []
     for reason, keys in kinds:
         if keys:
-            more = f" and {len(keys) - _SHOWN} more" if len(keys) > _SHOWN else ""
-            texts.append(f"{reason}: {', '.join(format_group(key, by) for key in keys[:_SHOWN])}{more}")
+            texts.append(f"{reason}: {format_list([format_group(key, by) for key in keys], SHOWN_GROUPS)}")
     return f"; not judged, {'; '.join(texts)}" if texts else ""
+
+
+def _quote_group(key: GroupKey, by: tuple[str, ...]) -> str:
+    return f"`{format_group(key, by)}`"
 
 
 def format_estimate(sample: Sample, type_: ValueType) -> str:

@@ -43,7 +43,8 @@ class SourceRange:
 class EstimateDocument:
     """An estimate of one group: of ``n`` values, and of those of the baseline. Durations are in nanoseconds.
 
-    ``key`` has the fields that define the group. The baseline is missing where the claim is not about it.
+    ``key`` has the fields that define the group. The baseline is missing where the claim is not about it. ``text`` has
+    the group and both values.
     """
 
     key: dict[str, str | None]
@@ -52,6 +53,7 @@ class EstimateDocument:
     value: float
     baseline_n: int | None
     baseline_value: float | None
+    text: str
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,9 @@ def describe_verdict(judged: ClaimJudged) -> VerdictDocument:
         verdict.n, verdict.witnesses, verdict.help, position,
         extract_excerpt(text, Mark(verdict.at, verdict.mark), verdict.marks), verdict.follows_from,
         tuple(
-            EstimateDocument(dict(each.key), each.outcome, each.n, each.value, each.baseline_n, each.baseline_value)
+            EstimateDocument(
+                dict(each.key), each.outcome, each.n, each.value, each.baseline_n, each.baseline_value, each.text
+            )
             for each in verdict.groups
         ),
     )  # fmt: skip

@@ -14,6 +14,7 @@ from spanproof.assertions.reports.outcome_text import (
     format_proof_counts,
     format_rerun_command,
     format_verdict_counts,
+    list_further_groups,
     name_outcome,
     rank_not_passed,
 )
@@ -138,6 +139,8 @@ def _render_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, .
             yield f"     | {row}"
     if verdict.help:
         yield f"     = help: {verdict.help}"
+    for group in list_further_groups(verdict):
+        yield f"     = {group}"
 
 
 def _escape_cell(text: str) -> str:

@@ -27,6 +27,7 @@ from spanproof.assertions.reports.outcome_text import (
     format_proof_counts,
     format_rerun_command,
     format_verdict_counts,
+    list_further_groups,
     name_outcome,
 )
 from spanproof.assertions.reports.terminal import OUTCOME_SIGNS, draw_marks
@@ -65,6 +66,7 @@ def _load_template() -> Template:
     environment.filters |= {
         "count_verdicts": lambda verdicts: ", ".join(format_verdict_counts(verdicts)),
         "draw_excerpt": _draw_excerpt,
+        "further_groups": list_further_groups,
         "name_outcome": name_outcome,
         "place_bar": _make_bar_style,
         "quoted": _render_code_spans,

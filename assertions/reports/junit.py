@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.reports.documents import ProofDocument, RunDocument, TryDocument, VerdictDocument
-from spanproof.assertions.reports.outcome_text import format_rerun_command, rank_not_passed
+from spanproof.assertions.reports.outcome_text import format_rerun_command, list_further_groups, rank_not_passed
 
 # characters that XML 1.0 does not allow
 _INVALID_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -80,6 +80,7 @@ def _describe_verdict(verdict: VerdictDocument, verdicts: tuple[VerdictDocument,
         lines.append(f"  a consequence of line {verdicts[verdict.follows_from].position.line}")
     lines += [f"  trace {witness.trace_id} span {witness.span_id}" for witness in verdict.witnesses[:1]]
     lines += [f"  help: {verdict.help}"] if verdict.help else []
+    lines += [f"  {group}" for group in list_further_groups(verdict)]
     return "\n".join(lines)
 
 

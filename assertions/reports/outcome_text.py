@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, Outcome
+from spanproof.assertions.findings.verdict import OUTCOMES_BY_SEVERITY, SHOWN_GROUPS, Outcome
 from spanproof.assertions.reports.documents import ProofDocument, VerdictDocument
 
 FLAKY: Final = "flaky"
@@ -52,6 +52,11 @@ def format_proof_counts(outcomes: Iterable[Outcome], flaky: int) -> list[tuple[s
         return parts
     passed = counts[Outcome.PASS] - flaky
     return [*([(str(Outcome.PASS), f"{passed} passed")] if passed else []), (FLAKY, f"{flaky} flaky"), *parts[1:]]
+
+
+def list_further_groups(verdict: VerdictDocument) -> list[str]:
+    """Return the groups with the outcome of the verdict that its reason does not list, with their values."""
+    return [each.text for each in verdict.groups if each.outcome is verdict.outcome][SHOWN_GROUPS:]
 
 
 def format_rerun_command(proof: ProofDocument) -> str:

@@ -23,6 +23,7 @@ from spanproof.assertions.reports.outcome_text import (
     format_proof_counts,
     format_rerun_command,
     format_verdict_counts,
+    list_further_groups,
     name_outcome,
 )
 from spanproof.assertions.run.events import (
@@ -168,7 +169,10 @@ def _render_failure(verdict: VerdictDocument, verdicts: tuple[VerdictDocument, .
         text.append(f"   = a consequence of line {cause.position.line}: {cause.reason}\n", style="dim")
         return text
     title = f"{verdict.outcome}[{verdict.id}]"
-    return _render_excerpt(verdict.position.path, verdict.excerpt, title, verdict.reason, verdict.help, style)
+    text = _render_excerpt(verdict.position.path, verdict.excerpt, title, verdict.reason, verdict.help, style)
+    for group in list_further_groups(verdict):
+        text.append(f"   = {group}\n", style="dim")
+    return text
 
 
 def render_diagnostics(path: str, text: str, diagnostics: tuple[Diagnostic, ...]) -> Text:

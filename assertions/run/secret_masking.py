@@ -97,7 +97,11 @@ def _mask_verdict(verdict: Verdict, secrets: Secrets) -> Verdict:
         help=None if verdict.help is None else secrets.mask(verdict.help),
         marks=tuple(Mark(each.at, secrets.mask(each.text)) for each in verdict.marks),
         groups=tuple(
-            replace(each, key=tuple((name, None if text is None else secrets.mask(text)) for name, text in each.key))
+            replace(
+                each,
+                key=tuple((name, None if text is None else secrets.mask(text)) for name, text in each.key),
+                text=secrets.mask(each.text),
+            )
             for each in verdict.groups
         ),
     )

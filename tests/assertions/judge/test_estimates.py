@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from spanproof.assertions.findings.verdict import Outcome
+from spanproof.assertions.judge.estimate_text import explain_estimate
 from spanproof.assertions.judge.estimates import (
     AllowedChange,
     DifferenceTest,
@@ -17,6 +18,10 @@ from spanproof.assertions.judge.estimates import (
     decide_together,
 )
 from spanproof.assertions.judge.samples import MeanSample, QuantileSample, RateSample
+from spanproof.assertions.reports.documents import describe_verdict
+from spanproof.assertions.reports.outcome_text import list_further_groups
+from spanproof.assertions.run.events import ClaimJudged
+from spanproof.query_lang.syntax.parser import ParsedFile, parse_claim
 from spanproof.query_lang.syntax.vocabulary import ValueType
 
 
@@ -50,6 +55,23 @@ def test_decided_tests_leave_their_share_to_the_others() -> None:
 def test_evaluations_of_a_gate_share_the_error() -> None:
     borderline = rate_below(0.05, 0, 60)
     assert decide(claim_of(borderline), fraction=Decimal("0.5")) == [Outcome.INCONCLUSIVE]
+
+
+def test_reason_lists_the_furthest_groups_and_reports_the_others() -> None:
+    text = "error_rate(*) < 5% by service with confidence 95%"
+    expectation = parse_claim(text).expectation
+    assert expectation is not None
+    tests = [LimitTest((f"s{rate}",), RateSample(1000, 10 * rate, 1000), "<", 0.05) for rate in (20, 50, 30, 60, 40, 1)]
+    claim = claim_of(*tests)
+    verdict = explain_estimate(expectation, claim, decide_together([claim], Decimal(1))[0], None)
+    assert verdict.reason == (
+        "5 of 6 groups by service failed: `s60` 60%, 600 of 1000; `s50` 50%, 500 of 1000; `s40` 40%, 400 of 1000;"
+        " and 2 more"
+    )
+    assert verdict.mark == "`s60` 60%, 600 of 1000"
+    assert [each.text for each in verdict.groups][:2] == ["`s60` 60%, 600 of 1000", "`s50` 50%, 500 of 1000"]
+    judged = ClaimJudged(ParsedFile("a.proof", text, (), ()), expectation, verdict)
+    assert list_further_groups(describe_verdict(judged)) == ["`s30` 30%, 300 of 1000", "`s20` 20%, 200 of 1000"]
 
 
 def test_margin_is_the_larger_of_share_and_floor() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -45,7 +46,7 @@ def _explain_nothing(
     value = expectation.claim.value if isinstance(expectation.claim, s.BaselineTest) else None
     at = expectation.claim.at if value is None else value.at
     reason = "nothing matched" + (" in the baseline" if claim.is_empty == (False, True) else "")
-    if claim.small or claim.unmatched:
+    if by and (claim.small or claim.unmatched):
         reason = f"there is no group to judge{_list_rest(claim, by)}"
     help_ = nearest if claim.is_empty[0] else None
     reason += f"; {help_}" if help_ else ""
@@ -153,6 +154,8 @@ def _format_sample(sample: Sample, type_: ValueType) -> str:
 
 def _format_value(value: float, type_: ValueType) -> str:
     """Return a value with four digits, or more before the point: its error is larger than further ones."""
+    if not math.isfinite(value):
+        return str(value)
     rounded = float(f"{value:.{_DIGITS}g}") if abs(value) < 10**_DIGITS or type_.kind == "duration" else round(value)
     return units.format_value(round(rounded) if type_.kind == "duration" else rounded, type_)
 

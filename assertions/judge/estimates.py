@@ -14,7 +14,7 @@ from spanproof.assertions.findings.finding_counts import GroupKey, rank_group
 from spanproof.assertions.findings.verdict import Outcome
 from spanproof.assertions.judge import statistics as stats
 from spanproof.assertions.judge.samples import QuantileSample, RateSample, Sample, read_samples
-from spanproof.query_lang.check.constants import Bindings, evaluate, to_decimal
+from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, to_decimal
 from spanproof.query_lang.check.types import TypeChecker
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.vocabulary import ValueType
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import duckdb
 
 DEFAULT_CONFIDENCE: Final = Decimal("0.95")
+_MAX_CONFIDENCE: Final = 1 - 1e-12  # the error of a higher one cannot be computed
 
 
 class AllowedChange(Struct, frozen=True):
@@ -122,7 +123,7 @@ class DifferenceTest(Struct, frozen=True):
         minimum = max(_compute_minimum_size(each, confidence) for each in (self.sample, self.baseline))
         width = bounds.upper - bounds.estimate if bounds.estimate <= 0 else bounds.estimate - bounds.lower
         n = max(self.sample.n, self.baseline.n)
-        if math.isinf(width) or not bounds.estimate:
+        if not math.isfinite(width) or not math.isfinite(bounds.estimate) or not bounds.estimate:
             return minimum or None
         needed = math.ceil(n * (width / bounds.estimate) ** 2)
         return max(needed, minimum) if needed < stats.MAX_SAMPLE_SIZE else None
@@ -205,6 +206,8 @@ def _read_margin(node: s.Margin, bindings: Bindings, *, is_rate: bool) -> Allowe
             continue
         constant = evaluate(part, bindings)
         value = float(to_decimal(constant))
+        if value < 0:
+            raise MissingValue("a margin is negative")
         if constant is not None and constant.kind == "fraction" and not is_rate:
             relative = max(relative, value)
         else:
@@ -225,7 +228,8 @@ def decide_together(claims: Iterable[EstimatedClaim], error_fraction: Decimal) -
         share = error_fraction / len(open_)
         for number, index in open_:
             claim = claims[number]
-            decisions[number][index] = claim.tests[index].decide(float(1 - claim.error * share))
+            confidence = min(float(1 - claim.error * share), _MAX_CONFIDENCE)
+            decisions[number][index] = claim.tests[index].decide(confidence)
         undecided = [each for each in open_ if _get_outcome(decisions, each) is Outcome.INCONCLUSIVE]
         if len(undecided) == len(open_):
             break

@@ -28,8 +28,8 @@ from spanproof.assertions.judge.estimates import read_tests
 from spanproof.assertions.judge.sampled_claims import SampledClaim, SampledReading, judge_together
 from spanproof.assertions.judge.trace_selection import TraceSelection
 from spanproof.collector.traces.retention import find_last_expired_start_ns
-from spanproof.query_lang.check.claims import is_estimate
 from spanproof.query_lang.check.constants import Bindings, MissingValue, evaluate, to_decimal
+from spanproof.query_lang.check.operands import is_estimate
 from spanproof.query_lang.check.readings import Reading
 from spanproof.query_lang.check.types import mentions_baseline
 from spanproof.query_lang.compile.compiler import compile_claim
@@ -145,7 +145,11 @@ class Judge(TraceSelection):
         except (MissingValue, duckdb.Error) as error:
             return replace(sampled, verdict=explainer.make_error(str(error)))
         nearest = explainer.suggest_nearest() if read[0].claim.is_empty[0] else None
-        return replace(sampled, readings=read, nearest=nearest, note=self._describe_expired(expectation))
+        is_open = bool(open_evidence.unfinished) and any(
+            isinstance(part, s.Function) and part.name == "critical" for part in s.walk(expectation.claim)
+        )
+        note = self._describe_expired(expectation)
+        return replace(sampled, readings=read, nearest=nearest, note=note, depends_on_ends=is_open)
 
     def _depends_on_ends(self, expectation: s.Expectation, bindings: Bindings) -> bool:
         """Return whether unfinished spans leave shares of a critical path open.

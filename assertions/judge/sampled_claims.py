@@ -37,7 +37,8 @@ class SampledReading(Struct, frozen=True):
 class SampledClaim(Struct, frozen=True):
     """An estimate whose samples were read. `verdict` is given if there is nothing to test.
 
-    `nearest` names what exists if nothing matched; `note` ends the reason.
+    `nearest` names what exists if nothing matched; `note` ends the reason. `depends_on_ends`: spans that never ended
+    leave the values open.
     """
 
     expectation: s.Expectation
@@ -48,6 +49,7 @@ class SampledClaim(Struct, frozen=True):
     verdict: Verdict | None = None
     nearest: str | None = None
     note: str = ""
+    depends_on_ends: bool = False
 
 
 def judge_together(sampled: Sequence[SampledClaim], error_fraction: Decimal) -> list[Verdict]:
@@ -63,16 +65,38 @@ def _conclude(sampled: SampledClaim, decisions: list[Decision], error_fraction: 
     """Return the verdict of the first reading, unless another reading gives another outcome."""
     claim, variables = sampled.expectation.claim, sampled.variables
     first = _explain(sampled, sampled.readings[0], decisions)
+    agreed = list(decisions)
     endless: Verdict | None = None
+    different: tuple[Verdict, tuple[Doubt, ...]] | None = None
     for reading in sampled.readings[1:]:
-        verdict = _explain(sampled, reading, _repeat(sampled, decisions, reading.claim, error_fraction))
-        if verdict.outcome != first.outcome:
-            return sampled.open_evidence.make_inconclusive(claim, first, verdict, reading.doubts, variables)
+        repeated = _repeat(sampled, decisions, reading.claim, error_fraction)
+        agreed = _leave_open(sampled.readings[0].claim, agreed, reading.claim, repeated)
+        verdict = _explain(sampled, reading, repeated)
+        if verdict.outcome != first.outcome and different is None:
+            different = verdict, reading.doubts
         if reading.doubts == ("unfinished",) and reading.is_endless:
             endless = verdict
+    verdict = _explain(sampled, sampled.readings[0], agreed)  # without the groups that the readings judge differently
+    if different is not None and verdict.outcome is not Outcome.FAIL:
+        return sampled.open_evidence.make_inconclusive(claim, first, *different, variables)
+    if verdict.outcome is not Outcome.INCONCLUSIVE and sampled.depends_on_ends:
+        return sampled.open_evidence.make_inconclusive(claim, first, first, ("unfinished",), variables)
+    if agreed != decisions or sampled.expectation.by:
+        return verdict
     if endless is not None:
         return sampled.open_evidence.choose_observation(sampled.connection, claim, first, endless, variables)
     return first
+
+
+def _leave_open(
+    claim: EstimatedClaim, decisions: list[Decision], other: EstimatedClaim, others: list[Decision]
+) -> list[Decision]:
+    """Return the decisions, undecided where another reading decides otherwise about the group, or lacks it."""
+    outcomes = {test.group: each.outcome for test, each in zip(other.tests, others, strict=True)}
+    return [
+        each if outcomes.get(test.group) is each.outcome else replace(each, outcome=Outcome.INCONCLUSIVE)
+        for test, each in zip(claim.tests, decisions, strict=True)
+    ]
 
 
 def _repeat(

@@ -155,11 +155,13 @@ def _read_rows(connection: duckdb.DuckDBPyConnection, query: SampleQuery) -> dic
     codes = encoded.indices.to_numpy(zero_copy_only=False)
     columns = [table.column(name).to_numpy() for name in ("trace", "begin_ns", "n", "total")]
     order = np.argsort(codes, kind="stable")
+    order = order[np.isfinite(columns[-1].astype(float)[order])]  # an infinite attribute is no number to average
     starts = np.searchsorted(codes[order], np.arange(len(encoded.dictionary) + 1))
     groups = {}
     for number, text in enumerate(encoded.dictionary.to_pylist()):
         chosen = order[starts[number] : starts[number + 1]]
-        groups[_read_key(text)] = SampleRows(*(column[chosen] for column in columns))
+        if len(chosen):
+            groups[_read_key(text)] = SampleRows(*(column[chosen] for column in columns))
     return groups
 
 
@@ -181,7 +183,7 @@ def _make_sample(kind: str, rows: SampleRows, share: Decimal) -> Sample:
     if kind == "rate":
         return RateSample(n, int(rows.totals.sum()), stats.compute_effective_size(*clusters))
     mean, error, size = stats.estimate_ratio(*clusters)
-    return MeanSample(n, mean, error, size, abs(mean))
+    return MeanSample(n, mean, error, size, abs(mean) or 1.0)
 
 
 def _sum_clusters(rows: SampleRows, hits: Array) -> tuple[Array, Array]:
@@ -212,6 +214,8 @@ def _read_calls_samples(
     for calls, _ in read:
         for key in calls:
             callers[key[:-1]].add(key[-1:])
+    if not by and not callers:  # nobody makes such a call: 0 of all requests
+        callers[_WHOLE] = {name for _, requests in read for name in requests}
     samples = []
     for calls, requests in read:
         sides: dict[GroupKey, Sample] = {}

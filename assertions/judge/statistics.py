@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MAX_SAMPLE_SIZE: Final = 10_000_000
 _WILSON_CONFIDENCE: Final = 0.99  # the highest
+_ROUNDING: Final = 1e-12  # relative error of sums
 _MIN_BLOCKS, _MAX_BLOCKS, _MIN_BLOCK_SIZE = 5, 10, 20
 Array: TypeAlias = "np.ndarray[Any, Any]"
 RateBoundFunction: TypeAlias = "Callable[[float, float, float], ConfidenceBounds]"
@@ -69,7 +70,10 @@ def _estimate_ratio(counts: Array, totals: Array) -> tuple[float, float, int]:
     m = len(counts)
     if m == 1:
         return float(mean), math.inf, 1
-    squares = float(((totals - mean * counts) ** 2).sum())
+    deviations = totals - mean * counts
+    if (np.abs(deviations) <= _ROUNDING * np.abs(mean) * counts).all():
+        return float(mean), 0.0, m
+    squares = float((deviations**2).sum())
     return float(mean), math.sqrt(m / (m - 1) * squares) / float(counts.sum()), m
 
 

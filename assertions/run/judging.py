@@ -31,8 +31,8 @@ from spanproof.collector.calls.derivation import derive_calls
 from spanproof.collector.storage.interface import SpanStore
 from spanproof.collector.traces.completeness import Completeness
 from spanproof.collector.traces.export_intervals import describe_missing_spans
-from spanproof.query_lang.check.claims import is_estimate
 from spanproof.query_lang.check.constants import Bindings
+from spanproof.query_lang.check.operands import is_estimate
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax.parser import ParsedFile
 

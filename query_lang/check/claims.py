@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from spanproof.query_lang.check.comparisons import find_misplaced_operands
 from spanproof.query_lang.check.constants import is_constant
-from spanproof.query_lang.check.operands import compares_value_sets
+from spanproof.query_lang.check.operands import compares_value_sets, is_estimate
 from spanproof.query_lang.check.scope import Scope
 from spanproof.query_lang.check.types import TypeChecker, mentions_baseline
 from spanproof.query_lang.syntax import nodes as s
 from spanproof.query_lang.syntax import vocabulary as v
 from spanproof.query_lang.syntax.diagnostics import Diagnostic, suggest_names
 from spanproof.query_lang.syntax.instants import parse_instant
+
+_ESTIMATE_HELP: Final = "such as `error_rate(A)`, `p95(duration(A))` or `avg(calls(A -> B))`"
 
 
 class ClaimChecker:
@@ -194,18 +197,15 @@ class ClaimChecker:
                 "not-an-estimate",
                 "`with confidence` needs a comparison of an error rate, a mean or a quantile with a limit",
                 claim.at,
-                "such as `error_rate(A) < 1%` or `p95(duration(A)) < 400ms`",
+                _ESTIMATE_HELP,
             )
 
     def _check_baseline_test(self, claim: s.BaselineTest, scope: Scope) -> None:
         words = "`within … of`" if claim.is_two_sided else "`not worse than`"
         value = self.type_checker.infer(claim.value, scope)
         if not is_estimable(claim.value) or mentions_baseline(claim.value):
-            self.report(
-                "not-an-estimate",
-                f"{words} compares an error rate, a mean or a quantile with the baseline",
-                claim.value.at,
-            )
+            problem = f"{words} compares an error rate, a mean or a quantile with the baseline"
+            self.report("not-an-estimate", problem, claim.value.at, _ESTIMATE_HELP)
         if not isinstance(claim.reference, s.Name) or claim.reference.text != "baseline":
             self.report("misplaced", f"{words} must be followed by `baseline`", claim.reference.at)
         else:
@@ -218,13 +218,15 @@ class ClaimChecker:
             margin = self.type_checker.infer(part, scope)
             if "any" not in (margin.kind, value.kind) and margin.kind not in wanted:
                 self.report("type-mismatch", f"the margin cannot be {margin.name}", part.at, hint)
+            elif isinstance(part, s.Negative):
+                self.report("out-of-range", "a margin is not negative", part.at)
             else:
                 self.check_constant(part, "a margin")
 
     def _check_confidence(self, node: s.Expression, scope: Scope) -> None:
         self.check_constant_of_kind(node, scope, "fraction", "a confidence")
-        if isinstance(node, s.Number) and node.unit == "%" and not 0.5 <= node.value < 1:
-            self.report("out-of-range", "a confidence is at least 50% and less than 100%", node.at)
+        if isinstance(node, s.Number) and node.unit == "%" and not 0.5 < node.value < 1:
+            self.report("out-of-range", "a confidence is more than 50% and less than 100%", node.at)
 
     def _check_claim(self, claim: s.Claim, scope: Scope) -> None:
         match claim:
@@ -387,13 +389,11 @@ def is_response_aggregate(node: object) -> bool:
     )
 
 
-def is_estimate(expectation: s.Expectation) -> bool:
-    """Return whether a claim is about the population that its traces are a sample of."""
-    return expectation.confidence is not None or isinstance(expectation.claim, s.BaselineTest)
-
-
 def is_estimable(node: s.Expression) -> bool:
     """Return whether a sample can bound `node`: an error rate, a mean or a quantile of spans or calls."""
     if is_response_aggregate(node) or not isinstance(node, s.Function):
         return False
+    inner = node.arguments[-1] if node.arguments else None
+    if node.name != "avg" and isinstance(inner, s.Function) and inner.name == "calls":
+        return False  # the requests without a call are known by their number only
     return node.name in ("error_rate", "avg", "p") or v.read_quantile(node.name) is not None

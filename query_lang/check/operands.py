@@ -40,6 +40,11 @@ def compares_value_sets(node: object) -> bool:
     )
 
 
+def is_estimate(expectation: s.Expectation) -> bool:
+    """Return whether a claim is about the population that its traces are a sample of."""
+    return expectation.confidence is not None or isinstance(expectation.claim, s.BaselineTest)
+
+
 def find_equality_problems(node: s.Compare, left: ValueType, right: ValueType) -> Iterator[Diagnostic]:
     """Yield the reasons why values of these types cannot be equal."""
     kinds = {left.kind, right.kind}

@@ -50,6 +50,8 @@ def compile_sample(node: s.Function, by: tuple[s.Name, ...], bindings: Bindings,
 def compile_group_text(group: str, fields: int) -> str:
     """Return the SQL of the texts of a group's fields in one."""
     texts = [group] if fields < 2 else [f"{group}[{number}]" for number in range(1, fields + 1)]
+    for separator in (FIELD_SEPARATOR, MISSING_FIELD):  # which a text should not contain
+        texts = [f"replace({text}, {SQL.quote(separator)}, ' ')" for text in texts]
     filled = [f"coalesce({text}, {SQL.quote(MISSING_FIELD)})" for text in texts]
     return f" || {SQL.quote(FIELD_SEPARATOR)} || ".join(filled)
 

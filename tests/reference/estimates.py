@@ -68,7 +68,7 @@ class Sample(Struct, frozen=True):
         mean = sum(self.sums.values()) / self.n
         squares, m = _find_variation(self.counts, self.sums)
         if m > 1 and not squares:
-            unit = 1.0 if self.is_calls else abs(float(mean))
+            unit = 1.0 if self.is_calls else abs(float(mean)) or 1.0
             half = unit * (1 - (1 - confidence) ** (1 / m))
         elif m == 1:
             half = math.inf
@@ -159,6 +159,8 @@ def _read_calls(
     for found in calls:
         for key, _, call in found:
             callers[key].add(call.last.caller)  # type: ignore[union-attr]
+    if not by and not callers:
+        callers[()] = {span.service for world in worlds for span in select(selection.caller, world)}  # type: ignore[union-attr]
     samples: list[dict[GroupKey, Sample]] = []
     for world, found in zip(worlds, calls, strict=True):
         groups: dict[GroupKey, Sample] = {}

@@ -88,7 +88,10 @@ def _depends_on_ends(expectation: s.Expectation, world: World) -> bool:
         if isinstance(function, s.Function) and function.name in AGGREGATES
         for part in s.walk(function)
     }
-    names = (part for part in s.walk(claim) if isinstance(part, s.Function) and id(part) not in aggregated)
+    is_estimate = isinstance(claim, s.BaselineTest) or expectation.confidence is not None
+    names = (
+        part for part in s.walk(claim) if isinstance(part, s.Function) and (is_estimate or id(part) not in aggregated)
+    )
     return is_open and any(part.name == "critical" for part in names)
 
 

@@ -290,7 +290,7 @@ def list_values(node: s.Function, world: World) -> list[tuple[str, Fraction]]:
         return [(world.row(item).trace_id, Fraction(_is_error(item, world))) for item in items]
     bag = evaluate(node.arguments[-1], world)
     assert isinstance(bag, Bag)
-    return [(trace, convert(typed, "number")) for trace, typed in bag.values]
+    return [(trace, n) for trace, typed in bag.values if (n := convert(typed, "number")) is not None]
 
 
 def _bag(node: s.Function, world: World) -> Bag:

@@ -133,13 +133,13 @@ class Try(Struct, frozen=True, eq=False):
     def _status_span(self) -> Span:
         """Return the span whose response status counts."""
         span = self.own_span
-        if span is self.exit and self._received_status_of_server:
+        if span is self.exit and self.received_status_of_server:
             assert self.server is not None
             return self.server
         return span
 
     @property
-    def _received_status_of_server(self) -> bool:
+    def received_status_of_server(self) -> bool:
         """Return whether the response that the client did not record is the one that the server sent.
 
         Where the client reports an error, a success of the server does not explain it: the response was lost.
@@ -185,7 +185,7 @@ class Try(Struct, frozen=True, eq=False):
         span = self.exit
         if span is None or self.asynchronous or self.is_arrival or span.unfinished:
             return False
-        if read(span.attributes, "http.request.method") is None or self._received_status_of_server:
+        if read(span.attributes, "http.request.method") is None or self.received_status_of_server:
             return False
         return self.http_status is None
 

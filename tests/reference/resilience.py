@@ -142,7 +142,7 @@ def _was_cut_off(attempt: Try, world: World) -> bool:
     timed_out = span.rpc_status == "DEADLINE_EXCEEDED" or any(TIMEOUT.search(each) for each in types)
     is_http = read(span.attributes, "http.request.method") is not None
     if is_http:
-        if attempt.http_status is not None:
+        if attempt.http_status is not None or attempt.received_status_of_server:
             return False
     elif not timed_out and attempt.attribute("rpc.response.status_code") is not None and span.rpc_status != "CANCELLED":
         return False

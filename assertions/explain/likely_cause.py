@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import Struct
 
@@ -23,7 +23,6 @@ from spanproof.query_lang.sql.row_aliases import CHILD_COVERAGE_SQL
 if TYPE_CHECKING:
     import duckdb
 
-Measure: TypeAlias = Literal["own time", "network", "errors", "calls"]
 MAX_CAUSES: Final = 3
 _MIN_VALUES: Final = 5
 _MIN_DEVIATIONS: Final = 4.0  # a difference is named if it is so many times its standard error
@@ -105,7 +104,6 @@ class _Side(Struct):
 
 
 class _Change(Struct, frozen=True):
-    measure: Measure
     effect: float
     text: str
 
@@ -171,12 +169,12 @@ def _compare_service(service: str, current: _Side, baseline: _Side) -> list[_Cha
     if slower_ns >= _MIN_NS:
         text = f"own time {_format_times(current.own[service], baseline.own[service])}"
         effect = slower_ns * current.weigh(current.own[service]) / max(baseline.request_ns, _MIN_NS)
-        changes.append(_Change("own time", effect, text))
+        changes.append(_Change(effect, text))
     more = _find_change(current.service_errors[service], baseline.service_errors[service])
     if more > 0:
         rates = (format_fraction(side.service_errors[service].mean) for side in (current, baseline))
         effect = more * current.weigh(current.own[service])
-        changes.append(_Change("errors", effect, "errors of its own {} against {}".format(*rates)))
+        changes.append(_Change(effect, "errors of its own {} against {}".format(*rates)))
     return changes
 
 
@@ -197,7 +195,7 @@ def _compare_edges(service: str, edges: list[tuple[str, str]], current: _Side, b
             f"{caller} -> {callee} {_format_times(current.network[caller, callee], baseline.network[caller, callee])}"
             for caller, callee in slow
         ]
-        changes.append(_Change("network", effect, f"network {format_list(shown, _SHOWN)}"))
+        changes.append(_Change(effect, f"network {format_list(shown, _SHOWN)}"))
     failing = {edge: _find_change(current.edge_errors[edge], baseline.edge_errors[edge]) for edge in judged}
     failed = sorted((edge for edge in judged if failing[edge] > 0), key=lambda edge: -failing[edge])
     if failed:
@@ -207,7 +205,7 @@ def _compare_edges(service: str, edges: list[tuple[str, str]], current: _Side, b
         ]
         added = sum(failing[edge] * current.weigh(current.network[edge]) for edge in failed)
         effect = added * _find_part(failed, judged, current)
-        changes.append(_Change("errors", effect, f"calls that fail on the way {format_list(shown, _SHOWN)}"))
+        changes.append(_Change(effect, f"calls that fail on the way {format_list(shown, _SHOWN)}"))
     return changes + _compare_calls([edge for edge in edges if edge[0] == service], current, baseline)
 
 
@@ -229,7 +227,7 @@ def _compare_calls(edges: list[tuple[str, str]], current: _Side, baseline: _Side
     ordered = sorted(changed, key=lambda edge: -changed[edge][0])
     shown = [f"{edge[1]} {changed[edge][1]:.3g} times against {changed[edge][2]:.3g}" for edge in ordered]
     effect = sum(relative for relative, _, _ in changed.values()) / len(edges)
-    return [_Change("calls", effect, f"a request calls {format_list(shown, _SHOWN)}")]
+    return [_Change(effect, f"a request calls {format_list(shown, _SHOWN)}")]
 
 
 def _format_times(current: _Values, baseline: _Values) -> str:

@@ -249,16 +249,17 @@ def _compute_minimum_size(sample: Sample, confidence: float) -> int:
     minimum = max(
         stats.compute_sample_size_for_quantile(share, confidence) for share in (sample.share, 1 - sample.share) if share
     )
-    return math.ceil(minimum * sample.n / sample.size) if sample.size < minimum else 0
+    return math.ceil(minimum * sample.n / sample.effective_size) if sample.effective_size < minimum else 0
 
 
 def _compute_needed_size(sample: Sample, limit: float, confidence: float) -> int | None:
     """Return the number of values that would decide about a limit; correlated values of one trace count less."""
+    needed: int | None
     if isinstance(sample, RateSample):
         needed = stats.compute_sample_size_for_rate(sample.estimate, limit, confidence)
     elif isinstance(sample, QuantileSample):
         minimum = stats.compute_sample_size_for_quantile(sample.share, confidence)
         needed = minimum if sample.effective_size < minimum else None
     else:
-        needed = None
+        return None
     return None if needed is None else math.ceil(needed * sample.n / sample.effective_size)

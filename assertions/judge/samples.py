@@ -32,89 +32,62 @@ Array: TypeAlias = "np.ndarray[Any, Any]"
 _WHOLE: Final[GroupKey] = ()
 
 
-class Sample(Struct, frozen=True):
-    """Values of a sample, and what they tell about the population.
-
-    ``effective_size`` is the number of independent values that the ``n`` values are worth.
-    """
+class RateSample(Struct, frozen=True):
+    """Share of values that are true. ``effective_size`` is the number of independent values that they are worth."""
 
     n: int
+    hits: int
+    effective_size: float
 
     @property
     def estimate(self) -> float:
-        """The value of the sample."""
-        raise NotImplementedError
-
-    @property
-    def effective_size(self) -> float:
-        """Number of independent values that the values are worth."""
-        raise NotImplementedError
+        """The share in the sample."""
+        return self.hits / self.n
 
     def bound(self, confidence: float) -> stats.ConfidenceBounds:
         """Return the estimate with bounds that each hold at `confidence`."""
-        raise NotImplementedError
+        return stats.bound_rate(self.estimate * self.effective_size, self.effective_size, confidence)
 
 
-class RateSample(Sample, frozen=True):
-    """Share of values that are true."""
+class MeanSample(Struct, frozen=True):
+    """Mean of values, with its error between clusters. If no value differs, one that does is taken to add ``unit``."""
 
-    hits: int
-    size: float  # the effective size
-
-    @property
-    def estimate(self) -> float:  # noqa: D102 (of the base class)
-        return self.hits / self.n
-
-    @property
-    def effective_size(self) -> float:  # noqa: D102
-        return self.size
-
-    def bound(self, confidence: float) -> stats.ConfidenceBounds:  # noqa: D102
-        return stats.bound_rate(self.estimate * self.size, self.size, confidence)
-
-
-class MeanSample(Sample, frozen=True):
-    """Mean of values; the sums of values and of their numbers per cluster give its error."""
-
-    mean: float
+    n: int
+    estimate: float
     standard_error: float
     clusters: int
-    unit: float  # what a value that differs would add, if none differs
+    unit: float
 
-    @property
-    def estimate(self) -> float:  # noqa: D102
-        return self.mean
-
-    @property
-    def effective_size(self) -> float:  # noqa: D102
-        return self.clusters
-
-    def bound(self, confidence: float) -> stats.ConfidenceBounds:  # noqa: D102
-        return stats.bound_mean(self.mean, self.standard_error, self.clusters, self.unit, confidence)
+    def bound(self, confidence: float) -> stats.ConfidenceBounds:
+        """Return the estimate with bounds that each hold at `confidence`."""
+        return stats.bound_mean(self.estimate, self.standard_error, self.clusters, self.unit, confidence)
 
 
-class QuantileSample(Sample, frozen=True):
-    """Quantile of values, in ascending order."""
+class QuantileSample(Struct, frozen=True):
+    """Quantile of values in ascending order. ``effective_size`` is rounded down."""
 
+    n: int
     values: Array
     share: Decimal
-    size: int  # the effective size, rounded down
+    effective_size: int
 
     @property
-    def estimate(self) -> float:  # noqa: D102
+    def estimate(self) -> float:
+        """The value at the nearest rank."""
         top, bottom = self.share.as_integer_ratio()
         return float(self.values[-(-self.n * top // bottom) - 1])
 
-    @property
-    def effective_size(self) -> float:  # noqa: D102
-        return self.size
-
-    def bound(self, confidence: float) -> stats.ConfidenceBounds:  # noqa: D102
-        lower, upper = stats.bound_quantile_ranks(self.size, self.share, confidence)
+    def bound(self, confidence: float) -> stats.ConfidenceBounds:
+        """Return the estimate with bounds that each hold at `confidence`."""
+        size = self.effective_size
+        lower, upper = stats.bound_quantile_ranks(size, self.share, confidence)
         # ranks of the effective sample, scaled to the ranks of all values
-        low = -math.inf if lower is None else float(self.values[max(1, lower * self.n // self.size) - 1])
-        high = math.inf if upper is None else float(self.values[-(-upper * self.n // self.size) - 1])
+        low = -math.inf if lower is None else float(self.values[max(1, lower * self.n // size) - 1])
+        high = math.inf if upper is None else float(self.values[-(-upper * self.n // size) - 1])
         return stats.ConfidenceBounds(self.estimate, low, high)
+
+
+Sample: TypeAlias = RateSample | MeanSample | QuantileSample
 
 
 def read_samples(

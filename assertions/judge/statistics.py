@@ -11,14 +11,13 @@ import numpy as np
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    pass
 
 MAX_SAMPLE_SIZE: Final = 10_000_000
 _WILSON_CONFIDENCE: Final = 0.99  # the highest
 _ROUNDING: Final = 1e-12  # relative error of sums
 _MIN_BLOCKS, _MAX_BLOCKS, _MIN_BLOCK_SIZE = 5, 10, 20
 Array: TypeAlias = "np.ndarray[Any, Any]"
-RateBoundFunction: TypeAlias = "Callable[[float, float, float], ConfidenceBounds]"
 
 
 class ConfidenceBounds(Struct, frozen=True):
@@ -168,15 +167,13 @@ def bound_difference(one: ConfidenceBounds, other: ConfidenceBounds) -> Confiden
     return ConfidenceBounds(difference, difference - below, difference + above)
 
 
-def compute_sample_size_for_rate(
-    rate: float, limit: float, confidence: float, compute_bounds: RateBoundFunction = bound_rate
-) -> int | None:
+def compute_sample_size_for_rate(rate: float, limit: float, confidence: float) -> int | None:
     """Return the number of values needed to decide, if the observed rate stays; None if no number suffices."""
     if rate == limit:
         return None
     n = 1
     while n < MAX_SAMPLE_SIZE:
-        bounds = compute_bounds(round(rate * n), n, confidence)
+        bounds = bound_rate(round(rate * n), n, confidence)
         if bounds.upper < limit or bounds.lower > limit:
             return n
         n = math.ceil(n * 1.1)

@@ -80,9 +80,8 @@ def compile_circuit(claim: s.Circuit, bindings: Bindings) -> Plan:
         else compile_service_match("i.service", caller, parameters, bindings)
     )
     count_starts, started = "", "NULL"
-    if (
-        probes != "NULL"
-    ):  # attempts that start before the first result, less those before the wait and the failure itself
+    # the attempts that start before the first result, less those before the wait and the failure itself
+    if probes != "NULL":
         count_starts = "ASOF LEFT JOIN starts s ON s.instance = w.instance AND s.start_ns < w.first_end_ns"
         own = "CASE WHEN w.start_ns >= w.end_ns AND w.start_ns < w.first_end_ns THEN 1 ELSE 0 END"
         started = f"greatest(0, coalesce(s.started - w.started_before - {own}, 0))"
